@@ -1,0 +1,165 @@
+"""The command `framework`: the one place where data, module and strategy meet."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+
+from framework import commands
+from framework.data.module import ShardDataModule
+from framework.errors import ConfigError, FrameworkError
+from framework.tracking.run import RECIPE, RunConfig, make_loggers
+from framework.training.callbacks.curves import Curves
+from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.random_state import RandomState
+from framework.training.callbacks.throughput import Throughput
+from framework.training.checkpoint import AtomicCheckpointIO, Checkpoints, Resume, choose_checkpoint
+
+COMMANDS = {
+    "fit": "train from a recipe, or go on with a run",
+    "validate": "losses of a run's newest checkpoint on the validation set",
+    "sample": "images from a checkpoint",
+    "evaluate": "distances between samples and real images",
+    "shards": "make and check shards: images, digits, check",
+}
+USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())} (see: {self.prog.replace(' [options]', '')} --help)\n")
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Saves the resolved recipe as `recipe.yaml` in the run's folder and hands it to the loggers."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        path = Path(trainer.default_root_dir) / RECIPE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config.as_dict())
+
+
+class TrainingCLI(LightningCLI):
+    """`fit` and `validate`: a recipe's `run`, `model`, `data`, `trainer` and `checkpoint` sections put together."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__(
+            datamodule_class=ShardDataModule,
+            save_config_callback=SaveRecipe,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "check_val_every_n_epoch": None,
+                "use_distributed_sampler": False,
+                "callbacks": [RichProgressBar(), Throughput(), FiniteGuard(), RandomState(), Curves()],
+            },
+            parser_class=OneLineParser,
+            parser_kwargs={"prog": "framework"},
+            load_from_checkpoint_support=False,
+            args=list(argv),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        given = {"model", "datamodule", "ckpt_path", "weights_only"}
+        return {
+            "fit": given | {"train_dataloaders", "val_dataloaders"},
+            "validate": given | {"dataloaders", "verbose"},
+        }
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_argument(
+            "--resume",
+            type=Resume,
+            default="auto",
+            help="what `fit` does with the run's checkpoints: auto goes on from the newest good one if there is any, "
+            "must fails without one, never refuses a folder that has some",
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        given = self._get(self.config_init, "trainer")
+        if given["default_root_dir"] is not None:
+            raise ConfigError(f"trainer.default_root_dir {given['default_root_dir']}", mend="set run.dir instead")
+        run: RunConfig = self._get(self.config_init, "run")
+        fitting = self.subcommand == "fit"
+        logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
+        plugins = [*(given["plugins"] or []), AtomicCheckpointIO()]
+        if not fitting:
+            self.save_config_callback = None
+        return super().instantiate_trainer(default_root_dir=run.dir, logger=logger, plugins=plugins, **kwargs)
+
+    def fit(self, model: Any, datamodule: ShardDataModule) -> None:
+        run_dir = Path(self.trainer.default_root_dir)
+        checkpoint, skipped = choose_checkpoint(run_dir, self._get(self.config, "resume"))
+        for line in skipped:
+            console.print(f"skipped {line}", style="yellow")
+        if checkpoint:
+            console.print(f"resuming from {checkpoint}")
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        console.print(f"{run_dir}: step {self.trainer.global_step}; recipe, checkpoints, metrics and curves are there")
+
+    def validate(self, model: Any, datamodule: ShardDataModule) -> None:
+        if datamodule.validation_set is None:
+            raise ConfigError("data.validation is not set", mend="give a shard set to validate on")
+        checkpoint, _ = choose_checkpoint(Path(self.trainer.default_root_dir), "must")
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+
+
+def _run(command: str, options: list[str]) -> None:
+    if command in ("fit", "validate"):
+        TrainingCLI([command, *options])
+        return
+    from jsonargparse import auto_cli
+
+    functions: dict[str, Callable[..., Any] | dict[str, Callable[..., Any]]] = {
+        "sample": commands.sample,
+        "evaluate": commands.evaluate,
+        "shards": {
+            "images": commands.shards_images,
+            "digits": commands.shards_digits,
+            "check": commands.shards_check,
+        },
+    }
+    auto_cli(functions[command], args=options, prog=f"framework {command}", parser_class=OneLineParser)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; exit code 2 for what the user can mend, with one line that says how."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(listing))
+        return
+    command, *options = arguments
+    try:
+        if command not in COMMANDS:
+            raise ConfigError(f"unknown command {command!r}", mend=f"use one of {', '.join(COMMANDS)}")
+        _run(command, options)
+    except FrameworkError as error:
+        console.print(f"error: {' '.join(str(error).split())}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    except (FileNotFoundError, PermissionError) as error:
+        console.print(f"error: {error.strerror}: {error.filename}", style="red", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

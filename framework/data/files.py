@@ -1,0 +1,75 @@
+"""Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from framework.errors import DataError
+
+PARTIAL = ".partial"
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears as `path` only after the block has ended well and its bytes are on the disk.
+
+    Raises:
+        OSError: the disk is full, the folder read-only and so on; `filename` is always set.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        # A failed write does not know its file.
+        raise OSError(error.errno, error.strerror or str(error), error.filename or str(path)) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keeps other writers out of `folder`; the lock ends with the process, however that ends.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mend = "wait for it, or choose another folder"
+            raise DataError(f"another process is writing {folder}", mend=mend) from None
+        yield
+    finally:
+        os.close(descriptor)

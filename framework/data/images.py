@@ -1,0 +1,48 @@
+"""Decoding: the bytes of an image file to a grayscale or colour picture."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class UnreadableImage(Exception):
+    """Bytes that are no image that can be used; the message is the reason."""
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decodes every pixel of an image, in the file's own mode.
+
+    The EXIF orientation is ignored, as the usual ImageNet pipelines do. Of an animation, the first frame counts.
+
+    Raises:
+        UnreadableImage: no known format, truncated, or with pixels whose range is unknown.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
+        reason = str(error).replace(str(io.BytesIO), "").strip() or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "not an image of a known format" if data else "an empty file"
+        raise UnreadableImage(reason) from None
+    if image.mode == "F":
+        raise UnreadableImage("float pixels, whose range is unknown")
+    return image
+
+
+def to_mode(image: Image.Image, *, channels: int) -> Image.Image:
+    """The image with 1 (grayscale) or 3 (RGB) channels of 8 bits.
+
+    Sixteen bits are scaled to eight; transparent pixels are laid over white, since the colour under them is arbitrary.
+    """
+    if image.mode in _SIXTEEN_BIT_MODES:
+        values = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")

@@ -1,0 +1,189 @@
+"""A small residual classifier: a feature network for data that Inception does not suit, such as digits."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from framework.data.batch import ImageBatch
+from framework.data.files import written_whole
+from framework.errors import CheckpointError, ConfigError
+from framework.shapes import Images
+
+CHECKPOINT_KEY = "classifier"
+GROUPS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """What rebuilds the network, in plain types.
+
+    Args:
+        num_classes: classes to tell apart.
+        channels: image channels, 1 or 3.
+        width: channels of the first stage, a multiple of 8; the features are 4 times as many.
+        name: stands in the names of the metrics measured with it.
+    """
+
+    num_classes: int
+    channels: int = 3
+    width: int = 32
+    name: str = "classifier"
+
+    def __post_init__(self) -> None:
+        if self.width < GROUPS or self.width % GROUPS:
+            raise ConfigError(f"classifier width {self.width}", mend=f"give a multiple of {GROUPS}")
+        if self.num_classes < 2:
+            raise ConfigError(f"classifier of {self.num_classes} classes", mend="give 2 or more")
+
+
+class ResidualBlock(nn.Module):
+    """`x + conv(act(norm(conv(act(norm(x))))))` (He et al. 2016, pre-activation; group norm: ours)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(GROUPS, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(GROUPS, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        same = in_channels == out_channels and stride == 1
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch in_channel height width"]
+    ) -> Float[Tensor, "batch out_channel out_height out_width"]:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class ImageClassifier(nn.Module):
+    """Three stages of two residual blocks at full, half and quarter size, then the mean over positions.
+
+    Images are in [-1, 1], of any size from 8.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width, 2 * config.width, 4 * config.width]
+        blocks: list[nn.Module] = [nn.Conv2d(config.channels, config.width, 3, padding=1)]
+        for stage, width in enumerate(widths):
+            blocks.append(ResidualBlock(widths[max(stage - 1, 0)], width, stride=1 if stage == 0 else 2))
+            blocks.append(ResidualBlock(width, width, stride=1))
+        self.trunk = nn.Sequential(*blocks, nn.GroupNorm(GROUPS, widths[-1]), nn.SiLU())
+        self.head = nn.Linear(widths[-1], config.num_classes)
+
+    def features(self, images: Images) -> Float[Tensor, "batch feature"]:
+        """The penultimate layer, `4 * width` values."""
+        return self.trunk(images).mean(dim=(2, 3))
+
+    def forward(self, images: Images) -> Float[Tensor, "batch class"]:
+        """Logits."""
+        return self.head(self.features(images))
+
+
+class ClassifierModule(LightningModule):
+    """Trains an `ImageClassifier` by cross-entropy with AdamW and one cycle of the learning rate.
+
+    Args:
+        num_classes, channels, width, name: see `ClassifierConfig`.
+        learning_rate: its peak.
+        weight_decay: AdamW's, on every parameter.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 3,
+        width: int = 32,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.05,
+        name: str = "classifier",
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.classifier = ImageClassifier(
+            ClassifierConfig(num_classes=num_classes, channels=channels, width=width, name=name)
+        )
+        self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self.classifier(batch.images), batch.labels)
+        self.log("loss/cross_entropy_nats", loss, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        self.validation_accuracy(self.classifier(batch.images), batch.labels)
+        self.log("accuracy/validation", self.validation_accuracy, prog_bar=True, batch_size=len(batch.labels))
+
+    def configure_optimizers(self) -> Any:
+        num_steps = self.trainer.estimated_stepping_batches
+        if num_steps in (-1, float("inf")):
+            raise ConfigError(
+                "training without an end leaves the learning rate's cycle without one",
+                mend="set trainer.max_epochs or trainer.max_steps",
+            )
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=int(num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.config)
+
+
+def save_classifier(path: str | Path, classifier: ImageClassifier) -> None:
+    """Write the weights as .safetensors with the architecture in its metadata, atomically."""
+    metadata = {CHECKPOINT_KEY: json.dumps(asdict(classifier.config))}
+    weights = {key: value.contiguous() for key, value in classifier.state_dict().items()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(Path(path)) as file:
+        file.write(save(weights, metadata))
+
+
+def load_classifier(path: str | Path) -> ImageClassifier:
+    """Rebuild a classifier from `save_classifier`'s file or a Lightning checkpoint, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another model.
+    """
+    mend = "give a checkpoint that `framework fit` wrote for ClassifierModule, or a file of save_classifier"
+    try:
+        read = _read_safetensors if Path(path).suffix == ".safetensors" else _read_lightning
+        config, weights = read(Path(path))
+        classifier = ImageClassifier(ClassifierConfig(**config))
+        classifier.load_state_dict(weights)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint {path}", mend="check the path") from None
+    except KeyError:
+        raise CheckpointError(f"{path} holds no image classifier", mend=mend) from None
+    except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be loaded ({type(error).__name__})", mend=mend) from error
+    return classifier.eval()
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        config = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
+        return config, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def _read_lightning(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "classifier."
+    weights = checkpoint["state_dict"].items()
+    return checkpoint[CHECKPOINT_KEY], {
+        key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)
+    }

@@ -1,0 +1,196 @@
+"""Everything that is measured on a set of samples, as one record."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.table import Table
+from torch import Tensor
+
+from framework.data.files import written_whole
+from framework.errors import ConfigError, DataError
+from framework.evaluation.distances import (
+    frechet_distance,
+    inception_score,
+    nearest_neighbour_distance,
+    precision_recall,
+    summarize_neighbours,
+)
+from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, extract_features
+from framework.evaluation.judge import SupportVectorJudge
+from framework.evaluation.samples import SampleSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What was measured, of what, and what to beware of.
+
+    Args:
+        metrics: value of each metric by name.
+        samples, reference, training: where each set came from.
+        num_samples, num_reference, num_training: images in each.
+        features: the network's name; num_features: how many it gives for an image.
+        notes: what makes a number less than it seems.
+    """
+
+    metrics: Mapping[str, float]
+    samples: str
+    num_samples: int
+    reference: str
+    num_reference: int
+    training: str | None
+    num_training: int
+    features: str
+    num_features: int
+    notes: tuple[str, ...]
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the record, atomically; makes the folder. Raises OSError."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(path)) as file:
+            file.write(text.encode())
+
+    def table(self) -> Table:
+        """The metrics for a terminal, with the notes below."""
+        title = f"{self.num_samples:,} samples against {self.num_reference:,} reference images"
+        table = Table("metric", title=title, caption="\n".join(self.notes) or None, caption_justify="left")
+        table.add_column("value", justify="right")
+        for name, value in self.metrics.items():
+            table.add_row(name, f"{value:.4f}")
+        return table
+
+
+def evaluate_samples(
+    samples: SampleSet,
+    reference: SampleSet,
+    *,
+    network: FeatureNetwork,
+    training: SampleSet | None = None,
+    judge: bool = False,
+    batch_size: int = 256,
+    neighbours: int = 3,
+) -> EvaluationReport:
+    """Measure samples against real images, on the network's device.
+
+    Args:
+        samples: what is judged.
+        reference: real images, best held out from training.
+        network: gives the features of the distances; only Inception's Fréchet distance is called `fid`.
+        training: the training images, to tell copies from samples and to train the judge.
+        judge: whether a support vector machine trained on `training` names the classes.
+        batch_size: images a forward pass of the network.
+        neighbours: k of precision and recall.
+
+    Raises:
+        ConfigError: a judge without training images.
+        DataError: sets whose shapes differ, that are too small, or that lack labels for the judge.
+    """
+    if judge and training is None:
+        raise ConfigError("the judge has no training images", mend="give the shards that the model was trained on")
+    given = [samples, reference] if training is None else [samples, reference, training]
+    _require_one_size(given)
+    fewest = 1 if all(images.is_gray for images in given) else 3
+    channels = network.channels or fewest
+    sample_features, reference_features = (
+        extract_features(network, images.with_channels(channels), batch_size=batch_size)
+        for images in (samples, reference)
+    )
+    notes = _rank_notes(samples.name, sample_features) + _rank_notes(reference.name, reference_features)
+    metrics = _feature_metrics(network, sample_features, reference_features, neighbours)
+    if isinstance(network, ClassifierFeatures):
+        metrics |= _class_accuracy(network, "samples", samples, sample_features)
+        metrics |= _class_accuracy(network, "reference", reference, reference_features)
+    if training is not None:
+        # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
+        metrics |= _training_metrics(
+            samples.with_channels(fewest),
+            reference.with_channels(fewest),
+            training.with_channels(fewest),
+            judge=judge,
+            device=sample_features.device,
+        )
+        if metrics["nearest_neighbour/held_out_exact_copy_share"] > 0.5:
+            notes.append(f"most of {reference.name} is in {training.name}: what is called held out was trained on")
+    return EvaluationReport(
+        metrics=metrics,
+        samples=samples.name,
+        num_samples=len(samples),
+        reference=reference.name,
+        num_reference=len(reference),
+        training=None if training is None else training.name,
+        num_training=0 if training is None else len(training),
+        features=network.name,
+        num_features=sample_features.shape[1],
+        notes=tuple(notes),
+    )
+
+
+def _require_one_size(sets: list[SampleSet]) -> None:
+    first, *others = sets
+    size = first.images.shape[1:3]
+    for other in others:
+        if other.images.shape[1:3] != size:
+            raise DataError(
+                f"images of {first.name} are {list(size)} and of {other.name} {list(other.images.shape[1:3])} pixels",
+                mend="read the real images at the samples' size (image_size)",
+            )
+
+
+def _rank_notes(name: str, features: Float[Tensor, "sample feature"]) -> list[str]:
+    num, num_features = features.shape
+    if num > num_features:
+        return []
+    return [
+        f"{name}: {num} images for {num_features} features give a covariance of deficient rank, which biases the "
+        f"Fréchet distance upwards; give well over {num_features}"
+    ]
+
+
+def _feature_metrics(
+    network: FeatureNetwork,
+    samples: Float[Tensor, "sample feature"],
+    reference: Float[Tensor, "reference feature"],
+    neighbours: int,
+) -> dict[str, float]:
+    is_inception = isinstance(network, InceptionFeatures)
+    shares = precision_recall(samples, reference, k=neighbours)
+    metrics = {
+        "fid" if is_inception else f"frechet_distance/{network.name}": frechet_distance(samples, reference),
+        f"precision/{network.name}": shares.precision,
+        f"recall/{network.name}": shares.recall,
+    }
+    if is_inception:
+        with torch.no_grad():
+            score = inception_score(network.class_logits(samples))
+        metrics |= {"inception_score": score.mean, "inception_score_std": score.std}
+    return metrics
+
+
+def _class_accuracy(
+    network: ClassifierFeatures, role: str, images: SampleSet, features: Float[Tensor, "sample feature"]
+) -> dict[str, float]:
+    if images.labels is None:
+        return {}
+    with torch.no_grad():
+        named = network.class_logits(features).argmax(dim=1).cpu()
+    share = (named == torch.from_numpy(images.labels)).float().mean().item()
+    return {f"class_accuracy_{role}/{network.name}": share}
+
+
+def _training_metrics(
+    samples: SampleSet, held_out: SampleSet, training: SampleSet, *, judge: bool, device: torch.device
+) -> dict[str, float]:
+    roles = {"samples": samples, "held_out": held_out}
+    metrics: dict[str, float] = {}
+    for role, images in roles.items():
+        distances = nearest_neighbour_distance(images, training, device=device)
+        summary = summarize_neighbours(distances, num_values=images.images[0].size)
+        metrics |= {f"nearest_neighbour/{role}_{name}": value for name, value in asdict(summary).items()}
+    if judge:
+        machine = SupportVectorJudge(training)
+        metrics |= {f"judge/class_accuracy_{role}": machine.accuracy(images) for role, images in roles.items()}
+    return metrics

@@ -1,0 +1,170 @@
+"""Sets of images to be judged: `.npz` files as the ADM evaluator reads them, and shard sets, as one record."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from framework.data.files import written_whole
+from framework.data.reader import ShardSet
+from framework.data.transforms import ImageTransform
+from framework.errors import DataError
+from framework.shapes import Images, Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSet:
+    """Images as they are stored and shown, 0 to 255, in memory.
+
+    Args:
+        images: uint8, channels last; one channel is gray, three are RGB.
+        labels: class of each image, or None where it is not known.
+        name: where the images come from, for reports and errors.
+    """
+
+    images: UInt8[np.ndarray, "sample height width channel"]
+    labels: Int64[np.ndarray, "sample"] | None = None
+    name: str = "samples"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[-1]
+
+    @property
+    def is_gray(self) -> bool:
+        """Whether nothing is lost by keeping one channel."""
+        return self.channels == 1 or bool((self.images == self.images[..., :1]).all())
+
+    @classmethod
+    def from_images(cls, images: Images, labels: Labels | None = None, *, name: str = "samples") -> "SampleSet":
+        """The record of images in [-1, 1]. Raises DataError where a value is not finite."""
+        if not torch.isfinite(images).all():
+            raise DataError(f"{name} has images with values that are not finite", mend="use another checkpoint")
+        pixels = quantize_images(images.detach()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return cls(images=pixels, labels=None if labels is None else labels.cpu().to(torch.int64).numpy(), name=name)
+
+    def pixels(self, start: int, stop: int) -> UInt8[Tensor, "sample channel height width"]:
+        """Images `start` to `stop` in torch's order of axes."""
+        return torch.from_numpy(self.images[start:stop]).permute(0, 3, 1, 2).contiguous()
+
+    def with_channels(self, channels: int) -> "SampleSet":
+        """The same images in 1 or 3 channels: gray is repeated, RGB is reduced only where nothing is lost.
+
+        Raises:
+            DataError: colour images cannot become gray.
+        """
+        if channels == self.channels:
+            return self
+        if channels == 1 and not self.is_gray:
+            raise DataError(f"{self.name} has colour images", mend="use a network that takes 3 channels")
+        images = self.images[..., :1] if channels == 1 else self.images.repeat(channels, axis=-1)
+        return SampleSet(images=np.ascontiguousarray(images), labels=self.labels, name=self.name)
+
+
+def quantize_images(images: Float[Tensor, "*axes"]) -> UInt8[Tensor, "*axes"]:
+    """[-1, 1] to 0 ... 255, rounded to nearest and clamped."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def dequantize_images(pixels: UInt8[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """0 ... 255 to [-1, 1]: the inverse of `quantize_images` on its range."""
+    return pixels.float() / 127.5 - 1
+
+
+def write_npz(path: str | Path, samples: SampleSet) -> None:
+    """Write `arr_0` (uint8 NHWC RGB, what ADM's evaluator.py reads) and, where labels are known, `arr_1` (int64).
+
+    That evaluator takes three channels only, so gray is repeated (ours). Atomic; makes the folder. Raises OSError.
+    """
+    arrays = [samples.with_channels(3).images]
+    if samples.labels is not None:
+        arrays.append(samples.labels)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(Path(path)) as file:
+        np.savez(file, *arrays)
+
+
+def read_npz(path: str | Path) -> SampleSet:
+    """Read what `write_npz`, ADM's image_sample.py and their kin write.
+
+    Raises:
+        DataError: no such file, not an npz, no `arr_0`, or arrays of another type or shape.
+    """
+    mend = "give an .npz with arr_0: uint8 [sample, height, width, 1 or 3], and optionally arr_1: integer [sample]"
+    try:
+        # Opened here, since numpy leaves it open where the archive is damaged.
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("arr_0", "arr_1") if key in file}
+    except FileNotFoundError:
+        raise DataError(f"no samples file {path}", mend="check the path") from None
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as .npz ({error})", mend=mend) from error
+    if "arr_0" not in arrays:
+        raise DataError(f"{path} has no arr_0", mend=mend)
+    images, labels = arrays["arr_0"], arrays.get("arr_1")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise DataError(f"arr_0 of {path} is {images.dtype} {list(images.shape)}", mend=mend)
+    if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
+        raise DataError(f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}", mend=mend)
+    return SampleSet(images=images, labels=None if labels is None else labels.astype(np.int64), name=str(path))
+
+
+def read_shards(
+    path: str | Path, *, limit: int | None = None, image_size: int | None = None, channels: Literal[1, 3] = 3
+) -> SampleSet:
+    """Read a shard set into memory, cropped and resized as for training, without random changes.
+
+    Args:
+        limit: at most so many images, spread evenly over the set: shards are sorted by class.
+        image_size: side in pixels; None: as stored, where all images are squares of one size.
+        channels: 1 or 3.
+
+    Raises:
+        DataError: shards that are missing or damaged, no images, or images of several sizes and no `image_size`.
+    """
+    shards = ShardSet(path)
+    total = len(shards)
+    count = total if limit is None else min(limit, total)
+    if count < 1:
+        raise DataError(f"{path} gives no images (limit: {limit})", mend="give shards with images and a limit above 0")
+    image_size = image_size or _common_side(shards)
+    transform = ImageTransform(size=image_size, channels=channels)
+    images = np.empty((count, image_size, image_size, channels), np.uint8)
+    labels = np.empty(count, np.int64)
+    for row in range(count):
+        number = row * total // count
+        data, labels[row] = shards.read(number)
+        image = transform(data, name=shards.describe(number))
+        images[row] = quantize_images(image).permute(1, 2, 0).numpy()
+    return SampleSet(images=images, labels=labels, name=str(path))
+
+
+def read_samples(
+    path: str | Path, *, limit: int | None = None, image_size: int | None = None, channels: Literal[1, 3] = 3
+) -> SampleSet:
+    """Read an `.npz` or a folder of shards. `limit`, `image_size` and `channels` are those of `read_shards`.
+
+    An `.npz` is read whole and as it is: what was generated is what is judged.
+    """
+    if Path(path).is_dir():
+        return read_shards(path, limit=limit, image_size=image_size, channels=channels)
+    return read_npz(path)
+
+
+def _common_side(shards: ShardSet) -> int:
+    sizes = shards.manifest.image_sizes
+    sides = {side for size in sizes for side in size.split("x")}
+    if len(sides) != 1:
+        raise DataError(
+            f"{shards.path} has images of {len(sizes)} sizes, such as {next(iter(sizes))}", mend="give image_size"
+        )
+    return int(sides.pop())

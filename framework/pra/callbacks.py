@@ -1,0 +1,71 @@
+"""A grid of samples during training: always the same classes and seeds, so that pictures can be compared."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from framework.errors import ConfigError
+from framework.evaluation.grid import save_grid
+from framework.pra.generate import balanced_labels, generate
+from framework.pra.sampling import SamplerConfig
+
+FOLDER = "samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleGridConfig:
+    """The grid of samples made during training.
+
+    Args:
+        every_n_steps: optimizer steps between grids; 0 makes none.
+        classes: classes in the grid, one a column; the first ten of the model by default.
+        rows: rows of the grid, each with seeds of its own.
+        seed: seed of the grid.
+        sampler: how it is sampled.
+    """
+
+    every_n_steps: int = 1000
+    classes: list[int] | None = None
+    rows: int = 4
+    seed: int = 0
+    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=50))
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps < 0 or self.rows < 1:
+            raise ConfigError(
+                f"grid.every_n_steps {self.every_n_steps}, grid.rows {self.rows}", mend="use 0 or more, 1 or more"
+            )
+
+
+class SampleGrid(Callback):
+    """Samples with the averaged weights, to `samples/step=NNNNNNNN.png` in the run's folder and to W&B."""
+
+    def __init__(self, config: SampleGridConfig) -> None:
+        self.config = config
+        self._made_at = -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        every = self.config.every_n_steps
+        if every and trainer.global_step % every == 0 and trainer.global_step != self._made_at:
+            self._made_at = trainer.global_step
+            if trainer.is_global_zero:
+                self._make(trainer, pl_module)
+
+    def _make(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: Any = pl_module.ema
+        classes = self.config.classes or list(range(min(10, model.config.num_classes)))
+        labels = balanced_labels(len(classes) * self.config.rows, classes)
+        with trainer.precision_plugin.forward_context():
+            batches = generate(
+                model, labels, seed=self.config.seed, sampler=self.config.sampler, device=pl_module.device
+            )
+            images = torch.cat(list(batches))
+        path = Path(trainer.default_root_dir) / FOLDER / f"step={trainer.global_step:08d}.png"
+        save_grid(path, images, columns=len(classes))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [str(path)], step=trainer.global_step)

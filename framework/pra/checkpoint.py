@@ -1,0 +1,66 @@
+"""A trained PRA model out of a checkpoint, without the recipe that made it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from framework.errors import CheckpointError
+from framework.pra.config import PRAConfig
+from framework.pra.loss import ObjectiveConfig
+from framework.pra.model import PRA
+from framework.training.checkpoint import read_checkpoint
+
+ARCHITECTURE = "architecture"
+OBJECTIVE = "objective"
+"""Keys of the model's and the objective's configuration, as plain types, in a checkpoint."""
+
+Weights = Literal["ema", "raw"]
+
+
+def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:
+    """Compare the configuration in a checkpoint with the recipe's.
+
+    Raises:
+        CheckpointError: names every setting that differs, with both values.
+    """
+    if saved is None:
+        raise CheckpointError("the checkpoint is not of a PRA model", mend="choose another run folder or checkpoint")
+    wanted = asdict(config)
+    unlike = [
+        f"{name} is {saved.get(name)!r} in the checkpoint and {wanted.get(name)!r} in the recipe"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]
+    if unlike:
+        raise CheckpointError(
+            f"the checkpoint is of another model ({'; '.join(unlike)})",
+            mend="use the checkpoint's settings, or another --run.dir for a new model",
+        )
+
+
+def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
+    """Load a model for sampling.
+
+    Args:
+        path: a checkpoint file or a run's folder (its newest checkpoint).
+        weights: the exponential moving average, or the raw weights.
+
+    Raises:
+        CheckpointError: missing, damaged, or not of a PRA model.
+    """
+    checkpoint = read_checkpoint(path)
+    architecture = checkpoint.get(ARCHITECTURE)
+    try:
+        config = PRAConfig(**architecture)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise CheckpointError(f"{path} is not of a PRA model", mend="give a checkpoint of a PRA run") from error
+    prefix = "ema." if weights == "ema" else "model."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    model = PRA(config)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def load_objective(path: str | Path) -> ObjectiveConfig:
+    """The objective that a checkpoint's model was trained with; `path` as for `load_pra`."""
+    return ObjectiveConfig(**read_checkpoint(path)[OBJECTIVE])

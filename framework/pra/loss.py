@@ -1,0 +1,210 @@
+"""The training objective as pure functions: a model, images, labels and noise in; losses out.
+
+Generation: flow matching of the head on hidden states that come from the variant's training inputs. Reconstruction:
+the perturbed states, through the decoder, against the pixels. The split follows arXiv 2606.27978; the exact forms and
+weights are ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from framework.errors import ConfigError
+from framework.pra.codec import to_sphere
+from framework.pra.config import VARIANTS, PRAConfig
+from framework.pra.head import interpolate
+from framework.pra.model import PRA
+from framework.pra.noise import SampleNoise
+from framework.pra.patches import patchify, unpatchify
+from framework.shapes import ClassMask, Hidden, Images, Labels, PixelTokens, States, Targets
+
+Perceptual = Callable[[Images, Images], Float[Tensor, ""]]
+"""A distance between decoded and real images, differentiable in the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is minimised; all of it ours where the paper is silent.
+
+    Args:
+        rollout_passes: K, how often the transformer's inputs are decoded anew from the perturbed states in the
+            context of the pass before (variant `pra`); 0 is teacher forcing, a large K tends to a true rollout.
+        noise_scale: largest scale of the perturbation, drawn uniformly from [0, noise_scale] for each image: of the
+            states for `pra` and `low_dim`, of the input pixels for `noisy_inputs`.
+        head_repeats: noise levels drawn for each token in the flow loss.
+        class_dropout: probability that an image is shown without its class, for guidance.
+        detach_inputs: no gradient flows from the generation loss into the decoded inputs.
+        flow_weight: weight of the flow loss.
+        reconstruction_weight: weight of the L1 reconstruction loss.
+        kl_weight: weight of the states' KL divergence.
+        perceptual_weight: weight of the perceptual distance of decoded images; needs a network (see PRAModule).
+    """
+
+    rollout_passes: int = 1
+    noise_scale: float = 0.6
+    head_repeats: int = 4
+    class_dropout: float = 0.1
+    detach_inputs: bool = True
+    flow_weight: float = 1.0
+    reconstruction_weight: float = 4.0
+    kl_weight: float = 0.02
+    perceptual_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rollout_passes < 0:
+            raise ConfigError(f"rollout_passes {self.rollout_passes}", mend="use 0 (teacher forcing) or more")
+        if self.head_repeats < 1:
+            raise ConfigError(f"head_repeats {self.head_repeats}", mend="use 1 or more")
+        if not 0 <= self.class_dropout < 1:
+            raise ConfigError(f"class_dropout {self.class_dropout}", mend="use a probability in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingNoise:
+    """All the randomness of a training step, so that the loss is a function of its arguments alone.
+
+    Attributes:
+        drop_class: images that are shown without their class.
+        posterior: standard normal noise of the encoder's sample; None where the head generates pixels.
+        perturbation: scaled noise on the states (or on the input pixels, for `noisy_inputs`); None where unused.
+        time: times of the flow, in (0, 1).
+        head: the flow's starting noise.
+    """
+
+    drop_class: ClassMask
+    posterior: States | None
+    perturbation: Targets | None
+    time: Float[Tensor, "batch token repeat"]
+    head: Float[Tensor, "batch token repeat target"]
+
+
+def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: ObjectiveConfig) -> TrainingNoise:
+    """Draw a step's noise, sample by sample; times are logit-normal (Esser et al. 2024)."""
+    variant, tokens = VARIANTS[config.variant], config.num_tokens
+    drop_class = source.uniform() < objective.class_dropout
+    scale = objective.noise_scale * source.uniform(1, 1)
+    has_states = variant.target == "states"
+    perturbed = has_states or variant.inputs == "noisy"
+    return TrainingNoise(
+        drop_class=drop_class,
+        posterior=source.normal(tokens, config.state_size) if has_states else None,
+        perturbation=scale * source.normal(tokens, config.target_size) if perturbed else None,
+        time=source.normal(tokens, objective.head_repeats).sigmoid(),
+        head=source.normal(tokens, objective.head_repeats, config.target_size),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What the transformer makes of an image's training inputs.
+
+    Attributes:
+        inputs: pixel tokens that the transformer saw.
+        hidden: its hidden states on them.
+        decoded: pixel tokens decoded from the perturbed states, once for each context that they were decoded in;
+            empty where the head generates pixels.
+    """
+
+    inputs: PixelTokens
+    hidden: Hidden
+    decoded: tuple[PixelTokens, ...]
+
+
+def parallel_rollout(
+    model: PRA, tokens: PixelTokens, labels: Labels, states: States, *, passes: int, detach_inputs: bool = True
+) -> Generation:
+    """Stand for sequential rollouts in parallel: decode all states in the context of the pass before, K times.
+
+    The first context comes from the clean pixel tokens. One Jacobi iteration a pass: after K passes the first K
+    tokens equal those of a true rollout that generates these states (ours; K = 1 is arXiv 2606.27978).
+    """
+    decoded: list[PixelTokens] = []
+    inputs = tokens
+    hidden = model.transformer(inputs, labels)
+    for _ in range(passes):
+        decoded.append(model.decode(states, hidden))
+        inputs = decoded[-1].detach() if detach_inputs else decoded[-1]
+        hidden = model.transformer(inputs, labels)
+    decoded.append(model.decode(states, hidden))
+    return Generation(inputs=inputs, hidden=hidden, decoded=tuple(decoded))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Losses of a batch, each a mean.
+
+    Attributes:
+        total: the weighted sum that is minimised.
+        flow: squared error of the velocity, per value.
+        reconstruction: absolute error of decoded pixels in [-1, 1], per value; zero where the head generates pixels.
+        kl: divergence of the states from a standard normal, in nats per token; zero where there is none.
+        perceptual: distance of decoded images in a network's features; zero where there is none.
+    """
+
+    total: Float[Tensor, ""]
+    flow: Float[Tensor, ""]
+    reconstruction: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
+    perceptual: Float[Tensor, ""]
+
+
+def flow_errors(model: PRA, targets: Targets, hidden: Hidden, noise: TrainingNoise) -> Float[Tensor, "batch token"]:
+    """Squared error of the head's velocity against `target - noise`, a mean over values and noise levels.
+
+    The targets carry no gradient: else the states would collapse to what is easy to predict.
+    """
+    goal = targets.detach()[:, :, None]
+    point = interpolate(noise.head, goal, noise.time)
+    velocity = model.head(point, noise.time, hidden[:, :, None])
+    return F.mse_loss(velocity.float(), goal - noise.head, reduction="none").mean((-1, -2))
+
+
+def generation(
+    model: PRA, tokens: PixelTokens, labels: Labels, objective: ObjectiveConfig, noise: TrainingNoise
+) -> tuple[Generation, Targets, Float[Tensor, ""]]:
+    """The variant's training inputs, the head's targets, and the KL divergence of the states in nats per token."""
+    inputs_kind = VARIANTS[model.config.variant].inputs
+    if model.encoder is None or noise.posterior is None:
+        inputs = tokens + noise.perturbation if noise.perturbation is not None else tokens
+        made = Generation(inputs=inputs, hidden=model.transformer(inputs, labels), decoded=())
+        return made, tokens, tokens.new_zeros(())
+    posterior = model.encoder(tokens)
+    states = posterior.sample(noise.posterior)
+    perturbed = states if noise.perturbation is None else states + noise.perturbation
+    if model.config.latent == "sphere":
+        perturbed = to_sphere(perturbed)
+    passes = objective.rollout_passes if inputs_kind == "decoded" else 0
+    made = parallel_rollout(model, tokens, labels, perturbed, passes=passes, detach_inputs=objective.detach_inputs)
+    return made, states, posterior.kl().mean()
+
+
+def training_losses(
+    model: PRA,
+    images: Images,
+    labels: Labels,
+    objective: ObjectiveConfig,
+    noise: TrainingNoise,
+    perceptual: Perceptual | None = None,
+) -> Losses:
+    """All losses of a batch. Reconstructions of all passes count alike (ours)."""
+    config = model.config
+    tokens = patchify(images, config.patch_size)
+    labels = torch.where(noise.drop_class, model.transformer.null_class, labels)
+    made, targets, kl = generation(model, tokens, labels, objective, noise)
+    flow = flow_errors(model, targets, made.hidden, noise).mean()
+    reconstruction = distance = tokens.new_zeros(())
+    if made.decoded:
+        reconstruction = torch.stack([F.l1_loss(d.float(), tokens) for d in made.decoded]).mean()
+        if perceptual is not None:
+            distance = perceptual(unpatchify(made.decoded[-1].float(), config.patch_size, config.channels), images)
+    total = (
+        objective.flow_weight * flow
+        + objective.reconstruction_weight * reconstruction
+        + objective.kl_weight * kl
+        + objective.perceptual_weight * distance
+    )
+    return Losses(total=total, flow=flow, reconstruction=reconstruction, kl=kl, perceptual=distance)

@@ -1,0 +1,145 @@
+"""PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+
+from framework.data.batch import ImageBatch
+from framework.data.module import ShardDataModule
+from framework.errors import ConfigError
+from framework.evaluation.perceptual import ClassifierDistance
+from framework.pra.callbacks import SampleGrid, SampleGridConfig
+from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
+from framework.pra.config import VARIANTS, PRAConfig
+from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
+from framework.pra.model import PRA
+from framework.pra.noise import SampleNoise, seed_of
+from framework.training.ema import check_decay, decay_at, freeze_as_twin, update_twin
+from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+
+METRIC_NAMES = {
+    "total": "total",
+    "flow": "flow_mse",
+    "reconstruction": "reconstruction_l1",
+    "kl": "kl_nats_per_token",
+    "perceptual": "perceptual_distance",
+}
+"""Metric of each field of `Losses`, under `loss/` in training and `validation/` in validation."""
+
+
+class PRAModule(LightningModule):
+    """Trains a PRA model (arXiv 2606.27978) and an exponential moving average of it.
+
+    Args:
+        architecture: the model.
+        objective: what is minimised.
+        optimizer: AdamW and its schedule.
+        grid: the grid of samples made during training.
+        ema_decay: decay of the averaged weights, which validation and sampling use.
+        compile: compile the transformer's blocks, the head and the decoder with torch.compile.
+        perceptual_network: checkpoint of a classifier (see `framework.evaluation`) whose features give the perceptual
+            distance; needed when `objective.perceptual_weight` is not 0.
+        seed: seed of the training noise, which is a function of (seed, epoch, image) alone.
+    """
+
+    model: PRA
+    ema: PRA
+
+    def __init__(
+        self,
+        *,
+        architecture: PRAConfig,
+        objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008 - frozen
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+        grid: SampleGridConfig = SampleGridConfig(),  # noqa: B008
+        ema_decay: float = 0.9999,
+        compile: bool = False,
+        perceptual_network: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_decay(ema_decay)
+        if bool(objective.perceptual_weight) != bool(perceptual_network):
+            raise ConfigError(
+                f"perceptual_weight {objective.perceptual_weight} with perceptual_network {perceptual_network}",
+                mend="set both, or neither",
+            )
+        if objective.rollout_passes > 1 and architecture.decoder_context == "none":
+            raise ConfigError(
+                f"rollout_passes {objective.rollout_passes} with decoder_context none",
+                mend="without a context every pass decodes the same; use rollout_passes 1",
+            )
+        self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
+        self.grid, self.ema_decay, self.compile_inner, self.seed = grid, ema_decay, compile, seed
+        self.perceptual = ClassifierDistance(perceptual_network) if perceptual_network else None
+
+    def configure_model(self) -> None:
+        if hasattr(self, "model"):
+            return
+        self.model, self.ema = PRA(self.architecture), PRA(self.architecture)
+        freeze_as_twin(self.ema, self.model)
+        if self.compile_inner:
+            for inner in (*self.model.transformer.blocks, self.model.head, self.model.decoder):
+                if inner is not None:
+                    inner.compile()
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [SampleGrid(self.grid)]
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ShardDataModule):
+            theirs = {
+                "image_size": data.train_transform.size,
+                "channels": data.train_transform.channels,
+                "num_classes": data.num_classes,
+            }
+            for name, value in theirs.items():
+                ours = getattr(self.architecture, name)
+                unconditional = name == "num_classes" and ours == 1
+                if ours != value and not unconditional:
+                    raise ConfigError(
+                        f"{name} is {ours} in the model and {value} in the data",
+                        mend=f"set model.architecture.{name} to {value}, or use other data",
+                    )
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        losses = self._losses(self.model, batch, "train", batch.epoch)
+        self._log("loss", losses, prog_bar=True)
+        return losses.total
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        self._log("validation", self._losses(self.ema, batch, "validation", 0), batch_size=len(batch))
+
+    def _losses(self, model: PRA, batch: ImageBatch, purpose: str, epoch: int) -> Losses:
+        seeds = [seed_of(purpose, self.seed, epoch, index) for index in batch.indices.tolist()]
+        noise = draw_training_noise(SampleNoise(seeds, self.device), self.architecture, self.objective)
+        labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
+        return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)
+
+    def _log(self, prefix: str, losses: Losses, **options: Any) -> None:
+        shown = {field.name for field in fields(losses)}
+        if VARIANTS[self.architecture.variant].target == "pixels":
+            shown -= {"reconstruction", "kl"}
+        if self.perceptual is None:
+            shown -= {"perceptual"}
+        self.log_dict({f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}, **options)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        update_twin(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.optimizer_config)
+        schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[ARCHITECTURE] = asdict(self.architecture)
+        checkpoint[OBJECTIVE] = asdict(self.objective)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_architecture(checkpoint.get(ARCHITECTURE), self.architecture)

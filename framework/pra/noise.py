@@ -1,0 +1,33 @@
+"""Random numbers of one sample each: the same whatever batch, rank or order the sample comes in."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from a few numbers or words, such as (seed, epoch, index); unlike parts give unrelated seeds."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class SampleNoise:
+    """Independent streams of random numbers, one for each sample of a batch.
+
+    What a sample gets depends on its own seed and on the sequence of calls alone, so a batch may be split, merged or
+    spread over processes. Numbers differ between device types (the generators do).
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        self.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, `batch *shape`."""
+        return torch.stack([torch.randn(shape, generator=g, device=self.device) for g in self.generators])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), `batch *shape`."""
+        return torch.stack([torch.rand(shape, generator=g, device=self.device) for g in self.generators])

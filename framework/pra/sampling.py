@@ -1,0 +1,121 @@
+"""Sampling: token by token with a key-value cache, each token by a guided flow from noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from framework.errors import ConfigError
+from framework.pra.model import PRA
+from framework.pra.noise import SampleNoise
+from framework.pra.patches import unpatchify
+from framework.shapes import Images, Labels
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""Velocity of a flow at (x, time); time has the axes of x without the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How tokens are drawn.
+
+    Args:
+        steps: steps of the flow for each token.
+        method: `euler_maruyama` adds noise at every step but the last; `euler` is deterministic after the start.
+        guidance: scale of classifier-free guidance at the last token; it grows linearly along the raster from 1, which
+            is no guidance.
+    """
+
+    steps: int = 100
+    method: Literal["euler", "euler_maruyama"] = "euler_maruyama"
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"sampler steps {self.steps}", mend="use 1 or more")
+        if self.guidance < 1:
+            raise ConfigError(f"guidance {self.guidance}", mend="use 1 (no guidance) or more")
+
+
+def integrate_flow(velocity: Velocity, start: Tensor, noise: Tensor | None, steps: int) -> Tensor:
+    """Follow a rectified flow from noise (t = 0) to data (t = 1).
+
+    Euler: x += v dt. Euler-Maruyama (`noise` given, `batch steps-1 value`): the stochastic equation with the same
+    marginals, dx = (v + w s / 2) dt + sqrt(w) dW with the score s = -(x - t v) / (1 - t) and w = 1 - t (Ma et al.
+    2024, SiT), and a last step without noise.
+    """
+    x = start
+    for step in range(steps):
+        time = x.new_full(x.shape[:-1], step / steps)
+        v = velocity(x, time)
+        if noise is None or step == steps - 1:
+            x = x + v / steps
+            continue
+        t = step / steps
+        drift = v - 0.5 * (x - t * v)
+        x = x + drift / steps + ((1 - t) / steps) ** 0.5 * noise[:, step]
+    return x
+
+
+def guidance_at(position: int, num_tokens: int, guidance: float) -> float:
+    """Guidance scale at a raster position: linear from 1 at the first to `guidance` at the last (ours)."""
+    return guidance if num_tokens == 1 else 1 + (guidance - 1) * position / (num_tokens - 1)
+
+
+def _check_labels(model: PRA, labels: Labels, config: SamplerConfig) -> None:
+    classes = model.config.num_classes
+    outside = [int(label) for label in labels if not 0 <= label < classes]
+    if outside:
+        raise ConfigError(f"class {outside[0]} is out of range", mend=f"use classes 0 to {classes - 1}")
+    if classes == 1 and config.guidance != 1:
+        raise ConfigError(
+            f"guidance {config.guidance} for an unconditional model", mend="it has no class to drop; use guidance 1"
+        )
+
+
+@torch.no_grad()
+def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig) -> Images:
+    """Draw images of given classes, about in [-1, 1].
+
+    Args:
+        model: in evaluation mode.
+        labels: one class for each image.
+        seeds: one seed for each image; its noise is a function of the seed alone.
+        config: the sampler.
+
+    Raises:
+        ConfigError: a class that the model does not know; guidance for an unconditional model.
+    """
+    _check_labels(model, labels, config)
+    architecture, batch = model.config, len(labels)
+    source = SampleNoise(seeds, labels.device)
+    guided = config.guidance != 1
+    streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
+    hidden, cache = model.transformer.begin(streams)
+    tokens = []
+    for position in range(architecture.num_tokens):
+        scale = guidance_at(position, architecture.num_tokens, config.guidance)
+        start = source.normal(architecture.target_size)
+        noise = None
+        if config.method == "euler_maruyama":
+            noise = source.normal(config.steps - 1, architecture.target_size)
+        velocity = _guided_velocity(model, hidden[:, 0], scale if guided else None)
+        target = integrate_flow(velocity, start, noise, config.steps)
+        tokens.append(model.decode(target[:, None], hidden[:batch]).float())
+        if position < architecture.num_tokens - 1:
+            hidden = model.transformer.step(tokens[-1].repeat(2 if guided else 1, 1, 1), cache)
+    return unpatchify(torch.cat(tokens, dim=1), architecture.patch_size, architecture.channels)
+
+
+def _guided_velocity(model: PRA, hidden: Tensor, scale: float | None) -> Velocity:
+    """The head's velocity; with a scale, `hidden` holds the states with class and then those without."""
+    if scale is None:
+        return lambda x, time: model.head(x, time, hidden).float()
+
+    def velocity(x: Tensor, time: Tensor) -> Tensor:
+        with_class, without = model.head(x.repeat(2, 1), time.repeat(2), hidden).float().chunk(2)
+        return without + scale * (with_class - without)
+
+    return velocity

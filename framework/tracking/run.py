@@ -1,0 +1,61 @@
+"""A run's folder and its loggers: CSV files, and Weights & Biases without an account by default."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import wandb
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+METRICS = "metrics"
+RECIPE = "recipe.yaml"
+_WANDB_ID = "wandb-id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run keeps everything, and how Weights & Biases sees it.
+
+    Args:
+        dir: the run's folder: recipe, checkpoints, metrics, samples and W&B's files. The same folder is the same run:
+            `fit` goes on from its newest checkpoint.
+        name: name shown in W&B; the folder's name by default.
+        project: W&B project.
+        wandb: `offline` writes W&B's files for a later `wandb sync` and needs no account; `online` sends them at once;
+            `disabled` writes none.
+    """
+
+    dir: str
+    name: str | None = None
+    project: str = "framework"
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+
+
+def _wandb_id(folder: Path) -> str:
+    """The run's W&B id, made once and kept, so that a resumed run is the same run."""
+    file = folder / _WANDB_ID
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4))
+    return file.read_text().strip()
+
+
+def make_loggers(config: RunConfig) -> list[Logger]:
+    """CSV files in `metrics/version_N` (one for each start of the run) and, unless disabled, W&B."""
+    folder = Path(config.dir)
+    loggers: list[Logger] = [CSVLogger(folder, name=METRICS)]
+    if config.wandb != "disabled":
+        offline = config.wandb == "offline"
+        loggers.append(
+            WandbLogger(
+                name=config.name or folder.name,
+                save_dir=folder,
+                project=config.project,
+                id=_wandb_id(folder),
+                offline=offline,
+                resume=None if offline else "allow",
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        )
+    return loggers

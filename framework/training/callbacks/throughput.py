@@ -1,0 +1,62 @@
+"""Speed, memory and learning rate as metrics."""
+
+import resource
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from framework.tracking import metrics
+
+
+class _Batch(NamedTuple):
+    images: int
+    wait_seconds: float
+    total_seconds: float
+
+
+class Throughput(Callback):
+    """Logs images per second, the time of a batch and of waiting for its data, memory, and the learning rate.
+
+    Times are means over the last `trainer.log_every_n_steps` batches; validation and checkpoints between batches are
+    not counted in.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._recent: deque[_Batch] = deque(maxlen=max(1, trainer.log_every_n_steps))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._ended = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        images = len(batch) * trainer.world_size
+        self._recent.append(_Batch(images, self._started - self._ended, now - self._ended))
+        seconds = sum(b.total_seconds for b in self._recent)
+        pl_module.log_dict(
+            {
+                metrics.IMAGES_PER_SECOND: sum(b.images for b in self._recent) / seconds,
+                metrics.BATCH_SECONDS: seconds / len(self._recent),
+                metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
+                metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),
+                metrics.LEARNING_RATE: trainer.optimizers[0].param_groups[0]["lr"],
+            }
+        )
+        self._ended = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._ended = time.perf_counter()
+
+
+def _peak_memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Linux gives kilobytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

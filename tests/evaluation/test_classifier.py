@@ -1,0 +1,113 @@
+import lightning
+import pytest
+import torch
+
+from framework.data.module import ShardDataModule
+from framework.errors import CheckpointError, ConfigError
+from framework.evaluation.classifier import (
+    ClassifierConfig,
+    ClassifierModule,
+    ImageClassifier,
+    load_classifier,
+    save_classifier,
+)
+from framework.evaluation.features import ClassifierFeatures, extract_features
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    # Lightning 2.6 under torch 2.13.
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+]
+
+
+def trainer(max_epochs: int) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=abs(max_epochs),
+        use_distributed_sampler=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(digit_shards) -> ShardDataModule:
+    training, held_out = (str(path) for path in digit_shards)
+    return ShardDataModule(train=training, validation=held_out, image_size=8, channels=1, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A classifier trained on digits for a few epochs: its checkpoint and the metrics of held-out digits."""
+    lightning.seed_everything(0, verbose=False)
+    module = ClassifierModule(num_classes=10, channels=1, width=16, name="digits_classifier")
+    digits_trainer = trainer(5)
+    digits_trainer.fit(module, data)
+    path = tmp_path_factory.mktemp("classifier") / "last.ckpt"
+    digits_trainer.save_checkpoint(path)
+    return path, digits_trainer.callback_metrics
+
+
+def test_a_few_seconds_teach_it_digits(trained, digits):
+    path, metrics = trained
+    assert metrics["accuracy/validation"] >= 0.95
+    assert metrics["loss/cross_entropy_nats"] < 0.5
+    _, held_out = digits
+    network = ClassifierFeatures(str(path))
+    assert network.name == "digits_classifier"
+    assert network.channels == 1
+    features = extract_features(network, held_out, batch_size=100)
+    assert features.shape == (360, 64)
+    named = network.class_logits(features).argmax(dim=1)
+    share = (named == torch.from_numpy(held_out.labels)).float().mean().item()
+    assert share == pytest.approx(metrics["accuracy/validation"].item())
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (9, 3), (32, 3)])
+def test_any_size_and_channels(size, channels):
+    classifier = ImageClassifier(ClassifierConfig(num_classes=5, channels=channels, width=8))
+    images = torch.zeros(2, channels, size, size)
+    assert classifier(images).shape == (2, 5)
+    assert classifier.features(images).shape == (2, 32)
+
+
+def test_safetensors_round_trip(tmp_path):
+    classifier = ImageClassifier(ClassifierConfig(num_classes=5, channels=3, width=8, name="five"))
+    save_classifier(tmp_path / "five.safetensors", classifier)
+    again = load_classifier(tmp_path / "five.safetensors")
+    images = torch.randn(2, 3, 16, 16)
+    assert again.config == classifier.config
+    assert torch.equal(again(images), classifier(images))
+
+
+@pytest.mark.parametrize("settings", [{"num_classes": 1}, {"num_classes": 5, "width": 12}])
+def test_config_refuses(settings):
+    with pytest.raises(ConfigError):
+        ClassifierConfig(**settings)
+
+
+def test_training_without_an_end_is_refused(data):
+    with pytest.raises(ConfigError, match="max_epochs"):
+        trainer(-1).fit(ClassifierModule(num_classes=10, channels=1, width=8), data)
+
+
+def test_load_refuses(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_classifier(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_classifier(tmp_path / "none.safetensors")
+    for name in ("bad.ckpt", "bad.safetensors"):
+        (tmp_path / name).write_bytes(b"damaged")
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            load_classifier(tmp_path / name)
+    torch.save({"state_dict": {"head.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="no image classifier"):
+        load_classifier(tmp_path / "other.ckpt")
+    shape = {"num_classes": 5, "channels": 3, "width": 8, "name": "five"}
+    torch.save({"state_dict": {}, "classifier": shape}, tmp_path / "empty.ckpt")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_classifier(tmp_path / "empty.ckpt")
