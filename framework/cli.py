@@ -1,6 +1,9 @@
 """The command `framework`: the one place where data, module and strategy meet."""
 
+import logging
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,7 +39,36 @@ class OneLineParser(LightningArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        self.exit(2, f"error: {' '.join(message.split())} (see: {self.prog.replace(' [options]', '')} --help)\n")
+        self.exit(2, f"error: {_first_cause(message)} (see: {self.prog.replace(' [options]', '')} --help)\n")
+
+
+def _first_cause(message: str) -> str:
+    """One line of a parser's message: where it lists a cause for each type that a value could have, the first."""
+    message = message.partition("Given value type:")[0]
+    _, listed, causes = message.partition("Errors:")
+    if listed:
+        message = re.split(r"\n\s*- ", causes.strip().removeprefix("- "))[0]
+    return " ".join(message.split())
+
+
+def _framework_error(error: BaseException | None) -> FrameworkError | None:
+    """The framework's own error among an error's causes: the parser wraps what constructors raise."""
+    while error is not None and not isinstance(error, FrameworkError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _quiet() -> None:
+    """Silence what a user of this command can do nothing about."""
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.13
+        "Found .* module.s. in eval mode at the start of training",  # the averaged weights
+        ".*does not have many workers.*",  # set by data.num_workers
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage() and "weights_only" not in record.getMessage()
+    )
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -68,6 +100,7 @@ class TrainingCLI(LightningCLI):
             },
             parser_class=OneLineParser,
             parser_kwargs={"prog": "framework"},
+            auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=list(argv),
         )
@@ -149,16 +182,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(USAGE.format(listing))
         return
     command, *options = arguments
+    _quiet()
     try:
         if command not in COMMANDS:
             raise ConfigError(f"unknown command {command!r}", mend=f"use one of {', '.join(COMMANDS)}")
         _run(command, options)
-    except FrameworkError as error:
-        console.print(f"error: {' '.join(str(error).split())}", style="red", markup=False)
-        sys.exit(error.exit_code)
-    except (FileNotFoundError, PermissionError) as error:
-        console.print(f"error: {error.strerror}: {error.filename}", style="red", markup=False)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        console.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
         sys.exit(2)
+    except Exception as error:
+        ours = _framework_error(error)
+        if ours is None:
+            raise
+        console.print(f"error: {' '.join(str(ours).split())}", style="red", markup=False)
+        sys.exit(ours.exit_code)
 
 
 if __name__ == "__main__":

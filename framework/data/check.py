@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from framework.data.files import sha256_of
 from framework.data.images import UnreadableImage, decode_image
 from framework.data.manifest import INDEX, MANIFEST, Manifest, ShardRecord, read_manifest
 from framework.data.parallel import map_in_threads
 from framework.data.reader import read_index
 from framework.data.shard import index_shard
 from framework.errors import DataError
+from framework.files import sha256_of
 
 
 def check_shards(dest: str | Path, *, workers: int = 0) -> list[str]:

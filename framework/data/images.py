@@ -25,7 +25,7 @@ def decode_image(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         image.load()
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
-        reason = str(error).replace(str(io.BytesIO), "").strip() or type(error).__name__
+        reason = str(error) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "not an image of a known format" if data else "an empty file"
         raise UnreadableImage(reason) from None

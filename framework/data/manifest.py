@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from framework.data.files import written_whole
 from framework.errors import DataError
+from framework.files import written_whole
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"

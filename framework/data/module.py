@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
 
 from framework.data.loader import ImageDataset, ImageLoader
 from framework.data.order import SampleOrder
@@ -53,13 +54,15 @@ class ShardDataModule(LightningDataModule):
         validation_samples: int | None = None,
     ) -> None:
         super().__init__()
-        smallest = {"image_size": 1, "batch_size": 1, "num_workers": 0, "seed": 0, "validation_samples": 1}
-        for name, minimum in smallest.items():
-            value = locals()[name]
+        for name, value, minimum in (
+            ("image_size", image_size, 1),
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+            ("validation_samples", validation_samples, 1),
+        ):
             if value is not None and value < minimum:
                 raise ConfigError(f"{name} is {value}", mend=f"give at least {minimum}")
-        if channels not in (1, 3):
-            raise ConfigError(f"channels is {channels}", mend="give 1 or 3")
         self.train = train
         self.validation = validation
         self.batch_size = batch_size
@@ -94,7 +97,12 @@ class ShardDataModule(LightningDataModule):
         return len(self.class_names)
 
     def setup(self, stage: str) -> None:
-        """Opens the shard sets, so that what is wrong with them shows before the first step."""
+        """Opens the shard sets, so that what is wrong with them shows before the first step.
+
+        Raises:
+            ConfigError: classes that differ between the two sets, or a validation without a set.
+            DataError: a shard set that is missing or damaged.
+        """
         names = self.class_names
         if self.validation is None and self.trainer is not None:
             if stage == "validate":
@@ -146,7 +154,8 @@ class ShardDataModule(LightningDataModule):
         if self.trainer is None:
             return 0
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return getattr(batches, "processed") * self.batch_size * self._num_ranks()  # noqa: B009
+        assert isinstance(batches, _ProcessedTracker)
+        return batches.processed * self.batch_size * self._num_ranks()
 
     def _num_ranks(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size

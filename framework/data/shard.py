@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from webdataset.writer import TarWriter
 
-from framework.data.files import written_whole
+from framework.files import written_whole
 
 MEMBER_NAME = re.compile(r"(\d{9})\.([a-z0-9]+)")
 SHARD_NAME = re.compile(r"shard-\d{6}\.tar")

@@ -16,13 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from framework.data.files import PARTIAL, locked_folder, sha256_of, sync_folder, written_whole
 from framework.data.images import UnreadableImage, decode_image
 from framework.data.manifest import INDEX, MANIFEST, Manifest, ShardRecord, Skipped
 from framework.data.parallel import map_in_threads
 from framework.data.shard import SHARD_NAME, Sample, index_shard, write_shard
 from framework.data.sources import ImageFile, ImageListing, list_images, open_source
 from framework.errors import ConfigError, DataError
+from framework.files import PARTIAL, locked_folder, sha256_of, sync_folder, written_whole
 
 _NUM_NAMED = 5
 
@@ -66,7 +66,7 @@ def write_image_shards(
     listing = list_images(source, folder=folder)
     if strict:
         _refuse(listing.skipped)
-    if source.is_dir() and dest.resolve().is_relative_to((source / folder).resolve()):
+    if source.is_dir() and dest.resolve().is_relative_to((source / folder.strip("/")).resolve()):
         raise DataError(f"{dest} lies inside the images at {source}", mend="choose a folder outside of them")
     try:
         dest.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,9 @@ def write_image_shards(
             _clear(dest, overwrite=overwrite)
             tasks = _tasks(dest, listing, samples_per_shard)
             with open_source(source) as read:
-                written = _write_all(tasks, read, workers=workers, strict=strict)
+                written = _write_all(tasks, read, workers=workers)
+            if strict:
+                _refuse(tuple(skipped for each in written for skipped in each.skipped))
             return _finish(dest, listing, written)
     except OSError as error:
         problem = f"cannot write {error.filename or dest} ({error.strerror or error})"
@@ -112,22 +114,19 @@ def _tasks(dest: Path, listing: ImageListing, samples_per_shard: int) -> list[_T
     ]
 
 
-def _write_all(tasks: list[_Task], read: Callable[[str], bytes], *, workers: int, strict: bool) -> list[_Written]:
+def _write_all(tasks: list[_Task], read: Callable[[str], bytes], *, workers: int) -> list[_Written]:
     """Writes every shard, with a progress bar where someone can see it."""
-    written = []
     with closing(map_in_threads(partial(_write_one, read=read), tasks, workers=workers)) as results:
-        for each in track(
-            results,
-            description="shards",
-            total=len(tasks),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        ):
-            if strict:
-                _refuse(each.skipped)
-            written.append(each)
-    return written
+        return list(
+            track(
+                results,
+                description="shards",
+                total=len(tasks),
+                console=Console(stderr=True),
+                transient=True,
+                disable=not sys.stderr.isatty(),
+            )
+        )
 
 
 def _write_one(task: _Task, *, read: Callable[[str], bytes]) -> _Written:

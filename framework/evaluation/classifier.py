@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from framework.data.batch import ImageBatch
-from framework.data.files import written_whole
 from framework.errors import CheckpointError, ConfigError
+from framework.files import written_whole
 from framework.shapes import Images
+from framework.training.checkpoint import read_checkpoint
 
 CHECKPOINT_KEY = "classifier"
 GROUPS = 8
@@ -181,7 +182,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]
 
 
 def _read_lightning(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     prefix = "classifier."
     weights = checkpoint["state_dict"].items()
     return checkpoint[CHECKPOINT_KEY], {

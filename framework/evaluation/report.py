@@ -10,7 +10,6 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
-from framework.data.files import written_whole
 from framework.errors import ConfigError, DataError
 from framework.evaluation.distances import (
     frechet_distance,
@@ -22,6 +21,7 @@ from framework.evaluation.distances import (
 from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, extract_features
 from framework.evaluation.judge import SupportVectorJudge
 from framework.evaluation.samples import SampleSet
+from framework.files import written_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from framework.data.files import written_whole
 from framework.data.reader import ShardSet
 from framework.data.transforms import ImageTransform
 from framework.errors import DataError
+from framework.files import written_whole
 from framework.shapes import Images, Labels
 
 

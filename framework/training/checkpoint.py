@@ -4,7 +4,6 @@ A checkpoint is a file `step=NNNNNNNN.ckpt` in the run's `checkpoints` folder, m
 none is ever overwritten. Loading is `weights_only`.
 """
 
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from framework.errors import CheckpointError, ConfigError
+from framework.files import written_whole
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step=(\d+)\.ckpt")
@@ -32,17 +32,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
+        with written_whole(target) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 class Checkpoints(Checkpoint):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from framework.data.check import check_shards
-from framework.data.files import sha256_of
+from framework.files import sha256_of
 from framework.testing.images import make_image_shards
 
 

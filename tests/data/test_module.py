@@ -188,7 +188,6 @@ def test_classes(shards: str):
     [
         ({"image_size": 0}, "image_size is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"channels": 2}, "channels is 2"),
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 23}, "22 samples are fewer than a batch of 23"),
     ],
@@ -201,6 +200,12 @@ def test_wrong_arguments(shards: str, changes: dict, message: str):
 def test_missing_shards(tmp_path: Path):
     with pytest.raises(DataError, match=r"no shard set at .*missing"):
         make_data(str(tmp_path / "missing")).setup("fit")
+
+
+def test_validation_without_a_set(shards: str):
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(ConfigError, match="there is no validation set"):
+        trainer.validate(Recorder(), make_data(shards))
 
 
 def test_other_classes_in_validation(shards: str, tmp_path: Path):

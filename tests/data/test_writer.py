@@ -1,5 +1,6 @@
 """Shards are the images that were given, whole, the same bytes each time, and never look complete before they are."""
 
+import gc
 import hashlib
 import os
 import resource
@@ -56,6 +57,7 @@ def test_every_image_comes_back_as_it_was(images: Path, tmp_path: Path):
     assert check_shards(tmp_path / "shards") == []
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # WebDataset leaves its last shard open.
 def test_webdataset_reads_the_shards(tmp_path: Path):
     images = make_image_folder(tmp_path / "images", classes=("a",), suffix=".JPEG")
     make_image_folder(images, classes=("b",))
@@ -63,6 +65,8 @@ def test_webdataset_reads_the_shards(tmp_path: Path):
     urls = [path.as_posix() for path in sorted((tmp_path / "shards").glob("*.tar"))]
     reader = webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("png;jpg", "cls")
     read = list(reader)
+    del reader
+    gc.collect()
     assert [label for _, label in read] == [0, 0, 0, 0, 1, 1, 1, 1]
     expected = Image.open(images / "b" / "0003.png").convert("RGB")
     assert read[-1][0].tobytes() == expected.tobytes()
@@ -90,7 +94,7 @@ def test_unreadable_images_are_listed(images: Path, tmp_path: Path):
     (images / "loose.png").write_bytes(b"")
     manifest = write_image_shards(images, tmp_path / "shards", samples_per_shard=1)
     reasons = {each.source: each.reason for each in manifest.skipped}
-    assert reasons.pop("bee/0001.jpg").startswith("image file is truncated")
+    assert "truncated" in reasons.pop("bee/0001.jpg").lower()
     assert reasons == {
         "ape/0000.png": "an empty file",
         "cat/notes.txt": "not an image file name",
@@ -104,7 +108,7 @@ def test_unreadable_images_are_listed(images: Path, tmp_path: Path):
 def test_strict_refuses_unreadable_images(images: Path, tmp_path: Path):
     for file in images.rglob("*.png"):
         truncate(file)
-    with pytest.raises(DataError, match=r"strict: 4 files cannot be used: ape/0000.png \(.*\).*--strict"):
+    with pytest.raises(DataError, match=r"strict: 9 files cannot be used: ape/0000.png \(.*\) and 4 more: .*--strict"):
         write_image_shards(images, tmp_path / "shards", strict=True, samples_per_shard=4, workers=1)
     assert not (tmp_path / "shards" / "manifest.json").exists()
 
