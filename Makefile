@@ -4,6 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DATA := data/digits
 RUN := runs/digits
+SAMPLES := 1000
+FIT_OPTIONS :=
 
 # Keep freed memory instead of returning it page by page: small models on a CPU spend a third less time in the kernel.
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
@@ -30,9 +32,9 @@ quickstart: install
 	$(BIN)/framework shards digits $(DATA)/images
 	$(BIN)/framework shards images $(DATA)/images/train $(DATA)/train --overwrite
 	$(BIN)/framework shards images $(DATA)/images/test $(DATA)/test --overwrite
-	$(BIN)/framework fit --config recipes/evaluation/digits_classifier.yaml
-	$(BIN)/framework fit --config recipes/pra/digits.yaml
-	$(BIN)/framework sample $(RUN) $(RUN)/samples.npz --num 1000 --sampler.steps 25 --sampler.guidance 1.5
+	$(BIN)/framework fit --config recipes/evaluation/digits_classifier.yaml $(FIT_OPTIONS)
+	$(BIN)/framework fit --config recipes/pra/digits.yaml $(FIT_OPTIONS)
+	$(BIN)/framework sample $(RUN) $(RUN)/samples.npz --num $(SAMPLES) --sampler.steps 25 --sampler.guidance 1.5
 	$(BIN)/framework evaluate $(RUN)/samples.npz $(DATA)/test --training $(DATA)/train --judge true \
 		--features ClassifierFeatures --features.checkpoint runs/digits-classifier \
 		--checkpoint $(RUN) --out $(RUN)/metrics.json

@@ -4,13 +4,14 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import auto_cli
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from framework import commands
@@ -19,6 +20,7 @@ from framework.errors import ConfigError, FrameworkError
 from framework.tracking.run import RECIPE, RunConfig, make_loggers
 from framework.training.callbacks.curves import Curves
 from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.progress import StepProgressBar
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint import AtomicCheckpointIO, Checkpoints, Resume, choose_checkpoint
@@ -30,13 +32,32 @@ COMMANDS = {
     "evaluate": "distances between samples and real images",
     "shards": "make and check shards: images, digits, check",
 }
+FUNCTIONS: dict[str, Any] = {
+    "sample": commands.sample,
+    "evaluate": commands.evaluate,
+    "shards": {
+        "images": commands.shards_images,
+        "digits": commands.shards_digits,
+        "check": commands.shards_check,
+    },
+}
+DESCRIPTION = "Train pixel-space autoregressive image generators, sample from them and measure them."
 USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class OneLineParser(LightningArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line and whose yes-or-no options need no value: `--strict` is `--strict true`."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("type") is bool:
+            kwargs |= {"nargs": "?", "const": True}
+        return super().add_argument(*args, **kwargs)
+
+    def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
+        # Lightning 2.6 calls jsonargparse by the name that it has deprecated.
+        return self.instantiate(cfg, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         self.exit(2, f"error: {_first_cause(message)} (see: {self.prog.replace(' [options]', '')} --help)\n")
@@ -51,11 +72,20 @@ def _first_cause(message: str) -> str:
     return " ".join(message.split())
 
 
-def _framework_error(error: BaseException | None) -> FrameworkError | None:
-    """The framework's own error among an error's causes: the parser wraps what constructors raise."""
-    while error is not None and not isinstance(error, FrameworkError):
+def _mendable(error: BaseException | None) -> tuple[str | None, int]:
+    """Message and exit code of what a user can mend, found among an error's causes; (None, 1) for a bug.
+
+    The parser wraps what constructors raise.
+    """
+    while error is not None:
+        if isinstance(error, FrameworkError):
+            return str(error), error.exit_code
+        if isinstance(error, MisconfigurationException):
+            return str(error), 2
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename}: {error.strerror}", 2
         error = error.__cause__ or error.__context__
-    return error
+    return None, 1
 
 
 def _quiet() -> None:
@@ -77,7 +107,7 @@ class SaveRecipe(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         path = Path(trainer.default_root_dir) / RECIPE
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        self.parser.save(self.config, path, overwrite=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
 
@@ -96,10 +126,10 @@ class TrainingCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
                 "check_val_every_n_epoch": None,
                 "use_distributed_sampler": False,
-                "callbacks": [RichProgressBar(), Throughput(), FiniteGuard(), RandomState(), Curves()],
             },
             parser_class=OneLineParser,
-            parser_kwargs={"prog": "framework"},
+            parser_kwargs={"prog": "framework", "description": DESCRIPTION}
+            | {name: {"description": COMMANDS[name].capitalize() + "."} for name in self.subcommands()},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=list(argv),
@@ -134,6 +164,9 @@ class TrainingCLI(LightningCLI):
         run: RunConfig = self._get(self.config_init, "run")
         fitting = self.subcommand == "fit"
         logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
+        self.trainer_defaults["callbacks"] = [Throughput(), FiniteGuard(), RandomState(), Curves()]
+        if given["enable_progress_bar"] is not False:
+            self.trainer_defaults["callbacks"].append(StepProgressBar())
         plugins = [*(given["plugins"] or []), AtomicCheckpointIO()]
         if not fitting:
             self.save_config_callback = None
@@ -160,18 +193,7 @@ def _run(command: str, options: list[str]) -> None:
     if command in ("fit", "validate"):
         TrainingCLI([command, *options])
         return
-    from jsonargparse import auto_cli
-
-    functions: dict[str, Callable[..., Any] | dict[str, Callable[..., Any]]] = {
-        "sample": commands.sample,
-        "evaluate": commands.evaluate,
-        "shards": {
-            "images": commands.shards_images,
-            "digits": commands.shards_digits,
-            "check": commands.shards_check,
-        },
-    }
-    auto_cli(functions[command], args=options, prog=f"framework {command}", parser_class=OneLineParser)
+    auto_cli(FUNCTIONS, args=[command, *options], prog="framework", parser_class=OneLineParser)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -187,17 +209,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise ConfigError(f"unknown command {command!r}", mend=f"use one of {', '.join(COMMANDS)}")
         _run(command, options)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        console.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
-        sys.exit(2)
     except Exception as error:
-        ours = _framework_error(error)
-        if ours is None:
+        message, code = _mendable(error)
+        if message is None:
             raise
-        console.print(f"error: {' '.join(str(ours).split())}", style="red", markup=False)
-        sys.exit(ours.exit_code)
+        console.print(f"error: {' '.join(message.split())}", style="red", markup=False)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

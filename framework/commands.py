@@ -25,7 +25,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def sample(
     checkpoint: str,
-    out: str = "samples.npz",
+    out: str,
     *,
     num: int = 1000,
     classes: list[int] | None = None,

@@ -48,7 +48,9 @@ class SampleGrid(Callback):
         self.config = config
         self._made_at = -1
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         every = self.config.every_n_steps
         if every and trainer.global_step % every == 0 and trainer.global_step != self._made_at:
             self._made_at = trainer.global_step

@@ -66,7 +66,8 @@ class Encoder(nn.Module):
         self.project_out = linear(width, 2 * state_size if latent == "kl" else state_size)
 
     def forward(self, tokens: PixelTokens) -> Posterior:
-        x = self.project_in(tokens)
+        # The residual stream keeps its precision under autocast.
+        x = self.project_in(tokens).to(self.project_in.weight.dtype)
         for block in self.blocks:
             x = block(x, self.rotary)
         output = self.project_out(self.norm(x)).float()

@@ -103,7 +103,10 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch position width"]:
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         start = cache.length if cache else 0
-        q, k = rotary(self.query_norm(q), start).to(v.dtype), rotary(self.key_norm(k), start).to(v.dtype)
+        # Under autocast q and k come in the lower precision; a norm in mixed ones is slow, and torch warns about it.
+        precise = self.query_norm.weight.dtype
+        q = rotary(self.query_norm(q.to(precise)), start).to(v.dtype)
+        k = rotary(self.key_norm(k.to(precise)), start).to(v.dtype)
         if cache:
             k, v = cache.extend(layer, k, v)
         # A single new position may see everything in the cache; several only come first, on an empty cache.

@@ -19,8 +19,7 @@ class CausalTransformer(nn.Module):
         self, *, side: int, pixel_size: int, num_classes: int, class_tokens: int, width: int, depth: int, num_heads: int
     ) -> None:
         super().__init__()
-        self.num_tokens = side**2
-        self.num_classes = num_classes
+        self.num_tokens, self.num_classes, self.num_heads = side**2, num_classes, num_heads
         self.class_embedding = tag_all(nn.Embedding(num_classes + 1, width), NO_DECAY)
         self.class_slots = tag(nn.Parameter(torch.empty(class_tokens, width)), NO_DECAY)
         self.project_in = nn.Linear(pixel_size, width)
@@ -49,7 +48,8 @@ class CausalTransformer(nn.Module):
 
     def step(self, token: PixelTokens, cache: KVCache) -> Hidden:
         """Hidden state of the next position (`batch 1 hidden`) after one more pixel token (`batch 1 pixel`)."""
-        return self._cached(self.project_in(token), cache)
+        # Under autocast the projection is in the lower precision; the residual stream is not, as in `forward`.
+        return self._cached(self.project_in(token).to(self.class_slots.dtype), cache)
 
     def _class_prefix(self, labels: Labels) -> Tensor:
         return self.class_embedding(labels)[:, None] + self.class_slots
@@ -61,9 +61,8 @@ class CausalTransformer(nn.Module):
         return self.norm(x)
 
     def _empty_cache(self, x: Tensor) -> KVCache:
-        heads = self.blocks[0].attention.num_heads  # type: ignore[union-attr]
         positions = self.class_slots.shape[0] + self.num_tokens - 1
         # Under autocast keys and values come in the lower precision.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        shape = (len(self.blocks), x.shape[0], heads, positions, x.shape[2] // heads)
+        shape = (len(self.blocks), x.shape[0], self.num_heads, positions, x.shape[2] // self.num_heads)
         return KVCache(keys=x.new_empty(shape, dtype=dtype), values=x.new_empty(shape, dtype=dtype))

@@ -25,7 +25,10 @@ class Throughput(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._recent: deque[_Batch] = deque(maxlen=max(1, trainer.log_every_n_steps))
+        window: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._recent: deque[_Batch] = deque(maxlen=max(1, window))
+        # A run that resumes within an epoch does not start one.
+        self._ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = time.perf_counter()

@@ -1,0 +1,93 @@
+"""Tiny models, batches and trainers: a training step of these takes milliseconds on one core."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from framework.data.batch import ImageBatch
+from framework.pra.callbacks import SampleGridConfig
+from framework.pra.config import PRAConfig
+from framework.pra.model import PRA
+from framework.pra.module import PRAModule
+from framework.training.checkpoint import AtomicCheckpointIO
+from framework.training.optimizer import OptimizerConfig
+
+
+def tiny_config(**changes: Any) -> PRAConfig:
+    """An architecture of four gray pixel tokens and three classes, changed as asked."""
+    settings: dict[str, Any] = {
+        "image_size": 4,
+        "patch_size": 2,
+        "num_classes": 3,
+        "channels": 1,
+        "width": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "class_tokens": 2,
+        "head_width": 16,
+        "head_depth": 1,
+        "state_size": 3,
+        "decoder_width": 16,
+        "decoder_depth": 1,
+        "encoder_width": 16,
+        "encoder_depth": 1,
+        "encoder_heads": 2,
+    }
+    return PRAConfig(**{**settings, **changes})
+
+
+@torch.no_grad()
+def tiny_model(seed: int = 0, **changes: Any) -> PRA:
+    """A model of `tiny_config` whose every parameter is random.
+
+    At initialisation outputs and gates are zero, which would hide whatever lies behind them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PRA(tiny_config(**changes))
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def tiny_batch(config: PRAConfig, size: int = 4, *, seed: int = 0, epoch: int = 0) -> ImageBatch:
+    """Random images in [-1, 1] with random classes, numbered from 0."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (size, config.channels, config.image_size, config.image_size)
+    return ImageBatch(
+        images=torch.rand(shape, generator=generator) * 2 - 1,
+        labels=torch.randint(config.num_classes, (size,), generator=generator),
+        indices=torch.arange(size),
+        epoch=epoch,
+    )
+
+
+def tiny_module(config: PRAConfig | None = None, **options: Any) -> PRAModule:
+    """A module of `tiny_config` that warms up in two steps and makes no grid, changed as asked."""
+    settings: dict[str, Any] = {
+        "architecture": config or tiny_config(),
+        "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
+        "grid": SampleGridConfig(every_n_steps=0),
+        "ema_decay": 0.9,
+    }
+    return PRAModule(**{**settings, **options})
+
+
+def quiet_trainer(run_dir: Path, **options: Any) -> Trainer:
+    """A trainer as the command line makes it, without loggers, progress bar and callbacks of its own."""
+    settings: dict[str, Any] = {
+        "default_root_dir": run_dir,
+        "accelerator": "cpu",
+        "max_epochs": -1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "check_val_every_n_epoch": None,
+        "use_distributed_sampler": False,
+        "plugins": [AtomicCheckpointIO()],
+    }
+    return Trainer(**{**settings, **options})

@@ -1,0 +1,54 @@
+"""Every recipe is found, parsed and built on the meta device; the named sizes are what they say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule
+
+from framework.cli import TrainingCLI
+from framework.evaluation.classifier import ClassifierModule
+from framework.pra.module import PRAModule
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+SIZES = {"imagenet256_s": 135e6, "imagenet256_b": 250e6, "imagenet256_l": 511e6}
+
+
+class Parsed(TrainingCLI):
+    """Stops after parsing and building model and data: no trainer, no run folder."""
+
+    def instantiate_classes(self) -> None:
+        with torch.device("meta"):
+            self.config_init: Namespace = self.parser.instantiate(self.config)
+        self.model: LightningModule = self._get(self.config_init, "model")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def build(recipe: Path) -> LightningModule:
+    module = Parsed(["fit", "--config", str(recipe)]).model
+    with torch.device("meta"):
+        module.configure_model()
+    return module
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds(recipe):
+    module = build(recipe)
+    assert isinstance(module, PRAModule | ClassifierModule)
+    assert all(parameter.is_meta for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_named_sizes_are_within_one_percent(name):
+    module = build(ROOT / "recipes" / "pra" / f"{name}.yaml")
+    assert module.model.num_sampling_parameters() == pytest.approx(SIZES[name], rel=0.01)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_no_recipe_names_machines(recipe):
+    text = recipe.read_text()
+    assert not [word for word in ("num_nodes:", "devices:", "strategy:") if word in text]

@@ -1,0 +1,51 @@
+"""The averaged weights: formula, ramp, frozen twin."""
+
+import pytest
+import torch
+
+from framework.errors import ConfigError
+from framework.testing.models import tiny_model
+from framework.training.ema import check_decay, decay_at, freeze_as_twin, update_twin
+
+
+def test_a_twin_is_a_frozen_copy():
+    model, twin = tiny_model(0).train(), tiny_model(1).train()
+    freeze_as_twin(twin, model)
+    for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours is not theirs
+        assert theirs.requires_grad
+        assert not ours.requires_grad
+    assert not twin.training
+    assert model.training
+
+
+def test_the_update_by_its_formula():
+    model, twin = tiny_model(0), tiny_model(1)
+    weights = [p.detach().clone() for p in model.parameters()]
+    averages = [p.detach().clone() for p in twin.parameters()]
+    update_twin(twin, model, 0.75)
+    for now, average, weight in zip(twin.parameters(), averages, weights, strict=True):
+        torch.testing.assert_close(now.detach(), 0.75 * average + 0.25 * weight)
+    for now, weight in zip(model.parameters(), weights, strict=True):
+        assert torch.equal(now, weight)
+
+
+def test_no_decay_copies():
+    model, twin = tiny_model(0), tiny_model(1)
+    update_twin(twin, model, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+
+
+def test_the_ramp_by_hand():
+    assert [decay_at(step, 0.9999) for step in (0, 1, 8, 90)] == pytest.approx([0.1, 2 / 11, 0.5, 0.91])
+    assert decay_at(10**9, 0.9999) == 0.9999
+    assert decay_at(90, 0.5) == 0.5
+    assert decay_at(100, 0.0) == 0
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
+def test_decays_that_cannot_be(decay: float):
+    with pytest.raises(ConfigError, match=rf"ema_decay {decay}: use a number in \[0, 1\)"):
+        check_decay(decay)
+    check_decay(0.0)

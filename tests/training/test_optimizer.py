@@ -1,0 +1,105 @@
+"""Optimizer groups by tags, and the schedule by hand."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+from framework.errors import ConfigError
+from framework.pra.config import VariantName
+from framework.tags import NO_DECAY, tags_of
+from framework.testing.models import tiny_model
+from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule, learning_rate_factor
+
+
+@pytest.mark.parametrize("variant", ["pra", "teacher_forced"])
+def test_every_trainable_parameter_is_in_one_group(variant: VariantName):
+    model = tiny_model(variant=variant)
+    model.transformer.norm.weight.requires_grad_(False)
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.1, betas=(0.8, 0.9), weight_decay=0.3))
+    grouped = [p for group in optimizer.param_groups for p in group["params"]]
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    assert len(grouped) == len(trainable)
+    assert {id(p) for p in grouped} == {id(p) for p in trainable}
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    assert all(group["lr"] == 0.1 and group["betas"] == (0.8, 0.9) for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("context", ["causal", "none"])
+def test_matrices_decay_and_nothing_else(context: str):
+    model = tiny_model(decoder_context=context)
+    decay, no_decay = build_optimizer(model, OptimizerConfig()).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(tags_of(p) == {NO_DECAY} for p in no_decay["params"])
+    for p in decay["params"]:
+        assert tags_of(p) == frozenset()
+        assert p.ndim == 2, names[id(p)]
+    kept = {names[id(p)] for p in no_decay["params"]}
+    embeddings = {"transformer.class_embedding.weight", "transformer.class_slots"}
+    assert embeddings <= kept
+    assert {name for name in kept if not name.endswith("bias") and "norm" not in name} == embeddings
+
+
+def test_weight_decay_shrinks_only_its_group():
+    model = tiny_model()
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), before[name] * (1.0 if NO_DECAY in tags_of(p) else 0.95))
+
+
+def factors(config: OptimizerConfig, steps: list[int], total: int) -> list[float]:
+    return [learning_rate_factor(step, config, total) for step in steps]
+
+
+def test_warm_up_and_constant_by_hand():
+    config = OptimizerConfig(warmup_steps=4)
+    assert factors(config, [0, 1, 2, 3, 4, 5, 1000], -1) == [0.25, 0.5, 0.75, 1, 1, 1, 1]
+    assert factors(OptimizerConfig(warmup_steps=0), [0, 1], -1) == [1, 1]
+
+
+def test_cosine_by_hand():
+    config = OptimizerConfig(warmup_steps=2, schedule="cosine", final_fraction=0.2)
+    # From step 2, half way at step 6, at the end at step 10: 0.2 + 0.8 * (1 + cos(pi * progress)) / 2.
+    quarter = 0.2 + 0.8 * (1 + 0.5**0.5) / 2
+    assert factors(config, [0, 1, 2, 4, 6, 10, 11], 10) == pytest.approx([0.5, 1, 1, quarter, 0.6, 0.2, 0.2])
+    assert all(after < before for before, after in pairwise(factors(config, list(range(2, 11)), 10)))
+
+
+def test_cosine_of_a_run_shorter_than_its_warm_up():
+    config = OptimizerConfig(warmup_steps=10, schedule="cosine")
+    assert factors(config, [0, 4], 5) == [0.1, 0.5]
+
+
+def test_the_schedule_sets_every_group():
+    optimizer = build_optimizer(tiny_model(), OptimizerConfig(learning_rate=0.4, warmup_steps=2))
+    schedule = build_schedule(optimizer, OptimizerConfig(learning_rate=0.4, warmup_steps=2), -1)
+    rates = []
+    for _ in range(3):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates == [[0.2, 0.2], [0.4, 0.4], [0.4, 0.4]]
+
+
+def test_cosine_without_an_end():
+    optimizer = build_optimizer(tiny_model(), OptimizerConfig())
+    with pytest.raises(ConfigError, match=r"a cosine schedule in a run without an end: set trainer\.max_steps"):
+        build_schedule(optimizer, OptimizerConfig(schedule="cosine"), -1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.0}, r"learning_rate 0\.0: use a positive number"),
+        ({"learning_rate": -1.0}, r"learning_rate -1\.0"),
+        ({"warmup_steps": -1}, "warmup_steps -1: use 0 or more"),
+    ],
+)
+def test_optimizers_that_cannot_be(changes: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        OptimizerConfig(**changes)
