@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from framework import commands
+from framework.compare import compare
 from framework.data.module import ShardDataModule
 from framework.errors import ConfigError, FrameworkError
 from framework.tracking.run import RECIPE, RunConfig, make_loggers
@@ -30,11 +31,13 @@ COMMANDS = {
     "validate": "losses of a run's newest checkpoint on the validation set",
     "sample": "images from a checkpoint",
     "evaluate": "distances between samples and real images",
+    "compare": "the method against the rows it is compared with",
     "shards": "make and check shards: images, digits, check",
 }
 FUNCTIONS: dict[str, Any] = {
     "sample": commands.sample,
     "evaluate": commands.evaluate,
+    "compare": compare,
     "shards": {
         "images": commands.shards_images,
         "digits": commands.shards_digits,

@@ -91,7 +91,7 @@ def test_mistakes_before_a_recipe(capsys, tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("trainer: [")
     assert "Problems parsing config" in error_of(capsys, "fit", "--config", broken)
-    assert "/nowhere" in error_of(capsys, "sample", "/nowhere")
+    assert "/nowhere" in error_of(capsys, "sample", "/nowhere", tmp_path / "x.npz")
     assert "/nowhere" in error_of(capsys, "shards", "images", "/nowhere", tmp_path / "x")
 
 
@@ -131,10 +131,8 @@ def test_from_shards_to_report(capsys, recipe, tmp_path):
 
     report = tmp_path / "report.json"
     shards = str(tmp_path / "data" / "shards")
-    main(
-        ["evaluate", str(out), shards, "--training", shards, "--features", "PixelFeatures", "--checkpoint", str(run)]
-        + ["--gap_images", "4", "--out", str(report)]
-    )
+    measured = ["--training", shards, "--features", "PixelFeatures", "--checkpoint", str(run), "--gap_images", "4"]
+    main(["evaluate", str(out), shards, *measured, "--out", str(report)])
     metrics = json.loads(report.read_text())["metrics"]
     assert {"frechet_distance/pixels", "precision/pixels", "recall/pixels", "rollout_gap/ratio"} <= metrics.keys()
     assert metrics["nearest_neighbour/held_out_exact_copy_share"] == 1

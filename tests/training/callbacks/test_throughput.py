@@ -1,0 +1,88 @@
+"""Speed is measured where it is spent."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import IterableDataset
+
+from framework.data.batch import ImageBatch
+from framework.testing.models import quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.tracking import metrics
+from framework.training.callbacks.throughput import Throughput
+
+IMAGES, BATCHES, SLEEP = 4, 4, 0.05
+
+
+class SlowBatches(IterableDataset[ImageBatch]):
+    """Batches that take their time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        for seed in range(BATCHES):
+            time.sleep(self.seconds)
+            yield tiny_batch(tiny_config(), IMAGES, seed=seed)
+
+
+class Sleeper(Callback):
+    """Takes its time in a hook, as a grid, a checkpoint or a validation does."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, lambda *_: time.sleep(SLEEP))
+
+
+class Rates(Callback):
+    """The learning rate that each step was taken with."""
+
+    def __init__(self) -> None:
+        self.used: list[float] = []
+        self.logged: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: object) -> None:
+        self.used.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if metrics.LEARNING_RATE in trainer.callback_metrics:
+            self.logged.append(trainer.callback_metrics[metrics.LEARNING_RATE].item())
+
+
+def fit(run_dir: Path, *callbacks: Callback, data_seconds: float = 0.0) -> dict[str, float]:
+    trainer = quiet_trainer(run_dir, callbacks=[Throughput(), *callbacks], max_epochs=1, log_every_n_steps=BATCHES)
+    trainer.fit(tiny_module(), train_dataloaders=SlowBatches(data_seconds))
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def test_names_and_sizes(tmp_path: Path):
+    measured = fit(tmp_path)
+    assert measured[metrics.IMAGES_PER_SECOND] == pytest.approx(IMAGES / measured[metrics.BATCH_SECONDS], rel=1e-3)
+    assert 0 <= measured[metrics.DATA_WAIT_SECONDS] < measured[metrics.BATCH_SECONDS] < 5
+    assert 0.1 < measured[metrics.MEMORY_PEAK_GIB] < 20
+
+
+def test_slow_data_are_waited_for(tmp_path: Path):
+    measured = fit(tmp_path, data_seconds=SLEEP)
+    assert measured[metrics.DATA_WAIT_SECONDS] > 0.7 * SLEEP
+    assert measured[metrics.BATCH_SECONDS] > measured[metrics.DATA_WAIT_SECONDS]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
+def test_slow_steps_are_not_slow_data(tmp_path: Path, hook: str):
+    measured = fit(tmp_path, Sleeper(hook))
+    assert measured[metrics.BATCH_SECONDS] > SLEEP
+    assert measured[metrics.DATA_WAIT_SECONDS] < 0.5 * SLEEP
+
+
+def test_grids_and_checkpoints_between_batches_are_not_counted_in(tmp_path: Path):
+    measured = fit(tmp_path, Sleeper("on_train_batch_end"))
+    assert measured[metrics.DATA_WAIT_SECONDS] < 0.5 * SLEEP
+
+
+def test_the_learning_rate_is_that_of_the_step(tmp_path: Path):
+    rates = Rates()
+    fit(tmp_path, rates)
+    assert rates.used == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
+    assert rates.logged == pytest.approx(rates.used[:-1])
