@@ -11,13 +11,14 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart test check clean
+.PHONY: help install quickstart lint test check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 6 minutes on 2 cores)"
 	@echo "make test        set up, then all tests"
-	@echo "make check       format, lint, types, import layers and tests"
+	@echo "make lint        set up, then format, lint, types and import layers"
+	@echo "make check       lint and test"
 	@echo "make clean       remove the environment"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -55,11 +56,13 @@ test: install
 	$(BIN)/python -m pytest $(SHAPES) -m "not compile"
 	$(BIN)/python -m pytest -m compile
 
-check: install
+lint: install
 	$(BIN)/ruff format --check framework tests
 	$(BIN)/ruff check framework tests
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+check: lint test
 
 clean:
 	rm -rf .venv

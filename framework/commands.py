@@ -151,9 +151,9 @@ def shards_images(
     dest: str,
     *,
     folder: str = "",
-    samples_per_shard: int = 10_000,
+    samples_per_shard: int = 4096,
     strict: bool = False,
-    workers: int = 2,
+    workers: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Make shards from a folder, or a zip, of class folders.
@@ -167,7 +167,7 @@ def shards_images(
         folder: folder inside SOURCE that holds the class folders, such as `train`.
         samples_per_shard: images in a shard.
         strict: refuse a source with images that cannot be read, instead of listing and counting them.
-        workers: processes.
+        workers: threads; 0 takes one for each core.
         overwrite: replace a finished shard set in DEST.
     """
     manifest = write_image_shards(
@@ -199,12 +199,12 @@ def shards_digits(dest: str) -> None:
     console.print(f"digits in {dest}/train and {dest}/test")
 
 
-def shards_check(dest: str, *, workers: int = 2) -> None:
+def shards_check(dest: str, *, workers: int = 0) -> None:
     """Verify a shard set: every byte, the index, and that every image decodes.
 
     Args:
         dest: folder of the shard set.
-        workers: processes.
+        workers: threads; 0 takes one for each core.
     """
     problems = check_shards(dest, workers=workers)
     if problems:

@@ -1,38 +1,13 @@
 """The commands as a user calls them."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from framework.cli import COMMANDS, main
-from framework.testing.images import make_image_folder, make_image_shards
-
-RECIPE = """
-run: {{dir: {run}, wandb: disabled}}
-data: {{train: {shards}, validation: {shards}, image_size: 8, channels: 3, batch_size: 4}}
-model:
-  class_path: framework.pra.module.PRAModule
-  init_args:
-    architecture: {{image_size: 8, patch_size: 4, num_classes: 2, class_tokens: 2, width: 16, depth: 1, num_heads: 2,
-      head_width: 16, head_depth: 1, state_size: 4, decoder_width: 16, decoder_depth: 1, encoder_width: 16,
-      encoder_depth: 1, encoder_heads: 2}}
-    optimizer: {{warmup_steps: 1}}
-    grid: {{every_n_steps: 2, rows: 1, sampler: {{steps: 2}}}}
-trainer: {{max_steps: 4, log_every_n_steps: 1, val_check_interval: 2, accelerator: cpu, enable_progress_bar: false,
-  enable_model_summary: false}}
-checkpoint: {{every_n_steps: 2}}
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    make_image_shards(tmp_path / "data", size=8, per_class=6)
-    path = tmp_path / "tiny.yaml"
-    path.write_text(RECIPE.format(run=tmp_path / "run", shards=tmp_path / "data" / "shards"))
-    return path
+from framework.testing.images import make_image_folder
 
 
 def error_of(capsys, *argv: str, code: int = 2) -> str:

@@ -29,12 +29,11 @@ class ImageBatch:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageBatch":
-        """The batch on another device."""
+        """The batch on another device; the indices stay on the CPU, where seeds are made of them without a wait."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
-            indices=self.indices.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "ImageBatch":
@@ -43,5 +42,4 @@ class ImageBatch:
             self,
             images=self.images.pin_memory(),
             labels=self.labels.pin_memory(),
-            indices=self.indices.pin_memory(),
         )

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
 
 from framework.data.batch import ImageBatch
 from framework.pra.callbacks import SampleGridConfig
@@ -73,6 +74,25 @@ def tiny_module(config: PRAConfig | None = None, **options: Any) -> PRAModule:
         "ema_decay": 0.9,
     }
     return PRAModule(**{**settings, **options})
+
+
+class Batches(LightningDataModule):
+    """Batches in memory, or those of an iterable data set."""
+
+    def __init__(self, train: Any, validation: Any = ()) -> None:
+        super().__init__()
+        self.train, self.validation = train, validation
+
+    def setup(self, stage: str) -> None:
+        if not self.validation and self.trainer is not None:
+            # Lightning warns about an empty loader.
+            self.trainer.limit_val_batches = 0
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, batch_size=None)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.validation, batch_size=None)
 
 
 def quiet_trainer(run_dir: Path, **options: Any) -> Trainer:

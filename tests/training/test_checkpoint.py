@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.errors import CheckpointError, ConfigError
-from framework.testing.models import quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.training.checkpoint import (
     AtomicCheckpointIO,
     Checkpoints,
@@ -121,7 +121,7 @@ def test_truncated(tmp_path: Path):
 def test_a_flipped_bit_of_a_weight(tmp_path: Path):
     path = save(tmp_path, 1)
     flip_a_weight(path)
-    assert damage(path) == "record step=00000001/data/0 does not match its checksum"
+    assert damage(path) == "record archive/data/0 does not match its checksum"
     with pytest.raises(CheckpointError, match="does not match its checksum: use another checkpoint of the run"):
         read_checkpoint(path)
 
@@ -148,9 +148,11 @@ def test_not_a_checkpoint(tmp_path: Path):
         read_checkpoint(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "hello")
-    with pytest.raises(CheckpointError, match="give a checkpoint|use another checkpoint"):
+    with pytest.raises(CheckpointError, match=r"give a checkpoint|use another checkpoint"):
         read_checkpoint(path)
-    with pytest.raises(CheckpointError, match="nothing.ckpt does not exist: give a checkpoint file or a run's folder"):
+    with pytest.raises(
+        CheckpointError, match=r"nothing\.ckpt does not exist: give a checkpoint file or a run's folder"
+    ):
         read_checkpoint(tmp_path / "nothing.ckpt")
 
 
@@ -192,23 +194,25 @@ def test_damaged_ones_are_skipped_with_the_reason(run_dir: Path):
     assert chosen == folder / "step=00000005.ckpt"
     assert len(skipped) == 2
     assert skipped[0].startswith(f"{folder / 'step=00000100.ckpt'}: not a complete checkpoint file")
-    assert skipped[1] == (
-        f"{folder / 'step=00000010.ckpt'}: record step=00000010/data/0 does not match its checksum"
-    )
+    assert skipped[1] == (f"{folder / 'step=00000010.ckpt'}: record archive/data/0 does not match its checksum")
 
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
 def test_all_damaged(run_dir: Path, resume: str):
     for path in list_checkpoints(run_dir / "checkpoints"):
         truncate(path)
-    with pytest.raises(CheckpointError, match=r"every checkpoint in .*checkpoints is damaged \(.*step=00000100.*; .*\)"):
+    with pytest.raises(
+        CheckpointError, match=r"every checkpoint in .*checkpoints is damaged \(.*step=00000100.*; .*\)"
+    ):
         choose_checkpoint(run_dir, resume)
 
 
 def test_none_there(tmp_path: Path):
     assert choose_checkpoint(tmp_path, "auto") == (None, [])
     assert choose_checkpoint(tmp_path, "never") == (None, [])
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .*checkpoints: check --run\.dir, or use --resume auto"):
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint in .*checkpoints: check --run\.dir, or use --resume auto"
+    ):
         choose_checkpoint(tmp_path, "must")
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         find_checkpoint(tmp_path)
@@ -241,7 +245,7 @@ def fit(run_dir: Path, checkpoints: Checkpoints, *callbacks: Callback, batches: 
     trainer = quiet_trainer(
         run_dir, callbacks=[checkpoints, *callbacks], enable_checkpointing=True, max_epochs=1, **options
     )
-    trainer.fit(tiny_module(), train_dataloaders=data)
+    trainer.fit(tiny_module(), datamodule=Batches(data))
 
 
 def test_every_n_steps_and_at_the_end(tmp_path: Path):

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from framework.testing.models import quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking.curves import read_metrics
 from framework.training.callbacks.curves import Curves
 
@@ -27,17 +27,19 @@ def fit(run_dir: Path, *callbacks: Callback) -> None:
         log_every_n_steps=1,
         max_epochs=1,
     )
-    trainer.fit(tiny_module(), train_dataloaders=batches)
+    trainer.fit(tiny_module(), datamodule=Batches(batches))
 
 
 def test_at_the_end_of_a_run(tmp_path: Path):
     fit(tmp_path)
-    assert Image.open(tmp_path / "curves.png").width > 100
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 100
     assert list(read_metrics(tmp_path)["loss/total"]) == [0, 1, 2, 3, 4]
 
 
 def test_when_a_run_breaks(tmp_path: Path):
     with pytest.raises(RuntimeError, match="broken"):
         fit(tmp_path, Breaks())
-    assert Image.open(tmp_path / "curves.png").width > 100
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 100
     assert list(read_metrics(tmp_path)["loss/total"]) == [0, 1, 2]

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import IterableDataset
 
 from framework.data.batch import ImageBatch
-from framework.testing.models import quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking import metrics
 from framework.training.callbacks.throughput import Throughput
 
@@ -52,7 +52,7 @@ class Rates(Callback):
 
 def fit(run_dir: Path, *callbacks: Callback, data_seconds: float = 0.0) -> dict[str, float]:
     trainer = quiet_trainer(run_dir, callbacks=[Throughput(), *callbacks], max_epochs=1, log_every_n_steps=BATCHES)
-    trainer.fit(tiny_module(), train_dataloaders=SlowBatches(data_seconds))
+    trainer.fit(tiny_module(), datamodule=Batches(SlowBatches(data_seconds)))
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 

@@ -1,0 +1,134 @@
+"""A model out of a run's checkpoint, and refusals that say what is wrong."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from framework.errors import CheckpointError
+from framework.pra.checkpoint import check_architecture, load_objective, load_pra
+from framework.pra.loss import ObjectiveConfig
+from framework.pra.module import PRAModule
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.training.checkpoint import Checkpoints
+
+CONFIG = tiny_config(variant="low_dim", latent="sphere")
+OBJECTIVE = ObjectiveConfig(noise_scale=0.25, head_repeats=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PRAModule]:
+    """A run of three steps, and its module."""
+    run_dir = tmp_path_factory.mktemp("run")
+    module = tiny_module(CONFIG, objective=OBJECTIVE)
+    callbacks = [Checkpoints(every_n_steps=2)]
+    trainer = quiet_trainer(run_dir, callbacks=callbacks, enable_checkpointing=True, max_epochs=1)
+    trainer.fit(module, datamodule=Batches([tiny_batch(CONFIG, 2, seed=seed) for seed in range(3)]))
+    return run_dir, module
+
+
+def newest(run_dir: Path) -> Path:
+    return max((run_dir / "checkpoints").glob("*.ckpt"))
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_the_weights_of_a_run(trained: tuple[Path, PRAModule], weights: str):
+    run_dir, module = trained
+    expected = module.ema if weights == "ema" else module.model
+    for place in (run_dir, newest(run_dir)):
+        model = load_pra(place, weights)
+        assert model.config == CONFIG
+        assert not model.training
+        for name, value in expected.state_dict().items():
+            assert torch.equal(model.state_dict()[name], value), name
+    # Tables are not saved but made anew.
+    assert torch.equal(load_pra(run_dir).transformer.rotary.cosine, module.model.transformer.rotary.cosine)
+
+
+def test_the_average_is_the_default_and_differs(trained: tuple[Path, PRAModule]):
+    run_dir, _ = trained
+    averaged, raw = load_pra(run_dir), load_pra(str(run_dir), "raw")
+    assert not torch.equal(averaged.head.network.project_out.weight, raw.head.network.project_out.weight)
+    assert torch.equal(
+        averaged.head.network.project_out.weight, load_pra(run_dir, "ema").head.network.project_out.weight
+    )
+
+
+def test_the_objective_of_a_run(trained: tuple[Path, PRAModule]):
+    assert load_objective(trained[0]) == OBJECTIVE
+
+
+def damaged(run_dir: Path, copy: Path, *, flip: int | None = None, cut: int = 0) -> Path:
+    content = bytearray(newest(run_dir).read_bytes())
+    if flip is not None:
+        content[flip] ^= 1
+    copy.write_bytes(content[: len(content) - cut])
+    return copy
+
+
+def test_a_truncated_checkpoint(trained: tuple[Path, PRAModule], tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"cut\.ckpt: not a complete checkpoint file .*: use another checkpoint"):
+        load_pra(damaged(trained[0], tmp_path / "cut.ckpt", cut=1000))
+
+
+def test_a_checkpoint_with_a_flipped_bit(trained: tuple[Path, PRAModule], tmp_path: Path):
+    weight = trained[1].ema.head.network.project_in.weight.detach().numpy().tobytes()
+    place = newest(trained[0]).read_bytes().index(weight)
+    with pytest.raises(CheckpointError, match=r"flip\.ckpt: record .* does not match its checksum"):
+        load_pra(damaged(trained[0], tmp_path / "flip.ckpt", flip=place + 5))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {}},
+        {"state_dict": {}, "architecture": {"layers": 3}},
+        {"state_dict": {}, "architecture": asdict(CONFIG)},
+        {"state_dict": {}, "architecture": {**asdict(CONFIG), "width": 17}},
+    ],
+    ids=["no architecture", "another kind", "no weights", "impossible"],
+)
+def test_a_checkpoint_of_something_else(tmp_path: Path, content: dict[str, object]):
+    path = tmp_path / "other.ckpt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"other\.ckpt is not of a PRA model: give a checkpoint of a PRA run"):
+        load_pra(path)
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_missing_checkpoint(tmp_path: Path, weights: str):
+    with pytest.raises(CheckpointError, match=r"nowhere\.ckpt does not exist"):
+        load_pra(tmp_path / "nowhere.ckpt", weights)
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        load_objective(tmp_path)
+
+
+def test_the_same_architecture_passes():
+    check_architecture(asdict(CONFIG), tiny_config(variant="low_dim", latent="sphere"))
+
+
+def test_every_difference_is_named():
+    saved = asdict(tiny_config(depth=2, variant="pra"))
+    del saved["latent"]
+    saved["dropout"] = 0.5
+    with pytest.raises(CheckpointError, match="the checkpoint is of another model") as error:
+        check_architecture(saved, tiny_config())
+    assert error.value.problem == (
+        "the checkpoint is of another model (depth is 2 in the checkpoint and 1 in the recipe; "
+        "dropout is 0.5 in the checkpoint and None in the recipe; "
+        "latent is None in the checkpoint and 'kl' in the recipe)"
+    )
+
+
+def test_another_kind_of_checkpoint():
+    with pytest.raises(CheckpointError, match="the checkpoint is not of a PRA model: choose another run folder"):
+        check_architecture(None, CONFIG)
+
+
+def test_a_run_does_not_go_on_from_another_model(trained: tuple[Path, PRAModule], tmp_path: Path):
+    module = tiny_module(tiny_config(variant="low_dim", latent="sphere", width=32, depth=2))
+    with pytest.raises(CheckpointError, match=r"depth is 1 .* and 2 .*; width is 16 .* and 32 in the recipe"):
+        quiet_trainer(tmp_path, max_steps=5).fit(
+            module, datamodule=Batches([tiny_batch(CONFIG, 2)]), ckpt_path=newest(trained[0]), weights_only=True
+        )
