@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from framework import commands
+from framework import commands, shard_commands
 from framework.compare import compare
 from framework.data.module import ShardDataModule
 from framework.errors import ConfigError, FrameworkError
@@ -32,16 +32,22 @@ COMMANDS = {
     "sample": "images from a checkpoint",
     "evaluate": "distances between samples and real images",
     "compare": "the method against the rows it is compared with",
-    "shards": "make and check shards: images, digits, check",
+    "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, index, check...",
 }
 FUNCTIONS: dict[str, Any] = {
     "sample": commands.sample,
     "evaluate": commands.evaluate,
     "compare": compare,
     "shards": {
-        "images": commands.shards_images,
-        "digits": commands.shards_digits,
-        "check": commands.shards_check,
+        "images": shard_commands.images,
+        "imagenet": shard_commands.imagenet,
+        "jsonl": shard_commands.jsonl,
+        "hf": shard_commands.hf,
+        "digits": shard_commands.digits,
+        "index": shard_commands.index,
+        "check": shard_commands.check,
+        "stats": shard_commands.stats,
+        "peek": shard_commands.peek,
     },
 }
 DESCRIPTION = "Train pixel-space autoregressive image generators, sample from them and measure them."

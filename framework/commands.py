@@ -7,9 +7,6 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from framework.data.check import check_shards
-from framework.data.digits import write_digit_images
-from framework.data.writer import write_image_shards
 from framework.errors import ConfigError, DataError
 from framework.evaluation.features import FeatureNetwork
 from framework.evaluation.grid import save_grid
@@ -144,74 +141,6 @@ def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.dev
         load_objective(checkpoint),
         batch_size=batch_size,
     )
-
-
-def shards_images(
-    source: str,
-    dest: str,
-    *,
-    folder: str = "",
-    samples_per_shard: int = 4096,
-    strict: bool = False,
-    workers: int = 0,
-    overwrite: bool = False,
-) -> None:
-    """Make shards from a folder, or a zip, of class folders.
-
-    DEST gets WebDataset tar shards, an index and manifest.json, which comes last: a set without one is unfinished and
-    is made anew by the next call. The same source gives the same bytes.
-
-    Args:
-        source: a folder or a .zip with a folder of images for each class.
-        dest: folder of the new shard set.
-        folder: folder inside SOURCE that holds the class folders, such as `train`.
-        samples_per_shard: images in a shard.
-        strict: refuse a source with images that cannot be read, instead of listing and counting them.
-        workers: threads; 0 takes one for each core.
-        overwrite: replace a finished shard set in DEST.
-    """
-    manifest = write_image_shards(
-        source,
-        dest,
-        folder=folder,
-        samples_per_shard=samples_per_shard,
-        strict=strict,
-        workers=workers,
-        overwrite=overwrite,
-    )
-    for skipped in manifest.skipped[:20]:
-        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
-    if len(manifest.skipped) > 20:
-        console.print(f"and {len(manifest.skipped) - 20} more, all in {dest}/manifest.json", style="yellow")
-    console.print(
-        f"{manifest.num_samples} images of {len(manifest.classes)} classes in {len(manifest.shards)} shards in {dest}; "
-        f"{len(manifest.skipped)} skipped"
-    )
-
-
-def shards_digits(dest: str) -> None:
-    """Write scikit-learn's 1,797 handwritten digits (8x8, gray) as PNG files in class folders.
-
-    Args:
-        dest: folder that gets `train` and `test`, a folder for each digit in both.
-    """
-    write_digit_images(dest)
-    console.print(f"digits in {dest}/train and {dest}/test")
-
-
-def shards_check(dest: str, *, workers: int = 0) -> None:
-    """Verify a shard set: every byte, the index, and that every image decodes.
-
-    Args:
-        dest: folder of the shard set.
-        workers: threads; 0 takes one for each core.
-    """
-    problems = check_shards(dest, workers=workers)
-    if problems:
-        for problem in problems:
-            console.print(problem, style="yellow", markup=False)
-        raise DataError(f"{len(problems)} problems in {dest}", mend="make the set anew, or restore the files named")
-    console.print(f"{dest} is complete and sound")
 
 
 def _device(name: str) -> torch.device:

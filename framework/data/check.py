@@ -1,17 +1,18 @@
-"""Whether a shard set is what its manifest says: every byte, member, label and pixel."""
+"""Whether a shard set is what its manifest says: every byte, member, label, pixel and JSON object."""
 
-import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from framework.data.images import UnreadableImage, decode_image
+from framework.data.examine import UnreadableSample, examine
 from framework.data.manifest import INDEX, MANIFEST, Manifest, ShardRecord, read_manifest
 from framework.data.parallel import map_in_threads
 from framework.data.reader import read_index
-from framework.data.shard import index_shard
+from framework.data.shard import Found, index_rows, scan_shard
+from framework.data.tar import UNREADABLE
 from framework.errors import DataError
 from framework.files import sha256_of
 
@@ -20,7 +21,7 @@ def check_shards(dest: str | Path, *, workers: int = 0) -> list[str]:
     """Lists everything that is wrong with a shard set.
 
     Args:
-        dest: its folder.
+        dest: its folder; a set at a URL must be copied first.
         workers: number of threads; 0 means one for each CPU core that this process may use.
 
     Returns:
@@ -44,7 +45,7 @@ def check_shards(dest: str | Path, *, workers: int = 0) -> list[str]:
             path=dest / record.name,
             record=record,
             rows=None if index is None else np.array(index[index[:, 0] == shard][:, 1:]),
-            num_classes=len(manifest.classes),
+            manifest=manifest,
         )
         for shard, record in enumerate(manifest.shards)
     ]
@@ -67,7 +68,7 @@ class _Task:
     path: Path
     record: ShardRecord
     rows: np.ndarray | None
-    num_classes: int
+    manifest: Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +82,22 @@ class _Checked:
 def _check_folder(dest: Path, manifest: Manifest) -> list[str]:
     """Files that should not be there."""
     expected = {MANIFEST, INDEX, *(record.name for record in manifest.shards)}
-    return [f"{name}: not in the manifest" for name in sorted({path.name for path in dest.iterdir()} - expected)]
+    strays = sorted({path.name for path in dest.iterdir()} - expected)
+    if manifest.label_key is not None:
+        # Others keep notes beside their shards.
+        strays = [name for name in strays if name.endswith(".tar")]
+    return [f"{name}: not in the manifest" for name in strays]
 
 
 def _check_totals(manifest: Manifest) -> list[str]:
     """Numbers of the manifest that contradict each other."""
-    sums = {
-        "samples of its shards": sum(record.num_samples for record in manifest.shards),
-        "images of its classes": sum(manifest.class_counts),
-        "images of its sizes": sum(manifest.image_sizes.values()),
-        "images of its modes": sum(manifest.image_modes.values()),
-    }
+    sums = {"samples of its shards": sum(record.num_samples for record in manifest.shards)}
+    if manifest.kind == "images":
+        sums |= {
+            "images of its classes": sum(manifest.class_counts),
+            "images of its sizes": sum(manifest.image_sizes.values()),
+            "images of its modes": sum(manifest.image_modes.values()),
+        }
     problems = [
         f"{MANIFEST}: {manifest.num_samples} samples, but {total} {what}"
         for what, total in sums.items()
@@ -114,22 +120,39 @@ def _check_one(task: _Task) -> _Checked:
             problems.append(f"{name}: {size:,} bytes, the manifest says {task.record.num_bytes:,}")
         elif sha256_of(task.path) != task.record.sha256:
             problems.append(f"{name}: its sha256 is not the manifest's")
-        rows = index_shard(task.path)
+        samples = _samples(task)
+        rows = index_rows(samples, {name: number for number, name in enumerate(task.manifest.classes)})
     except FileNotFoundError:
         return _Checked(problems=(f"{name}: missing",), labels=nothing)
-    except (OSError, tarfile.TarError, ValueError) as error:
+    except UNREADABLE as error:
         return _Checked(problems=(*problems, f"{name}: not a readable shard ({error})"), labels=nothing)
     if len(rows) != task.record.num_samples:
         problems.append(f"{name}: {len(rows)} samples, the manifest says {task.record.num_samples}")
     if task.rows is not None and not np.array_equal(rows, task.rows):
         problems.append(f"{name}: the index does not describe it")
+    problems += _check_samples(task, samples, rows)
+    return _Checked(problems=tuple(problems), labels=Counter(rows[:, 2].tolist()))
+
+
+def _samples(task: _Task) -> list[Found]:
+    """The samples of a shard without those that were skipped when it was indexed."""
+    scan = scan_shard(task.path, label_key=task.manifest.label_key)
+    if scan.kind not in (None, task.manifest.kind):
+        raise ValueError(f"it holds {scan.kind}")
+    skipped = {each.source for each in task.manifest.skipped} if task.manifest.label_key is not None else set()
+    return [found for found in scan.samples if f"{task.record.name}/{found.member.name}" not in skipped]
+
+
+def _check_samples(task: _Task, samples: list[Found], rows: np.ndarray) -> Iterator[str]:
+    """Samples of a shard whose label or bytes cannot be used."""
+    name, kind, num_classes = task.record.name, task.manifest.kind, len(task.manifest.classes)
+    noun = "image" if kind == "images" else "JSON"
     with task.path.open("rb") as stream:
-        for offset, size, label in rows.tolist():
-            if not 0 <= label < task.num_classes:
-                problems.append(f"{name}: label {label} at byte {offset} is not one of {task.num_classes} classes")
+        for found, (offset, size, label) in zip(samples, rows.tolist(), strict=True):
+            if kind == "images" and not 0 <= label < num_classes:
+                yield f"{name}: label {label} at byte {offset} is not one of {num_classes} classes"
             stream.seek(offset)
             try:
-                decode_image(stream.read(size))
-            except UnreadableImage as error:
-                problems.append(f"{name}: the image at byte {offset} cannot be decoded ({error})")
-    return _Checked(problems=tuple(problems), labels=Counter(rows[:, 2].tolist()))
+                examine(stream.read(size), kind=kind)
+            except UnreadableSample as error:
+                yield f"{name}: the {noun} at byte {offset} cannot be decoded ({error}; member {found.member.name})"

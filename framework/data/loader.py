@@ -1,26 +1,36 @@
-"""Samples to batches: the map-style dataset over a shard set, and its loader."""
+"""Samples to batches: map-style datasets over shard sets, and their loader."""
 
+import os
+import sys
+import threading
+import warnings
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing import forkserver, parent_process
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from framework.data.batch import ImageBatch
-from framework.data.reader import ShardSet
-from framework.data.transforms import ImageTransform, sample_rng
+from framework.data.batch import EpisodeBatch, PixelBatch, Replaced
+from framework.data.mixing import JoinedShards
+from framework.data.order import Samples
 from framework.errors import DataError
 
+Batch = TypeVar("Batch", PixelBatch, EpisodeBatch)
+OnBadSample = Literal["stop", "skip"]
+"""What becomes of a sample that cannot be decoded. stop: an error names it. skip: the next good one of its set, in the
+order of the shards, stands in for it, whatever the epoch, process or worker."""
 
-@dataclass(frozen=True, kw_only=True)
-class ImageSample:
-    """One image, float32 in [-1, 1], and its class number."""
+_LONGEST_RUN = 1000
+"""Bad samples in a row after which there is no use in looking for a good one."""
 
-    image: Float[Tensor, "channel height width"]
-    label: int
+
+class BadSample(Exception):
+    """A sample whose bytes were read but mean nothing; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,81 +41,149 @@ class _Failure:
     mend: str
 
 
-class ImageDataset(Dataset[ImageSample]):
-    """Decoded images of a shard set, by (epoch, number).
+class ShardDataset(Dataset[Batch], Generic[Batch]):
+    """Batches of the samples of shard sets.
 
     Args:
         shards: where they are.
-        transform: from bytes to a tensor.
-        seed: of the augmentation, which depends on it, the epoch and the number alone.
+        seed: of the augmentation, which depends on it, the pass and the sample's number alone.
+        on_bad_sample: what becomes of a sample that cannot be decoded.
     """
 
-    def __init__(self, shards: ShardSet, transform: ImageTransform, *, seed: int = 0) -> None:
+    def __init__(self, shards: JoinedShards, *, seed: int = 0, on_bad_sample: OnBadSample = "stop") -> None:
         self.shards = shards
-        self.transform = transform
         self.seed = seed
+        self.on_bad_sample = on_bad_sample
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __getitem__(self, position: tuple[int, int]) -> ImageSample:
-        """The sample at (epoch, number).
+    @abstractmethod
+    def batch(self, samples: Samples) -> Batch:
+        """The samples as one batch.
 
         Raises:
-            DataError: it cannot be read or decoded.
+            DataError: a sample that cannot be read, or decoded.
         """
-        epoch, number = position
-        data, label = self.shards.read(number)
-        rng = sample_rng(self.seed, epoch, number)
-        return ImageSample(image=self.transform(data, rng, name=self.shards.describe(number)), label=label)
 
-    def __getitems__(self, positions: list[tuple[int, int]]) -> ImageBatch | _Failure:
-        """A whole batch, of one epoch; torch's loader asks for this where it is there."""
+    @abstractmethod
+    def decode(self, data: bytes, passed: int, number: int) -> Any:
+        """One sample.
+
+        Args:
+            data: its bytes.
+            passed: the pass over its set.
+            number: of the sample.
+
+        Raises:
+            BadSample: the bytes mean nothing.
+        """
+
+    def load(self, samples: Samples) -> "Loaded":
+        """Reads and decodes samples, and finds others for the bad ones."""
+        passes = [samples.epoch] * len(samples) if samples.passes is None else samples.passes.tolist()
+        loaded = Loaded(values=[], labels=[], numbers=[], replaced=[])
+        for number, passed in zip(samples.numbers.tolist(), passes, strict=True):
+            bad: list[Replaced] = []
+            while True:
+                data, label = self.shards.read(number)
+                try:
+                    value = self.decode(data, passed, number)
+                    break
+                except BadSample as error:
+                    bad.append(self._replaced(number, str(error), run=len(bad) + 1))
+                    number = self.shards.following(number)
+            loaded.values.append(value)
+            loaded.labels.append(label)
+            loaded.numbers.append(number)
+            loaded.replaced.extend(bad)
+        return loaded
+
+    def _replaced(self, number: int, reason: str, *, run: int) -> Replaced:
+        """What is known of a bad sample, `run` of them in a row with it.
+
+        Raises:
+            DataError: bad samples are not to be replaced, or it is of no use to go on.
+        """
+        problem = f"{self.shards.describe(number)} cannot be decoded ({reason})"
+        if self.on_bad_sample == "stop":
+            mend = "see framework shards check, or go on with other samples by data.on_bad_sample skip"
+            raise DataError(problem, mend=mend)
+        if run >= _LONGEST_RUN:
+            raise DataError(f"{run} bad samples in a row, the last: {problem}", mend="write the shard set again")
+        return Replaced(number=number, problem=problem)
+
+    def __getitems__(self, samples: Samples) -> Batch | _Failure:
+        """A whole batch; torch's loader asks for this with what its batch sampler gives."""
         try:
-            samples = [self[position] for position in positions]
+            return self.batch(samples)
         except DataError as error:
             # Raised in a worker process it would arrive as a RuntimeError around a printed traceback.
             return _Failure(problem=error.problem, mend=error.mend)
-        return ImageBatch(
-            images=torch.stack([sample.image for sample in samples]),
-            labels=torch.tensor([sample.label for sample in samples]),
-            indices=torch.tensor([number for _, number in positions]),
-            epoch=positions[0][0],
-        )
 
 
-class ImageLoader(DataLoader[ImageSample]):
-    """The loader of an ImageDataset: yields ImageBatch, and raises a worker's DataError as it was.
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The decoded values, labels and numbers of the samples of a batch, and the bad ones that some stand in for."""
+
+    values: list[Any]
+    labels: list[int]
+    numbers: list[int]
+    replaced: list[Replaced]
+
+
+class ShardLoader(DataLoader[Batch]):
+    """The loader of a ShardDataset: yields its batches, and raises a worker's DataError as it was.
 
     Args:
-        dataset: the images.
-        order: (epoch, number) pairs.
-        batch_size: images of a batch.
-        drop_last: leave an incomplete last batch out.
+        dataset: the samples.
+        batches: the samples of each batch, with a length.
         num_workers: processes that decode; 0 decodes in this one.
+        max_bad_samples: more different bad samples than this, in this process since its start, are an error.
+
+    Attributes:
+        replaced: the bad samples that were met, by number.
     """
 
     def __init__(
-        self, dataset: ImageDataset, order: Any, *, batch_size: int, drop_last: bool, num_workers: int = 0
+        self, dataset: ShardDataset[Batch], batches: Any, *, num_workers: int = 0, max_bad_samples: int = 100
     ) -> None:
         super().__init__(
             dataset,
-            batch_size=batch_size,
-            sampler=order,
-            drop_last=drop_last,
+            batch_sampler=batches,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            multiprocessing_context=worker_context() if num_workers > 0 else None,
+            worker_init_fn=_end_with_training,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_as_it_is,
             # A loader draws a number whenever it is iterated; from the global generator, a resumed run would draw more.
             generator=torch.Generator(),
         )
+        self.max_bad_samples = max_bad_samples
+        self.replaced: dict[int, Replaced] = {}
 
-    def __iter__(self) -> Iterator[ImageBatch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise DataError(batch.problem, mend=batch.mend)
+            for replaced in batch.replaced:
+                self._count(replaced)
             yield batch
+
+    def _count(self, replaced: Replaced) -> None:
+        """Warns once of each bad sample.
+
+        Raises:
+            DataError: there are too many.
+        """
+        if replaced.number in self.replaced:
+            return
+        self.replaced[replaced.number] = replaced
+        if len(self.replaced) > self.max_bad_samples:
+            problem = f"more than {self.max_bad_samples} bad samples, the last: {replaced.problem}"
+            raise DataError(problem, mend="write the shards again, or raise data.max_bad_samples")
+        warnings.warn(f"{replaced.problem}; the next good sample stands in for it", stacklevel=2)
 
     # Lightning takes a loader with these two for one that can resume, and warns about any other. Their content stays
     # empty: the position belongs to the data module, which has it at the end of an epoch too.
@@ -116,6 +194,39 @@ class ImageLoader(DataLoader[ImageSample]):
         pass
 
 
+def worker_context() -> ForkServerContext:
+    """How workers start: forked from a small server process that has done the imports.
+
+    A fork of the training process itself may hang for ever: threads of its process group (seen with gloo's) hold locks
+    of the interpreter, which no one releases in the child.
+    """
+    context = ForkServerContext()
+    # A worker imports what the main module does.
+    ours = sorted(name for name in sys.modules if name.startswith("framework."))
+    context.set_forkserver_preload(["lightning.pytorch", "framework.data.datasets", *ours])
+    return context
+
+
+def start_workers_server() -> None:
+    """Starts the server of `worker_context` without waiting for its imports, if it does not run yet."""
+    worker_context()
+    forkserver.ensure_running()
+
+
+def _end_with_training(worker: int) -> None:
+    """Ends this worker when the training process has died, by whatever signal.
+
+    Torch's own watch looks at the parent, which is the server; and that waits for its children.
+    """
+    training = parent_process()
+    assert training is not None, "a worker is a child"
+
+    def watch() -> None:
+        wait([training.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _as_it_is(batch: Any) -> Any:
-    """The dataset has put the batch together already."""
     return batch

@@ -1,161 +1,269 @@
 """The data side of a training run: shards to batches, and where training stands in them."""
 
+import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.loops.progress import _ProcessedTracker
 
-from framework.data.loader import ImageDataset, ImageLoader
-from framework.data.order import SampleOrder
+from framework.data.batch import PixelBatch
+from framework.data.batching import BatchPlan, MicroBatches
+from framework.data.datasets import EpisodeDataset, ImageDataset
+from framework.data.loader import OnBadSample, ShardLoader, start_workers_server
+from framework.data.manifest import Kind
+from framework.data.mixing import JoinedShards, LookAhead, Mixture
+from framework.data.order import EpochOrder, Position, Remainder, Samples, SampleStream, Shuffle
+from framework.data.progress import Progress, check_limit, finished_batches, from_state, plan_for, recount, to_state
 from framework.data.reader import ShardSet
+from framework.data.remote import RemoteConfig
 from framework.data.transforms import ImageTransform
 from framework.errors import ConfigError
 
 
 class ShardDataModule(LightningDataModule):
-    """Images of shard sets that `framework shards images` wrote.
+    """Images or episodes of shard sets.
 
-    The order of the samples and their augmentation are pure functions of the seed and of how many samples training
-    has finished, so a resumed run sees what the uninterrupted one would have seen, whatever the number of workers.
+    The order of the samples and their augmentation are pure functions of the seed and of how many samples training has
+    finished. So a resumed run sees what the uninterrupted one would have seen, whatever the number of processes, of
+    loader workers and of accumulated batches, as long as their product, the global batch, is the same; with another
+    global batch, too, no sample comes twice and none is lost.
     The trainer must be made with `use_distributed_sampler=False`.
 
     Args:
-        train: folder of the shard set to train on.
-        validation: folder of the shard set to validate on; without one there is no validation.
-        image_size: side of the square images in pixels; larger and smaller ones are resized.
+        train: folder or URL of the shard set to train on, or the weights of several by folder: they are mixed as
+            `framework.data.mixing` says.
+        validation: folder of the shard set to validate on; without one there is no validation. Every process sees all
+            of it: then the means need no communication, and sharded models make as many passes on every process.
+        test: folder of the shard set to test on, in the same way.
+        kind: what the shards hold.
+        image_size: side of the square images in pixels; larger and smaller ones are resized. Needed for images.
         channels: 3 for RGB, 1 for grayscale.
-        batch_size: images in a batch on each process.
+        batch_size: micro-batch: samples in a batch on each process.
+        global_batch: samples of one optimizer step over all processes; the trainer's accumulation follows from it.
+            Without it, it is batch_size x processes x accumulation.
         crop: where the square is cut from an image that is not square: "random" (training only) or "center".
         flip: mirror training images left and right with probability 1/2.
-        num_workers: processes that decode images; 0 decodes in the training process.
-        shuffle: a new order of the training images in every epoch; without it, that of the shards.
+        num_workers: processes that decode samples; 0 decodes in the training process.
+        shuffle: the order of the training samples in every epoch.
+        block_shards: shards that are in use at a time with `shuffle` "block".
+        remainder: what becomes of samples that do not fill an epoch's last global batch.
         seed: of the order and the augmentation.
-        validation_samples: validate on this many images, spread evenly over the set; all without it.
+        validation_samples: validate on this many samples, spread evenly over the set; all without it.
+        on_bad_sample: what becomes of a sample that cannot be decoded.
+        max_bad_samples: different bad samples of one process beyond which training stops all the same.
+        remote: the cache, and how patient to be, where a set is a URL.
 
     Raises:
-        ConfigError: a number out of range, fewer images than a batch, or classes that differ between the two sets.
+        ConfigError: a number out of range, fewer samples than a global batch, a global batch that does not divide, or
+            classes or kinds that differ between the sets.
         DataError: a shard set that is missing or damaged.
     """
 
     def __init__(
         self,
         *,
-        train: str,
-        image_size: int,
+        train: str | dict[str, float],
         batch_size: int,
+        image_size: int | None = None,
         validation: str | None = None,
+        test: str | None = None,
+        kind: Kind = "images",
         channels: Literal[1, 3] = 3,
+        global_batch: int | None = None,
         crop: Literal["random", "center"] = "center",
         flip: bool = False,
         num_workers: int = 0,
-        shuffle: bool = True,
+        shuffle: Shuffle = "full",
+        block_shards: int = 8,
+        remainder: Remainder = "drop",
         seed: int = 0,
         validation_samples: int | None = None,
+        on_bad_sample: OnBadSample = "stop",
+        max_bad_samples: int = 100,
+        remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         for name, value, minimum in (
             ("image_size", image_size, 1),
             ("batch_size", batch_size, 1),
+            ("global_batch", global_batch, 1),
             ("num_workers", num_workers, 0),
+            ("block_shards", block_shards, 1),
             ("seed", seed, 0),
             ("validation_samples", validation_samples, 1),
+            ("max_bad_samples", max_bad_samples, 0),
         ):
             if value is not None and value < minimum:
                 raise ConfigError(f"{name} is {value}", mend=f"give at least {minimum}")
-        self.train = train
-        self.validation = validation
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.shuffle = shuffle
+        if kind == "images" and image_size is None:
+            raise ConfigError("data.image_size is not set", mend="give the side of the images in pixels")
+        if not train:
+            raise ConfigError(
+                "data.train names no shard set", mend="give a folder, or the weights of several by folder"
+            )
+        self.train, self.validation, self.test = train, validation, test
+        self.kind: Kind = kind
+        self.batch_size, self.global_batch, self.num_workers = batch_size, global_batch, num_workers
+        self.shuffle: Shuffle = shuffle
+        self.block_shards = block_shards
+        self.remainder: Remainder = remainder
         self.seed = seed
         self.validation_samples = validation_samples
-        self.train_transform = ImageTransform(size=image_size, channels=channels, crop=crop, flip=flip)
-        self.validation_transform = ImageTransform(size=image_size, channels=channels)
-        # Samples consumed before the batches that the trainer has counted: not 0 after a change of the batch size.
-        self._offset = 0
-        self._resumed_at: int | None = None
+        self.on_bad_sample: OnBadSample = on_bad_sample
+        self.max_bad_samples = max_bad_samples
+        self.remote = remote
+        if image_size is not None:
+            self.train_transform = ImageTransform(size=image_size, channels=channels, crop=crop, flip=flip)
+            self.validation_transform = ImageTransform(size=image_size, channels=channels)
+        self._progress = Progress(trainer=None, start=Position(), batches=0)
+        self._plan = BatchPlan(micro_batch=batch_size)
+        self._restored: dict[str, Any] | None = None
+        self._train_loader: ShardLoader[Any] | None = None
 
     @cached_property
-    def train_set(self) -> ShardSet:
-        """The shard set to train on, opened on first use."""
-        return ShardSet(self.train)
+    def train_sets(self) -> tuple[ShardSet, ...]:
+        """The shard sets to train on, opened on first use."""
+        paths = [self.train] if isinstance(self.train, str) else list(self.train)
+        return tuple(ShardSet(path, remote=self.remote) for path in paths)
 
     @cached_property
     def validation_set(self) -> ShardSet | None:
         """The shard set to validate on, opened on first use."""
-        return None if self.validation is None else ShardSet(self.validation)
+        return None if self.validation is None else ShardSet(self.validation, remote=self.remote)
+
+    @cached_property
+    def test_set(self) -> ShardSet | None:
+        """The shard set to test on, opened on first use."""
+        return None if self.test is None else ShardSet(self.test, remote=self.remote)
+
+    @cached_property
+    def stream(self) -> SampleStream:
+        """The order of the training samples."""
+        orders = [
+            EpochOrder(
+                [shard.num_samples for shard in each.manifest.shards],
+                seed=self.seed,
+                shuffle=self.shuffle,
+                block_shards=self.block_shards,
+                remainder=self.remainder,
+            )
+            for each in self.train_sets
+        ]
+        if isinstance(self.train, str):
+            return orders[0]
+        return Mixture(orders, list(self.train.values()))
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; a label is a position in it."""
-        return self.train_set.classes
+        return self.train_sets[0].classes
 
     @property
     def num_classes(self) -> int:
         """Number of classes of the training set."""
         return len(self.class_names)
 
+    @property
+    def num_bad_samples(self) -> int:
+        """Different training samples that this process has replaced since its start, being bad."""
+        return 0 if self._train_loader is None else len(self._train_loader.replaced)
+
     def setup(self, stage: str) -> None:
-        """Opens the shard sets, so that what is wrong with them shows before the first step.
+        """Opens the shard sets, so that what is wrong with them shows before the first step, and plans the batches.
 
         Raises:
-            ConfigError: classes that differ between the two sets, or a validation without a set.
+            ConfigError: classes or kinds that differ between the sets, a stage without a set, or a global batch that
+                does not divide.
             DataError: a shard set that is missing or damaged.
         """
-        names = self.class_names
+        if self.num_workers:
+            start_workers_server()
         if self.validation is None and self.trainer is not None:
             if stage == "validate":
                 raise ConfigError("there is no validation set", mend="give the folder of its shards as data.validation")
             # Lightning warns about an empty loader, and about a module that validates without one.
             self.trainer.limit_val_batches = 0
-        if self.validation_set is not None and self.validation_set.classes != names:
-            differing = sorted(set(self.validation_set.classes) ^ set(names))
-            problem = f"{self.train} and {self.validation} differ in their classes, such as {differing[0]!r}"
-            raise ConfigError(problem, mend="make both from sources with the same class folders")
+        if stage == "test" and self.test is None:
+            raise ConfigError("there is no test set", mend="give the folder of its shards as data.test")
+        sets = [*self.train_sets, *(each for each in (self.validation_set, self.test_set) if each is not None)]
+        for each in sets:
+            if each.manifest.kind != self.kind:
+                mend = f"set data.kind to {each.manifest.kind}, or use other shards"
+                raise ConfigError(f"{each.path} holds {each.manifest.kind}, and data.kind is {self.kind}", mend=mend)
+            if each.classes != self.class_names:
+                differing = [*sorted(set(each.classes) ^ set(self.class_names)), "their order"][0]
+                problem = f"{sets[0].path} and {each.path} differ in their classes, such as {differing!r}"
+                raise ConfigError(problem, mend="make both from sources with the same class folders")
+        if stage == "fit":
+            self._plan = plan_for(self.trainer, batch_size=self.batch_size, global_batch=self.global_batch)
+            self._progress = Progress(trainer=self.trainer, start=Position(), batches=0)
 
-    def train_dataloader(self) -> ImageLoader:
-        """Loader of whole training batches, from where training stands."""
-        if self._resumed_at is not None:
-            self._offset = self._resumed_at - self._samples_counted()
-            self._resumed_at = None
-        order = SampleOrder(
-            num_samples=len(self.train_set),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            shuffle=self.shuffle,
-            rank=0 if self.trainer is None else self.trainer.global_rank,
-            num_ranks=self._num_ranks(),
-            consumed=lambda: self._samples_counted() + self._offset,
-        )
-        dataset = ImageDataset(self.train_set, self.train_transform, seed=self.seed)
-        return ImageLoader(dataset, order, batch_size=self.batch_size, drop_last=True, num_workers=self.num_workers)
+    def train_dataloader(self) -> ShardLoader[Any]:
+        """Loader of training batches, from where training stands."""
+        stream, plan, trainer = self.stream, self._plan, self.trainer
+        ahead = LookAhead(JoinedShards(self.train_sets), block_shards=self.block_shards)
+        batches = MicroBatches(stream, plan, lambda: self._progress.position(stream, plan), ahead=ahead)
+        if trainer is not None:
+            check_limit(trainer, len(batches), plan.accumulation)
+        if self._restored is not None:
+            start = from_state(self._restored, stream, plan)
+            if trainer is not None:
+                recount(trainer, start, stream, plan)
+            self._progress = Progress(trainer=trainer, start=start, batches=finished_batches(trainer))
+            self._restored = None
+        self._train_loader = self._loader(self.train_sets, batches, getattr(self, "train_transform", None))
+        return self._train_loader
 
-    def val_dataloader(self) -> ImageLoader:
-        """Loader of the validation images, the last batch perhaps smaller; every process sees all of them."""
+    def val_dataloader(self) -> ShardLoader[Any]:
+        """Loader of the validation samples, the last batch perhaps smaller; every process sees all of them."""
         assert self.validation_set is not None, "setup has switched validation off"
-        total = len(self.validation_set)
-        count = min(self.validation_samples or total, total)
-        # The shards are sorted by class: evenly spread numbers take as much of each.
-        numbers = [(0, number * total // count) for number in range(count)]
-        dataset = ImageDataset(self.validation_set, self.validation_transform, seed=self.seed)
-        return ImageLoader(dataset, numbers, batch_size=self.batch_size, drop_last=False, num_workers=self.num_workers)
+        return self._evaluation_loader(self.validation_set, self.validation_samples)
+
+    def test_dataloader(self) -> ShardLoader[Any]:
+        """Loader of all test samples, the last batch perhaps smaller; every process sees all of them."""
+        assert self.test_set is not None, "setup has refused to test without a set"
+        return self._evaluation_loader(self.test_set, None)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalises pixels on the device, where it costs nothing and a quarter of the bytes had to be moved."""
+        return batch.images() if isinstance(batch, PixelBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands: samples that all processes have finished since its start."""
-        return {"samples_consumed": self._samples_counted() + self._offset}
+        """Where training stands: samples of the optimizer steps that all processes have finished."""
+        position = self._progress.position(self.stream, self._plan)
+        return {**to_state(position), "order": self.stream.describe()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a checkpoint; the trainer's own counters are restored after this, before the loader is made."""
-        self._resumed_at = state_dict["samples_consumed"]
+        before, now = state_dict.get("order"), self.stream.describe()
+        if before not in (None, now):
+            warnings.warn(
+                f"the order of the samples was another one before: {before}; it is now: {now}; "
+                "samples may come twice or not at all in this epoch",
+                stacklevel=2,
+            )
+        self._restored = state_dict
 
-    def _samples_counted(self) -> int:
-        """Samples in the batches that the trainer has finished: `processed` counts one before its end hooks."""
-        if self.trainer is None:
-            return 0
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        assert isinstance(batches, _ProcessedTracker)
-        return batches.processed * self.batch_size * self._num_ranks()
+    def _evaluation_loader(self, shards: ShardSet, wanted: int | None) -> ShardLoader[Any]:
+        total = len(shards)
+        count = min(wanted or total, total)
+        # The shards are often sorted by class: evenly spread numbers take as much of each.
+        numbers = np.arange(count) * total // count if count else np.zeros(0, dtype=np.int64)
+        batches = [
+            Samples(epoch=0, numbers=numbers[first : first + self.batch_size])
+            for first in range(0, count, self.batch_size)
+        ]
+        return self._loader([shards], batches, getattr(self, "validation_transform", None))
 
-    def _num_ranks(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
+    def _loader(self, sets: Sequence[ShardSet], batches: Any, transform: ImageTransform | None) -> ShardLoader[Any]:
+        joined = JoinedShards(sets)
+        options: dict[str, Any] = {"seed": self.seed, "on_bad_sample": self.on_bad_sample}
+        dataset: Any
+        if self.kind == "episodes":
+            dataset = EpisodeDataset(joined, **options)
+        else:
+            assert transform is not None, "images have a size"
+            dataset = ImageDataset(joined, transform, **options)
+        return ShardLoader(dataset, batches, num_workers=self.num_workers, max_bad_samples=self.max_bad_samples)

@@ -1,87 +1,176 @@
-"""The order of training samples: a pure function of the seed and the number of samples consumed."""
+"""The order of training samples: a pure function of the shards' sizes, the seed, the epoch and the shuffle setting.
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+Where training stands is a `Position`, counted in samples of all processes together. Neither depends on the number of
+processes, of loader workers, or of batches that are accumulated for a step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+from zlib import crc32
 
 import numpy as np
-from torch.utils.data import Sampler
+from jaxtyping import Int
 
 from framework.errors import ConfigError
 
+Shuffle = Literal["none", "shards", "block", "full"]
+"""none: as in the shards. shards: their order is random, not that inside them. block: random within windows of shards
+whose order is random, so that few files are in use at a time. full: any order."""
 
-class SampleOrder(Sampler[tuple[int, int]]):
-    """Yields (epoch, sample number) pairs, from wherever training stands.
+Remainder = Literal["drop", "pad"]
+"""What becomes of the samples that do not fill an epoch's last global batch. drop: left out of this epoch (every epoch
+leaves out others). pad: filled up with the first samples of the same epoch."""
 
-    The samples form one endless stream: epoch after epoch, each a permutation of its own, cut to whole batches.
-    `consumed`, the number of samples that all processes have finished since the start of training, is the only state;
-    it is asked at the start of every iteration. An iteration has the length of an epoch wherever it starts, since
-    Lightning counts a resumed epoch's batches from its beginning and stops by that count.
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where training stands: samples that all processes have finished.
+
+    Attributes:
+        epoch: the epoch of the next sample, from 0.
+        samples: finished in that epoch.
+        consumed: finished since the start of training.
+    """
+
+    epoch: int = 0
+    samples: int = 0
+    consumed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Consecutive samples of the stream: of a global batch, or of one process's part of it.
+
+    Attributes:
+        epoch: of the stream.
+        numbers: of the samples, int64.
+        passes: how often each one's own shard set has been gone through before; None where that is `epoch` for all.
+    """
+
+    epoch: int
+    numbers: Int[np.ndarray, "samples"]
+    passes: Int[np.ndarray, "samples"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def part(self, first: int, count: int) -> "Samples":
+        """`count` of the samples, from `first` on."""
+        chosen = slice(first, first + count)
+        passes = None if self.passes is None else self.passes[chosen]
+        return Samples(epoch=self.epoch, numbers=self.numbers[chosen], passes=passes)
+
+
+class SampleStream(ABC):
+    """An endless stream of samples, epoch after epoch, from which whole global batches are taken."""
+
+    num_samples: int
+    """Samples of an epoch, before the remainder."""
+
+    @abstractmethod
+    def usable(self, first: int, global_batch: int) -> int:
+        """Samples of the whole global batches from sample `first` of an epoch to its end."""
+
+    @abstractmethod
+    def take(self, position: Position, count: int) -> Samples:
+        """The next `count` samples, which lie in one epoch: O(count), wherever the position is."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the order depends on, in words: two streams of the same description are the same."""
+
+    def advance(self, position: Position, count: int, global_batch: int) -> Position:
+        """The position after `count` more samples, in O(1)."""
+        whole, samples = self.usable(0, global_batch), position.samples + count
+        rest, epoch = self.usable(position.samples, global_batch), position.epoch
+        if count >= rest:
+            epochs, samples = divmod(count - rest, whole)
+            epoch += 1 + epochs
+        return Position(epoch=epoch, samples=samples, consumed=position.consumed + count)
+
+
+class EpochOrder(SampleStream):
+    """The samples of one shard set, a permutation in each epoch.
 
     Args:
-        num_samples: size of the shard set.
-        batch_size: samples of a batch on one process.
+        shard_sizes: samples of each shard; those of a shard have consecutive numbers.
         seed: of the permutations.
-        shuffle: False keeps the order of the shard set.
-        rank: this process, in [0, num_ranks).
-        num_ranks: number of processes; each takes its slice of every global batch.
-        consumed: gives the number of samples finished so far.
-
-    Raises:
-        ConfigError: fewer samples than one batch of all processes.
+        shuffle: what is permuted.
+        block_shards: shards of a window of `shuffle` "block".
+        remainder: what becomes of samples that do not fill the last global batch.
     """
 
     def __init__(
         self,
+        shard_sizes: Sequence[int],
         *,
-        num_samples: int,
-        batch_size: int,
         seed: int = 0,
-        shuffle: bool = True,
-        rank: int = 0,
-        num_ranks: int = 1,
-        consumed: Callable[[], int] = lambda: 0,
+        shuffle: Shuffle = "full",
+        block_shards: int = 8,
+        remainder: Remainder = "drop",
     ) -> None:
-        self.num_samples = num_samples
-        self.batch_size = batch_size
+        self.shard_sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self.num_samples = int(self.shard_sizes.sum())
         self.seed = seed
         self.shuffle = shuffle
-        self.rank = rank
-        self.num_ranks = num_ranks
-        self.consumed = consumed
-        self.global_batch_size = batch_size * num_ranks
-        if num_samples < self.global_batch_size:
-            problem = f"{num_samples} samples are fewer than a batch of {batch_size} for {num_ranks} process(es)"
-            raise ConfigError(problem, mend="use a smaller batch_size or more images")
+        self.block_shards = block_shards
+        self.remainder = remainder
+        # Two, since a pass over one of several mixed sets ends within a batch.
+        self.permutation = lru_cache(maxsize=2)(self._permutation)
 
-    @property
-    def epoch_samples(self) -> int:
-        """Samples of an epoch, over all processes: whole batches, so the last few of a permutation may be left out."""
-        return self.num_samples // self.global_batch_size * self.global_batch_size
+    def usable(self, first: int, global_batch: int) -> int:
+        left = max(0, self.num_samples - first)
+        batches = left // global_batch if self.remainder == "drop" else -(-left // global_batch)
+        return batches * global_batch
 
-    def __len__(self) -> int:
-        return self.epoch_samples // self.num_ranks
+    def take(self, position: Position, count: int) -> Samples:
+        order, first = self.permutation(position.epoch), position.samples
+        numbers = order[first : first + count]
+        if len(numbers) < count:
+            assert self.remainder == "pad", "only padding goes beyond an epoch's end"
+            numbers = order[np.arange(first, first + count) % self.num_samples]
+        return Samples(epoch=position.epoch, numbers=numbers)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return islice(self.stream(self.consumed()), len(self))
+    def describe(self) -> str:
+        what = f"block of {self.block_shards}" if self.shuffle == "block" else self.shuffle
+        sizes = crc32(self.shard_sizes.tobytes())
+        return (
+            f"{self.num_samples} samples in {len(self.shard_sizes)} shards ({sizes:08x}), "
+            f"shuffle {what}, seed {self.seed}, remainder {self.remainder}"
+        )
 
-    def stream(self, consumed: int) -> Iterator[tuple[int, int]]:
-        """This process's share of everything after the first `consumed` samples of the training.
-
-        Args:
-            consumed: samples over all processes; rounded down to whole batches.
-        """
-        epoch, offset = divmod(consumed, self.epoch_samples)
-        offset -= offset % self.global_batch_size
-        while True:
-            order = self.epoch_order(epoch)
-            for start in range(offset, self.epoch_samples, self.global_batch_size):
-                first = start + self.rank * self.batch_size
-                yield from ((epoch, number) for number in order[first : first + self.batch_size].tolist())
-            epoch, offset = epoch + 1, 0
-
-    def epoch_order(self, epoch: int) -> np.ndarray:
-        """The permutation of all samples in `epoch`, int64."""
-        if not self.shuffle:
+    def _permutation(self, epoch: int) -> Int[np.ndarray, "samples"]:
+        """All sample numbers in the order of `epoch`, int64."""
+        if self.shuffle == "none":
             return np.arange(self.num_samples)
         # `num_samples` is no sample's number, so this stream is not that of any sample's augmentation.
-        return np.random.default_rng((self.seed, epoch, self.num_samples)).permutation(self.num_samples)
+        rng = np.random.default_rng((self.seed, epoch, self.num_samples))
+        if self.shuffle == "full":
+            return rng.permutation(self.num_samples)
+        shards = rng.permutation(len(self.shard_sizes))
+        sizes = self.shard_sizes[shards]
+        ends = np.cumsum(sizes)
+        firsts = (np.cumsum(self.shard_sizes) - self.shard_sizes)[shards]
+        order = np.arange(self.num_samples) + np.repeat(firsts - (ends - sizes), sizes)
+        if self.shuffle == "block":
+            start = 0
+            for end in [*ends[self.block_shards - 1 :: self.block_shards].tolist(), self.num_samples]:
+                rng.shuffle(order[start:end])
+                start = end
+        return order
+
+
+def check_size(stream: SampleStream, global_batch: int) -> None:
+    """Refuses a global batch that an epoch does not fill.
+
+    Raises:
+        ConfigError: no sample, or fewer than a global batch and no padding.
+    """
+    if stream.num_samples == 0:
+        raise ConfigError("the training set holds no samples", mend="give shards with samples in them")
+    if stream.usable(0, global_batch) == 0:
+        problem = f"{stream.num_samples} samples are fewer than a global batch of {global_batch}"
+        raise ConfigError(problem, mend="use a smaller batch, more samples, or remainder: pad")

@@ -1,4 +1,4 @@
-"""Where images come from: class folders, in a directory or inside a zip archive."""
+"""Where samples come from: files of a source, and the listing of images in class folders of a directory or a zip."""
 
 import os
 import zipfile
@@ -13,37 +13,41 @@ from framework.data.manifest import Skipped
 from framework.errors import DataError
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageFile:
-    """An image that has not been read yet.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """A sample that has not been read yet.
 
     Attributes:
-        path: path inside the source, with forward slashes.
-        label: class number.
+        path: name inside the source, with forward slashes; its suffix is that of the sample's member, if it has one.
+        label: class number; None for an episode.
+        offset: where the sample begins, for a source that is one file; in bytes.
+        size: of the sample there, in bytes.
     """
 
     path: str
-    label: int
+    label: int | None
+    offset: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageListing:
-    """The images of a source.
+class Listing:
+    """The samples of a source.
 
     Attributes:
-        classes: names of the class folders, sorted.
-        files: the images, sorted by class, then by path.
-        skipped: files that are no images by their name or place.
+        classes: class names.
+        files: the samples, in the order in which they are written.
+        skipped: parts of the source that are no samples by their name, place or form.
         num_hidden: files that were ignored because a part of their path starts with a dot (or is `__MACOSX`).
     """
 
     classes: tuple[str, ...]
-    files: tuple[ImageFile, ...]
+    files: tuple[SourceFile, ...]
     skipped: tuple[Skipped, ...]
-    num_hidden: int
+    num_hidden: int = 0
 
 
-def list_images(source: Path, *, folder: str = "") -> ImageListing:
+def list_images(source: Path, *, folder: str = "") -> Listing:
     """Lists the images in the class folders of a directory or a zip archive.
 
     Args:
@@ -75,6 +79,23 @@ def open_source(source: Path) -> Iterator[Callable[[str], bytes]]:
         return
     with _open_zip(source) as archive:
         yield archive.read
+
+
+@contextmanager
+def open_parts(source: Path) -> Iterator[Callable[[SourceFile], bytes]]:
+    """A function that reads a sample of a source that is one file; threads may share it.
+
+    Its errors are EOFError, where the file has become shorter, and OSError.
+    """
+    with source.open("rb") as stream:
+
+        def read(file: SourceFile) -> bytes:
+            data = os.pread(stream.fileno(), file.size, file.offset)
+            if len(data) != file.size:
+                raise EOFError(f"{source} ends after {len(data)} of {file.size} bytes")
+            return data
+
+        yield read
 
 
 def _open_zip(source: Path) -> zipfile.ZipFile:
@@ -109,7 +130,7 @@ def _walk(source: Path, prefix: str, skipped: list[Skipped]) -> Iterator[str]:
                 yield path
 
 
-def _arrange(entries: list[str], prefix: str, skipped: list[Skipped], *, where: str) -> ImageListing:
+def _arrange(entries: list[str], prefix: str, skipped: list[Skipped], *, where: str) -> Listing:
     """Sorts paths into classes.
 
     Raises:
@@ -144,10 +165,10 @@ def _arrange(entries: list[str], prefix: str, skipped: list[Skipped], *, where: 
             raise DataError(f"class {name!r} in {where} holds no image itself, but its sub-folders do", mend=hint)
         else:
             raise DataError(f"class {name!r} in {where} holds no image", mend="add images to it or remove its folder")
-    return ImageListing(
+    return Listing(
         classes=classes,
         files=tuple(
-            ImageFile(path=path, label=label) for label, name in enumerate(classes) for path in sorted(images[name])
+            SourceFile(path=path, label=label) for label, name in enumerate(classes) for path in sorted(images[name])
         ),
         skipped=tuple(sorted(skipped, key=lambda each: each.source)),
         num_hidden=num_hidden,

@@ -92,6 +92,8 @@ class PRAModule(LightningModule):
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, ShardDataModule):
+            if data.kind != "images":
+                raise ConfigError(f"data.kind is {data.kind}", mend="train this model on images")
             theirs = {
                 "image_size": data.train_transform.size,
                 "channels": data.train_transform.channels,
@@ -107,15 +109,16 @@ class PRAModule(LightningModule):
                     )
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        losses = self._losses(self.model, batch, "train", batch.epoch)
+        losses = self._losses(self.model, batch, "train", batch.sample_passes())
         self._log("loss", losses, prog_bar=True)
         return losses.total
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        self._log("validation", self._losses(self.ema, batch, "validation", 0), batch_size=len(batch))
+        self._log("validation", self._losses(self.ema, batch, "validation", [0] * len(batch)), batch_size=len(batch))
 
-    def _losses(self, model: PRA, batch: ImageBatch, purpose: str, epoch: int) -> Losses:
-        seeds = [seed_of(purpose, self.seed, epoch, index) for index in batch.indices.tolist()]
+    def _losses(self, model: PRA, batch: ImageBatch, purpose: str, passes: list[int]) -> Losses:
+        samples = zip(passes, batch.indices.tolist(), strict=True)
+        seeds = [seed_of(purpose, self.seed, passed, index) for passed, index in samples]
         noise = draw_training_noise(SampleNoise(seeds, self.device), self.architecture, self.objective)
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)

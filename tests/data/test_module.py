@@ -1,5 +1,6 @@
 """The data module under a real Trainer: what is seen, and that a resumed run sees the rest of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from framework.data.batch import ImageBatch
+from framework.data.convert_jsonl import write_jsonl_shards
 from framework.data.module import ShardDataModule
+from framework.data.writer import WriteOptions
 from framework.errors import ConfigError, DataError
 from framework.testing.images import make_image_shards
 
@@ -21,6 +24,8 @@ pytestmark = [
 
 NUM_SAMPLES, BATCH = 22, 4
 BATCHES_PER_EPOCH = NUM_SAMPLES // BATCH
+EPOCH = BATCHES_PER_EPOCH * BATCH
+DATA_OPTIONS = ("num_workers", "validation", "batch_size", "global_batch", "train", "remainder", "shuffle", "kind")
 
 
 class Recorder(LightningModule):
@@ -29,11 +34,12 @@ class Recorder(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
-        self.seen: list[tuple[int, list[int], float]] = []
+        self.seen: list[tuple[int, int, float]] = []
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        ramp = torch.linspace(0, 1, batch.images.numel()).view_as(batch.images)
-        self.seen.append((batch.epoch, batch.indices.tolist(), float((batch.images * ramp).sum())))
+        ramp = torch.linspace(0, 1, batch.images[0].numel()).view_as(batch.images[0])
+        for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
+            self.seen.append((batch.epoch, index, float((image * ramp).sum())))
         return self.layer(batch.images.mean().view(1)).sum()
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -69,14 +75,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path / "shards")
 
 
-def make_data(shards: str, **changes: object) -> ShardDataModule:
+def make_data(shards: str | dict[str, float], **changes: object) -> ShardDataModule:
     arguments = {"train": shards, "image_size": 8, "batch_size": BATCH, "crop": "random", "flip": True, **changes}
     return ShardDataModule(**arguments)
 
 
 def fit(shards: str, *, resume: Path | None = None, callbacks: list[Callback] | None = None, **changes: object):
-    """What a training of the given length sees: (epoch, indices, a number made of the pixels) of every batch."""
-    data = {key: changes.pop(key) for key in ("num_workers", "validation", "batch_size") if key in changes}
+    """What a training of the given length sees: (epoch, index, a number made of the pixels) of every sample."""
+    data = {key: changes.pop(key) for key in (*DATA_OPTIONS,) if key in changes}
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
@@ -98,69 +104,173 @@ def uninterrupted(shards: str):
 
 
 def test_each_epoch_has_every_sample_at_most_once_and_whole_batches(uninterrupted):
-    assert len(uninterrupted) == 4 * BATCHES_PER_EPOCH
+    assert len(uninterrupted) == 4 * EPOCH
     orders = []
     for epoch in range(4):
-        batches = uninterrupted[epoch * BATCHES_PER_EPOCH : (epoch + 1) * BATCHES_PER_EPOCH]
-        assert {number for number, _, _ in batches} == {epoch}
-        orders.append([index for _, indices, _ in batches for index in indices])
-        assert len(set(orders[-1])) == BATCHES_PER_EPOCH * BATCH
+        samples = uninterrupted[epoch * EPOCH : (epoch + 1) * EPOCH]
+        assert {number for number, _, _ in samples} == {epoch}
+        orders.append([index for _, index, _ in samples])
+        assert len(set(orders[-1])) == EPOCH
     assert len({tuple(order) for order in orders}) == 4
 
 
 def test_workers_do_not_matter(shards: str, uninterrupted):
-    assert fit(shards, max_epochs=2, num_workers=2) == uninterrupted[: 2 * BATCHES_PER_EPOCH]
+    assert fit(shards, max_epochs=2, num_workers=2) == uninterrupted[: 2 * EPOCH]
 
 
-# Of an epoch of 5 batches: after its first, before its last, at its end, in the middle of the next.
-@pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_steps": None}], ids=["epochs", "steps"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulation_does_not_matter(shards: str, uninterrupted, accumulate: int):
+    changes = {"batch_size": BATCH // accumulate, "accumulate_grad_batches": accumulate}
+    assert fit(shards, max_epochs=2, **changes) == uninterrupted[: 2 * EPOCH]
+
+
+# Of an epoch of 5 batches: after its first, before its last, at its end, in the middle of the next. The batches may be
+# made of two micro-batches before the resume, after it, or always; a checkpoint between the two has the step before.
+@pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_steps": 20}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("accumulate", [(1, 1), (2, 2), (1, 2), (4, 1)], ids=str)
 @pytest.mark.parametrize("batches", [1, 4, 5, 8])
 @pytest.mark.parametrize("validate", [False, True], ids=["", "validate"])
 def test_resume_goes_on_as_if_uninterrupted(
-    shards: str, uninterrupted, tmp_path: Path, batches: int, accumulate: int, length: dict, validate: bool
+    shards: str, uninterrupted, tmp_path: Path, batches: int, accumulate: tuple[int, int], length: dict, validate: bool
 ):
-    if "max_steps" in length:  # Lightning steps at the end of an epoch too.
-        length = {"max_epochs": -1, "max_steps": 4 * -(-BATCHES_PER_EPOCH // accumulate)}
-    changes = {**length, "accumulate_grad_batches": accumulate, "validation": shards if validate else None}
+    before, after = (
+        {
+            "max_epochs": -1,
+            **length,
+            "validation": shards if validate else None,
+            "accumulate_grad_batches": number,
+            "batch_size": BATCH // number,
+        }
+        for number in accumulate
+    )
+    micro_batches = batches * accumulate[0] - (1 if accumulate[0] > 1 and batches in (1, 8) else 0)
+    steps = micro_batches // accumulate[0]
     checkpoint = tmp_path / "middle.ckpt"
-    save = SaveAt(checkpoint, batches, "on_train_batch_end")
-    assert fit(shards, callbacks=[save], **changes) == uninterrupted
-    assert torch.load(checkpoint, weights_only=True)["ShardDataModule"] == {"samples_consumed": batches * BATCH}
-    assert fit(shards, resume=checkpoint, **changes) == uninterrupted[batches:]
+    save = SaveAt(checkpoint, micro_batches, "on_train_batch_end")
+    assert fit(shards, callbacks=[save], **before) == uninterrupted
+    assert torch.load(checkpoint, weights_only=True)["ShardDataModule"] == {
+        "samples_consumed": steps * BATCH,
+        "epoch": steps // BATCHES_PER_EPOCH,
+        "samples": steps % BATCHES_PER_EPOCH * BATCH,
+        "order": "22 samples in 5 shards (c626d2ba), shuffle full, seed 0, remainder drop",
+    }
+    assert fit(shards, resume=checkpoint, **after) == uninterrupted[steps * BATCH :]
 
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
 @pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_epochs": -1, "max_steps": 20}], ids=["epochs", "steps"])
-def test_resume_from_the_end_of_an_epoch(shards: str, uninterrupted, tmp_path: Path, hook: str, length: dict):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resume_from_the_end_of_an_epoch(
+    shards: str, uninterrupted, tmp_path: Path, hook: str, length: dict, accumulate: int
+):
     checkpoint = tmp_path / "end.ckpt"
     save = SaveAt(checkpoint, 2 * BATCHES_PER_EPOCH, hook)
     fit(shards, callbacks=[save], validation=shards, **length)
-    resumed = fit(shards, resume=checkpoint, validation=shards, **length)
-    assert resumed == uninterrupted[2 * BATCHES_PER_EPOCH :]
+    changes = {"batch_size": BATCH // accumulate, "accumulate_grad_batches": accumulate, **length}
+    assert fit(shards, resume=checkpoint, validation=shards, **changes) == uninterrupted[2 * EPOCH :]
+
+
+def test_validation_keeps_its_steps_after_a_resume_with_another_accumulation(shards: str, tmp_path: Path):
+    checkpoint = tmp_path / "middle.ckpt"
+    changes = {"max_steps": 12, "max_epochs": -1, "validation": shards, "check_val_every_n_epoch": None}
+
+    class ValidatedAt(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.steps.append(trainer.global_step)
+
+    save = SaveAt(checkpoint, 7, "on_train_batch_end")
+    fit(shards, callbacks=[save], val_check_interval=3, num_sanity_val_steps=0, **changes)
+    at = ValidatedAt()
+    twice = {"batch_size": 2, "accumulate_grad_batches": 2, "val_check_interval": 6}
+    fit(shards, callbacks=[at], resume=checkpoint, num_sanity_val_steps=0, **changes, **twice)
+    assert at.steps == [9, 12]
 
 
 @pytest.mark.parametrize("batches", [3, 5])
 def test_resume_with_workers(shards: str, uninterrupted, tmp_path: Path, batches: int):
     checkpoint = tmp_path / "middle.ckpt"
     fit(shards, max_epochs=2, num_workers=2, callbacks=[SaveAt(checkpoint, batches, "on_train_batch_end")])
-    assert fit(shards, max_epochs=4, num_workers=2, resume=checkpoint) == uninterrupted[batches:]
+    assert fit(shards, max_epochs=4, num_workers=2, resume=checkpoint) == uninterrupted[batches * BATCH :]
 
 
 def test_shortened_epochs_go_on_with_the_next_samples(shards: str, uninterrupted, tmp_path: Path):
     checkpoint = tmp_path / "middle.ckpt"
     changes = {"max_epochs": 5, "limit_train_batches": 3}
     seen = fit(shards, callbacks=[SaveAt(checkpoint, 7, "on_train_batch_end")], **changes)
-    assert seen == uninterrupted[:15]
-    assert fit(shards, resume=checkpoint, **changes) == uninterrupted[7:15]
+    assert seen == uninterrupted[: 15 * BATCH]
+    assert fit(shards, resume=checkpoint, **changes) == uninterrupted[7 * BATCH : 15 * BATCH]
 
 
-def test_resume_with_another_batch_size_keeps_the_sample_count(shards: str, tmp_path: Path):
+def test_shortened_epochs_are_whole_steps(shards: str):
+    changes = {"max_epochs": 5, "accumulate_grad_batches": 2, "batch_size": 2}
+    with pytest.raises(ConfigError, match=r"limit_train_batches 3 gives epochs of 3 batches.* 2 make a step: use 2"):
+        fit(shards, limit_train_batches=3, **changes)
+    with pytest.raises(ConfigError, match=r"limit_train_batches 0.5 gives epochs of 5 batches"):
+        fit(shards, limit_train_batches=0.5, **changes)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 5, 8])
+@pytest.mark.parametrize("batches", [2, 5, 6])
+def test_resume_with_another_global_batch_repeats_and_loses_nothing(
+    shards: str, uninterrupted, tmp_path: Path, batch_size: int, batches: int
+):
     checkpoint = tmp_path / "middle.ckpt"
-    seen = fit(shards, max_epochs=2, callbacks=[SaveAt(checkpoint, 2, "on_train_batch_end")])
-    resumed = fit(shards, max_epochs=1, batch_size=2, resume=checkpoint)
-    # 8 samples are consumed: the third batch of 4 comes as two batches of 2.
-    assert resumed[0][1] + resumed[1][1] == seen[2][1]
+    before = fit(shards, max_epochs=2, callbacks=[SaveAt(checkpoint, batches, "on_train_batch_end")])[: batches * BATCH]
+    after = fit(shards, max_epochs=4, batch_size=batch_size, resume=checkpoint)
+    epoch = batches // BATCHES_PER_EPOCH
+    first, second = ([index for number, index, _ in before + after if number == epoch + more] for more in (0, 1))
+    there = batches * BATCH - epoch * EPOCH
+    assert len(set(first)) == len(first) == there + (NUM_SAMPLES - there) // batch_size * batch_size
+    assert len(set(second)) == len(second) == NUM_SAMPLES // batch_size * batch_size
+
+
+def test_resume_from_a_checkpoint_without_epochs(shards: str, uninterrupted, tmp_path: Path):
+    checkpoint = tmp_path / "middle.ckpt"
+    fit(shards, max_epochs=2, callbacks=[SaveAt(checkpoint, 7, "on_train_batch_end")])
+    content = torch.load(checkpoint, weights_only=False)
+    content["ShardDataModule"] = {"samples_consumed": 7 * BATCH}
+    torch.save(content, checkpoint)
+    assert fit(shards, max_epochs=4, resume=checkpoint) == uninterrupted[7 * BATCH :]
+
+
+def test_resume_with_other_shards_warns(shards: str, tmp_path: Path):
+    data = make_data(shards)
+    state = data.state_dict()
+    with pytest.warns(UserWarning, match=r"was another one before: 22 samples .* seed 0.*now: 22 samples .* seed 1"):
+        make_data(shards, seed=1).load_state_dict(state)
+
+
+def test_padding_gives_every_sample_in_every_epoch(shards: str):
+    seen = fit(shards, max_epochs=2, remainder="pad")
+    for epoch in range(2):
+        indices = [index for number, index, _ in seen if number == epoch]
+        assert len(indices) == 24
+        assert sorted(indices[:22]) == list(range(22))
+        assert indices[22:] == indices[:2]
+
+
+def test_global_batch_sets_the_accumulation(shards: str, uninterrupted):
+    assert fit(shards, max_epochs=2, batch_size=1, global_batch=4) == uninterrupted[: 2 * EPOCH]
+    assert fit(shards, max_steps=2, batch_size=1, global_batch=4) == uninterrupted[: 2 * BATCH]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 4, "global_batch": 10}, r"10 is no multiple of batch_size 4 x 1 process\(es\): use 8 or 12"),
+        ({"batch_size": 4, "global_batch": 3}, "use 4, or another data.batch_size"),
+        (
+            {"batch_size": 2, "global_batch": 8, "accumulate_grad_batches": 2},
+            r"x accumulate_grad_batches 2: leave trainer.accumulate_grad_batches out \(4 follows\), or use 4",
+        ),
+    ],
+)
+def test_global_batch_that_does_not_divide(shards: str, changes: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        fit(shards, max_epochs=1, **changes)
 
 
 def test_loader_keeps_the_global_random_state(shards: str):
@@ -189,7 +299,10 @@ def test_classes(shards: str):
         ({"image_size": 0}, "image_size is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"batch_size": 23}, "22 samples are fewer than a batch of 23"),
+        ({"batch_size": 23}, "22 samples are fewer than a global batch of 23"),
+        ({"block_shards": 0}, "block_shards is 0"),
+        ({"image_size": None}, "data.image_size is not set"),
+        ({"train": {}}, "data.train names no shard set"),
     ],
 )
 def test_wrong_arguments(shards: str, changes: dict, message: str):
@@ -222,3 +335,55 @@ def test_undecodable_sample_is_a_data_error(tmp_path: Path, num_workers: int):
     data = make_data(str(tmp_path / "shards"), num_workers=num_workers)
     with pytest.raises(DataError, match=r"sample \d \(byte \d+ of .*shard-000000.tar\) cannot be decoded"):
         list(data.train_dataloader())
+
+
+def test_mixed_sets(shards: str, tmp_path: Path):
+    make_image_shards(tmp_path, per_class=3, size=8)
+    other = str(tmp_path / "shards")
+    seen = fit(shards, train={shards: 3.0, other: 1.0}, max_epochs=2)
+    assert len(seen) == 2 * 28
+    from_other = [index >= NUM_SAMPLES for _, index, _ in seen]
+    assert [sum(from_other[at : at + 4]) for at in range(0, 56, 4)] == [1] * 14
+    assert [epoch for epoch, _, _ in seen] == [0] * 28 + [1] * 28
+    checkpoint = tmp_path / "middle.ckpt"
+    save = SaveAt(checkpoint, 9, "on_train_batch_end")
+    fit(shards, train={shards: 3.0, other: 1.0}, max_epochs=2, callbacks=[save])
+    assert fit(shards, train={shards: 3.0, other: 1.0}, max_epochs=2, resume=checkpoint) == seen[36:]
+    # Another global batch: the mixture goes on with the next sample.
+    assert fit(shards, train={shards: 3.0, other: 1.0}, max_epochs=2, resume=checkpoint, batch_size=2)[:18] == [
+        (0 if at + 36 < 34 else 1, index, pixels) for at, (_, index, pixels) in enumerate(seen[36:54])
+    ]
+
+
+def test_mixed_sets_of_other_classes(shards: str, tmp_path: Path):
+    make_image_shards(tmp_path, classes=("cat", "cow"), per_class=1)
+    with pytest.raises(ConfigError, match="differ in their classes, such as 'cow'"):
+        make_data({shards: 1.0, str(tmp_path / "shards"): 1.0}).setup("fit")
+
+
+def test_test_set(shards: str):
+    data = make_data(shards, test=shards, validation_samples=3)
+    data.setup("test")
+    batches = [batch.indices for batch in data.test_dataloader()]
+    assert [len(batch) for batch in batches] == [4] * 5 + [2]
+    assert torch.cat(batches).tolist() == list(range(NUM_SAMPLES))
+    with pytest.raises(ConfigError, match="there is no test set"):
+        make_data(shards).setup("test")
+
+
+def test_episodes(tmp_path: Path):
+    lines = [json.dumps({"task": number}) for number in range(9)]
+    (tmp_path / "episodes.jsonl").write_text("\n".join(lines))
+    write_jsonl_shards(tmp_path / "episodes.jsonl", tmp_path / "shards", options=WriteOptions(samples_per_shard=4))
+    data = ShardDataModule(train=str(tmp_path / "shards"), kind="episodes", batch_size=3, num_workers=1)
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    assert [len(batch) for batch in batches] == [3, 3, 3]
+    tasks = [episode["task"] for batch in batches for episode in batch.episodes]
+    assert tasks == torch.cat([batch.indices for batch in batches]).tolist()
+    assert sorted(tasks) == list(range(9))
+
+
+def test_kinds_that_differ(shards: str):
+    with pytest.raises(ConfigError, match=r"holds images, and data\.kind is episodes: set data\.kind to images"):
+        ShardDataModule(train=shards, kind="episodes", batch_size=1).setup("fit")

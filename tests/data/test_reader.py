@@ -35,7 +35,7 @@ def test_pickled_set_opens_its_own_files(path: Path):
     assert len(data) < 1000
     copy = pickle.loads(data)
     assert copy.read(3) == expected
-    assert not set(copy._descriptors.values()) & set(shards._descriptors.values())
+    assert not {file.descriptor for file in copy._open.values()} & {file.descriptor for file in shards._open.values()}
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 on fork.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.data.sources import ImageFile, ImageListing, list_images, open_source
+from framework.data.sources import Listing, SourceFile, list_images, open_source
 from framework.errors import DataError
 
 
@@ -35,12 +35,12 @@ def test_listing_is_sorted(tmp_path: Path, archive: bool):
     paths = ["b/2.JPEG", "b/10.png", "a/x.webp", "a/.DS_Store", ".git/x.png", "a/deep/y.png", "readme.md", "b/z.txt"]
     source = make(tmp_path, paths, archive=archive)
     listing = list_images(source)
-    assert isinstance(listing, ImageListing)
+    assert isinstance(listing, Listing)
     assert listing.classes == ("a", "b")
     assert listing.files == (
-        ImageFile(path="a/x.webp", label=0),
-        ImageFile(path="b/10.png", label=1),
-        ImageFile(path="b/2.JPEG", label=1),
+        SourceFile(path="a/x.webp", label=0),
+        SourceFile(path="b/10.png", label=1),
+        SourceFile(path="b/2.JPEG", label=1),
     )
     assert {each.source: each.reason for each in listing.skipped} == {
         "a/deep/y.png": "in a sub-folder of its class",
@@ -55,7 +55,7 @@ def test_listing_is_sorted(tmp_path: Path, archive: bool):
 @pytest.mark.parametrize("folder", ["train", "train/", "./train", "/train"])
 def test_folder_inside(tmp_path: Path, archive: bool, folder: str):
     source = make(tmp_path, ["train/a/1.png", "test/a/2.png", "trainer/a/3.png"], archive=archive)
-    assert list_images(source, folder=folder).files == (ImageFile(path="train/a/1.png", label=0),)
+    assert list_images(source, folder=folder).files == (SourceFile(path="train/a/1.png", label=0),)
 
 
 @pytest.mark.parametrize(

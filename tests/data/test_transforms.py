@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from framework.data.transforms import ImageTransform, sample_rng
+from framework.data.transforms import ImageTransform, SampleRandom
 from framework.errors import DataError
 
 
@@ -82,16 +82,16 @@ def test_transparent_pixels_are_white(mode: str):
 def test_random_choices_depend_on_seed_epoch_and_number_alone():
     transform = ImageTransform(size=8, crop="random", flip=True)
     data = encode(picture(800, 8))
-    results = {key: transform(data, sample_rng(*key)) for key in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]}
+    results = {key: transform(data, SampleRandom(*key)) for key in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]}
     for key, result in results.items():
-        assert torch.equal(result, transform(data, sample_rng(*key)))
+        assert torch.equal(result, transform(data, SampleRandom(*key)))
     assert len({tuple(result.flatten().tolist()) for result in results.values()}) == 4
 
 
 def test_random_crops_and_flips_cover_everything():
     image = picture(6, 4)
     transform = ImageTransform(size=4, crop="random", flip=True)
-    seen = {tuple(transform(encode(image), sample_rng(0, 0, number)).flatten().tolist()) for number in range(100)}
+    seen = {tuple(transform(encode(image), SampleRandom(0, 0, number)).flatten().tolist()) for number in range(100)}
     expected = set()
     for left in range(3):
         crop = ImageTransform(size=4)(encode(image.crop((left, 0, left + 4, 4))))
@@ -103,3 +103,18 @@ def test_random_crops_and_flips_cover_everything():
 def test_undecodable_bytes_name_the_sample(data: bytes):
     with pytest.raises(DataError, match=r"sample 7 cannot be decoded \(.+\)"):
         ImageTransform(size=8)(data, name="sample 7")
+
+
+def test_random_numbers_are_splitmix64():
+    # From state 0, Vigna's splitmix64.c gives these.
+    assert [SampleRandom()._next() for _ in range(1)] == [0xE220A8397B1DCDAF]
+    random = SampleRandom()
+    assert [random._next() for _ in range(3)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+def test_random_numbers_are_uniform_over_samples():
+    draws = np.array([SampleRandom(3, 1, number).random() for number in range(4000)])
+    assert np.abs(np.histogram(draws, bins=8, range=(0, 1))[0] - 500).max() < 90
+    assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.06
+    numbers = [SampleRandom(3, 1, number).integers(5) for number in range(4000)]
+    assert np.abs(np.bincount(numbers, minlength=5) - 800).max() < 120
