@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
         if trainer.global_step == self._saved_step:
             return
         folder = Path(trainer.default_root_dir) / FOLDER
-        trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt")
+        trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             for old in list_checkpoints(folder)[: -self.keep_last]:
