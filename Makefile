@@ -83,7 +83,7 @@ benchmark-digits: install
 benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_16_classifier.yaml
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
-		runs/cifar10-16-classifier --num 5000 --steps 25
+		runs/cifar10-16-classifier --num 2000 --steps 25
 
 # One GPU: its tests, the classifier, then eight minutes a row on an H200.
 benchmark-gpu: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
