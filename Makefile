@@ -5,6 +5,7 @@ INSTALLED := .venv/installed
 DATA := data/digits
 RUN := runs/digits
 SAMPLES := 1000
+GAP_IMAGES := 250
 FIT_OPTIONS :=
 
 # Keep freed memory instead of returning it: a training step of the digits model then takes no page faults, not 6,000.
@@ -39,7 +40,7 @@ quickstart: install
 	$(BIN)/framework sample $(RUN) $(RUN)/samples.npz --num $(SAMPLES) --sampler.steps 25 --sampler.guidance 1.5
 	$(BIN)/framework evaluate $(RUN)/samples.npz $(DATA)/test --training $(DATA)/train --judge true \
 		--features ClassifierFeatures --features.checkpoint runs/digits-classifier \
-		--checkpoint $(RUN) --out $(RUN)/metrics.json
+		--checkpoint $(RUN) --gap_images $(GAP_IMAGES) --out $(RUN)/metrics.json
 	@echo
 	@echo "Look at:  $(RUN)/samples.png           samples, a class in each column"
 	@echo "          $(RUN)/curves.png            losses and speed"
