@@ -44,13 +44,13 @@ class ObjectiveConfig:
     """
 
     rollout_passes: int = 1
-    noise_scale: float = 0.3
+    noise_scale: float = 0.2
     head_repeats: int = 4
     class_dropout: float = 0.1
     detach_inputs: bool = True
     flow_weight: float = 1.0
     reconstruction_weight: float = 4.0
-    kl_weight: float = 0.005
+    kl_weight: float = 0.001
     perceptual_weight: float = 0.0
 
     def __post_init__(self) -> None:
