@@ -106,7 +106,7 @@ def _quiet() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage() and "weights_only" not in record.getMessage()
+        lambda record: "litlogger" not in record.getMessage()
     )
 
 

@@ -89,9 +89,10 @@ def evaluate(
         reference: real images, best held out from training: a folder of shards, or an .npz.
         features: the network, such as `--features InceptionFeatures --features.weights FILE`,
             `--features ClassifierFeatures --features.checkpoint RUN`, or `--features PixelFeatures`.
-        training: the training images, for nearest neighbours and the judge.
+        training: the training images, for nearest neighbours, the judge and the rollout gap.
         judge: name the classes of the samples by a support vector machine trained on `training`; for small images.
-        checkpoint: the model's checkpoint or run folder: adds the rollout gap.
+        checkpoint: the model's checkpoint or run folder: adds the rollout gap, on training images where they are given
+            (on held-out images what was not learned hides it), else on the reference.
         gap_images: images on each side of the rollout gap.
         limit: read at most so many images of each set of shards.
         batch_size: images in a forward pass.
@@ -107,7 +108,7 @@ def evaluate(
         generated, real, network=features.to(place), training=known, judge=judge, batch_size=batch_size
     )
     if checkpoint:
-        gap = _rollout_gap(checkpoint, real, gap_images, place, batch_size)
+        gap = _rollout_gap(checkpoint, known or real, gap_images, place, batch_size)
         measured = {
             "rollout_gap/ratio": gap.ratio,
             "rollout_gap/flow_mse_training_inputs": gap.on_training_inputs,
@@ -129,6 +130,8 @@ def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.dev
     chosen = torch.linspace(0, len(real) - 1, count).long()
     images = dequantize_images(real.pixels(0, len(real))[chosen]).to(device)
     real_labels = torch.from_numpy(real.labels)[chosen].to(device)
+    if model.config.num_classes == 1:
+        real_labels = torch.zeros_like(real_labels)
     labels = balanced_labels(count, range(model.config.num_classes))
     batches = generate(model, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
     rollouts = torch.cat(list(batches)).to(device)

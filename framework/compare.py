@@ -20,6 +20,7 @@ from framework.pra.model import PRA
 from framework.pra.sampling import SamplerConfig
 
 WIDTH_STEP = 8
+MOST_IMAGES = 10_000
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -92,7 +93,8 @@ def compare(
                 samples,
                 data["validation"],
                 features=features,
-                training=data["train"] if judge else None,
+                training=data["train"],
+                limit=MOST_IMAGES,
                 judge=judge,
                 checkpoint=str(run) if scale == min(guidance) else None,
                 out=str(report),

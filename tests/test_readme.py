@@ -28,7 +28,7 @@ def test_quickstart(tmp_path):
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     command = ["make", "--file", str(ROOT / "Makefile"), "--old-file", "install", "quickstart"]
     few = "--trainer.max_steps 24 --trainer.val_check_interval 12"
-    variables = [f"BIN={Path(sys.executable).parent}", f"FIT_OPTIONS={few}", "SAMPLES=60"]
+    variables = [f"BIN={Path(sys.executable).parent}", f"FIT_OPTIONS={few}", "SAMPLES=60", "GAP_IMAGES=20"]
     result = subprocess.run(
         [*command, *variables],
         cwd=tmp_path,

@@ -46,7 +46,7 @@ class SampleGrid(Callback):
 
     def __init__(self, config: SampleGridConfig) -> None:
         self.config = config
-        self._made_at = -1
+        self._made_at = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from framework.errors import CheckpointError
+from framework.errors import CheckpointError, ConfigError
 from framework.pra.config import PRAConfig
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.model import PRA
@@ -51,13 +51,12 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
     checkpoint = read_checkpoint(path)
     architecture = checkpoint.get(ARCHITECTURE)
     try:
-        config = PRAConfig(**architecture)  # type: ignore[arg-type]
-    except TypeError as error:
+        model = PRA(PRAConfig(**architecture))  # type: ignore[arg-type]
+        prefix = "ema." if weights == "ema" else "model."
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        model.load_state_dict(state)
+    except (TypeError, ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not of a PRA model", mend="give a checkpoint of a PRA run") from error
-    prefix = "ema." if weights == "ema" else "model."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    model = PRA(config)
-    model.load_state_dict(state)
     return model.eval()
 
 

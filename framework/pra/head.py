@@ -12,7 +12,7 @@ from framework.pra.layers import ModulatedMLP, linear
 
 TIME_FEATURES = 256
 LAST_TIME = 0.95
-"""Times above this divide the clean prediction's error by `1 - LAST_TIME` only, so that no weight explodes."""
+"""Above this time the clean prediction's error is divided by `1 - LAST_TIME` only, so that no weight explodes (JiT)."""
 
 
 def interpolate(noise: Tensor, target: Tensor, time: Tensor) -> Tensor:
@@ -71,8 +71,14 @@ class DiffusionHead(nn.Module):
         time: Float[Tensor, "*axes"],
         hidden: Float[Tensor, "*context hidden"],
     ) -> Float[Tensor, "*axes target"]:
-        """Velocity at (x, time); `hidden` has the same axes as `x`, or 1 where they repeat."""
+        """Velocity at (x, time), time below 1; `hidden` has the same axes as `x`, or 1 where they repeat."""
         output = self.network(x, self.project_context(hidden) + self.time_embedding(time))
         if self.prediction == "velocity":
             return output
-        return (output - x) / (1 - time.clamp(max=LAST_TIME))[..., None]
+        return (output - x) / (1 - time)[..., None]
+
+    def weigh_error(self, error: Float[Tensor, "*axes target"], time: Float[Tensor, "*axes"]) -> Tensor:
+        """The velocity's error as the loss counts it: bounded near the end of the path for the clean prediction."""
+        if self.prediction == "velocity":
+            return error
+        return error * ((1 - time) / (1 - time.clamp(max=LAST_TIME)))[..., None]

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.errors import ConfigError
-from framework.pra.codec import to_sphere
 from framework.pra.config import VARIANTS, PRAConfig
 from framework.pra.head import interpolate
 from framework.pra.model import PRA
@@ -45,18 +44,20 @@ class ObjectiveConfig:
     """
 
     rollout_passes: int = 1
-    noise_scale: float = 0.6
+    noise_scale: float = 0.2
     head_repeats: int = 4
     class_dropout: float = 0.1
     detach_inputs: bool = True
     flow_weight: float = 1.0
     reconstruction_weight: float = 4.0
-    kl_weight: float = 0.02
+    kl_weight: float = 0.001
     perceptual_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rollout_passes < 0:
             raise ConfigError(f"rollout_passes {self.rollout_passes}", mend="use 0 (teacher forcing) or more")
+        if self.noise_scale < 0:
+            raise ConfigError(f"noise_scale {self.noise_scale}", mend="use 0 or more")
         if self.head_repeats < 1:
             raise ConfigError(f"head_repeats {self.head_repeats}", mend="use 1 or more")
         if not 0 <= self.class_dropout < 1:
@@ -160,7 +161,8 @@ def flow_errors(model: PRA, targets: Targets, hidden: Hidden, noise: TrainingNoi
     goal = targets.detach()[:, :, None]
     point = interpolate(noise.head, goal, noise.time)
     velocity = model.head(point, noise.time, hidden[:, :, None])
-    return F.mse_loss(velocity.float(), goal - noise.head, reduction="none").mean((-1, -2))
+    error = velocity.float() - (goal - noise.head)
+    return model.head.weigh_error(error, noise.time).square().mean((-1, -2))
 
 
 def generation(
@@ -175,8 +177,6 @@ def generation(
     posterior = model.encoder(tokens)
     states = posterior.sample(noise.posterior)
     perturbed = states if noise.perturbation is None else states + noise.perturbation
-    if model.config.latent == "sphere":
-        perturbed = to_sphere(perturbed)
     passes = objective.rollout_passes if inputs_kind == "decoded" else 0
     made = parallel_rollout(model, tokens, labels, perturbed, passes=passes, detach_inputs=objective.detach_inputs)
     return made, states, posterior.kl().mean()

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from framework.pra.codec import Encoder, PixelDecoder
+from framework.pra.codec import Encoder, PixelDecoder, to_sphere
 from framework.pra.config import VARIANTS, PRAConfig
 from framework.pra.head import DiffusionHead
 from framework.pra.layers import ModulatedMLP, Rotary2d, TransformerBlock
@@ -67,7 +67,12 @@ class PRA(nn.Module):
 
     def decode(self, targets: Targets, hidden: Hidden) -> PixelTokens:
         """Pixel tokens of what the head generates: the one path that training and sampling share."""
-        return targets if self.decoder is None else self.decoder(targets, hidden)
+        if self.decoder is None:
+            return targets
+        if self.config.latent == "sphere":
+            # Perturbed states and generated ones lie off the sphere.
+            targets = to_sphere(targets)
+        return self.decoder(targets, hidden)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

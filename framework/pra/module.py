@@ -17,6 +17,7 @@ from framework.pra.config import VARIANTS, PRAConfig
 from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.model import PRA
 from framework.pra.noise import SampleNoise, seed_of
+from framework.pra.sampling import check_classes
 from framework.training.ema import check_decay, decay_at, freeze_as_twin, update_twin
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 
@@ -72,6 +73,8 @@ class PRAModule(LightningModule):
                 f"rollout_passes {objective.rollout_passes} with decoder_context none",
                 mend="without a context every pass decodes the same; use rollout_passes 1",
             )
+        if grid.every_n_steps:
+            check_classes(grid.classes or [0], architecture.num_classes, grid.sampler)
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
         self.grid, self.ema_decay, self.compile_inner, self.seed = grid, ema_decay, compile, seed
         self.perceptual = ClassifierDistance(perceptual_network) if perceptual_network else None

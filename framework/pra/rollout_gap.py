@@ -66,7 +66,8 @@ def measure_rollout_gap(
 
     Args:
         model: in evaluation mode, on the images' device.
-        real: real images that the model was not trained on.
+        real: real images: those that it was trained on for the mismatch of the inputs alone; on held-out ones the ratio
+            holds what was not learned as well.
         real_labels: their classes.
         rollouts: unguided samples of the model.
         rollout_labels: their classes.

@@ -1,6 +1,6 @@
 """Sampling: token by token with a key-value cache, each token by a guided flow from noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,12 +64,16 @@ def guidance_at(position: int, num_tokens: int, guidance: float) -> float:
     return guidance if num_tokens == 1 else 1 + (guidance - 1) * position / (num_tokens - 1)
 
 
-def _check_labels(model: PRA, labels: Labels, config: SamplerConfig) -> None:
-    classes = model.config.num_classes
-    outside = [int(label) for label in labels if not 0 <= label < classes]
+def check_classes(classes: Iterable[int], num_classes: int, config: SamplerConfig) -> None:
+    """Whether a model of so many classes can draw these.
+
+    Raises:
+        ConfigError: a class that the model does not know; guidance for an unconditional model.
+    """
+    outside = [label for label in classes if not 0 <= label < num_classes]
     if outside:
-        raise ConfigError(f"class {outside[0]} is out of range", mend=f"use classes 0 to {classes - 1}")
-    if classes == 1 and config.guidance != 1:
+        raise ConfigError(f"class {outside[0]} is out of range", mend=f"use classes 0 to {num_classes - 1}")
+    if num_classes == 1 and config.guidance != 1:
         raise ConfigError(
             f"guidance {config.guidance} for an unconditional model", mend="it has no class to drop; use guidance 1"
         )
@@ -88,7 +92,7 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
     Raises:
         ConfigError: a class that the model does not know; guidance for an unconditional model.
     """
-    _check_labels(model, labels, config)
+    check_classes(labels.tolist(), model.config.num_classes, config)
     architecture, batch = model.config, len(labels)
     source = SampleNoise(seeds, labels.device)
     guided = config.guidance != 1

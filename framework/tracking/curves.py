@@ -15,12 +15,13 @@ def read_metrics(run_dir: Path) -> dict[str, Series]:
     series: dict[str, Series] = defaultdict(dict)
     attempts = sorted((run_dir / METRICS).glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:]))
     for attempt in attempts:
-        with attempt.open(newline="") as file:
-            for row in csv.DictReader(file):
-                step = int(row.pop("step"))
-                for name, value in row.items():
-                    if value and name != "epoch":
-                        series[name][step] = float(value)
+        # What follows the end of the last line was being written when the process was killed.
+        whole_lines, _, _ = attempt.read_text().rpartition("\n")
+        for row in csv.DictReader(whole_lines.splitlines()):
+            step = int(row.pop("step"))
+            for name, value in row.items():
+                if value and name != "epoch":
+                    series[name][step] = float(value)
     return dict(sorted(series.items()))
 
 

@@ -44,7 +44,8 @@ def _wandb_id(folder: Path) -> str:
 def make_loggers(config: RunConfig) -> list[Logger]:
     """CSV files in `metrics/version_N` (one for each start of the run) and, unless disabled, W&B."""
     folder = Path(config.dir)
-    loggers: list[Logger] = [CSVLogger(folder, name=METRICS)]
+    # Written at every call: a killed process loses no metric of a step before its last checkpoint.
+    loggers: list[Logger] = [CSVLogger(folder, name=METRICS, flush_logs_every_n_steps=1)]
     if config.wandb != "disabled":
         offline = config.wandb == "offline"
         loggers.append(

@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
         if trainer.global_step == self._saved_step:
             return
         folder = Path(trainer.default_root_dir) / FOLDER
-        trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt")
+        trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             for old in list_checkpoints(folder)[: -self.keep_last]:
@@ -89,13 +89,16 @@ def step_of(checkpoint: Path) -> int:
 
 
 def damage(path: Path) -> str | None:
-    """Why a checkpoint file cannot be trusted, or None: checks the checksum of every record in it."""
+    """Why a checkpoint file cannot be trusted, or None: checks every record's checksum, and that torch reads it."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        return f"not a complete checkpoint file ({error})"
-    return f"record {bad} does not match its checksum" if bad else None
+        if bad:
+            return f"record {bad} does not match its checksum"
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # Both raise whatever a damaged index makes them stumble over.
+        return f"not a complete checkpoint file ({str(error).partition(chr(10))[0] or type(error).__name__})"
+    return None
 
 
 def choose_checkpoint(run_dir: Path, resume: Resume) -> tuple[Path | None, list[str]]:

@@ -96,7 +96,7 @@ def test_training_without_an_end_is_refused(data):
 
 
 def test_load_refuses(tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"none\.ckpt does not exist"):
         load_classifier(tmp_path / "none.ckpt")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_classifier(tmp_path / "none.safetensors")

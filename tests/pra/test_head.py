@@ -33,18 +33,21 @@ def test_path_by_hand():
 def test_the_clean_target_gives_the_velocity():
     torch.manual_seed(0)
     noise, target = torch.randn(2, 100, 3)
-    time = torch.linspace(0, LAST_TIME, 100)
+    time = torch.linspace(0, 0.999, 100)
     head = make_head("clean")
     head.network = Knows(target)
     velocity = head(interpolate(noise, target, time), time, torch.zeros(100, 6))
-    torch.testing.assert_close(velocity, target - noise, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(velocity, target - noise, rtol=1e-3, atol=1e-3)
 
 
-def test_the_divisor_of_the_clean_prediction_is_bounded():
-    head = make_head("clean")
-    head.network = Knows(torch.ones(2, 3))
-    x, time = torch.zeros(2, 3), torch.tensor([0.999, 1.0])
-    torch.testing.assert_close(head(x, time, torch.zeros(2, 6)), torch.full((2, 3), 20.0))
+def test_the_weight_of_the_clean_prediction_is_bounded():
+    # A network that is wrong by 1: its velocity is wrong by 1 / (1 - t), which counts as 1 / (1 - LAST_TIME) at most.
+    time = torch.tensor([0.5, LAST_TIME, 0.999])
+    error = (1 / (1 - time))[:, None].expand(3, 3)
+    torch.testing.assert_close(
+        make_head("clean").weigh_error(error, time), torch.tensor([2.0, 20.0, 20.0])[:, None].expand(3, 3)
+    )
+    assert torch.equal(make_head("velocity").weigh_error(error, time), error)
 
 
 def test_the_velocity_is_the_network_s_output():

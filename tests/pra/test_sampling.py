@@ -171,10 +171,13 @@ def test_the_batch_size_does_not_matter(guidance: float):
     whole, threes, ones = (
         torch.cat(list(generate(model, labels, seed=1, sampler=sampler, batch_size=size))) for size in (8, 3, 1)
     )
-    for parts in (threes, ones):
-        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
-        assert torch.equal(quantize_images(parts), quantize_images(whole))
+    assert torch.equal(threes, whole)
+    assert torch.equal(ones, whole)
     assert len(quantize_images(whole).flatten(1).unique(dim=0)) == 8
+    # Many more rows may round differently.
+    many = torch.cat(list(generate(model, labels * 5, seed=1, sampler=sampler, batch_size=40)))[:8]
+    torch.testing.assert_close(many, whole, rtol=1e-4, atol=1e-4)
+    assert torch.equal(quantize_images(many), quantize_images(whole))
 
 
 def test_a_seed_makes_an_image():

@@ -20,9 +20,14 @@ class _Batch(NamedTuple):
 class Throughput(Callback):
     """Logs images per second, the time of a batch and of waiting for its data, memory, and the learning rate.
 
-    Times are means over the last `trainer.log_every_n_steps` batches; validation and checkpoints between batches are
-    not counted in.
+    Times are means over the last `trainer.log_every_n_steps` batches; validation, grids and checkpoints between batches
+    are not counted in.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            others = [callback for callback in trainer.callbacks if not isinstance(callback, _AfterOthers)]  # type: ignore[attr-defined]
+            trainer.callbacks = [*others, _AfterOthers(self)]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         window: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -35,6 +40,8 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._started = time.perf_counter()
+        # At the end of the batch the schedule has already set the next step's.
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,13 +56,28 @@ class Throughput(Callback):
                 metrics.BATCH_SECONDS: seconds / len(self._recent),
                 metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
                 metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),
-                metrics.LEARNING_RATE: trainer.optimizers[0].param_groups[0]["lr"],
+                metrics.LEARNING_RATE: self._learning_rate,
             }
         )
-        self._ended = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """From now on the next batch is waited for."""
         self._ended = time.perf_counter()
+
+
+class _AfterOthers(Callback):
+    """Starts the clock of the next batch when every other callback is done with this one."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.throughput.start_clock()
 
 
 def _peak_memory_gib(device: torch.device) -> float:

@@ -24,7 +24,7 @@ def test_a_bad_loss_stops_the_run_with_weights_and_checkpoint_unharmed(tmp_path:
     batches[3] = replace(batches[3], images=images)
     module = tiny_module()
     trainer = quiet_trainer(
-        tmp_path, callbacks=[FiniteGuard(), Checkpoints(every_n_steps=1)], enable_checkpointing=True
+        tmp_path, callbacks=[FiniteGuard(), Checkpoints(every_n_steps=1)], enable_checkpointing=True, max_epochs=1
     )
     with pytest.raises(
         TrainingError, match=r"the loss is (nan|inf) at step 3: the last checkpoint is unharmed"
@@ -55,7 +55,7 @@ class Line(LightningModule):
 
 def test_an_infinite_gradient_of_a_finite_loss_stops_the_run(tmp_path: Path):
     line = Line([1.0, 0.0])
-    trainer = quiet_trainer(tmp_path, callbacks=[FiniteGuard()], gradient_clip_val=1.0)
+    trainer = quiet_trainer(tmp_path, callbacks=[FiniteGuard()], gradient_clip_val=1.0, max_epochs=1)
     with pytest.raises(TrainingError, match="the gradient norm is inf at step 0"):
         trainer.fit(line, DataLoader([torch.ones(2)], batch_size=None))
     assert line.weight.tolist() == [1, 0]
@@ -73,7 +73,7 @@ def test_the_gradient_norm_is_logged_before_clipping(tmp_path: Path):
 
 def test_a_bad_micro_batch_stops_the_run_before_its_step(tmp_path: Path):
     line = Line([1.0, 1.0])
-    trainer = quiet_trainer(tmp_path, callbacks=[FiniteGuard()], accumulate_grad_batches=2)
+    trainer = quiet_trainer(tmp_path, callbacks=[FiniteGuard()], accumulate_grad_batches=2, max_epochs=1)
     with pytest.raises(TrainingError, match="is nan at step 1"):
         trainer.fit(
             line,

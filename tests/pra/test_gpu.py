@@ -1,0 +1,46 @@
+"""What only a GPU can show; skipped without one."""
+
+import pytest
+import torch
+
+from framework.pra.generate import generate
+from framework.pra.sampling import SamplerConfig
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_model, tiny_module
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.compile,  # without the run-time shape checks, which torch.compile cannot trace
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_in_bf16_moves_weights_and_averages(tmp_path, compiled):
+    config = tiny_config()
+    module = tiny_module(config, compile=compiled)
+    batches = [tiny_batch(config, 8, seed=step) for step in range(4)]
+    quiet_trainer(tmp_path, accelerator="gpu", devices=1, precision="bf16-mixed", max_steps=4).fit(
+        module, datamodule=Batches(batches)
+    )
+    weights, averages = list(module.model.parameters()), list(module.ema.parameters())
+    assert all(torch.isfinite(p).all() for p in weights)
+    assert any(not torch.equal(p, a) for p, a in zip(weights, averages, strict=True))
+
+
+def test_samples_do_not_depend_on_the_batch_size():
+    model = tiny_model().to("cuda")
+    sampler = SamplerConfig(steps=5, guidance=2.0)
+    whole, split = (
+        torch.cat(list(generate(model, [0, 1, 2, 0, 1], seed=3, sampler=sampler, batch_size=size, device="cuda")))
+        for size in (5, 2)
+    )
+    torch.testing.assert_close(whole, split, atol=1e-4, rtol=1e-4)
+
+
+def test_sampling_under_autocast_stays_near_full_precision():
+    model = tiny_model().to("cuda")
+    sampler = SamplerConfig(steps=5, method="euler")
+    full = torch.cat(list(generate(model, [0, 1], seed=3, sampler=sampler, device="cuda")))
+    with torch.autocast("cuda", torch.bfloat16):
+        half = torch.cat(list(generate(model, [0, 1], seed=3, sampler=sampler, device="cuda")))
+    torch.testing.assert_close(full, half, atol=0.1, rtol=0.1)

@@ -1,0 +1,314 @@
+"""A killed and resumed run equals an uninterrupted one, bit by bit."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+
+from framework.data.batch import ImageBatch
+from framework.data.module import ShardDataModule
+from framework.testing.images import make_image_shards
+from framework.testing.models import quiet_trainer, tiny_config, tiny_module
+from framework.tracking.curves import read_metrics
+from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.random_state import RandomState
+from framework.training.callbacks.throughput import Throughput
+from framework.training.checkpoint import Checkpoints, choose_checkpoint, list_checkpoints, read_checkpoint, step_of
+
+CLASSES, SAMPLES, BATCH, STEPS = ("a", "b", "c"), 24, 4, 9
+MEASURED = ("time/", "throughput/", "memory/")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """24 images: six batches of four make an epoch."""
+    path = tmp_path_factory.mktemp("resume")
+    make_image_shards(path, classes=CLASSES, per_class=SAMPLES // 3, size=(6, 5), samples_per_shard=7)
+    return str(path / "shards")
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Where two checkpoints differ; tensors are compared bit by bit."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = sorted(ours.keys() | theirs.keys(), key=str)
+        return [d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{path}/{key}")]
+    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple) and len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return [d for number, (a, b) in pairs for d in differences(a, b, f"{path}/{number}")]
+    if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
+        same = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    else:
+        same = type(ours) is type(theirs) and ours == theirs
+    return [] if same else [f"{path}: {ours!r:.80} and {theirs!r:.80}"]
+
+
+def test_differences_are_found():
+    one = {"a": [torch.ones(2), 3], "b": None}
+    assert differences(one, {"a": [torch.ones(2), 3], "b": None}) == []
+    assert differences(one, {"a": [torch.tensor([1, 1 + 1e-7]), 3]})[0].startswith("/a/0: tensor")
+    assert differences(one, {"a": [torch.ones(2), 3.0], "b": None}) == ["/a/1: 3 and 3.0"]
+    assert differences(one, {"a": [torch.ones(2), 3], "b": None, "c": 1}) == ["/c: None and 1"]
+
+
+# In one process.
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing but the clean-up of the interpreter runs after it."""
+
+
+@dataclass
+class Watch(Callback):
+    """Notes what each batch was made of, draws from the global generators, and ends the run before a micro-batch."""
+
+    kill_at: int | None = None
+    seen: list[tuple] = field(default_factory=list)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int
+    ) -> None:
+        if self.kill_at is not None and len(self.seen) == self.kill_at:
+            raise Killed
+        self.drawn = (np.random.rand(), torch.rand(()).item())  # noqa: NPY002
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].item()
+        self.seen.append((trainer.global_step, batch.epoch, tuple(batch.indices.tolist()), loss, *self.drawn))
+
+
+def fit(
+    run_dir: Path,
+    shards: str,
+    *,
+    seed: int,
+    kill_at: int | None = None,
+    accumulate: int = 1,
+    workers: int = 0,
+    steps: int = STEPS,
+) -> list[tuple]:
+    """Train, from the newest checkpoint if there is one, with what `framework fit` puts together."""
+    seed_everything(seed, verbose=False)
+    # What the global generators hold must not matter after a resume.
+    random.random()
+    watch = Watch(kill_at)
+    trainer = quiet_trainer(
+        run_dir,
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=1.0,
+        log_every_n_steps=1,
+        val_check_interval=2,
+        logger=CSVLogger(run_dir, name="metrics", flush_logs_every_n_steps=1),
+        enable_checkpointing=True,
+        callbacks=[Throughput(), FiniteGuard(), RandomState(), watch, Checkpoints(every_n_steps=1, keep_last=100)],
+    )
+    data = ShardDataModule(
+        train=shards,
+        validation=shards,
+        image_size=4,
+        channels=1,
+        batch_size=BATCH,
+        crop="random",
+        flip=True,
+        num_workers=workers,
+        validation_samples=5,
+    )
+    torch.manual_seed(0)
+    module = tiny_module(tiny_config())
+    checkpoint, _ = choose_checkpoint(run_dir, "auto")
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Killed:
+        assert kill_at is not None
+    return watch.seen
+
+
+def at_step(run_dir: Path, step: int) -> dict[str, Any]:
+    """A checkpoint, without Lightning's own book-keeping."""
+    content = read_checkpoint(run_dir / "checkpoints" / f"step={step:08d}.ckpt")
+    assert content["global_step"] == step
+    assert content["ShardDataModule"]["samples_consumed"] > 0
+    # The run-time checks of the annotations draw from Python's generator.
+    [random_state] = [state for name, state in content["callbacks"].items() if name.startswith("RandomState")]
+    del random_state["python"], content["loops"]
+    return content
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shards: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, list[tuple]]]:
+    """Run folder and batches seen, by the number of accumulated batches."""
+    runs = {}
+    for accumulate in (1, 2):
+        folder = tmp_path_factory.mktemp(f"accumulate_{accumulate}")
+        runs[accumulate] = folder, fit(folder, shards, seed=0, accumulate=accumulate)
+    return runs
+
+
+# Micro-batches finished before the end: six make an epoch, and every step of accumulated ones leaves a checkpoint.
+@pytest.mark.parametrize(
+    ("accumulate", "kill_at", "resumed_step", "workers"),
+    [
+        pytest.param(1, 4, 4, 0, id="in mid-epoch"),
+        pytest.param(1, 6, 6, 0, id="at the border of an epoch"),
+        pytest.param(1, 7, 7, 2, id="in the second epoch, with workers"),
+        pytest.param(2, 5, 2, 0, id="between two accumulated batches"),
+        pytest.param(2, 6, 3, 0, id="accumulated, at the border of an epoch"),
+        pytest.param(2, 8, 4, 2, id="accumulated, in the second epoch, with workers"),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    shards: str, uninterrupted, tmp_path: Path, accumulate: int, kill_at: int, resumed_step: int, workers: int
+):
+    whole_dir, whole = uninterrupted[accumulate]
+    before = fit(tmp_path, shards, seed=0, kill_at=kill_at, accumulate=accumulate, workers=workers)
+    assert len(before) == kill_at
+    assert step_of(list_checkpoints(tmp_path / "checkpoints")[-1]) == resumed_step
+    after = fit(tmp_path, shards, seed=1, accumulate=accumulate, workers=workers)
+    finished = resumed_step * accumulate
+    assert before == whole[:kill_at]
+    assert after == whole[finished:], "steps, epochs, samples, losses and random numbers"
+    assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
+    ours, theirs = read_metrics(tmp_path), read_metrics(whole_dir)
+    for name in theirs:
+        if name.startswith("loss/") or name.startswith("optimizer/"):
+            assert ours[name] == theirs[name], name
+        if name.startswith("validation/"):
+            assert all(theirs[name][step] == value for step, value in ours[name].items())
+            assert max(ours[name]) == max(theirs[name])
+
+
+def test_more_than_one_interruption(shards: str, uninterrupted, tmp_path: Path):
+    whole_dir, whole = uninterrupted[1]
+    for seed, kill_at in enumerate((2, 1, 3)):
+        fit(tmp_path, shards, seed=seed, kill_at=kill_at)
+    assert fit(tmp_path, shards, seed=5) == whole[6:]
+    assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
+
+
+def test_a_damaged_checkpoint_is_passed_over(shards: str, uninterrupted, tmp_path: Path):
+    whole_dir, whole = uninterrupted[1]
+    fit(tmp_path, shards, seed=0, kill_at=5)
+    newest = tmp_path / "checkpoints" / "step=00000005.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert fit(tmp_path, shards, seed=1) == whole[4:]
+    assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
+
+
+def test_a_finished_run_stays_as_it_is(shards: str, tmp_path: Path):
+    fit(tmp_path, shards, seed=0, steps=3)
+    before = {path.name: path.read_bytes() for path in list_checkpoints(tmp_path / "checkpoints")}
+    assert fit(tmp_path, shards, seed=0, steps=3) == []
+    assert {path.name: path.read_bytes() for path in list_checkpoints(tmp_path / "checkpoints")} == before
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(shards: str, uninterrupted, tmp_path: Path):
+    _, whole = uninterrupted[1]
+    assert fit(tmp_path, shards, seed=0, steps=6) == whole[:6]
+    assert fit(tmp_path, shards, seed=1) == whole[6:]
+
+
+# Through the command line, in processes of its own.
+
+KILL_AFTER, LAST = 20, 80
+
+
+def write_recipe(path: Path, shards: str) -> None:
+    recipe = {
+        "seed_everything": 0,
+        "run": {"dir": "unset", "wandb": "disabled"},
+        "data": {
+            "train": shards, "validation": shards, "image_size": 4, "channels": 1, "batch_size": BATCH,
+            "crop": "random", "flip": True, "num_workers": 2,
+        },
+        "model": {
+            "class_path": "framework.pra.module.PRAModule",
+            "init_args": {
+                "architecture": vars(tiny_config()),
+                "optimizer": {"warmup_steps": 30, "schedule": "cosine"},
+                "grid": {"every_n_steps": 0},
+                "ema_decay": 0.9,
+            },
+        },
+        "trainer": {
+            "accelerator": "cpu", "max_steps": LAST, "accumulate_grad_batches": 2, "gradient_clip_val": 1.0,
+            "log_every_n_steps": 1, "val_check_interval": 7, "enable_progress_bar": False,
+            "enable_model_summary": False,
+        },
+        "checkpoint": {"every_n_steps": KILL_AFTER, "keep_last": 10},
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(recipe))
+
+
+def start(recipe: Path, run_dir: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "framework.cli", "fit", "--config", str(recipe), "--run.dir", str(run_dir)]
+    return subprocess.Popen(
+        [*command, *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def kill_after(process: subprocess.Popen[str], run_dir: Path, step: int) -> None:
+    """SIGKILL to the process and its workers, once the checkpoint and the metrics of a step are there."""
+    deadline = time.monotonic() + 120
+    checkpoint = run_dir / "checkpoints" / f"step={step:08d}.ckpt"
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+        if checkpoint.exists() and step in read_metrics(run_dir)["loss/total"]:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, "it was still running"
+
+
+def test_a_killed_command_goes_on_as_if_it_had_not_been(shards: str, tmp_path: Path):
+    recipe, whole_dir, run_dir = tmp_path / "recipe.yaml", tmp_path / "whole", tmp_path / "run"
+    write_recipe(recipe, shards)
+    whole = start(recipe, whole_dir)
+    # Forty micro-batches of an epoch of six: in its middle, at the end of an accumulated pair.
+    kill_after(start(recipe, run_dir), run_dir, KILL_AFTER)
+    before = read_metrics(run_dir)["loss/total"]
+    errors = finish(start(recipe, run_dir, "--resume", "auto"))
+    assert "resuming from" in errors
+    assert f"step {LAST}; recipe, checkpoints, metrics and curves are there" in errors
+    finish(whole)
+
+    assert [step_of(path) for path in list_checkpoints(run_dir / "checkpoints")][-1] == LAST
+    assert differences(at_step(run_dir, LAST), at_step(whole_dir, LAST)) == []
+    ours, theirs = read_metrics(run_dir), read_metrics(whole_dir)
+    assert list(before) == list(range(len(before)))
+    assert KILL_AFTER < len(before) < LAST
+    assert all(theirs["loss/total"][step] == value for step, value in before.items())
+    names = [name for name in theirs if not name.startswith(("validation/", *MEASURED))]
+    assert "optimizer/gradient_norm" in names
+    for name in names:
+        assert ours[name] == theirs[name], name
+    assert list(theirs["loss/total"]) == list(range(LAST))
+    for name in theirs:
+        if name.startswith("validation/"):
+            assert all(theirs[name][step] == value for step, value in ours[name].items())
+    assert (run_dir / "recipe.yaml").is_file()
+    assert (run_dir / "curves.png").is_file()
