@@ -100,9 +100,9 @@ def test_load_refuses(tmp_path):
         load_classifier(tmp_path / "none.ckpt")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_classifier(tmp_path / "none.safetensors")
-    for name in ("bad.ckpt", "bad.safetensors"):
+    for name, words in (("bad.ckpt", "not a complete checkpoint"), ("bad.safetensors", "cannot be loaded")):
         (tmp_path / name).write_bytes(b"damaged")
-        with pytest.raises(CheckpointError, match="cannot be loaded"):
+        with pytest.raises(CheckpointError, match=words):
             load_classifier(tmp_path / name)
     torch.save({"state_dict": {"head.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match="no image classifier"):
