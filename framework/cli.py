@@ -18,7 +18,7 @@ from framework import commands, shard_commands
 from framework.compare import compare
 from framework.data.module import ShardDataModule
 from framework.errors import ConfigError, FrameworkError
-from framework.tracking.run import RECIPE, RunConfig, make_loggers
+from framework.tracking.run import RECIPE, RunConfig, finish_loggers, make_loggers
 from framework.training.callbacks.curves import Curves
 from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.progress import StepProgressBar
@@ -188,7 +188,10 @@ class TrainingCLI(LightningCLI):
             console.print(f"skipped {line}", style="yellow")
         if checkpoint:
             console.print(f"resuming from {checkpoint}")
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            finish_loggers()
         console.print(f"{run_dir}: step {self.trainer.global_step}; recipe, checkpoints, metrics and curves are there")
 
     def validate(self, model: Any, datamodule: ShardDataModule) -> None:

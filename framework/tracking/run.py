@@ -60,3 +60,9 @@ def make_loggers(config: RunConfig) -> list[Logger]:
             )
         )
     return loggers
+
+
+def finish_loggers() -> None:
+    """Complete W&B's files; Lightning leaves its run open until the process ends."""
+    if wandb.run is not None:
+        wandb.finish()
