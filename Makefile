@@ -16,7 +16,7 @@ export MALLOC_TRIM_THRESHOLD_ := 20000000000
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 6 minutes on 2 cores)"
+	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 4 minutes on 2 cores, after set-up)"
 	@echo "make test        set up, then all tests"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make check       lint and test"
