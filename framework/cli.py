@@ -15,7 +15,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from framework import commands, shard_commands
+from framework.bench import bench_data
 from framework.compare import compare
+from framework.data.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.errors import ConfigError, FrameworkError
 from framework.tracking.run import RECIPE, RunConfig, finish_loggers, make_loggers
@@ -32,12 +34,14 @@ COMMANDS = {
     "sample": "images from a checkpoint",
     "evaluate": "distances between samples and real images",
     "compare": "the method against the rows it is compared with",
-    "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, index, check...",
+    "bench": "speed of the data loader against decoding alone and against webdataset",
+    "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
 }
 FUNCTIONS: dict[str, Any] = {
     "sample": commands.sample,
     "evaluate": commands.evaluate,
     "compare": compare,
+    "bench": {"data": bench_data},
     "shards": {
         "images": shard_commands.images,
         "imagenet": shard_commands.imagenet,
@@ -173,7 +177,7 @@ class TrainingCLI(LightningCLI):
         run: RunConfig = self._get(self.config_init, "run")
         fitting = self.subcommand == "fit"
         logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
-        self.trainer_defaults["callbacks"] = [Throughput(), FiniteGuard(), RandomState(), Curves()]
+        self.trainer_defaults["callbacks"] = [Throughput(), FiniteGuard(), RandomState(), BadSamples(), Curves()]
         if given["enable_progress_bar"] is not False:
             self.trainer_defaults["callbacks"].append(StepProgressBar())
         plugins = [*(given["plugins"] or []), AtomicCheckpointIO()]
