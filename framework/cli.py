@@ -195,8 +195,6 @@ class TrainingCLI(LightningCLI):
         console.print(f"{run_dir}: step {self.trainer.global_step}; recipe, checkpoints, metrics and curves are there")
 
     def validate(self, model: Any, datamodule: ShardDataModule) -> None:
-        if datamodule.validation_set is None:
-            raise ConfigError("data.validation is not set", mend="give a shard set to validate on")
         checkpoint, _ = choose_checkpoint(Path(self.trainer.default_root_dir), "must")
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
