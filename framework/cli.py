@@ -86,19 +86,15 @@ def _first_cause(message: str) -> str:
 
 
 def _mendable(error: BaseException | None) -> tuple[str | None, int]:
-    """Message and exit code of what a user can mend, found among an error's causes; (None, 1) for a bug.
-
-    The parser wraps what constructors raise.
-    """
-    while error is not None:
-        if isinstance(error, FrameworkError):
-            return str(error), error.exit_code
-        if isinstance(error, MisconfigurationException):
-            return str(error), 2
-        if isinstance(error, OSError) and error.filename is not None:
-            return f"{error.filename}: {error.strerror}", 2
+    """Message and exit code of what a user can mend; (None, 1) for a bug."""
+    if isinstance(error, MisconfigurationException):
+        return str(error), 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 2
+    # The parser wraps what constructors raise.
+    while error is not None and not isinstance(error, FrameworkError):
         error = error.__cause__ or error.__context__
-    return None, 1
+    return (None, 1) if error is None else (str(error), error.exit_code)
 
 
 def _quiet() -> None:
@@ -115,7 +111,17 @@ def _quiet() -> None:
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Saves the resolved recipe as `recipe.yaml` in the run's folder and hands it to the loggers."""
+    """Saves the resolved recipe as `recipe.yaml` in the run's folder and hands it to the loggers.
+
+    Only when training starts: a recipe that a checkpoint refuses does not replace the one that made it.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pass
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         path = Path(trainer.default_root_dir) / RECIPE
@@ -199,8 +205,6 @@ class TrainingCLI(LightningCLI):
         console.print(f"{run_dir}: step {self.trainer.global_step}; recipe, checkpoints, metrics and curves are there")
 
     def validate(self, model: Any, datamodule: ShardDataModule) -> None:
-        if datamodule.validation_set is None:
-            raise ConfigError("data.validation is not set", mend="give a shard set to validate on")
         checkpoint, _ = choose_checkpoint(Path(self.trainer.default_root_dir), "must")
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 

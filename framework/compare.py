@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -35,8 +36,14 @@ def match_parameters(config: PRAConfig, goal: int) -> PRAConfig:
 
     Variants without a pixel decoder are smaller; their head, which has to do the decoder's work, gets the difference.
     """
+
+    def parameters_at(width: int) -> int:
+        return num_parameters(replace(config, head_width=width))
+
     widths = range(WIDTH_STEP, 8 * config.head_width, WIDTH_STEP)
-    return min((replace(config, head_width=width) for width in widths), key=lambda c: abs(num_parameters(c) - goal))
+    reached = bisect_left(widths, goal, key=parameters_at)
+    nearest = min(widths[max(0, reached - 1) : reached + 1], key=lambda width: abs(parameters_at(width) - goal))
+    return replace(config, head_width=nearest)
 
 
 def compare(

@@ -125,13 +125,14 @@ def test_sampling_does_not_depend_on_the_batch_size(recipe, tmp_path):
     assert all((arrays[0] == other).all() for other in arrays[1:])
 
 
-def test_runs_go_on_and_refuse_what_would_be_lost(capsys, recipe):
+def test_runs_go_on_and_refuse_what_would_be_lost(capsys, recipe, tmp_path):
     main(["fit", "--config", str(recipe), "--trainer.max_steps", "2"])
     main(["fit", "--config", str(recipe), "--resume", "must"])
     assert "resuming from" in capsys.readouterr().err
     assert "up to step 4" in error_of(capsys, "fit", "--config", recipe, "--resume", "never")
     line = error_of(capsys, "fit", "--config", recipe, "--model.architecture.width", "32")
     assert "width is 16 in the checkpoint and 32 in the recipe" in line
+    assert "width: 32" not in (tmp_path / "run/recipe.yaml").read_text()
 
 
 def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):

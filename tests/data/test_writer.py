@@ -3,13 +3,12 @@
 import gc
 import hashlib
 import os
-import resource
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,19 +180,19 @@ def test_killed_run_leaves_no_manifest_and_the_next_heals_it(tmp_path: Path):
     assert len(ShardSet(dest)) == 300
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 8 KiB: the write fails as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+# No file of this process may grow beyond 8 KiB: a write fails as on a full disk.
+WITH_SMALL_FILES = """
+import resource, sys
+from framework.data.writer import write_image_shards
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+write_image_shards(*sys.argv[1:])
+"""
 
 
-@pytest.mark.usefixtures("small_files")
 def test_full_disk(images: Path, tmp_path: Path):
-    with pytest.raises(DataError, match=r"cannot write .*shard-000000.tar \(File too large\)"):
-        write_image_shards(images, tmp_path / "shards")
+    command = [sys.executable, "-c", WITH_SMALL_FILES, images, tmp_path / "shards"]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert re.search(r"DataError: cannot write .*shard-000000.tar \(File too large\)", run.stderr), run.stderr
     assert list((tmp_path / "shards").iterdir()) == []
 
 
