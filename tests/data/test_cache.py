@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import os
 import pickle
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -305,20 +305,22 @@ def test_file_in_the_cache_that_was_cut(folder: Path, server: FaultyServer, tmp_
     assert ShardSet(server.url, remote=config(tmp_path)).read(4) == ShardSet(folder).read(4)
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 2 KiB: the write fails as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+SMALL_FILES = """
+import resource, sys
+from framework.data.reader import ShardSet
+from framework.data.remote import RemoteConfig
+shards = ShardSet(sys.argv[1], remote=RemoteConfig(folder=sys.argv[2], first_pause_s=0.01))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+shards.read(4)
+"""
 
 
-def test_file_too_large_for_the_disk(server: FaultyServer, tmp_path: Path, request):
-    shards = ShardSet(server.url, remote=config(tmp_path))
-    request.getfixturevalue("small_files")
-    with pytest.raises(DataError, match=rf"{SHARD} cannot be kept in the cache at .*: give another folder"):
-        shards.read(4)
+def test_file_too_large_for_the_disk(server: FaultyServer, tmp_path: Path):
+    command = [sys.executable, "-c", SMALL_FILES, server.url, str(tmp_path / "cache")]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert re.search(rf"DataError: .*{SHARD} cannot be kept in the cache at .*: give another folder", run.stderr), (
+        run.stderr
+    )
 
 
 @pytest.mark.parametrize("helps", [False, True])
