@@ -40,10 +40,9 @@ class ImageDataset(ShardDataset[PixelBatch]):
             raise BadSample(str(error)) from None
 
     def batch(self, samples: Samples) -> PixelBatch:
-        loaded = self.load(samples)
         size, channels = self.transform.size, self.transform.channels
         pixels = _shareable(len(samples), size, size, channels)
-        np.stack(loaded.values, out=pixels.numpy())
+        loaded = self.load(samples, pixels.numpy())
         return PixelBatch(
             pixels=pixels,
             labels=torch.tensor(loaded.labels),
@@ -64,9 +63,10 @@ class EpisodeDataset(ShardDataset[EpisodeBatch]):
             raise BadSample(str(error)) from None
 
     def batch(self, samples: Samples) -> EpisodeBatch:
-        loaded = self.load(samples)
+        episodes: list[Any] = [None] * len(samples)
+        loaded = self.load(samples, episodes)
         return EpisodeBatch(
-            episodes=tuple(loaded.values),
+            episodes=tuple(episodes),
             indices=torch.tensor(loaded.numbers),
             epoch=samples.epoch,
             passes=_tensor(samples.passes),

@@ -5,13 +5,14 @@ import sys
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from typing import Any, Generic, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -79,21 +80,25 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
             BadSample: the bytes mean nothing.
         """
 
-    def load(self, samples: Samples) -> "Loaded":
-        """Reads and decodes samples, and finds others for the bad ones."""
+    def load(self, samples: Samples, values: MutableSequence[Any] | np.ndarray) -> "Loaded":
+        """Reads and decodes samples, and finds others for the bad ones.
+
+        Args:
+            samples: which.
+            values: has a place for each, and gets what `decode` makes of it.
+        """
         passes = [samples.epoch] * len(samples) if samples.passes is None else samples.passes.tolist()
-        loaded = Loaded(values=[], labels=[], numbers=[], replaced=[])
-        for number, passed in zip(samples.numbers.tolist(), passes, strict=True):
+        loaded = Loaded(labels=[], numbers=[], replaced=[])
+        for place, (number, passed) in enumerate(zip(samples.numbers.tolist(), passes, strict=True)):
             bad: list[Replaced] = []
             while True:
                 data, label = self.shards.read(number)
                 try:
-                    value = self.decode(data, passed, number)
+                    values[place] = self.decode(data, passed, number)
                     break
                 except BadSample as error:
                     bad.append(self._replaced(number, str(error), run=len(bad) + 1))
                     number = self.shards.following(number)
-            loaded.values.append(value)
             loaded.labels.append(label)
             loaded.numbers.append(number)
             loaded.replaced.extend(bad)
@@ -124,9 +129,8 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The decoded values, labels and numbers of the samples of a batch, and the bad ones that some stand in for."""
+    """The labels and numbers of the samples of a batch, and the bad ones that some stand in for."""
 
-    values: list[Any]
     labels: list[int]
     numbers: list[int]
     replaced: list[Replaced]

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from framework.data.images import UnreadableImage, decode_image, to_mode
+from framework.data.images import UnreadableImage, decode_pixels
 from framework.errors import DataError
 
 
@@ -54,7 +54,7 @@ class ImageTransform:
         except UnreadableImage as error:
             mend = "see what is wrong with: framework shards check"
             raise DataError(f"{name} cannot be decoded ({error})", mend=mend) from None
-        return normalise(torch.from_numpy(pixels.copy()).unsqueeze(0))[0]
+        return normalise(torch.from_numpy(pixels).unsqueeze(0))[0]
 
     def pixels(self, data: bytes, rng: "SampleRandom | None" = None) -> UInt8[np.ndarray, "height width channel"]:
         """The same before normalisation: bytes in the layout of the decoder.
@@ -62,19 +62,21 @@ class ImageTransform:
         Raises:
             UnreadableImage: the image cannot be decoded.
         """
-        image = _resize(to_mode(decode_image(data), channels=self.channels), self.size)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        if self.crop == "random":
-            assert rng is not None, "a random crop needs an rng"
-            left = rng.integers(image.width - self.size + 1)
-            top = rng.integers(image.height - self.size + 1)
-        if image.width != image.height:
-            image = image.crop((left, top, left + self.size, top + self.size))
+        pixels = decode_pixels(data, channels=self.channels)
+        mirrored = False
         if self.flip:
             assert rng is not None, "a random flip needs an rng"
-            if rng.random() < 0.5:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(self.size, self.size, self.channels)
+            mirrored = rng.random() < 0.5
+        if min(pixels.shape[:2]) != self.size:
+            pixels = _resize(pixels, self.size)
+        if pixels.shape[0] != pixels.shape[1]:
+            top, left = ((side - self.size) // 2 for side in pixels.shape[:2])
+            if self.crop == "random":
+                assert rng is not None, "a random crop needs an rng"
+                top, left = (rng.integers(side - self.size + 1) for side in pixels.shape[:2])
+            pixels = pixels[top : top + self.size, left : left + self.size]
+        # Torch's flip is vectorised, NumPy's is not.
+        return torch.from_numpy(pixels).flip(1).numpy() if mirrored else pixels
 
 
 def normalise(pixels: UInt8[Tensor, "batch height width channel"]) -> Float[Tensor, "batch channel height width"]:
@@ -117,12 +119,13 @@ class SampleRandom:
 _MASK = 2**64 - 1
 
 
-def _resize(image: Image.Image, size: int) -> Image.Image:
+def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """The image with a shorter side of `size` pixels."""
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    if min(image.size) == size:
-        return image
-    scale = size / min(image.size)
-    wanted = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
-    return image.resize(wanted, Image.Resampling.BICUBIC)
+    if min(image.size) != size:
+        scale = size / min(image.size)
+        wanted = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+        image = image.resize(wanted, Image.Resampling.BICUBIC)
+    return np.array(image).reshape(image.height, image.width, -1)
