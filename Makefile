@@ -52,7 +52,7 @@ quickstart: install
 	@echo "          docs/recipes.md: your own images, CIFAR-10, ImageNet"
 
 # Shape annotations are checked at run time; torch.compile cannot trace such checks, so its tests have their own call.
-SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,beartype.beartype
+SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,framework.gbc,beartype.beartype
 
 test: install
 	$(BIN)/python -m pytest $(SHAPES) -m "not compile"

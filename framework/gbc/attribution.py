@@ -1,0 +1,283 @@
+"""Blame: the walk along the strongest connections (published) and complete credit by path products (ours).
+
+Walk: from the loss along the m strongest connections into every output, to the inputs; each way is a trajectory.
+
+Complete credit: the loss is handed back from the outputs; every step passes what it is given on to its inputs, token
+by token, in the shares of its connections. What reaches an input is the sum over all paths of the products of the
+shares on them, and the credits of the inputs add up to the loss. The completeness gap is what got lost: at steps whose
+connections all have weight 0. Inputs are user turns, prompts (those of agents without connections, or all with
+`ConnectionOptions.prompts`) and tools that read nothing.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from framework.errors import ConfigError
+from framework.gbc.connections import Connection, Scorer, StepConnections, connect
+from framework.gbc.credits import (
+    LOSS,
+    AgentCredit,
+    Attribution,
+    AttributionOptions,
+    EdgeCredit,
+    MessageCredit,
+    Trajectory,
+)
+from framework.gbc.gradients import token_scores
+from framework.gbc.graph import Graph
+from framework.gbc.losses import VerbalLoss
+from framework.gbc.run import LanguageModel
+from framework.gbc.trace import Span, Step, Trace
+
+
+def attribute(
+    traces: Sequence[Trace],
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    losses: Sequence[VerbalLoss],
+    options: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
+    scorer: Scorer = token_scores,
+) -> list[Attribution]:
+    """The blame for every trace, from one batched pass.
+
+    Args:
+        traces: runs that did not fail, fresh or recorded.
+        graph: that made them.
+        models: whose gradients or answers are needed.
+        losses: one for each trace.
+        options: how.
+        scorer: of the tokens that agents read: gradients, or `baselines.attention_scores` to compare with.
+
+    Raises:
+        ConfigError: a failed trace, another number of losses, or what `connect` finds.
+    """
+    if len(traces) != len(losses):
+        raise ConfigError(f"{len(traces)} traces and {len(losses)} losses", mend="give a loss for each trace")
+    for trace in traces:
+        if trace.failure is not None:
+            raise ConfigError(f"the run of task {trace.id!r} failed ({trace.failure})", mend="leave failed traces out")
+    # The same wrong text may have been said by any agent on the way.
+    corrections = [
+        {
+            trace.step(place.step).output[place.start : place.stop]: place.expected
+            for place in loss.places
+            if place.expected and place.start < place.stop
+        }
+        for trace, loss in zip(traces, losses, strict=True)
+    ]
+    found = connect(traces, graph, models, [loss.value for loss in losses], options.connections, scorer, corrections)
+    return [
+        attribute_trace(trace, connections, loss, options)
+        for trace, connections, loss in zip(traces, found, losses, strict=True)
+    ]
+
+
+def attribute_trace(
+    trace: Trace, connections: StepConnections, loss: VerbalLoss, options: AttributionOptions
+) -> Attribution:
+    """The blame for one trace whose connections are known; other walks or losses need no further pass."""
+    units = {step.name: output_units(step) for step in trace.steps}
+    credits = {step.name: torch.zeros(len(units[step.name]), dtype=torch.float64) for step in trace.steps}
+    edges: list[EdgeCredit] = []
+    prompts: list[MessageCredit] = []
+    own: dict[str, float] = dict.fromkeys((step.name for step in trace.steps), 0.0)
+    starts = _starts(trace, loss, units)
+    for name, start in starts.items():
+        credits[name] += loss.value * start
+        edges.append(_output_edge(name, start.sum().item(), loss.value))
+    for step in reversed(trace.steps):
+        credit, total = credits[step.name], credits[step.name].sum().item()
+        if not connections[step.name]:
+            own[step.name] += total
+        for connection in connections[step.name]:
+            # A row for each output token, or one for all.
+            per_row = credit if len(connection.share) > 1 else credit.sum()[None]
+            flow = per_row * connection.share if len(credit) else connection.share * 0
+            edges.append(_edge(connection, step.name, flow.sum().item()))
+            if connection.kind == "prompt":
+                own[step.name] += flow.sum().item()
+                prompts.append(_prompt(connection, flow, step))
+            else:
+                source = trace.step(connection.source)
+                credits[source.name] += _to_units(connection, flow, step, source, units[source.name])
+    trajectories = sorted(_walks(trace, connections, starts, credits, options), key=lambda walk: -walk.weight)
+    return Attribution(
+        id=trace.id,
+        loss=loss.value,
+        loss_text=loss.text,
+        agents=_agents(trace, credits, own, trajectories),
+        messages=tuple(_message(step, units[step.name], credits[step.name]) for step in trace.steps),
+        prompts=tuple(reversed(prompts)),
+        edges=tuple(edges),
+        trajectories=tuple(trajectories),
+        gap=loss.value - sum(own.values()),
+        options=options,
+    )
+
+
+def output_units(step: Step) -> tuple[Span, ...]:
+    """What credit is given to in an output: its tokens, or its words where the tokens are unknown; at least one."""
+    if step.output_ids:
+        return step.output_spans
+    words = tuple(match.span() for match in re.finditer(r"\s*\S+", step.output))
+    return words or ((0, len(step.output)),)
+
+
+def _starts(trace: Trace, loss: VerbalLoss, units: Mapping[str, tuple[Span, ...]]) -> dict[str, Tensor]:
+    """How the loss is handed to the outputs' tokens: all of it, by the places, or evenly where there are none."""
+    starts = {name: torch.zeros(len(units[name]), dtype=torch.float64) for name in trace.outputs}
+    for place in loss.places:
+        if place.step in starts and place.weight > 0:
+            starts[place.step] += place.weight * _spread(units[place.step], place.start, place.stop)
+    if not any(start.sum() > 0 for start in starts.values()):
+        starts = {name: _spread(units[name], 0, len(trace.step(name).output)) for name in trace.outputs}
+    total = sum(start.sum().item() for start in starts.values())
+    return {name: start / total for name, start in starts.items()}
+
+
+def _spread(units: Sequence[Span], start: int, stop: int) -> Tensor:
+    """1, shared by the units as they overlap a span; evenly by all units where none does."""
+    overlap = torch.tensor([max(0, min(stop, b) - max(start, a)) for a, b in units], dtype=torch.float64)
+    return overlap / overlap.sum() if overlap.sum() > 0 else torch.full_like(overlap, 1 / len(units))
+
+
+def _to_units(connection: Connection, flow: Tensor, step: Step, source: Step, units: Sequence[Span]) -> Tensor:
+    """Credit of the source's output tokens from the credit of the block's tokens in the reader's input."""
+    block, total = connection.block, flow.sum().item()
+    core = source.output.strip()
+    if block is None or connection.tokens is None or block.text != core or not core:
+        return total * _spread(units, 0, len(source.output))
+    shift = source.output.index(core) - block.chars[0]
+    spread = (flow[:, None] * connection.tokens).sum(dim=0)
+    credit = torch.zeros(len(units), dtype=torch.float64)
+    for token, amount in zip(range(*block.tokens), spread.tolist(), strict=True):
+        start, stop = step.input_spans[token]
+        credit += amount * _spread(units, max(start, block.chars[0]) + shift, min(stop, block.chars[1]) + shift)
+    # A block without tokens, or rows without any weight in it.
+    return credit + (total - spread.sum().item()) * _spread(units, 0, len(source.output))
+
+
+def _edge(connection: Connection, target: str, credit: float) -> EdgeCredit:
+    return EdgeCredit(
+        source=connection.source,
+        target=target,
+        kind=connection.kind,
+        estimator=connection.estimator,
+        weight=connection.weight.mean().item(),
+        share=connection.share.mean().item(),
+        credit=credit,
+    )
+
+
+def _output_edge(name: str, share: float, loss: float) -> EdgeCredit:
+    return EdgeCredit(
+        source=name,
+        target=LOSS,
+        kind="output",
+        estimator="pass_through",
+        weight=share,
+        share=share,
+        credit=share * loss,
+    )
+
+
+def _message(step: Step, units: tuple[Span, ...], credit: Tensor) -> MessageCredit:
+    return MessageCredit(
+        step=step.name,
+        node=step.node,
+        text=step.output,
+        credit=credit.sum().item(),
+        spans=units,
+        token_credits=tuple(credit.tolist()),
+    )
+
+
+def _prompt(connection: Connection, flow: Tensor, step: Step) -> MessageCredit:
+    block = connection.block
+    assert block is not None
+    assert connection.tokens is not None
+    start, stop = block.chars
+    spans = [step.input_spans[token] for token in range(*block.tokens)]
+    credit = (flow[:, None] * connection.tokens).sum(dim=0)
+    return MessageCredit(
+        step=step.name,
+        node=step.node,
+        text=block.text,
+        credit=flow.sum().item(),
+        spans=tuple((max(a, start) - start, max(start, min(b, stop)) - start) for a, b in spans),
+        token_credits=tuple(credit.tolist()),
+    )
+
+
+def _agents(
+    trace: Trace, credits: Mapping[str, Tensor], own: Mapping[str, float], trajectories: Sequence[Trajectory]
+) -> tuple[AgentCredit, ...]:
+    nodes = list(dict.fromkeys(step.node for step in trace.steps))
+    of_step = {step.name: step.node for step in trace.steps}
+    weights = dict.fromkeys(nodes, 0.0)
+    total = sum(trajectory.weight for trajectory in trajectories)
+    for trajectory in trajectories:
+        # A walk goes on where no connection has any weight; it still names its agents.
+        share = trajectory.weight / total if total > 0 else 1 / len(trajectories)
+        for node in {of_step[name] for name in trajectory.steps if name in of_step}:
+            weights[node] += share
+    return tuple(
+        AgentCredit(
+            name=node,
+            through=sum(credits[step.name].sum().item() for step in trace.steps if step.node == node),
+            own=sum(own[step.name] for step in trace.steps if step.node == node),
+            walk=weights[node],
+        )
+        for node in nodes
+    )
+
+
+def _walks(
+    trace: Trace,
+    connections: StepConnections,
+    starts: Mapping[str, Tensor],
+    credits: Mapping[str, Tensor],
+    options: AttributionOptions,
+) -> Iterator[Trajectory]:
+    generator = random.Random(f"{options.seed}/{trace.id}")
+    kept = {
+        step.name: _strongest(connections[step.name], credits[step.name], options.top_m, generator)
+        for step in trace.steps
+    }
+    waiting: list[tuple[tuple[str, ...], float]] = []
+    for name, start in reversed(list(starts.items())):
+        if start.sum() > 0:
+            waiting.append(((LOSS, name), start.sum().item()))
+    count = 0
+    while waiting and count < options.max_trajectories:
+        steps, weight = waiting.pop()
+        following = kept[steps[-1]]
+        if not following:
+            count += 1
+            yield Trajectory(steps=steps, weight=weight)
+        for connection in following:
+            share = weight * _mean_share(connection, credits[steps[-1]])
+            if connection.kind == "prompt":
+                count += 1
+                yield Trajectory(steps=(*steps, f"prompt of {connection.source}"), weight=share)
+            else:
+                waiting.append(((*steps, connection.source), share))
+
+
+def _mean_share(connection: Connection, credit: Tensor) -> float:
+    """Mean over the output's tokens, by their credit where they have any: wrong tokens lead the walk."""
+    if len(connection.share) == len(credit) and credit.sum() > 0:
+        return (connection.share * credit).sum().item() / credit.sum().item()
+    return connection.share.mean().item()
+
+
+def _strongest(
+    connections: Sequence[Connection], credit: Tensor, top_m: int, generator: random.Random
+) -> list[Connection]:
+    shuffled = generator.sample(list(connections), len(connections))
+    shuffled.sort(key=lambda connection: -_mean_share(connection, credit))
+    return shuffled[:top_m]

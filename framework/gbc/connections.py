@@ -1,0 +1,265 @@
+"""Connection weights of traces: for every step, how much each of its inputs mattered for its output.
+
+Edges with gradients get theirs from one batched pass for all steps of all traces that share a model; the others from
+the estimator that the graph declares.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from framework.errors import ConfigError
+from framework.gbc.estimators import leave_one_out, score_function
+from framework.gbc.gradients import GradientOptions, Score, TokenRow, TokenScores, token_scores
+from framework.gbc.graph import Agent, Estimator, Graph, UserTurn
+from framework.gbc.models import LocalModel
+from framework.gbc.run import LanguageModel
+from framework.gbc.trace import Block, Step, Trace
+
+Reduction = Literal["mean", "max", "sum"]
+
+Scorer = Callable[[PreTrainedModel, Sequence[TokenRow], GradientOptions], list[TokenScores]]
+"""`token_scores`, or what it is compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions:
+    """Which connection weights.
+
+    Args:
+        gradients: what is differentiated, and with how much memory.
+        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding.
+        reduction: of a block's tokens to its weight: `mean` and `max` of magnitudes; `sum` (ours), the magnitude of the
+            sum with signs, in which evidence for and against cancels.
+        prompts: whether the prompt is an input with credit of its own (ours). It then gets gradients, and only the
+            template before it is cached.
+        estimate_seed: of estimators that ask a model again; that of the run.
+    """
+
+    gradients: GradientOptions = GradientOptions()  # noqa: RUF009 - frozen
+    score: Score = "l1"
+    reduction: Reduction = "mean"
+    prompts: bool = False
+    estimate_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("score", get_args(Score)), ("reduction", get_args(Reduction))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} {getattr(self, name)!r}", mend=f"use one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """One input of a step.
+
+    Attributes:
+        source: the step whose output it is; for a prompt, the step itself.
+        kind: a message, the agent's prompt, or the decision that the step runs.
+        estimator: what gave the weight.
+        block: where it lies in the input; None for control.
+        weight: as estimated, a row for each output token where the gradient is finegrained, otherwise one row.
+        share: of the step's credit, per row; the shares of a row add up to 1, or to 0 where no input had any weight.
+        tokens: how its credit is spread over the block's tokens, `row token`, each row adding up to 1; None where the
+            tokens are unknown.
+    """
+
+    source: str
+    kind: Literal["message", "prompt", "control"]
+    estimator: Estimator
+    block: Block | None
+    weight: Float[Tensor, "row"]
+    share: Float[Tensor, "row"]
+    tokens: Float[Tensor, "row token"] | None
+
+
+StepConnections = Mapping[str, tuple[Connection, ...]]
+"""The connections of a trace by the step that they lead to."""
+
+
+def connect(
+    traces: Sequence[Trace],
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    losses: Sequence[float],
+    options: ConnectionOptions,
+    scorer: Scorer = token_scores,
+    corrections: Sequence[Mapping[str, str]] | None = None,
+) -> list[StepConnections]:
+    """The connections of every step of traces.
+
+    Args:
+        traces: runs of `graph`, or of one with the same nodes; recorded ones will do.
+        graph: for its tools and estimators.
+        models: those whose gradients or answers are needed.
+        losses: of each trace: `score_function` weighs by them.
+        options: which weights.
+        scorer: of the tokens that agents read.
+        corrections: for each trace, wrong texts and what they should be, for the scalar `contrast`.
+
+    Raises:
+        ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
+    """
+    scores = _gradient_scores(traces, graph, models, options, scorer, corrections)
+    choices = score_function(traces, graph, models, losses, options.gradients)
+    counterfactuals = leave_one_out(traces, graph, models, options.estimate_seed)
+    return [
+        {
+            step.name: _step_connections(
+                step,
+                _estimator(graph, step),
+                scores.get((index, step.name)),
+                {**choices.get((index, step.name), {}), **counterfactuals.get((index, step.name), {})},
+                options,
+            )
+            for step in trace.steps
+        }
+        for index, trace in enumerate(traces)
+    ]
+
+
+def _estimator(graph: Graph, step: Step) -> Estimator:
+    if step.node not in graph.nodes:
+        mend = "use the graph that made the trace"
+        raise ConfigError(f"the trace has a node {step.node!r}, the graph has none", mend=mend)
+    node = graph.nodes[step.node]
+    # An output that the caller gave depends on no input by way of a model.
+    if isinstance(node, UserTurn) or (isinstance(node, Agent) and step.finish == "given"):
+        return "pass_through"
+    return node.estimator
+
+
+def _leaves(step: Step, prompts: bool) -> list[Block]:
+    return [block for block in step.blocks if block.kind == "message" or prompts]
+
+
+def _gradient_scores(
+    traces: Sequence[Trace],
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    options: ConnectionOptions,
+    scorer: Scorer,
+    corrections: Sequence[Mapping[str, str]] | None,
+) -> dict[tuple[int, str], tuple[int, TokenScores]]:
+    """For each step with gradients: the length of its prefix and the scores after it."""
+    rows: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
+    for index, trace in enumerate(traces):
+        for step in trace.steps:
+            leaves = [block for block in _leaves(step, options.prompts) if block.tokens[0] < block.tokens[1]]
+            if _estimator(graph, step) != "gradient":
+                continue
+            if step.model is None or not isinstance(models.get(step.model), LocalModel) or not step.input_ids:
+                raise ConfigError(
+                    f"agent {step.node!r} declares gradient, its model {step.model!r} gives none",
+                    mend="declare pass_through, leave_one_out or score_function",
+                )
+            model = models[step.model]
+            assert isinstance(model, LocalModel)
+            if model.soft_prompt(step.name) is not None:
+                mend = "attribute without soft prompts, or declare another estimator"
+                raise ConfigError(f"agent {step.node!r} has a soft prompt, which is no part of traces", mend=mend)
+            if leaves and step.output_ids:
+                prefix = min(block.tokens[0] for block in leaves)
+                rivals = find_rivals(model, step, corrections[index]) if corrections else ()
+                row = TokenRow(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, rivals=rivals)
+                rows[step.model].append(((index, step.name), row))
+    found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
+    for name, asked in rows.items():
+        model = models[name]
+        assert isinstance(model, LocalModel)
+        scored = scorer(model.model, [row for _, row in asked], options.gradients)
+        found.update({key: (row.prefix, scores) for (key, row), scores in zip(asked, scored, strict=True)})
+    return found
+
+
+def _step_connections(
+    step: Step,
+    estimator: Estimator,
+    scored: tuple[int, TokenScores] | None,
+    estimated: Mapping[str, float],
+    options: ConnectionOptions,
+) -> tuple[Connection, ...]:
+    leaves = _leaves(step, options.prompts and scored is not None)
+    # Of every block, before the scale of the scores: that cancels in shares, and may be too small for a number.
+    tokens = [_block_scores(block, *scored, options.score) if scored is not None else None for block in leaves]
+    scale = math.exp(scored[1].log_scale) if scored is not None else 1.0
+    weights = [
+        torch.tensor([estimated.get(block.source, 1.0)], dtype=torch.float64)
+        if scores is None
+        else _reduce(scores, options.reduction)
+        for block, scores in zip(leaves, tokens, strict=True)
+    ]
+    # A decision has no scale that it could share with gradients: an even share for each.
+    even = 1 / max(1, len(leaves) + len(step.controls))
+    rows = len(weights[0]) if weights else 1
+    shares = _normalise(torch.stack(weights, dim=1)) * (1 - even * len(step.controls)) if weights else torch.zeros(1, 0)
+    messages = (
+        Connection(
+            source=block.source,
+            kind=block.kind,
+            estimator=estimator,
+            block=block,
+            weight=weights[index] * scale,
+            share=shares[:, index],
+            tokens=None if scores is None else _normalise(scores.abs()),
+        )
+        for index, (block, scores) in enumerate(zip(leaves, tokens, strict=True))
+    )
+    controls = (
+        Connection(
+            source=source,
+            kind="control",
+            estimator="pass_through",
+            block=None,
+            weight=torch.ones(rows, dtype=torch.float64),
+            share=torch.full((rows,), even, dtype=torch.float64),
+            tokens=None,
+        )
+        for source in step.controls
+    )
+    return (*messages, *controls)
+
+
+def _block_scores(block: Block, prefix: int, scores: TokenScores, score: Score) -> Tensor:
+    """Scores of a block's tokens, float64 `row token`."""
+    start, stop = (max(0, place - prefix) for place in block.tokens)
+    return getattr(scores, score)[:, start:stop].double()
+
+
+def find_rivals(model: LocalModel, step: Step, corrections: Mapping[str, str]) -> tuple[int, ...]:
+    """For each output token, the one that should have stood there, or -1 where there is no correction.
+
+    The output is tokenized again with the right text in place of the wrong one; the first token that differs, if it
+    is one of the wrong text's, has the other for its rival.
+    """
+    rivals = [-1] * len(step.output_ids)
+    for wrong, right in corrections.items():
+        for match in re.finditer(re.escape(wrong), step.output):
+            ids = model.tokenizer(step.output[: match.start()] + right, add_special_tokens=False)["input_ids"]
+            assert isinstance(ids, list)
+            pairs = enumerate(zip(step.output_ids, ids, strict=False))
+            place = next((index for index, (said, other) in pairs if said != other), None)
+            if place is not None and step.output_spans[place][1] > match.start():
+                rivals[place] = ids[place]
+    return tuple(rivals)
+
+
+def _reduce(scores: Tensor, reduction: Reduction) -> Tensor:
+    if not scores.shape[1]:
+        return scores.new_zeros(scores.shape[0])
+    if reduction == "sum":
+        return scores.sum(dim=1).abs()
+    return scores.abs().mean(dim=1) if reduction == "mean" else scores.abs().amax(dim=1)
+
+
+def _normalise(rows: Tensor) -> Tensor:
+    """Rows that add up to 1; those of zeros stay."""
+    total = rows.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, rows / torch.where(total > 0, total, 1), 0.0)

@@ -1,0 +1,162 @@
+"""Who is to blame for what: the records that attribution gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from framework.errors import ConfigError
+from framework.gbc.connections import ConnectionOptions
+from framework.gbc.graph import Estimator
+from framework.gbc.trace import Span
+
+LOSS = "loss"
+"""Where trajectories begin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributionOptions:
+    """How blame is found.
+
+    Args:
+        connections: which connection weights.
+        top_m: of the walk: connections kept into every output.
+        seed: of the walk: ties are broken at random, with the task's id.
+        max_trajectories: most trajectories that are listed.
+    """
+
+    connections: ConnectionOptions = ConnectionOptions()  # noqa: RUF009 - frozen
+    top_m: int = 1
+    seed: int = 0
+    max_trajectories: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.top_m < 1 or self.max_trajectories < 1:
+            raise ConfigError(f"top_m {self.top_m}, max_trajectories {self.max_trajectories}", mend="use 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeCredit:
+    """A connection of a trace.
+
+    Attributes:
+        source, target: steps; for a prompt both are the agent's step; the target of an output is `loss`.
+        kind: what it is.
+        estimator: what gave its weight.
+        weight: mean over the output's tokens.
+        share: of the target's connections, mean over the output's tokens, in [0, 1].
+        credit: that flows over it, in units of the loss.
+    """
+
+    source: str
+    target: str
+    kind: Literal["message", "prompt", "control", "output"]
+    estimator: Estimator
+    weight: float
+    share: float
+    credit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageCredit:
+    """A step's output or prompt, and in it every token.
+
+    Attributes:
+        step, node: whose it is.
+        text: the output or the prompt.
+        credit: that passes through it, in units of the loss.
+        spans: of its tokens in the text; words where the tokens are unknown.
+        token_credits: one for each span; they add up to `credit`.
+    """
+
+    step: str
+    node: str
+    text: str
+    credit: float
+    spans: tuple[Span, ...]
+    token_credits: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentCredit:
+    """A node over all its steps.
+
+    Attributes:
+        name: of the node.
+        through: credit that passes through its outputs, in units of the loss.
+        own: credit that ends at it, in units of the loss: at its prompt, or at the input that it is.
+        walk: share of the trajectories that pass through it, each weighing as the product of its shares.
+    """
+
+    name: str
+    through: float
+    own: float
+    walk: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """A walk from the loss to an input.
+
+    Attributes:
+        steps: `loss`, then the steps; a walk that ends at an agent's prompt ends with `prompt of STEP`.
+        weight: product of the shares along it.
+    """
+
+    steps: tuple[str, ...]
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """The blame for one trace.
+
+    Attributes:
+        id: of the task.
+        loss: its value.
+        loss_text: its words.
+        agents: credit of every node that ran, agents and others, in topological order.
+        messages: credit of every step's output.
+        prompts: credit of the prompts and their tokens, where they are inputs (`ConnectionOptions.prompts`).
+        edges: credit of every connection.
+        trajectories: of the walk, the strongest first.
+        gap: the loss minus the credits of the inputs.
+        options: how it was found.
+    """
+
+    id: str
+    loss: float
+    loss_text: str
+    agents: tuple[AgentCredit, ...]
+    messages: tuple[MessageCredit, ...]
+    prompts: tuple[MessageCredit, ...]
+    edges: tuple[EdgeCredit, ...]
+    trajectories: tuple[Trajectory, ...]
+    gap: float
+    options: AttributionOptions = field(repr=False)
+
+    def credit_of(self, name: str) -> AgentCredit:
+        """The credit of a node; zero if it did not run."""
+        none = AgentCredit(name=name, through=0.0, own=0.0, walk=0.0)
+        return next((agent for agent in self.agents if agent.name == name), none)
+
+    def ranking(self, by: Literal["through", "own", "walk"]) -> list[str]:
+        """The nodes' names, the most blamed first; equals in the order in which they ran."""
+        return [agent.name for agent in sorted(self.agents, key=lambda agent: -getattr(agent, by))]
+
+
+def mean_credits(attributions: Sequence[Attribution]) -> tuple[AgentCredit, ...]:
+    """The nodes' credits over several traces: means, those of the walk weighted by the losses."""
+    names = dict.fromkeys(agent.name for attribution in attributions for agent in attribution.agents)
+    loss = sum(attribution.loss for attribution in attributions) or 1.0
+    found = []
+    for name in names:
+        each = [(attribution.credit_of(name), attribution.loss) for attribution in attributions]
+        found.append(
+            AgentCredit(
+                name=name,
+                through=sum(credit.through for credit, _ in each) / len(each),
+                own=sum(credit.own for credit, _ in each) / len(each),
+                walk=sum(credit.walk * weight for credit, weight in each) / loss,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,271 @@
+"""Connection weights by one teacher-forced pass over [cached prefix | input embeddings | generated tokens].
+
+Published (Yang et al. 2026, arXiv 2606.28187): the weight of an input token is the gradient of a scalar of the
+generated tokens with respect to its embedding. There the graph is kept through generation; ours generates first,
+without gradients, and takes the gradient by one forward and one backward pass. The generated tokens are constants in
+both, so the gradients are the same.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
+
+from framework.errors import ConfigError, DataError
+from framework.gbc.prefix import checkpointed_layers, frozen_prefix
+
+Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained", "contrast"]
+BY_TOKEN: tuple[Scalar, ...] = ("finegrained", "contrast")
+"""The scalars of each output token by itself."""
+Score = Literal["l1", "gradient_input"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientOptions:
+    """What is differentiated, and with how much memory.
+
+    Args:
+        scalar: of the generated tokens y with logits z and probabilities p: `sum_squares`, Σ z(y)²;
+            `sequence_log_prob`, Σ log p(y) (ours: stable); `product_probs`, Π p(y); `finegrained`, log p(y) of each
+            token by itself: a gradient for every output token; `contrast` (ours): z(y) - z(what y should have been) of
+            each token whose right form the row knows, log p(y) of the others.
+        max_tokens: most tokens with gradients in one pass, padding included; a single longer row is passed alone.
+        checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
+        gradients_at_once: of `finegrained` and `contrast`: output tokens whose gradients are taken together; 1 takes
+            least memory.
+    """
+
+    scalar: Scalar = "finegrained"
+    max_tokens: int = 16384
+    checkpointing: bool = False
+    gradients_at_once: int = 16
+
+    def __post_init__(self) -> None:
+        if self.scalar not in get_args(Scalar):
+            raise ConfigError(f"scalar {self.scalar!r}", mend=f"use one of {', '.join(get_args(Scalar))}")
+        if self.max_tokens < 1 or self.gradients_at_once < 1:
+            problem = f"max_tokens {self.max_tokens}, gradients_at_once {self.gradients_at_once}"
+            raise ConfigError(problem, mend="use 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRow:
+    """One answer of a model.
+
+    Attributes:
+        input_ids: what it read, at least one token.
+        prefix: the number of first tokens that get no gradient: the cached prompt; less than all.
+        output_ids: what it generated, at least one token.
+        rivals: for each output token, what it should have been, or -1 where that is unknown; for `contrast`.
+    """
+
+    input_ids: tuple[int, ...]
+    prefix: int
+    output_ids: tuple[int, ...]
+    rivals: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prefix < len(self.input_ids) or not self.output_ids:
+            raise DataError(
+                f"{len(self.input_ids)} input tokens, a prefix of {self.prefix}, {len(self.output_ids)} output tokens",
+                mend="give inputs with tokens after the prefix, and outputs that are not empty",
+            )
+        if self.rivals and len(self.rivals) != len(self.output_ids):
+            problem = f"{len(self.rivals)} rivals of {len(self.output_ids)} output tokens"
+            raise DataError(problem, mend="give one for each, -1 where it is unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """Scores of the input tokens after the prefix, on the CPU, in float32 or, for models in float64, in float64.
+
+    The scores are to be multiplied by exp(log_scale): the probability of a long answer is smaller than any float32.
+
+    Attributes:
+        l1: Σ |gradient| over the embedding's values, `row token`; a row for each output token where the scalar is
+            in `BY_TOKEN`, otherwise one.
+        gradient_input: Σ gradient · embedding, `row token`.
+        log_probs: log p of each output token, natural logarithm, `output`.
+        log_scale: 0 but for `product_probs`.
+    """
+
+    l1: Float[Tensor, "row token"]
+    gradient_input: Float[Tensor, "row token"]
+    log_probs: Float[Tensor, "output"]
+    log_scale: float
+
+    def absolute(self, score: Score) -> Tensor:
+        """Scores with their scale, float64 `row token`; they may underflow to 0."""
+        return getattr(self, score).double() * math.exp(self.log_scale)
+
+
+def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
+    """The scores of answers, in their order.
+
+    Rows are batched by length; the padding has no influence.
+
+    Args:
+        model: in evaluation mode, with frozen parameters; its embeddings are the inputs that gradients are taken to.
+        rows: the answers.
+        options: scalar and memory.
+    """
+    results: dict[int, TokenScores] = {}
+    for chunk in _chunks(rows, options.max_tokens):
+        for index, scores in zip(chunk, _batch_scores(model, [rows[i] for i in chunk], options), strict=True):
+            results[index] = scores
+    return [results[index] for index in range(len(rows))]
+
+
+@torch.no_grad()
+def output_log_probs(
+    model: PreTrainedModel, rows: Sequence[TokenRow], *, max_tokens: int = 16384
+) -> list[Float[Tensor, "_"]]:
+    """log p of the output tokens of each row, on the CPU; without gradients."""
+    results: dict[int, Tensor] = {}
+    for chunk in _chunks(rows, max_tokens):
+        log_probs = _forward(model, [rows[index] for index in chunk]).log_probs.cpu()
+        results.update({index: log_probs[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
+    return [results[index] for index in range(len(rows))]
+
+
+def _chunks(rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
+    def width(index: int) -> int:
+        return len(rows[index].input_ids) - rows[index].prefix + len(rows[index].output_ids)
+
+    chunk: list[int] = []
+    # Rows without a prefix apart: an empty cache has no place for theirs.
+    for index in sorted(range(len(rows)), key=lambda index: (rows[index].prefix > 0, width(index))):
+        mixed = chunk and (rows[chunk[0]].prefix > 0) != (rows[index].prefix > 0)
+        if chunk and (mixed or (len(chunk) + 1) * width(index) > max_tokens):
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A batch after its forward pass: leaves, and what scalars are made of; both padded on the right."""
+
+    embeddings: Float[Tensor, "batch token hidden"]
+    picked: Float[Tensor, "batch output"]
+    contrast: Float[Tensor, "batch output"]
+    log_probs: Float[Tensor, "batch output"]
+    lengths: list[int]
+    outputs: list[int]
+
+
+def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> Iterator[TokenScores]:
+    by_token = options.scalar in BY_TOKEN
+    together = by_token and options.gradients_at_once > 1 and not options.checkpointing
+    # The backward passes of the fused kernels cannot be batched.
+    kernel = sdpa_kernel(SDPBackend.MATH) if together else nullcontext()
+    with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext():
+        result = _forward(model, rows)
+        values = result.contrast if options.scalar == "contrast" else result.log_probs
+        if options.scalar == "sum_squares":
+            values = result.picked.square()
+        if by_token:
+            l1, product = _gradient_rows(values, result.embeddings, options.gradients_at_once if together else 1)
+        else:
+            (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
+            l1, product = _reduce(gradient[None], result.embeddings)
+    l1, product, log_probs = l1.cpu(), product.cpu(), result.log_probs.detach().cpu()
+    for index, (length, output) in enumerate(zip(result.lengths, result.outputs, strict=True)):
+        kept = slice(0, output if by_token else 1)
+        chances = log_probs[index, :output]
+        yield TokenScores(
+            l1=l1[kept, index, :length].clone(),
+            gradient_input=product[kept, index, :length].clone(),
+            log_probs=chances.clone(),
+            log_scale=chances.double().sum().item() if options.scalar == "product_probs" else 0.0,
+        )
+
+
+def _forward(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Pass:
+    device = model.device
+    lengths = [len(row.input_ids) - row.prefix for row in rows]
+    outputs = [len(row.output_ids) for row in rows]
+    # The last generated token is read by nobody.
+    runtime = [[*row.input_ids[row.prefix :], *row.output_ids[:-1]] for row in rows]
+    width = max(map(len, runtime))
+    ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in runtime], device=device)
+    mask = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in runtime], device=device)
+    start = torch.tensor([row.prefix for row in rows], device=device)[:, None]
+    positions = torch.minimum(start + torch.arange(width, device=device), start + mask.sum(dim=1, keepdim=True) - 1)
+    cache = None
+    if rows[0].prefix:
+        cache, before = frozen_prefix(model, [row.input_ids[: row.prefix] for row in rows], batch_size=len(rows))
+        mask = torch.cat([before, mask], dim=1)
+    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_(torch.is_grad_enabled())
+    first = min(lengths) - 1
+    logits = model(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        logits_to_keep=width - first,
+    ).logits
+    values = _of_outputs(logits, rows, [length - 1 - first for length in lengths])
+    return _Pass(embeddings, *values, lengths, outputs)
+
+
+def _of_outputs(
+    logits: Float[Tensor, "batch kept vocabulary"], rows: Sequence[TokenRow], starts: list[int]
+) -> tuple[Float[Tensor, "batch output"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
+    """Logits, contrasts and log-probabilities of the generated tokens, float32 or wider, 0 in the padding."""
+    width = max(len(row.output_ids) for row in rows)
+    targets = torch.zeros(len(rows), width, dtype=torch.long)
+    rivals = torch.full((len(rows), width), -1)
+    valid = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        targets[index, : len(row.output_ids)] = torch.tensor(row.output_ids)
+        rivals[index, : len(row.rivals)] = torch.tensor(row.rivals, dtype=torch.long)
+        valid[index, : len(row.output_ids)] = True
+    columns = torch.tensor(starts)[:, None] + torch.arange(width)
+    columns = columns.clamp(max=logits.shape[1] - 1).to(logits.device)
+    chosen = logits.gather(1, columns[..., None].expand(-1, -1, logits.shape[2]))
+    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    picked = chosen.gather(2, targets[..., None].to(logits.device))[..., 0]
+    log_probs = picked - chosen.logsumexp(dim=2)
+    valid, rivals = valid.to(logits.device), rivals.to(logits.device)
+    contrast = picked - chosen.gather(2, rivals.clamp(min=0)[..., None])[..., 0]
+    contrast = contrast.where(rivals >= 0, log_probs)
+    return picked.where(valid, 0.0), contrast.where(valid, 0.0), log_probs.where(valid, 0.0)
+
+
+def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
+    """Reduced gradients of every output token, `output batch token`: rows of a batch do not touch each other."""
+    count = values.shape[1]
+    l1, product = [], []
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
+        keep = stop < count
+        if at_once == 1:
+            (gradient,) = torch.autograd.grad(values[:, start].sum(), embeddings, retain_graph=keep)
+            gradient = gradient[None]
+        else:
+            picks = torch.zeros(stop - start, *values.shape, device=values.device)
+            picks[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
+            (gradient,) = torch.autograd.grad(values, embeddings, picks, retain_graph=keep, is_grads_batched=True)
+        reduced = _reduce(gradient, embeddings)
+        l1.append(reduced[0])
+        product.append(reduced[1])
+    return torch.cat(l1), torch.cat(product)
+
+
+def _reduce(
+    gradient: Float[Tensor, "row batch token hidden"], embeddings: Float[Tensor, "batch token hidden"]
+) -> tuple[Float[Tensor, "row batch token"], Float[Tensor, "row batch token"]]:
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    gradient, values = gradient.to(wide), embeddings.detach().to(wide)
+    return gradient.abs().sum(dim=-1), (gradient * values).sum(dim=-1)

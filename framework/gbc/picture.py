@@ -1,0 +1,102 @@
+"""A picture of a trace's graph: edges as wide as the credit that flows over them."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framework.files import written_whole
+from framework.gbc.credits import LOSS, Attribution, EdgeCredit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLORS = {"message": "#b3261e", "control": "#3f51b5", "output": "#b3261e"}
+_WIDEST = 9.0
+
+
+def save_picture(path: str | Path, attribution: Attribution) -> None:
+    """Writes the picture as PNG or SVG, after the name's end; makes the folder. Raises OSError."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as stream:
+        _draw(attribution).savefig(stream, format=path.suffix.lstrip(".") or "png", dpi=150)
+
+
+def picture_svg(attribution: Attribution) -> str:
+    """The picture as an `<svg>` element for an HTML page."""
+    stream = io.StringIO()
+    _draw(attribution).savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def layers(attribution: Attribution) -> list[list[str]]:
+    """Steps by the longest way from an input, the loss last: what a drawing needs (ours)."""
+    depth = {message.step: 0 for message in attribution.messages}
+    into: dict[str, list[str]] = {name: [] for name in [*depth, LOSS]}
+    for edge in attribution.edges:
+        if edge.kind != "prompt":
+            into[edge.target].append(edge.source)
+    # Messages are in topological order.
+    for name in [*list(depth), LOSS]:
+        depth[name] = 1 + max((depth[source] for source in into[name]), default=-1)
+    depth[LOSS] = max(depth.values())
+    rows: list[list[str]] = [[] for _ in range(depth[LOSS] + 1)]
+    for name, layer in depth.items():
+        rows[layer].append(name)
+    return [row for row in rows if row]
+
+
+def _draw(attribution: Attribution) -> "Figure":
+    # Imported here and without pyplot: the figure needs no display, and most commands draw nothing.
+    from matplotlib.figure import Figure
+
+    rows = layers(attribution)
+    tallest = max(map(len, rows))
+    figure = Figure(figsize=(1.9 * len(rows) + 0.6, 1.1 * tallest + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(-tallest / 2 - 0.4, tallest / 2 + 0.4)
+    places = {
+        name: (float(x), (len(row) - 1) / 2 - y + 0.12 * (x % 2))
+        for x, row in enumerate(rows)
+        for y, name in enumerate(row)
+    }
+    largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
+    for edge in attribution.edges:
+        if edge.kind != "prompt":
+            _draw_edge(axes, edge, places, abs(edge.credit) / largest)
+    own = {agent.name: agent.own for agent in attribution.agents}
+    top = max(map(abs, own.values()), default=0.0) or 1.0
+    credits = {message.step: message.credit for message in attribution.messages}
+    nodes = {message.step: message.node for message in attribution.messages}
+    for name, (x, y) in places.items():
+        text, shade = f"loss\n{attribution.loss:.3g}", 0.0
+        if name != LOSS:
+            text, shade = f"{name}\n{credits[name]:.3g}", abs(own[nodes[name]]) / top
+        box = {"boxstyle": "round,pad=0.45", "facecolor": (1, 1 - 0.55 * shade, 1 - 0.65 * shade), "edgecolor": "#444"}
+        axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+    axes.set_title("Edge width: credit. Red box: credit that ends there. Dashed: decides whether it runs.", fontsize=8)
+    return figure
+
+
+def _draw_edge(axes: "Axes", edge: EdgeCredit, places: dict[str, tuple[float, float]], size: float) -> None:
+    (x1, y1), (x2, y2) = places[edge.source], places[edge.target]
+    # Edges over several layers bend around what lies between.
+    bend = 0.0 if x2 - x1 <= 1 else 0.18 * (1 if y1 + y2 >= 0 else -1)
+    # A decision beside a message.
+    bend -= 0.15 if edge.kind == "control" else 0.0
+    arrow = {
+        "arrowstyle": "-|>",
+        "linewidth": 0.6 + (_WIDEST - 0.6) * size,
+        "color": _COLORS[edge.kind],
+        "alpha": 0.25 + 0.5 * size,
+        "linestyle": "--" if edge.kind == "control" else "-",
+        "connectionstyle": f"arc3,rad={-bend}",
+        "shrinkA": 22,
+        "shrinkB": 24,
+        "mutation_scale": 12,
+    }
+    axes.annotate("", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow, zorder=1)

@@ -1,0 +1,46 @@
+"""The slow way to token scores: the graph is kept through token-by-token generation, as published."""
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from framework.gbc.gradients import Scalar, TokenRow, TokenScores
+
+
+def kept_graph_scores(model: PreTrainedModel, row: TokenRow, scalar: Scalar) -> TokenScores:
+    """The scores of one answer whose tokens are fed one by one, without any of the tricks of `token_scores`.
+
+    Args:
+        model: in evaluation mode.
+        row: the answer.
+        scalar: what is differentiated; `product_probs` as the product itself.
+    """
+    embed = model.get_input_embeddings()
+    every = embed(torch.tensor([row.input_ids], device=model.device)).detach()
+    runtime = every[:, row.prefix :].clone().requires_grad_()
+    step = torch.cat([every[:, : row.prefix], runtime], dim=1)
+    cache = DynamicCache(config=model.config)
+    rows = []
+    for token in row.output_ids:
+        rows.append(model(inputs_embeds=step, past_key_values=cache, use_cache=True).logits[0, -1].float())
+        step = embed(torch.tensor([[token]], device=model.device)).detach()
+    logits, picks = torch.stack(rows), torch.tensor(row.output_ids, device=model.device)[:, None]
+    picked, log_probs = logits.gather(1, picks)[:, 0], logits.log_softmax(dim=1).gather(1, picks)[:, 0]
+    rivals = torch.tensor(row.rivals or [-1] * len(picks), device=model.device)
+    others = logits.gather(1, rivals.clamp(min=0)[:, None])[:, 0]
+    values = {
+        "contrast": lambda: torch.where(rivals >= 0, picked - others, log_probs),
+        "sum_squares": lambda: picked.square().sum()[None],
+        "sequence_log_prob": lambda: log_probs.sum()[None],
+        "product_probs": lambda: log_probs.exp().prod()[None],
+        "finegrained": lambda: log_probs,
+    }[scalar]()
+    last = len(values) - 1
+    gradients = torch.stack(
+        [torch.autograd.grad(value, runtime, retain_graph=i < last)[0][0].float() for i, value in enumerate(values)]
+    )
+    return TokenScores(
+        l1=gradients.abs().sum(dim=-1).cpu(),
+        gradient_input=(gradients * runtime.detach()[0].float()).sum(dim=-1).cpu(),
+        log_probs=log_probs.detach().cpu(),
+        log_scale=0.0,
+    )

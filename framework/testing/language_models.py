@@ -1,0 +1,121 @@
+"""Tiny language models with random weights and tokenizers trained on the spot."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from framework.gbc.models import LocalModel, LocalModelConfig
+
+Family = Literal["llama", "qwen3", "gemma2", "gemma3"]
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The template of Qwen's models, without tools and thinking."""
+
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "<start_of_turn>{{ message.role }}\n{{ message.content | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+"""The template of Gemma 2: no system role, and it trims."""
+
+_TEXTS = (
+    "the manager asks the worker to book a cheap hotel in the north of the town for two nights",
+    "area=north; price=cheap; stars=4; name=the old mill",
+    "Hello, I need a train from Cambridge to London on Friday at 10:15, please.",
+)
+
+
+def tiny_tokenizer(
+    *,
+    kind: Literal["bytes", "metaspace"] = "bytes",
+    template: str | None = CHATML,
+    texts: Iterable[str] = _TEXTS,
+    vocabulary: int = 400,
+) -> PreTrainedTokenizerFast:
+    """A BPE tokenizer: `bytes` as GPT-2 and Qwen, `metaspace` with ▁ and byte fallback as Llama 2 and Gemma."""
+    special = ["<pad>", "<bos>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
+    if kind == "bytes":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        special += ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+        alphabet = []
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocabulary, len(special) + 150),
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        chat_template=template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_language_model(
+    family: Family = "qwen3", *, vocabulary: int = 600, seed: int = 0, **changes: Any
+) -> PreTrainedModel:
+    """A random model of a family in evaluation mode, its parameters frozen; Gemma's window is 8 tokens."""
+    settings: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.1,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 3,
+        **changes,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if family == "llama":
+            model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**settings))
+        elif family == "qwen3":
+            model = Qwen3ForCausalLM(Qwen3Config(**settings))
+        elif family == "gemma2":
+            model = Gemma2ForCausalLM(Gemma2Config(**{"sliding_window": 8, **settings}))
+        else:
+            model = Gemma3ForCausalLM(Gemma3TextConfig(**{"sliding_window": 8, **settings}))
+    return model.eval().requires_grad_(False)
+
+
+def tiny_local_model(
+    family: Family = "qwen3", *, tokenizer: PreTrainedTokenizerFast | None = None, **options: Any
+) -> LocalModel:
+    """A random model with a tokenizer; the options are those of `LocalModelConfig`."""
+    tokenizer = tokenizer or tiny_tokenizer()
+    model = tiny_language_model(family, vocabulary=len(tokenizer))
+    return LocalModel(model, tokenizer, LocalModelConfig(path="", **options))

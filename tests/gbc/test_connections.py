@@ -1,0 +1,99 @@
+"""Connection weights of a step: reductions by hand, rivals of wrong tokens, which variants there are."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from framework.errors import ConfigError
+from framework.gbc.attribution import attribute
+from framework.gbc.connections import ConnectionOptions, connect, find_rivals
+from framework.gbc.credits import AttributionOptions
+from framework.gbc.gradients import GradientOptions, TokenScores
+from framework.gbc.graph import Agent, Graph
+from framework.gbc.losses import Place, VerbalLoss
+from framework.gbc.run import RunOptions, run_graph
+from framework.gbc.soft import make_soft_prompts
+from framework.testing.language_models import tiny_local_model
+
+GRAPH = Graph(
+    agents=(
+        Agent(name="a", prompt="Be brief.", model="m", reads=("user",), max_new_tokens=4),
+        Agent(name="b", prompt="Be brief.", model="m", reads=("user", "a"), max_new_tokens=4),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_local_model()
+
+
+@pytest.fixture(scope="module")
+def trace(model):
+    return next(run_graph(GRAPH, {"m": model}, [{"user": "a cheap hotel"}], options=RunOptions(on_empty="keep")))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "max", "sum"])
+def test_reductions_by_hand(model, trace, reduction: Any):
+    step = trace.step("b")
+    places = {block.source: block.tokens for block in step.messages}
+
+    def scorer(language_model, rows, options):
+        found = []
+        for row in rows:
+            scores = torch.zeros(1, len(row.input_ids) - row.prefix)
+            if row.input_ids == step.input_ids:
+                user, other = places["user"][0] - row.prefix, places["a"][0] - row.prefix
+                count = places["user"][1] - places["user"][0]
+                scores[0, user : user + count] = 2.0
+                scores[0, user], scores[0, user + 1] = 3.0, -1.0 if count > 1 else 3.0
+                scores[0, other : other + places["a"][1] - places["a"][0]] = 5.0
+            found.append(TokenScores(l1=scores, gradient_input=scores, log_probs=torch.zeros(1), log_scale=0.0))
+        return found
+
+    options = ConnectionOptions(reduction=reduction)
+    (found,) = connect([trace], GRAPH, {"m": model}, [1.0], options, scorer)
+    user, other = found["b"]
+    counts = [stop - start for start, stop in places.values()]
+    values = torch.tensor([3.0, -1.0] + [2.0] * (counts[0] - 2))
+    wanted = {"mean": values.abs().mean(), "max": values.abs().max(), "sum": values.sum().abs()}[reduction]
+    assert user.weight.item() == pytest.approx(wanted.item())
+    assert other.weight.item() == pytest.approx(5.0 * (counts[1] if reduction == "sum" else 1))
+    assert (user.share + other.share).item() == pytest.approx(1.0)
+    assert user.tokens is not None
+    assert user.tokens.sum().item() == pytest.approx(1.0)
+
+
+def test_rivals_stand_where_the_right_text_begins_to_differ(model, trace):
+    step = trace.step("b")
+    token = next(i for i, (start, stop) in enumerate(step.output_spans) if stop > start)
+    start, stop = step.output_spans[token]
+    wrong = step.output[start:stop]
+    rivals = find_rivals(model, step, {wrong: "zzz"})
+    retokenized = model.tokenizer(step.output[:start] + "zzz", add_special_tokens=False)["input_ids"]
+    if retokenized[:token] == list(step.output_ids[:token]):
+        assert rivals[token] == retokenized[token] != step.output_ids[token]
+    assert len(rivals) == len(step.output_ids)
+    assert set(find_rivals(model, step, {"not there": "x"})) == {-1}
+    assert set(find_rivals(model, step, {wrong: wrong})) == {-1}
+
+
+def test_contrast_differs_where_the_loss_knows_what_is_right(model, trace):
+    options = AttributionOptions(connections=ConnectionOptions(gradients=GradientOptions(scalar="contrast")))
+    spans = [span for span in trace.step("b").output_spans if span[1] > span[0]]
+    losses = [
+        VerbalLoss(value=1.0, text="", places=(Place(step="b", start=spans[0][0], stop=spans[0][1], expected=right),))
+        for right in ("", "north")
+    ]
+    plain, contrast = attribute([trace] * 2, GRAPH, {"m": model}, losses, options)
+    assert plain.gap == pytest.approx(0.0, abs=1e-9)
+    assert contrast.gap == pytest.approx(0.0, abs=1e-9)
+    assert plain.credit_of("a").through != contrast.credit_of("a").through
+
+
+def test_a_soft_prompt_is_no_part_of_a_trace(trace):
+    model = tiny_local_model()
+    model.soft = make_soft_prompts(model, ["b"], num_tokens=2)
+    with pytest.raises(ConfigError, match="agent 'b' has a soft prompt"):
+        connect([trace], GRAPH, {"m": model}, [1.0], ConnectionOptions())

@@ -1,0 +1,167 @@
+"""One teacher-forced pass: against the kept graph, by hand on a linear model, batching, bounds of memory."""
+
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from framework.errors import ConfigError, DataError
+from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, output_log_probs, token_scores
+from framework.gbc.prefix import frozen_prefix
+from framework.testing.gradients import kept_graph_scores
+from framework.testing.language_models import Family, tiny_language_model
+
+VOCABULARY = 97
+
+
+def tokens(count: int, seed: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(4, VOCABULARY, (count,), generator=generator).tolist())
+
+
+PROMPT, OTHER = tokens(11, 1), tokens(5, 2)
+# Two share a prompt, one has another, one has none; all lengths differ, and Gemma's window is 8.
+ROWS = [
+    TokenRow(input_ids=PROMPT + tokens(7, 3), prefix=11, output_ids=tokens(4, 4)),
+    TokenRow(input_ids=OTHER + tokens(13, 5), prefix=5, output_ids=tokens(6, 6), rivals=(-1, 9, -1, -1, 7, -1)),
+    TokenRow(input_ids=PROMPT + tokens(3, 7), prefix=11, output_ids=tokens(1, 8)),
+    TokenRow(input_ids=tokens(9, 9), prefix=0, output_ids=tokens(5, 10)),
+]
+
+
+def far(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+@pytest.mark.parametrize("scalar", get_args(Scalar))
+def test_one_pass_equals_the_graph_kept_through_generation(family: Family, scalar: Scalar):
+    model = tiny_language_model(family, vocabulary=VOCABULARY)
+    slow = [kept_graph_scores(model, row, scalar) for row in ROWS]
+    size = model.get_input_embeddings().weight.abs().mean().item()
+    for options in (
+        GradientOptions(scalar=scalar),
+        GradientOptions(scalar=scalar, checkpointing=True),
+        GradientOptions(scalar=scalar, max_tokens=10, gradients_at_once=1),
+    ):
+        for expected, scores in zip(slow, token_scores(model, ROWS, options), strict=True):
+            assert expected.l1.max() > 0
+            assert far(scores.absolute("l1"), expected.l1.double()) < 1e-5
+            # The terms of this sum cancel: relative to their magnitudes.
+            error = (scores.absolute("gradient_input") - expected.gradient_input).abs().max().item()
+            assert error < 1e-5 * expected.l1.max().item() * size
+            assert far(scores.log_probs, expected.log_probs) < 1e-5
+
+
+def test_the_order_of_rows_is_kept_and_has_no_influence():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    options = GradientOptions(scalar="sequence_log_prob")
+    forward, backward = token_scores(model, ROWS, options), token_scores(model, ROWS[::-1], options)
+    for one, other in zip(forward, backward[::-1], strict=True):
+        assert far(one.l1, other.l1) < 1e-6
+
+
+def test_finegrained_gradients_add_up_to_those_of_the_sequence():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    each = token_scores(model, ROWS, GradientOptions(scalar="finegrained", gradients_at_once=3))
+    whole = token_scores(model, ROWS, GradientOptions(scalar="sequence_log_prob"))
+    for row, fine, coarse in zip(ROWS, each, whole, strict=True):
+        assert fine.l1.shape == (len(row.output_ids), len(row.input_ids) - row.prefix)
+        assert far(fine.gradient_input.sum(dim=0, keepdim=True), coarse.gradient_input) < 1e-5
+
+
+def test_a_product_of_many_probabilities_does_not_vanish():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    row = TokenRow(input_ids=tokens(6, 0), prefix=0, output_ids=tokens(100, 1))
+    (scores,) = token_scores(model, [row], GradientOptions(scalar="product_probs"))
+    assert scores.log_scale < -200
+    assert scores.l1.min() > 1e-3
+    assert scores.absolute("l1").max() == pytest.approx(scores.l1.max().item() * math.exp(scores.log_scale))
+
+
+def test_the_parameters_get_no_gradients_and_layers_are_as_before():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    before = [layer.forward.__func__ for layer in model.model.layers]
+    token_scores(model, ROWS, GradientOptions(scalar="sum_squares", checkpointing=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert [layer.forward.__func__ for layer in model.model.layers] == before
+
+
+def test_equal_prompts_are_computed_once():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    seen = []
+    model.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    cache, mask = frozen_prefix(model, [PROMPT, OTHER, PROMPT], batch_size=8)
+    assert seen == [(2, 11)]
+    assert cache.get_seq_length() == 11
+    assert mask.sum(dim=1).tolist() == [11, 5, 11]
+
+
+def test_log_probs_of_outputs_need_no_gradients():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    plain = output_log_probs(model, ROWS)
+    for values, scores in zip(plain, token_scores(model, ROWS, GradientOptions()), strict=True):
+        assert not values.requires_grad
+        assert far(values, scores.log_probs) < 1e-6
+
+
+class LinearLM(PreTrainedModel):
+    """Logits are linear in the sum of all embeddings so far: logits = W Σ x."""
+
+    def __init__(self, embeddings: list[list[float]], weights: list[list[float]]) -> None:
+        super().__init__(PreTrainedConfig())
+        self.embed = nn.Embedding.from_pretrained(torch.tensor(embeddings))
+        self.weights = torch.tensor(weights)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed
+
+    def forward(
+        self, *, inputs_embeds: Tensor, attention_mask: Tensor, logits_to_keep: int, **ignored: Any
+    ) -> CausalLMOutputWithPast:
+        summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
+        return CausalLMOutputWithPast(logits=summed[:, -logits_to_keep:] @ self.weights.T)
+
+
+def test_a_linear_model_by_hand():
+    # Embeddings of three tokens, and the rows of W that give their logits.
+    model: Any = LinearLM([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]], [[1.0, 1.0], [2.0, -1.0], [0.0, 3.0]])
+    row = TokenRow(input_ids=(0, 1), prefix=0, output_ids=(2, 1))
+    # Sums: [1, 2], then with the first answer [0, 3]. Logits of the picks: 3 * 2 = 6, and -3.
+    # Gradient: 2 * 6 * [0, 3] + 2 * (-3) * [2, -1] = [-12, 42] for every input token.
+    (scores,) = token_scores(model, [row], GradientOptions(scalar="sum_squares"))
+    assert scores.l1.tolist() == [[54.0, 54.0]]
+    assert scores.gradient_input.tolist() == [[-12.0, 84.0]]
+    (longer, short) = token_scores(
+        model,
+        [row, TokenRow(input_ids=(2,), prefix=0, output_ids=(0,))],
+        GradientOptions(scalar="sum_squares"),
+    )
+    # Sum [-1, 1], logit 0: no gradient at all.
+    assert longer.gradient_input.tolist() == [[-12.0, 84.0]]
+    assert short.l1.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(("prefix", "outputs"), [(3, (1,)), (-1, (1,)), (0, ())])
+def test_rows_that_cannot_be_scored(prefix: int, outputs: tuple[int, ...]):
+    with pytest.raises(DataError, match="input tokens"):
+        TokenRow(input_ids=(1, 2, 3), prefix=prefix, output_ids=outputs)
+
+
+def test_rivals_are_one_for_each_output_token():
+    with pytest.raises(DataError, match="1 rivals of 2 output tokens"):
+        TokenRow(input_ids=(1,), prefix=0, output_ids=(2, 3), rivals=(4,))
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"gradients_at_once": 0}])
+def test_options_that_cannot_be_used(options: dict[str, Any]):
+    with pytest.raises(ConfigError):
+        GradientOptions(**options)
