@@ -32,13 +32,25 @@ class RunConfig:
     wandb: Literal["offline", "online", "disabled"] = "offline"
 
 
+def saved_wandb_id(folder: str | Path) -> str | None:
+    """The W&B id of the run in a folder, if it has one."""
+    file = Path(folder) / _WANDB_ID
+    return file.read_text().strip() if file.is_file() else None
+
+
+def keep_wandb_id(folder: Path, identity: str) -> None:
+    """Makes the run in a folder, which has none yet, go on as a run that W&B knows."""
+    if saved_wandb_id(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _WANDB_ID).write_text(identity)
+
+
 def _wandb_id(folder: Path) -> str:
     """The run's W&B id, made once and kept, so that a resumed run is the same run."""
-    file = folder / _WANDB_ID
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(4))
-    return file.read_text().strip()
+    keep_wandb_id(folder, secrets.token_hex(4))
+    identity = saved_wandb_id(folder)
+    assert identity is not None
+    return identity
 
 
 def make_loggers(config: RunConfig) -> list[Logger]:

@@ -11,7 +11,7 @@ from framework.pra.checkpoint import check_architecture, load_objective, load_pr
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.module import PRAModule
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.training.checkpoint import Checkpoints
+from framework.training.callbacks.checkpoints import Checkpoints
 
 CONFIG = tiny_config(variant="low_dim", latent="sphere")
 OBJECTIVE = ObjectiveConfig(noise_scale=0.25, head_repeats=2)

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.tracking import metrics
+from framework.tracking.devices import Device, recognised_device
 
 
 class _Batch(NamedTuple):
@@ -22,7 +23,16 @@ class Throughput(Callback):
 
     Times are means over the last `trainer.log_every_n_steps` batches; validation, grids and checkpoints between batches
     are not counted in.
+
+    Where the device's peak speed and the model's operations (`flops_per_image()`) are known, the share of the peak that
+    the model's operations take is logged too: model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B).
+
+    Args:
+        device: the accelerator; by default it is recognised by its name.
     """
+
+    def __init__(self, device: Device | None = None) -> None:
+        self.device = device
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -34,6 +44,12 @@ class Throughput(Callback):
         self._recent: deque[_Batch] = deque(maxlen=max(1, window))
         # A run that resumes within an epoch does not start one.
         self._ended = time.perf_counter()
+        device = self.device
+        if device is None and pl_module.device.type == "cuda":
+            device = recognised_device(torch.cuda.get_device_name(pl_module.device))
+        count = getattr(pl_module, "flops_per_image", None)
+        # Images per second at the peak of one device.
+        self._peak_rate = device.bfloat16_flops / count() if device is not None and count is not None else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = time.perf_counter()
@@ -50,9 +66,12 @@ class Throughput(Callback):
         images = len(batch) * trainer.world_size
         self._recent.append(_Batch(images, self._started - self._ended, now - self._ended))
         seconds = sum(b.total_seconds for b in self._recent)
+        rate = sum(b.images for b in self._recent) / seconds
+        if self._peak_rate is not None:
+            pl_module.log(metrics.MODEL_FLOPS_UTILISATION, rate / trainer.world_size / self._peak_rate)
         pl_module.log_dict(
             {
-                metrics.IMAGES_PER_SECOND: sum(b.images for b in self._recent) / seconds,
+                metrics.IMAGES_PER_SECOND: rate,
                 metrics.BATCH_SECONDS: seconds / len(self._recent),
                 metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
                 metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),

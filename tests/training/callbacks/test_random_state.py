@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from framework.testing.models import quiet_trainer
+from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState, random_state, set_random_state
-from framework.training.checkpoint import Checkpoints
 
 
 def draw() -> list[float]:

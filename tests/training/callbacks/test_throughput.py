@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from framework.data.batch import ImageBatch
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking import metrics
+from framework.tracking.devices import Device
 from framework.training.callbacks.throughput import Throughput
 
 IMAGES, BATCHES, SLEEP = 4, 4, 0.05
@@ -61,6 +62,20 @@ def test_names_and_sizes(tmp_path: Path):
     assert measured[metrics.IMAGES_PER_SECOND] == pytest.approx(IMAGES / measured[metrics.BATCH_SECONDS], rel=1e-3)
     assert 0 <= measured[metrics.DATA_WAIT_SECONDS] < measured[metrics.BATCH_SECONDS] < 5
     assert 0.1 < measured[metrics.MEMORY_PEAK_GIB] < 20
+
+
+def test_utilisation_is_the_share_of_the_peak(tmp_path: Path):
+    device = Device(name="toy", memory_bytes=1, bfloat16_flops=1e9, words=())
+    trainer = quiet_trainer(tmp_path, callbacks=[Throughput(device)], max_epochs=1, log_every_n_steps=BATCHES)
+    module = tiny_module()
+    trainer.fit(module, datamodule=Batches(SlowBatches(0.0)))
+    measured = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    expected = measured[metrics.IMAGES_PER_SECOND] * module.flops_per_image() / 1e9
+    assert measured[metrics.MODEL_FLOPS_UTILISATION] == pytest.approx(expected, rel=1e-4)
+
+
+def test_utilisation_is_left_out_where_the_peak_is_not_known(tmp_path: Path):
+    assert metrics.MODEL_FLOPS_UTILISATION not in fit(tmp_path)
 
 
 def test_slow_data_are_waited_for(tmp_path: Path):
