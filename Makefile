@@ -12,7 +12,7 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart lint test check clean benchmark-digits benchmark-cifar10-16 benchmark-gpu
+.PHONY: help install quickstart lint test test-large check clean benchmark-digits benchmark-cifar10-16 benchmark-gpu
 .DEFAULT_GOAL := help
 
 help:
@@ -55,8 +55,12 @@ quickstart: install
 SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,beartype.beartype
 
 test: install
-	$(BIN)/python -m pytest $(SHAPES) -m "not compile"
+	$(BIN)/python -m pytest $(SHAPES) -m "not compile and not large"
 	$(BIN)/python -m pytest -m compile
+
+# PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, a quarter of an hour.
+test-large: install
+	$(BIN)/python -m pytest -m large -s
 
 lint: install
 	$(BIN)/ruff format --check framework tests

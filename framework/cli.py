@@ -22,6 +22,7 @@ from framework.compare import compare
 from framework.data.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError, FrameworkError
+from framework.export import export
 from framework.plan import PlanOptions, run_of_recipe, show_plan
 from framework.tracking.run import RECIPE, RunConfig, finish_loggers, keep_wandb_id, make_loggers, saved_wandb_id
 from framework.training.callbacks.checkpoints import Checkpoints
@@ -39,6 +40,7 @@ COMMANDS = {
     "fit": "train from a recipe, or go on with a run",
     "validate": "losses of a run's newest checkpoint on the validation set",
     "sample": "images from a checkpoint",
+    "export": "a checkpoint's weights as safetensors, for sampling, sharing or a new run",
     "evaluate": "distances between samples and real images",
     "compare": "the method against the rows it is compared with",
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
@@ -47,6 +49,7 @@ COMMANDS = {
 }
 FUNCTIONS: dict[str, Any] = {
     "sample": commands.sample,
+    "export": export,
     "evaluate": commands.evaluate,
     "compare": compare,
     "bench": {"data": bench_data},
@@ -111,6 +114,9 @@ def _quiet() -> None:
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.13
         "Found .* module.s. in eval mode at the start of training",  # the averaged weights
         ".*does not have many workers.*",  # set by data.num_workers
+        ".*sync_dist=True.. when logging on epoch level",  # every process validates on all samples
+        "FSDP2-wrapped module .* returned a view tensor",  # nothing is done to it in place
+        ".*distributed.nn.functional.all_gather is deprecated",  # lightning 2.6 on torch 2.13
     ):
         warnings.filterwarnings("ignore", message=message)
     ours = logging.getLogger("framework")
@@ -157,6 +163,8 @@ class TrainingCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
                 "check_val_every_n_epoch": None,
                 "use_distributed_sampler": False,
+                # Weights gathered in inference mode could not be gathered into again outside of it.
+                "inference_mode": False,
             },
             parser_class=OneLineParser,
             parser_kwargs={"prog": "framework", "description": DESCRIPTION}

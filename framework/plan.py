@@ -137,9 +137,8 @@ def show_plan(run: Run, options: PlanOptions) -> None:
     if memory_bytes is not None and not plan.fits(memory_bytes):
         changes = what_would_fit(run, memory_bytes)
         if not changes:
-            console.print(
-                "no strategy, recomputation or micro-batch makes it fit: more devices or a smaller model would"
-            )
+            nothing = "no strategy, recomputation or micro-batch makes it fit: more devices or a smaller model would"
+            console.print(nothing, soft_wrap=True)
         for change, changed in changes:
             console.print(f"fits with {change}: {gib(changed.memory.peak)}", highlight=False, soft_wrap=True)
 

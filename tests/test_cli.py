@@ -156,6 +156,7 @@ def test_a_run_starts_from_another_runs_checkpoint_and_then_from_its_own(capsys,
     behind = error_of(capsys, "fit", "--config", recipe, "--resume", first, "--trainer.max_steps", "6")
     assert "go on from step 2, and" in behind
     assert "goes up to step=00000004" in behind
+    assert "max_steps: 4" in (tmp_path / "run/recipe.yaml").read_text(), "that of the run, not of the refused start"
     branch = ["fit", "--config", str(recipe), "--run.dir", str(tmp_path / "branch"), "--resume", str(first)]
     main([*branch, "--trainer.max_steps", "4"])
     assert f"resuming from {first}" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from framework.errors import CheckpointError, ConfigError
 from framework.pra.config import PRAConfig
+from framework.pra.export import ExportedModel, is_exported, load_exported
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.model import PRA
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
@@ -42,12 +43,14 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
     """Load a model for sampling.
 
     Args:
-        path: a checkpoint or a run's folder (its newest undamaged one).
-        weights: the exponential moving average, or the raw weights.
+        path: a checkpoint or a run's folder (its newest undamaged one), or what `framework export` wrote.
+        weights: the exponential moving average, or the raw weights; an export holds one kind, which is taken.
 
     Raises:
         CheckpointError: missing, damaged, or not of a PRA model.
     """
+    if is_exported(Path(path)):
+        return load_exported(Path(path)).eval()
     checkpoint = find_checkpoint(path)
     architecture = read_state(checkpoint).get(ARCHITECTURE)
     try:
@@ -60,4 +63,6 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
 
 def load_objective(path: str | Path) -> ObjectiveConfig:
     """The objective that a checkpoint's model was trained with; `path` as for `load_pra`."""
+    if is_exported(Path(path)):
+        return ExportedModel.read(Path(path)).objective
     return ObjectiveConfig(**read_state(find_checkpoint(path))[OBJECTIVE])

@@ -31,7 +31,7 @@ class SavedTensors:
     Attributes:
         activations: all but weights and their copies; with recomputed blocks, what the largest of them keeps within
             itself is counted too.
-        weight_copies: copies of weights in the lower precision of autocast.
+        weight_copies: copies of weights in the lower precision of autocast, one for each pass over a layer.
     """
 
     activations: int
@@ -112,10 +112,15 @@ def recompute_blocks(model: PRA, every: int) -> None:
 def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, precision: CostPrecision) -> "Tape":
     """The saved tensors of one forward pass of a model on the CPU, real or fake."""
     tape = Tape(model)
-    with tape.recording(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+    with tape.recording(), _autocast(precision):
         # Kept until the end: storages must not be freed and come again.
         tape.losses = _losses(model, objective, micro_batch, torch.device("cpu"))
     return tape
+
+
+def _autocast(precision: CostPrecision) -> torch.autocast:
+    # Without a cache, as Lightning does: each pass over a layer makes a copy of its weights.
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed", cache_enabled=False)
 
 
 class Tape(TorchDispatchMode):
@@ -123,7 +128,7 @@ class Tape(TorchDispatchMode):
 
     Attributes:
         activations: bytes saved, without weights and their copies.
-        weight_copies: bytes of weights cast by autocast, which keeps them to the end of the forward pass.
+        weight_copies: bytes saved of weights that autocast has cast.
     """
 
     def __init__(self, model: PRA) -> None:
@@ -132,7 +137,7 @@ class Tape(TorchDispatchMode):
         self._model = model
         self._weights = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._saved: dict[int, int] = {}
-        self._copies: dict[int, int] = {}
+        self._copies: set[int] = set()
         self._calls: list[tuple[int, set[int]]] = []
         self._inside = False
         self._held: list[Tensor] = []
@@ -143,12 +148,12 @@ class Tape(TorchDispatchMode):
 
     @property
     def weight_copies(self) -> int:
-        return sum(self._copies.values())
+        return sum(size for key, size in self._saved.items() if key in self._copies)
 
     def largest_block(self, every: int) -> int:
         """Bytes that a call of one of every n-th block keeps at most; 0 for no block."""
         chosen = [keys for number, keys in self._calls if every and number % every == 0]
-        return max((sum(self._saved[key] for key in keys if key not in self._copies) for keys in chosen), default=0)
+        return max((sum(self._saved[key] for key in keys) for keys in chosen), default=0)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -166,7 +171,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._to_copy.default and _storage(args[0]) in self._weights:
-            self._copies[_storage(out)] = out.untyped_storage().nbytes()
+            self._copies.add(_storage(out))
             self._held.append(out)
         return out
 

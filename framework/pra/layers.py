@@ -28,7 +28,7 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gain: float = 1.0) -> None:
         self.gain = gain
         super().__init__(inputs, outputs, bias=bias)
-        if isinstance(self.bias, nn.Parameter):
+        if bias:
             tag(self.bias, NO_DECAY)
 
     def reset_parameters(self) -> None:
@@ -42,7 +42,7 @@ class Embedding(nn.Embedding):
 
     def __init__(self, entries: int, width: int) -> None:
         super().__init__(entries, width)
-        tag(self.weight, NO_DECAY)
+        tag_all(self, NO_DECAY)
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=EMBEDDING_STD)
@@ -193,9 +193,9 @@ class ModulatedBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         # Either way the block starts as the identity.
-        self.modulation = Linear(context_width, 3 * width, gain=0) if context_width else None
+        self.modulation = Linear(context_width, 3 * width, gain=0.0) if context_width else None
         self.hidden = Linear(width, width)
-        self.out = Linear(width, width, gain=1 if context_width else 0)
+        self.out = Linear(width, width, gain=1.0 if context_width else 0.0)
 
     def forward(self, x: Float[Tensor, "*axes width"], context: Tensor | None) -> Float[Tensor, "*axes width"]:
         if self.modulation is None or context is None:
@@ -215,8 +215,8 @@ class ModulatedMLP(nn.Module):
         self.project_in = Linear(inputs, width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, context_width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = Linear(context_width, 2 * width, gain=0) if context_width else None
-        self.project_out = Linear(width, outputs, gain=0)
+        self.modulation = Linear(context_width, 2 * width, gain=0.0) if context_width else None
+        self.project_out = Linear(width, outputs, gain=0.0)
 
     def forward(self, x: Float[Tensor, "*axes inputs"], context: Tensor | None) -> Float[Tensor, "*axes outputs"]:
         x = self.project_in(x)

@@ -1,6 +1,7 @@
 """PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.config import VARIANTS, PRAConfig
 from framework.pra.cost import training_flops_per_image
+from framework.pra.export import fill_with_twin
 from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.model import PRA
 from framework.pra.noise import SampleNoise
@@ -45,6 +47,7 @@ class PRAModule(LightningModule):
         ema_decay: decay of the averaged weights, which validation and sampling use.
         perceptual_network: checkpoint of a classifier (see `framework.evaluation`) whose features give the perceptual
             distance; needed when `objective.perceptual_weight` is not 0.
+        initial_weights: what `framework export` wrote, to start from; a run that goes on from a checkpoint takes that.
         seed: seed of the initial weights, which are a function of (seed, name) alone, and of the training noise, one
             of (seed, epoch, image).
     """
@@ -61,6 +64,7 @@ class PRAModule(LightningModule):
         grid: SampleGridConfig = SampleGridConfig(),  # noqa: B008
         ema_decay: float = 0.9999,
         perceptual_network: str | None = None,
+        initial_weights: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -79,12 +83,16 @@ class PRAModule(LightningModule):
             check_classes(grid.classes or [0], architecture.num_classes, grid.sampler)
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
         self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
+        self.initial_weights = initial_weights
         self.perceptual = ClassifierDistance(perceptual_network) if perceptual_network else None
 
     def configure_model(self) -> None:
         if hasattr(self, "model"):
             return
-        self.model, self.ema = build_with_twin(lambda: PRA(self.architecture), placement_of(self), seed=self.seed)
+        placement = placement_of(self)
+        self.model, self.ema = build_with_twin(lambda: PRA(self.architecture), placement, seed=self.seed)
+        if self.initial_weights and placement.device.type != "meta":
+            fill_with_twin(self.model, self.ema, Path(self.initial_weights))
 
     def configure_callbacks(self) -> list[Callback]:
         return [SampleGrid(self.grid)]

@@ -221,7 +221,7 @@ def _bytes_sent(run: Run, shapes: dict[str, Size]) -> int:
     if num == 1:
         return 0
 
-    def ring(values: float, size: int = _FLOAT, processes: int = num) -> float:
+    def ring(values: int, size: int = _FLOAT, processes: int = num) -> float:
         return values * size * (processes - 1) / processes
 
     if name == "ddp" or (name == "deepspeed" and run.strategy.deepspeed.stage < 3):
@@ -237,4 +237,4 @@ def _bytes_sent(run: Run, shapes: dict[str, Size]) -> int:
     gathered = 2 * forward if options.reshard_after_forward else whole
     sums = run.accumulation if options.accumulation == "sharded" else 1
     sent = run.accumulation * ring(gathered, width, shards) + sums * ring(whole, reduced, shards)
-    return round(sent + 2 * ring(whole / shards, reduced, options.replicate))
+    return round(sent + 2 * ring(math.ceil(whole / shards), reduced, options.replicate))

@@ -26,8 +26,14 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[2]
 # DeepSpeed first: it looks at what it runs on when it is imported.
-_PRELOADED = ("framework.testing.deepspeed_cpu", "framework.testing.models", "framework.testing.images", "framework.cli", "lightning.pytorch")
-_GRACE_SECONDS = 20.0
+_PRELOADED = (
+    "framework.testing.deepspeed_cpu",
+    "framework.testing.models",
+    "framework.testing.images",
+    "framework.cli",
+    "lightning.pytorch",
+)
+_GRACE_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 
 
@@ -104,7 +110,9 @@ class Forked:
         return ForkedRun(exitcodes=ended, results=results, output=output)
 
 
-def run_forked(function: Callable[..., Any], num_processes: int, *, may_fail: bool = False, **arguments: Any) -> ForkedRun:
+def run_forked(
+    function: Callable[..., Any], num_processes: int, *, may_fail: bool = False, **arguments: Any
+) -> ForkedRun:
     """Calls a function on processes of its own, and waits for them; see `Forked`."""
     return Forked(function, num_processes, arguments, may_fail=may_fail).finish()
 

@@ -4,7 +4,6 @@ A twin, not a wrapper: `framework.training.sharding.build_with_twin` makes and s
 rank averages its own shards, and it is saved with the model.
 """
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -31,10 +30,10 @@ def decay_at(step: int, decay: float) -> float:
 @torch.no_grad()
 def update_twin(twin: nn.Module, model: nn.Module, decay: float) -> None:
     """twin <- decay * twin + (1 - decay) * model, in fused operations over each rank's own shards."""
-    averages = [local_part(p) for p in twin.parameters()]
+    averages = cast(list[Any], list(twin.parameters()))
     weights = [local_part(p) for p in model.parameters()]
-    torch._foreach_lerp_(averages, weights, 1 - decay)
-    for parameter in cast(Iterable[Any], twin.parameters()):
+    torch._foreach_lerp_([local_part(p) for p in averages], weights, 1 - decay)
+    for average in averages:
         # ZeRO-3 keeps small weights whole besides its partition; that copy is now the old average.
-        if hasattr(parameter, "ds_tensor") and parameter.ds_status.name == "AVAILABLE":
-            parameter.partition()
+        if hasattr(average, "ds_tensor") and average.ds_status.name == "AVAILABLE":
+            average.partition()

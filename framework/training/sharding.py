@@ -41,13 +41,6 @@ Shard = Callable[[nn.Module, Sequence[str], bool], None]
 from outside, and whether the module is frozen."""
 
 
-class _Config(Protocol):
-    @property
-    def activation_checkpointing(self) -> int: ...
-    @property
-    def compile(self) -> bool: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where and how a strategy wants a model's blocks.
@@ -63,16 +56,6 @@ class Placement:
     activation_checkpointing: int = 0
     compile: bool = False
     shard: Shard | None = None
-
-    @classmethod
-    def of(cls, config: _Config, device: torch.device, shard: Shard | None = None) -> "Placement":
-        """Placement by a strategy's config."""
-        return cls(
-            device=device,
-            activation_checkpointing=config.activation_checkpointing,
-            compile=config.compile,
-            shard=shard,
-        )
 
 
 def placement_of(module: LightningModule) -> Placement:

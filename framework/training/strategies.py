@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import strategies
+from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from lightning.pytorch.strategies import Strategy
@@ -30,7 +30,7 @@ from torch.distributed.tensor import DTensor
 
 from framework.errors import ConfigError
 from framework.training.checkpoint.strategy import DCPCheckpoints, DeepSpeedCheckpoints
-from framework.training.sharding import Placement
+from framework.training.sharding import Placement, Shard
 
 StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
 FloatType = Literal["float32", "bfloat16"]
@@ -73,7 +73,8 @@ class DeepSpeedOptions:
     """Options of DeepSpeed's ZeRO.
 
     Args:
-        stage: what is sharded over processes: 1 the optimizer's state, 2 gradients too, 3 weights too.
+        stage: what is sharded over processes: 1 the optimizer's state, 2 gradients too, 3 weights too. Stages 2 and 3
+            sum gradients over processes for every accumulated micro-batch.
         offload_optimizer: keep the optimizer's state in the host's memory; its step runs there.
         offload_parameters: keep sharded weights in the host's memory (stage 3).
         comm_dtype: type in which the weights of linear layers are gathered and their gradients summed under mixed
@@ -88,8 +89,6 @@ class DeepSpeedOptions:
     persistence_threshold: int = 100_000
 
     def __post_init__(self) -> None:
-        if self.stage not in (1, 2, 3):
-            raise ConfigError(f"strategy.deepspeed.stage {self.stage}", mend="use 1, 2 or 3")
         if self.offload_parameters and self.stage != 3:
             raise ConfigError(
                 f"strategy.deepspeed.offload_parameters with stage {self.stage}",
@@ -130,15 +129,6 @@ def make_strategy(
 ) -> Strategy:
     """The Lightning strategy of a config; the other arguments are the trainer's, with the trainer's meanings.
 
-    In `TrainingCLI.instantiate_trainer`, with the section bound by `parser.add_class_arguments(StrategyConfig,
-    "strategy")`::
-
-        strategy = make_strategy(
-            self._get(self.config_init, "strategy"),
-            **{name: given[name] for name in ("accelerator", "devices", "num_nodes")},
-        )
-        return super().instantiate_trainer(strategy=strategy, ...)
-
     `ddp` on one device is a single process without process groups. Options of another strategy than the chosen one are
     ignored with a warning.
 
@@ -161,6 +151,12 @@ def make_strategy(
     if config.name == "deepspeed":
         if importlib.util.find_spec("deepspeed") is None:
             raise ConfigError("strategy.name deepspeed without DeepSpeed's package", mend=INSTALL_DEEPSPEED)
+        if config.compile and config.deepspeed.stage == 3:
+            warnings.warn(
+                "strategy.compile under ZeRO-3 compiles little: the hooks of every layer break a block into pieces; "
+                "fsdp2 shards as much and compiles whole blocks",
+                stacklevel=2,
+            )
         if found[0].type != "cuda":
             raise ConfigError(
                 f"strategy.name deepspeed on the device {found[0].type}", mend="it needs GPUs; use fsdp2 or ddp"
@@ -200,6 +196,15 @@ def check_mesh(num_processes: int, replicate: int) -> None:
     )
 
 
+def _placement(config: StrategyConfig, device: torch.device, shard: Shard | None = None) -> Placement:
+    return Placement(
+        device=device,
+        activation_checkpointing=config.activation_checkpointing,
+        compile=config.compile,
+        shard=shard,
+    )
+
+
 class SingleDeviceStrategy(DCPCheckpoints, strategies.SingleDeviceStrategy):
     """One process on one device."""
 
@@ -208,7 +213,7 @@ class SingleDeviceStrategy(DCPCheckpoints, strategies.SingleDeviceStrategy):
         self.parallelism = config
 
     def placement(self) -> Placement:
-        return Placement.of(self.parallelism, self.root_device)
+        return _placement(self.parallelism, self.root_device)
 
 
 class DDPStrategy(DCPCheckpoints, strategies.DDPStrategy):
@@ -220,7 +225,7 @@ class DDPStrategy(DCPCheckpoints, strategies.DDPStrategy):
         self.parallelism = config
 
     def placement(self) -> Placement:
-        return Placement.of(self.parallelism, self.root_device)
+        return _placement(self.parallelism, self.root_device)
 
 
 class FSDP2Strategy(DCPCheckpoints, strategies.ModelParallelStrategy):
@@ -248,8 +253,17 @@ class FSDP2Strategy(DCPCheckpoints, strategies.ModelParallelStrategy):
         else:
             self.mesh = self.device_mesh["data_parallel"]
 
+    def setup(self, trainer: Trainer) -> None:
+        assert self.lightning_module is not None
+        for name, parameter in self.lightning_module.named_parameters():
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
+                # Nothing would average its gradient over the processes.
+                problem = f"{name} of {type(self.lightning_module).__name__} is not sharded"
+                raise ConfigError(f"strategy.name fsdp2, but {problem}", mend="use ddp for this model")
+        super().setup(trainer)
+
     def placement(self) -> Placement:
-        return Placement.of(self.parallelism, self.root_device, shard=self._shard)
+        return _placement(self.parallelism, self.root_device, shard=self._shard)
 
     def _shard(self, module: nn.Module, methods: Sequence[str], frozen: bool) -> None:
         options = self.options
@@ -364,12 +378,16 @@ class DeepSpeedStrategy(DeepSpeedCheckpoints, strategies.DeepSpeedStrategy):
         super()._format_config()
         if self.precision_plugin.precision == "bf16-mixed":
             del self.config["bf16"]
-            narrow = ["framework.pra.layers.Linear", "torch.nn.Linear"] if self.options.comm_dtype != "float32" else []
-            self.config["torch_autocast"] = {
-                "enabled": True,
-                "dtype": "bfloat16",
-                "lower_precision_safe_modules": narrow,
-            }
+            self.config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+
+    def init_deepspeed(self) -> None:
+        assert self.lightning_module is not None
+        if "torch_autocast" in self.config and self.options.comm_dtype == "bfloat16":
+            # DeepSpeed looks at the exact class.
+            linear = {type(module) for module in self.lightning_module.modules() if isinstance(module, nn.Linear)}
+            names = sorted(f"{each.__module__}.{each.__qualname__}" for each in linear)
+            self.config["torch_autocast"]["lower_precision_safe_modules"] = names
+        super().init_deepspeed()
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
@@ -379,12 +397,9 @@ class DeepSpeedStrategy(DeepSpeedCheckpoints, strategies.DeepSpeedStrategy):
 
     def placement(self) -> Placement:
         shard = self._shard if self.options.stage == 3 else None
-        return Placement.of(self.parallelism, self.root_device, shard=shard)
+        return _placement(self.parallelism, self.root_device, shard=shard)
 
     def _shard(self, module: nn.Module, methods: Sequence[str], frozen: bool) -> None:
         import deepspeed
 
         deepspeed.zero.Init(module=module, remote_device=self.remote_device, config_dict_or_path=self.config)
-        if not any(deepspeed.utils.z3_leaf_module(inner) for inner in module.modules()):
-            # A block's weights are gathered together by its own hooks, none of which is compiled with its inside.
-            deepspeed.utils.set_z3_leaf_module(module, True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from framework.errors import CheckpointError, ConfigError
 from framework.testing.faults import flip_bytes, truncate
@@ -29,6 +30,7 @@ from framework.training.checkpoint.layout import (
 )
 from framework.training.checkpoint.provenance import recipe_changes
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
+from framework.training.checkpoint.tensors import model_tensors, optimizer_state, share_of, split_optimizers
 
 
 def fit(run_dir: Path, checkpoints: Checkpoints, *callbacks: Callback, batches: int, **options: Any) -> Trainer:
@@ -109,6 +111,30 @@ def test_only_what_is_asked_for_is_loaded(trained: Path, monkeypatch: pytest.Mon
     assert sum(sizes) == sum(tensor.numel() for tensor in average.values())
 
 
+def test_names_are_free_of_wrappers():
+    inner = checkpoint_wrapper(torch.nn.Linear(2, 2))
+    module = torch.nn.Module()
+    module.model = torch.nn.Sequential(torch.compile(inner), torch.nn.BatchNorm1d(2))
+    assert {name for name, _ in module.named_parameters()} & {"model.0._orig_mod._checkpoint_wrapped_module.weight"}
+    optimizer = torch.optim.SGD(module.parameters(), momentum=0.9)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    names = {"model.0.weight", "model.0.bias", "model.1.weight", "model.1.bias"}
+    buffers = {"model.1.running_mean", "model.1.running_var", "model.1.num_batches_tracked"}
+    assert model_tensors(module).keys() == names | buffers
+    assert optimizer_state(module, optimizer)["state"].keys() == names
+    tensors, _ = split_optimizers([optimizer_state(module, optimizer)])
+    assert tensors.keys() == {f"optimizers.0.{name}.momentum_buffer" for name in names}
+
+
+def test_each_rank_writes_a_part_of_what_all_have():
+    tensors = {f"{number}": torch.zeros(size) for number, size in enumerate((100, 90, 80, 10, 5, 1))}
+    shares = [share_of(tensors, rank, 3) for rank in range(3)]
+    assert sorted(name for share in shares for name in share) == sorted(tensors)
+    assert max(sum(tensor.numel() for tensor in share.values()) for share in shares) == 100
+
+
 # Damage.
 
 FAULTS = {
@@ -183,7 +209,7 @@ def test_no_code_in_a_checkpoint_is_run(run_dir: Path):
     with pytest.raises(CheckpointError, match=r"\.metadata holds .*: give a checkpoint"):
         read_tensors(checkpoint, "model.")
     torch.save({"loops": Attack()}, checkpoint / "state.pt")
-    with pytest.raises(CheckpointError, match="state.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         read_state(checkpoint)
     assert not touched.exists()
 
@@ -249,7 +275,7 @@ def test_a_checkpoint_of_another_model(trained: Path, tmp_path: Path):
     quiet_trainer(tmp_path, max_steps=1, callbacks=run, enable_checkpointing=True).fit(
         Other(False), datamodule=Batches(data)
     )
-    with pytest.raises(CheckpointError, match="extra.bias is only in the model and 1 more"):
+    with pytest.raises(CheckpointError, match=r"extra\.bias is only in the model and 1 more"):
         quiet_trainer(tmp_path, max_steps=9).fit(Other(True), datamodule=Batches(data), ckpt_path=tmp_path)
 
 
@@ -355,9 +381,9 @@ def test_the_best_by_a_metric_stays(tmp_path: Path):
     # The validation of the newest one comes after it is saved.
     best = min(measured[:4], key=lambda entry: entry["metrics"]["validation/total"])["step"]
     assert steps_in(tmp_path) == sorted({best, 5})
+    unknown = Checkpoints(keep_best=1, best_metric="validation/speed")
     with pytest.raises(ConfigError, match=r"best_metric validation/speed is not measured: use one of: validation/"):
-        checkpoints = Checkpoints(keep_best=1, best_metric="validation/speed")
-        fit(tmp_path / "other", checkpoints, batches=2, val_check_interval=1)
+        fit(tmp_path / "other", unknown, batches=2, val_check_interval=1)
 
 
 @pytest.mark.parametrize(
@@ -401,3 +427,8 @@ def test_changes_between_recipes():
         "model.width: 3 -> 4",
     ]
     assert recipe_changes(before, before) == recipe_changes(None, now) == []
+
+
+def test_another_strategy_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"strategy SingleDeviceStrategy saves no such checkpoints: take one of"):
+        fit(tmp_path, Checkpoints(), batches=1, strategy="auto")

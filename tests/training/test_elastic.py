@@ -20,7 +20,7 @@ from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
-from framework.training.strategies import DeepSpeedOptions, StrategyConfig, make_strategy
+from framework.training.strategies import DeepSpeedOptions, FSDP2Options, StrategyConfig, make_strategy
 
 HALF, GLOBAL_BATCH, MICRO_BATCH = 4, 8, 2
 
@@ -42,7 +42,9 @@ class Watch(Callback):
         self.losses: list[float] = []
         self.drawn: list[list[float]] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int
+    ) -> None:
         if self.kill_before is not None and trainer.global_step == self.kill_before:
             while not list_checkpoints(Path(trainer.default_root_dir, FOLDER)):
                 time.sleep(0.01)  # It is written in the background.
@@ -64,6 +66,8 @@ def strategy_of(name: str, processes: int) -> Any:
         options = DeepSpeedOptions(stage=int(stage))  # type: ignore[arg-type]
         return CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=options))
     options: dict[str, Any] = {"name": kind}
+    if stage:
+        options["fsdp2"] = FSDP2Options(replicate=int(stage))
     return make_strategy(StrategyConfig(**options), accelerator="cpu", devices=processes)
 
 
@@ -136,8 +140,8 @@ def by_step(runs: list[tuple[int, dict[int, Any]]]) -> tuple[list[set[int]], lis
     return samples, losses
 
 
-CHAIN = [("ddp", 2, 2), ("fsdp2", 4, 4), ("ddp", 1, 6), ("fsdp2", 2, 8), ("ddp", 4, 10)]
-"""Strategy, processes, and the step to go to."""
+CHAIN = [("ddp", 2, 2), ("fsdp2", 4, 4), ("ddp", 1, 6), ("fsdp2", 2, 8), ("fsdp2-2", 4, 10)]
+"""Strategy (with the number of replicas), processes, and the step to go to."""
 
 
 def test_other_processes_and_strategies_go_on_with_the_same_curve(shards: str, tmp_path: Path):
@@ -176,3 +180,37 @@ def test_deepspeed_goes_on_with_one_process_less(shards: str, tmp_path: Path, st
         torch.testing.assert_close(after[name], expected[name], rtol=1e-3, atol=1e-4, msg=name)
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("ema."))
     assert not list((tmp_path / "run" / FOLDER).glob("*.partial"))
+    refused = run_forked(train, 1, run_dir=str(tmp_path / "run"), shards=shards, strategy="ddp", steps=9, may_fail=True)
+    assert "is by CPUDeepSpeedStrategy, and SingleDeviceStrategy cannot go on from it" in refused.output
+
+
+def validate(run_dir: str, shards: str, strategy: str, load: bool = True) -> float:
+    """A loss of the newest checkpoint, or of the initial weights."""
+    torch.set_num_threads(1)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = quiet_trainer(Path(run_dir), strategy=strategy_of(strategy, processes), devices=processes)
+    data = ShardDataModule(train=shards, validation=shards, image_size=4, channels=1, batch_size=8)
+    ckpt_path = run_dir if load else None
+    [measured] = trainer.validate(tiny_module(tiny_config()), datamodule=data, ckpt_path=ckpt_path, verbose=False)
+    return measured["validation/total"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "measured"),
+    [("fsdp2", [("ddp", 1), ("fsdp2", 2)]), ("zero-3", [("zero-3", 2), ("zero-1", 1)])],
+    ids=["fsdp2", "deepspeed"],
+)
+def test_validation_on_other_processes(shards: str, tmp_path: Path, trained: str, measured: list[tuple[str, int]]):
+    if trained.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    run_forked(train, 2, run_dir=str(tmp_path), shards=shards, strategy=trained, steps=2)
+    losses = [
+        loss
+        for strategy, processes in measured
+        for loss in run_forked(
+            validate, processes, run_dir=str(tmp_path), shards=shards, strategy=strategy
+        ).results.values()
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    untrained = run_forked(validate, 1, run_dir=str(tmp_path), shards=shards, strategy="ddp", load=False)
+    assert losses[0] != pytest.approx(untrained.results[0], rel=1e-3)

@@ -91,7 +91,7 @@ def test_a_layer_s_own_tensors():
     initialise_module(layers[0], 0, "0")
     initialise_module(layers, 0, "")
     assert torch.equal(layers[1].weight, before)
-    zero = Linear(3, 4, gain=0)
+    zero = Linear(3, 4, gain=0.0)
     initialise_module(zero, 0, "0")
     assert not zero.weight.any()
     assert not zero.bias.any()
@@ -167,30 +167,36 @@ class Built(Exception):
 
 
 def count(folder: str, strategy: Any) -> dict[str, Any]:
-    """Builds a model of many blocks, noting the bytes at hand before every sharding."""
-    module = tiny_module(tiny_config(width=128, depth=12, num_heads=4))
-    configure, shard, seen, before = module.configure_model, strategy._shard, [], live_bytes()
-    measured: dict[str, Any] = {}
+    """Builds a model of many blocks, noting the bytes of its weights before every sharding."""
+    config = tiny_config(width=128, depth=12, num_heads=4)
+    module, shard, before = tiny_module(config), strategy._shard, live_bytes()
+    made: list[PRA] = []
+    measured: dict[str, Any] = {"peak": 0}
+
+    def make() -> PRA:
+        made.append(PRA(config))
+        return made[-1]
 
     def counted(*args: Any) -> None:
-        seen.append(live_bytes())
+        weights = [local_part(p) for model in made for p in model.parameters() if not p.is_meta]
+        measured["peak"] = max(measured["peak"], sum(w.untyped_storage().nbytes() for w in weights))
         shard(*args)
 
-    def weights(model: nn.Module) -> int:
-        return sum(getattr(p, "ds_numel", p.numel()) * 4 for p in model.parameters())
+    def whole(model: nn.Module) -> int:
+        return 2 * sum(getattr(p, "ds_numel", p.numel()) * 4 for p in model.parameters())
 
-    def configure_and_stop() -> None:
-        configure()
+    def build_and_stop() -> None:
+        model, twin = build_with_twin(make, strategy.placement(), seed=0)
+        gc.collect()
         measured["left"] = live_bytes() - before
-        measured["whole"] = weights(module.model) + weights(module.ema)
-        measured["block"] = 2 * weights(module.model.transformer.blocks[0])
-        measured["sharded"] = is_sharded(module.model) and is_sharded(module.ema)
+        measured["whole"], measured["block"] = whole(model), whole(model.transformer.blocks[0])
+        measured["sharded"] = is_sharded(model) and is_sharded(twin)
         raise Built
 
-    strategy._shard, module.configure_model = counted, configure_and_stop  # type: ignore[method-assign]
+    strategy._shard, module.configure_model = counted, build_and_stop  # type: ignore[method-assign]
     with suppress(Built):
         quiet_trainer(Path(folder), strategy=strategy, devices=2, max_steps=1).fit(module, datamodule=Batches([]))
-    return {"peak": max(seen) - before, **measured}
+    return measured
 
 
 def build_counted(folder: str) -> dict[str, dict[str, Any]]:
@@ -199,11 +205,7 @@ def build_counted(folder: str) -> dict[str, dict[str, Any]]:
 
     fsdp2 = make_strategy(StrategyConfig(name="fsdp2"), accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]))
     zero3 = CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=DeepSpeedOptions(stage=3)))
-    found = {}
-    for name, strategy in (("fsdp2", fsdp2), ("zero3", zero3)):
-        found[name] = count(folder, strategy)
-        gc.collect()
-    return found
+    return {name: count(folder, strategy) for name, strategy in (("fsdp2", fsdp2), ("zero3", zero3))}
 
 
 def test_no_rank_ever_holds_more_than_its_shards_and_a_block(tmp_path: Path):

@@ -96,7 +96,11 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        assert isinstance(trainer.strategy, DirectoryCheckpoints), "a strategy of framework.training.strategies"
+        if not isinstance(trainer.strategy, DirectoryCheckpoints):
+            raise ConfigError(
+                f"the trainer's strategy {type(trainer.strategy).__name__} saves no such checkpoints",
+                mend="take one of framework.training.strategies.make_strategy",
+            )
         self._strategy = trainer.strategy
         together(lambda: self._take(Path(trainer.default_root_dir)), "the run's folder cannot be used")
 
@@ -106,6 +110,14 @@ class Checkpoints(Checkpoint):
         run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(run_dir)
         clean(run_dir / FOLDER)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Before anything of the run is written.
+        if self._strategy is not None:
+            folder, step = Path(trainer.default_root_dir) / FOLDER, checkpoint["global_step"]
+            choice = self._strategy.choice
+            damaged = [path for path, _ in choice.skipped] if choice else []
+            together(lambda: _refuse_to_go_back(folder, step, damaged), f"{folder} cannot be used")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
@@ -119,11 +131,7 @@ class Checkpoints(Checkpoint):
                 if path.parent == folder:
                     put_aside(path)
             point_to_newest(folder)
-            if ahead := [path for path in list_checkpoints(folder) if step_of(path) > trainer.global_step]:
-                raise CheckpointError(
-                    f"training would go on from step {trainer.global_step}, and {folder} goes up to {ahead[-1].name}",
-                    mend="go on with --resume auto, or give the older checkpoint to --resume with another --run.dir",
-                )
+            _refuse_to_go_back(folder, trainer.global_step, [])
 
         together(make_way, f"{folder} cannot be used")
 
@@ -136,14 +144,15 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.retention.best and self._lock is not None and not trainer.sanity_checking:
+        if self.retention.best and self._strategy is not None and not trainer.sanity_checking:
             measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
             if self.retention.metric not in measured:
                 known = ", ".join(sorted(name for name in measured if name.startswith("validation/"))) or "none"
                 raise ConfigError(
                     f"checkpoint.best_metric {self.retention.metric} is not measured", mend=f"use one of: {known}"
                 )
-            note_validation(Path(trainer.default_root_dir) / FOLDER, trainer.global_step, measured)
+            if world()[0] == 0:
+                note_validation(Path(trainer.default_root_dir) / FOLDER, trainer.global_step, measured)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
@@ -162,3 +171,13 @@ class Checkpoints(Checkpoint):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _refuse_to_go_back(folder: Path, step: int, damaged: list[Path]) -> None:
+    """One folder has one history."""
+    ahead = [path for path in list_checkpoints(folder) if step_of(path) > step and path not in damaged]
+    if world()[0] == 0 and ahead:
+        raise CheckpointError(
+            f"training would go on from step {step}, and {folder} goes up to {ahead[-1].name}",
+            mend="go on with --resume auto, or give the older checkpoint to --resume with another --run.dir",
+        )

@@ -47,7 +47,8 @@ class Preemption(Callback):
         self._received, self._vote, self._agreed, self._step = None, None, False, trainer.global_step
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")
-            # Lightning's own broadcast of a signal makes every batch wait for the one before; this replaces it.
+            # Lightning 2.6's own broadcast of a signal makes every batch wait for the one before; this replaces it.
+            assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         for number in SIGNALS:
             signal.signal(number, self._note)

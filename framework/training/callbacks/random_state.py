@@ -12,7 +12,7 @@ from framework.training.checkpoint.ranks import gather, world
 
 
 def random_state() -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's generators (on a GPU, of the process's own device) as plain types and tensors."""
+    """States of Python's, NumPy's and torch's generators as plain types and tensors; on GPUs, of this process's own."""
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global generator's state
     return {
         "python": random.getstate(),

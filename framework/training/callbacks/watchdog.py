@@ -25,7 +25,7 @@ EXIT_CODE = 124
 _BEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
 """A rank whose beat does not change for so long is missing."""
-_PATIENCE_SECONDS = 15.0
+_PATIENCE_SECONDS = 8.0
 """For the other ranks' beats, when the one that serves them may be the one that hangs."""
 _BACKSTOP_SECONDS = 60.0
 """After this much more the process is ended even if its interpreter is stuck."""
@@ -42,10 +42,10 @@ class WatchdogConfig:
         checkpoint_seconds: a checkpoint, and the end of the run.
     """
 
-    step_seconds: float = 900
-    startup_seconds: float = 3600
-    validation_seconds: float = 1800
-    checkpoint_seconds: float = 1800
+    step_seconds: float = 900.0
+    startup_seconds: float = 3600.0
+    validation_seconds: float = 1800.0
+    checkpoint_seconds: float = 1800.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -2,7 +2,7 @@
 
     latest, checkpoint/mp_rank_00_model_states.pt                       stages 1, 2: all weights, whole
             checkpoint/zero_pp_rank_R_mp_rank_00_model_states.pt        stage 3: rank R's parts of frozen weights
-            checkpoint/zero_pp_rank_R_mp_rank_00_optim_states.pt        rank R's parts of the optimizer; stage 3: weights
+            checkpoint/zero_pp_rank_R_mp_rank_00_optim_states.pt        rank R's parts of the optimizer (3: and weights)
 
 DeepSpeed reads them with a loader that runs whatever code they ask for; here they are read without.
 """
@@ -25,6 +25,7 @@ from torch.serialization import safe_globals
 from framework.errors import CheckpointError
 from framework.training.checkpoint.ranks import world
 from framework.training.checkpoint.writing import together
+from framework.training.weights import fill_partition
 
 TAG = "checkpoint"
 _RANK = re.compile(r"zero_pp_rank_(\d+)_")
@@ -118,7 +119,7 @@ def fill_module(module: nn.Module, checkpoint: Path, *, only_frozen: bool = Fals
         checkpoint: of any number of processes.
         only_frozen: leave out what the optimizer trains.
     """
-    files, rank = DeepSpeedFiles(checkpoint), world()[0]
+    files = DeepSpeedFiles(checkpoint)
     state = [*module.named_parameters(), *module.named_buffers()]
     names = set(files.names())
     for name, target in state:
@@ -128,11 +129,9 @@ def fill_module(module: nn.Module, checkpoint: Path, *, only_frozen: bool = Fals
             problem = f"{checkpoint} is of another model ({name} is only in the model)"
             raise CheckpointError(problem, mend="use the checkpoint's settings, or another --run.dir for a new model")
         value = files.tensor(name)
-        part: Tensor | None = getattr(target, "ds_tensor", None)
-        if part is not None:
-            mine = value.flatten()[rank * part.numel() : (rank + 1) * part.numel()]
-            part.flatten()[: mine.numel()].copy_(mine)
-        if target.numel() == value.numel():
+        if hasattr(target, "ds_tensor"):
+            fill_partition(target, value)
+        else:
             target.copy_(value)
 
 
@@ -212,4 +211,6 @@ def _convert(checkpoint: Path, work: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CheckpointError(f"{checkpoint} could not be converted ({last})", mend="use as many processes as it was written by")
+        raise CheckpointError(
+            f"{checkpoint} could not be converted ({last})", mend="use as many processes as it was written by"
+        )

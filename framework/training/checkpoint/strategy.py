@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.optim import Optimizer
 
 from framework.errors import CheckpointError
@@ -137,7 +137,7 @@ class DirectoryCheckpoints(_Base):
             strategy=type(self).__name__,
             samples_consumed=next((s["samples_consumed"] for s in states if "samples_consumed" in s), None),
             recipe=self.recipe,
-            git_revision=git_revision(),
+            git_revision=git_revision() if world()[0] == 0 else None,
             packages=package_versions(),
             wandb_id=saved_wandb_id(self.lightning_module.trainer.default_root_dir),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -191,7 +191,7 @@ class DirectoryCheckpoints(_Base):
         assert choice.manifest is not None
         if choice.manifest.kind != self.kind:
             raise CheckpointError(
-                f"{choice.path} was written by {choice.manifest.strategy}, which {type(self).__name__} cannot go on from",
+                f"{choice.path} is by {choice.manifest.strategy}, and {type(self).__name__} cannot go on from it",
                 mend="use that strategy, or export the weights and start from these",
             )
         if world()[0] == 0:
@@ -215,7 +215,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
     Goes on from any number of processes and from each other's checkpoints.
     """
 
-    kind: Literal["dcp"] = "dcp"
+    kind: Kind = "dcp"
     _stager: DefaultStager | None = None
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
 class DeepSpeedCheckpoints(DirectoryCheckpoints):
     """Checkpoints by DeepSpeed's own writer."""
 
-    kind: Literal["deepspeed"] = "deepspeed"
+    kind: Kind = "deepspeed"
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         # The engine saves it.
@@ -307,15 +307,15 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
         assert self.lightning_module is not None
         assert self.choice is not None
         assert self.choice.manifest is not None
-        path, trainer = self.loaded_from, self.lightning_module.trainer
+        path, module, trainer = self.loaded_from, self.lightning_module, self.lightning_module.trainer
         if trainer.state.fn != TrainerFn.FITTING:
-            together(lambda: fill_module(self.lightning_module, path), f"{path} could not be loaded")
+            together(lambda: fill_module(module, path), f"{path} could not be loaded")
         elif self.choice.manifest.world_size == world()[1]:
             load_engine(self.model, path)
         else:
             log.info("written by %s processes: converting", self.choice.manifest.world_size)
             work = Path(trainer.default_root_dir, FOLDER, "universal.partial")
-            load_universal(self.model, self.lightning_module, path, work)
+            load_universal(self.model, module, path, work)
 
 
 def _begin(target: Path, partial: Path) -> None:

@@ -1,6 +1,6 @@
 """Tensors of a checkpoint by torch.distributed.checkpoint: one format for the single process, DDP and FSDP2.
 
-Names are fully qualified and free of what compiling and activation checkpointing put into them: `model.*`, `ema.*` as the
+Names are fully qualified, without what compiling and activation checkpointing put into them: `model.*`, `ema.*` as the
 module has them, `optimizers.N.NAME.exp_avg` for the state that optimizer N keeps of a parameter. What has no shape to
 shard (step counts, options of the parameter groups) is plain state. Nothing but tensors is in these files, so that
 reading them runs no code.
@@ -8,13 +8,15 @@ reading them runs no code.
 
 import pickle
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, load, save
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -69,21 +71,31 @@ def tensor_records(checkpoint: Path) -> dict[str, TensorStorageMetadata]:
     return dict(RecordReader(checkpoint).read_metadata().state_dict_metadata)  # type: ignore[arg-type]
 
 
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """No warning about a single process; and the error itself, which the library packs into a BaseException."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_ALONE)
+            yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from error
+
+
 def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
     """Fills tensors, whole or sharded, in place; each rank reads what it holds."""
     if not tensors:
         return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_ALONE)
+    with _plain_errors():
         # Every rank plans by itself: there is nothing to agree on.
         load(dict(tensors), storage_reader=RecordReader(checkpoint), no_dist=True)
 
 
 def write_tensors(partial: Path, tensors: dict[str, Tensor], group: Any) -> None:
-    """Writes every rank's tensors into `partial`, flushed to the disk. Collective over `group`; None for one process."""
+    """Writes every rank's tensors into `partial`, flushed. Collective over `group`, None for one process."""
     writer = FileSystemWriter(partial, sync_files=True, overwrite=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_ALONE)
+    with _plain_errors():
         save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
 
 
@@ -97,8 +109,9 @@ def clean_name(name: str) -> str:
 def model_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by clean name; sharded ones stay so, and none is copied."""
     state = get_model_state_dict(module)
-    assert all(isinstance(value, Tensor) for value in state.values()), "a state of a module that is no tensor"
-    return state
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    assert len(tensors) == len(state), "a state of a module that is no tensor"
+    return tensors
 
 
 def optimizer_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def optimizer_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     Not by the library's get_optimizer_state_dict, which takes a step with an optimizer that has not taken one, so that
     its count is one ahead.
     """
-    names = {parameter: clean_name(name) for name, parameter in module.named_parameters()}
+    names: dict[Any, str] = {parameter: clean_name(name) for name, parameter in module.named_parameters()}
     groups = [{**group, "params": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
     return {"state": {names[p]: dict(state) for p, state in optimizer.state.items()}, "param_groups": groups}
 

@@ -1,4 +1,4 @@
-"""Completing a checkpoint: checksums, manifest, rename, pointer, retention; in the background where that is asked for."""
+"""Completing a checkpoint: checksums, manifest, rename, pointer, retention; in the background where asked for."""
 
 import logging
 import shutil
@@ -81,20 +81,14 @@ def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
         )
     except Exception as error:
         log.debug("%s", what, exc_info=error)
-        problem = (f"{what} ({type(error).__name__}: {_root_cause(error)})", "use another checkpoint of the run")
-    for rank, found in enumerate(gather(problem, group)):
+        cause = str(error).partition("\n")[0]
+        problem = (f"{what} ({type(error).__name__}: {cause})", "use another checkpoint of the run")
+    problems = gather(problem, group)
+    for rank, found in enumerate(problems):
         if found is not None:
-            where = f" on rank {rank}" if world()[1] > 1 else ""
+            where = "" if all(problems) else f" on rank {rank}"
             raise CheckpointError(found[0] + where, mend=found[1])
     return result
-
-
-def _root_cause(error: BaseException) -> str:
-    """torch.distributed.checkpoint packs the ranks' errors into one of its own."""
-    failures: dict[int, Any] = getattr(error, "failures", {})
-    for failure, _ in failures.values():
-        return f"{type(failure).__name__}: {failure}"
-    return str(error).partition("\n")[0]
 
 
 def complete(save: Save) -> None:

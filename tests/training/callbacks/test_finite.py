@@ -189,7 +189,7 @@ def bad_on_one_rank(run_dir: str) -> dict[str, Any]:
 
 
 def under_deepspeed(run_dir: str) -> dict[str, Any]:
-    """Rank 1 alone meets a loss that is not a number, at step 1; all meet an infinite gradient; skipping is asked for."""
+    """Rank 1 alone meets a bad loss, at step 1; all meet an infinite gradient; skipping is asked for."""
     # DeepSpeed takes seconds to import.
     from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
     from framework.training.strategies import DeepSpeedOptions, StrategyConfig

@@ -34,7 +34,7 @@ class Given(LightningModule):
 
 def fit(run_dir: Path, losses: list[float], *, state: dict | None = None, **options: int) -> LossSpikes:
     guard = FiniteGuard(on_nonfinite="skip")
-    spikes = LossSpikes(SpikeConfig(threshold=8, window=16), guard)
+    spikes = LossSpikes(SpikeConfig(threshold=8.0, window=16), guard)
     if state is not None:
         spikes.load_state_dict(state)
     trainer = quiet_trainer(run_dir, callbacks=[guard, spikes], max_epochs=1, **options)
