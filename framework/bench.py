@@ -24,6 +24,7 @@ from rich.table import Table
 from webdataset.compat import WebDataset, WebLoader
 
 from framework.bench_sets import make_jpeg_shards, repeat_shards
+from framework.data.images import decode_pixels
 from framework.data.loader import worker_context
 from framework.data.module import ShardDataModule
 from framework.data.reader import ShardSet
@@ -41,20 +42,24 @@ class Speed:
         size: side of the images in pixels.
         num_workers: processes that decode.
         decoding: reading the bytes and decoding them in as many processes, and nothing else.
+        pillow: the same by Pillow, the usual decoder.
         loader: batches of our loader, with random crops and flips, as bytes in the main process.
         normalised: the same as float32 in the main process, which trains on no GPU.
         webdataset: WebDataset(...).shuffle().decode("torchrgb").to_tuple().batched() in a WebLoader.
         of_decoding: loader / decoding, the median over the rounds.
+        of_pillow: loader / pillow, the median over the rounds.
         of_webdataset: normalised / webdataset, the median over the rounds.
     """
 
     size: int
     num_workers: int
     decoding: float
+    pillow: float
     loader: float
     normalised: float
     webdataset: float
     of_decoding: float
+    of_pillow: float
     of_webdataset: float
 
 
@@ -146,6 +151,7 @@ def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> 
         ways: dict[str, Callable[[], Any]] = {
             "webdataset": lambda: _exhaust(usual),
             "decoding": lambda: list(pool.map(_decode_share, *zip(*tasks, strict=True))),
+            "pillow": lambda: list(pool.map(_decode_share_with_pillow, *zip(*tasks, strict=True))),
             "loader": lambda: _exhaust(loader),
             "normalised": lambda: _exhaust(batch.images() for batch in loader),
         }
@@ -162,6 +168,7 @@ def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> 
         num_workers=num_workers,
         **{name: num_images / min(times) for name, times in seconds.items()},
         of_decoding=_median_ratio(seconds["decoding"], seconds["loader"]),
+        of_pillow=_median_ratio(seconds["pillow"], seconds["loader"]),
         of_webdataset=_median_ratio(seconds["webdataset"], seconds["normalised"]),
     )
 
@@ -222,6 +229,13 @@ def _decode_share(shards: Path, worker: int, num_workers: int) -> None:
     """Reads and decodes every `num_workers`th image of a set."""
     opened = ShardSet(shards)
     for number in range(worker, len(opened), num_workers):
+        decode_pixels(opened.read(number)[0], channels=3)
+
+
+def _decode_share_with_pillow(shards: Path, worker: int, num_workers: int) -> None:
+    """The same as `_decode_share` by Pillow."""
+    opened = ShardSet(shards)
+    for number in range(worker, len(opened), num_workers):
         Image.open(io.BytesIO(opened.read(number)[0])).load()
 
 
@@ -244,12 +258,13 @@ def _median_ratio(slow: list[float], fast: list[float]) -> float:
 def _show(speeds: list[Speed], resume: Resume) -> None:
     console = Console()
     table = Table(title="images per second")
-    for name in ("pixels", "workers", "decoding", "loader", "normalised", "webdataset", "of decoding", "of webdataset"):
-        table.add_column(name, justify="right")
+    rates = ("decoding", "pillow", "loader", "normalised", "webdataset")
+    ratios = ("of_decoding", "of_pillow", "of_webdataset")
+    for name in ("pixels", "workers", *rates, *ratios):
+        table.add_column(name.replace("_", " "), justify="right")
     for each in speeds:
-        rates = [f"{rate:,.0f}" for rate in (each.decoding, each.loader, each.normalised, each.webdataset)]
-        ratios = [f"{ratio:.2f}" for ratio in (each.of_decoding, each.of_webdataset)]
-        table.add_row(str(each.size), str(each.num_workers), *rates, *ratios)
+        values = [f"{getattr(each, name):,.0f}" for name in rates] + [f"{getattr(each, name):.2f}" for name in ratios]
+        table.add_row(str(each.size), str(each.num_workers), *values)
     console.print(table)
     console.print(
         f"start in mid-epoch, index of {resume.num_samples:,}: first batch after {resume.first_batch_seconds:.2f} s, "

@@ -1,7 +1,6 @@
 """The data side of a training run: shards to batches, and where training stands in them."""
 
 import warnings
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -203,7 +202,14 @@ class ShardDataModule(LightningDataModule):
     def train_dataloader(self) -> ShardLoader[Any]:
         """Loader of training batches, from where training stands."""
         stream, plan, trainer = self.stream, self._plan, self.trainer
-        ahead = LookAhead(JoinedShards(self.train_sets), block_shards=self.block_shards)
+        joined = JoinedShards(self.train_sets)
+        if joined.is_remote and self.shuffle == "full":
+            warnings.warn(
+                "data.shuffle full reads from all shards at a time, and they are remote: the cache must hold the whole "
+                "set; use data.shuffle block",
+                stacklevel=2,
+            )
+        ahead = LookAhead(joined, block_shards=self.block_shards)
         batches = MicroBatches(stream, plan, lambda: self._progress.position(stream, plan), ahead=ahead)
         if trainer is not None:
             check_limit(trainer, len(batches), plan.accumulation)
@@ -213,7 +219,7 @@ class ShardDataModule(LightningDataModule):
                 recount(trainer, start, stream, plan)
             self._progress = Progress(trainer=trainer, start=start, batches=finished_batches(trainer))
             self._restored = None
-        self._train_loader = self._loader(self.train_sets, batches, getattr(self, "train_transform", None))
+        self._train_loader = self._loader(joined, batches, getattr(self, "train_transform", None))
         return self._train_loader
 
     def val_dataloader(self) -> ShardLoader[Any]:
@@ -255,10 +261,9 @@ class ShardDataModule(LightningDataModule):
             Samples(epoch=0, numbers=numbers[first : first + self.batch_size])
             for first in range(0, count, self.batch_size)
         ]
-        return self._loader([shards], batches, getattr(self, "validation_transform", None))
+        return self._loader(JoinedShards([shards]), batches, getattr(self, "validation_transform", None))
 
-    def _loader(self, sets: Sequence[ShardSet], batches: Any, transform: ImageTransform | None) -> ShardLoader[Any]:
-        joined = JoinedShards(sets)
+    def _loader(self, joined: JoinedShards, batches: Any, transform: ImageTransform | None) -> ShardLoader[Any]:
         options: dict[str, Any] = {"seed": self.seed, "on_bad_sample": self.on_bad_sample}
         dataset: Any
         if self.kind == "episodes":
@@ -266,4 +271,10 @@ class ShardDataModule(LightningDataModule):
         else:
             assert transform is not None, "images have a size"
             dataset = ImageDataset(joined, transform, **options)
-        return ShardLoader(dataset, batches, num_workers=self.num_workers, max_bad_samples=self.max_bad_samples)
+        return ShardLoader(
+            dataset,
+            batches,
+            num_workers=self.num_workers,
+            max_bad_samples=self.max_bad_samples,
+            most_samples=self.batch_size,
+        )

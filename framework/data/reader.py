@@ -63,6 +63,7 @@ class ShardSet:
         self.path = self._store.path
         self.manifest: Manifest = self._store.manifest
         self.index = _open_index(self._store)
+        self._rows = np.asarray(self.index)  # the same memory; rows of a memmap are slow to take
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ class ShardSet:
         Raises:
             DataError: the shard cannot be fetched, or be read there.
         """
-        shard, offset, size, label = (int(value) for value in self.index[number])
+        shard, offset, size, label = self._rows[number].tolist()
         try:
             data = os.pread(self._file(shard).descriptor, size, offset)
         except OSError as error:

@@ -49,7 +49,7 @@ def test_set_in_a_bucket(endpoint: str, tmp_path: Path):
     bucket.mkdir("pictures")
     bucket.put(str(tmp_path / "shards"), "pictures/train", recursive=True)
     remote = RemoteConfig(
-        folder=str(tmp_path / "cache"), storage_options=options, first_pause_s=0.01, stall_s=20, time_limit_s=40
+        folder=str(tmp_path / "cache"), storage_options=options, first_pause_s=0.01, stall_s=20.0, time_limit_s=40.0
     )
     shards, local = ShardSet("s3://pictures/train", remote=remote), ShardSet(tmp_path / "shards")
     shards.prefetch([2])
