@@ -235,7 +235,8 @@ class AgainstBareLoop(Callback):
         optimizer: Any = trainer.optimizers[0]
         for step in range(self.window):
             numbers = (np.arange(batch_size) + step * batch_size) % len(dataset)
-            batch = dataset.batch(Samples(epoch=0, numbers=numbers)).to(module.device).images()
+            pixels: Any = dataset.batch(Samples(epoch=0, numbers=numbers))
+            batch = pixels.to(module.device).images()
             seeds = [seed_of("train", module.seed, 0, number) for number in numbers.tolist()]
             noise = draw_training_noise(SampleNoise(seeds, module.device), module.architecture, module.objective)
             with trainer.precision_plugin.forward_context():

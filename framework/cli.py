@@ -18,6 +18,7 @@ from rich.console import Console
 
 from framework import commands, shard_commands
 from framework.bench import bench_data
+from framework.bench_training import bench_training
 from framework.compare import compare
 from framework.data.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
@@ -44,7 +45,7 @@ COMMANDS = {
     "evaluate": "distances between samples and real images",
     "compare": "the method against the rows it is compared with",
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
-    "bench": "speed of the data loader against decoding alone and against webdataset",
+    "bench": "speed of the data loader, and of the training loop and its checkpoints, against bare ones",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
 }
 FUNCTIONS: dict[str, Any] = {
@@ -52,7 +53,7 @@ FUNCTIONS: dict[str, Any] = {
     "export": export,
     "evaluate": commands.evaluate,
     "compare": compare,
-    "bench": {"data": bench_data},
+    "bench": {"data": bench_data, "training": bench_training},
     "shards": {
         "images": shard_commands.images,
         "imagenet": shard_commands.imagenet,

@@ -1,4 +1,4 @@
-"""PRA-L itself, not a toy: a sharded step at 256x256, saved, exported, sampled. About 20 GiB and a quarter of an hour."""
+"""PRA-L itself, not a toy: a sharded step at 256x256, saved, exported, sampled. Takes 20 GiB and some minutes."""
 
 import json
 import os
