@@ -21,7 +21,7 @@ def test_loop_against_a_bare_one(recipe: Path, tmp_path: Path):
 
 
 def test_run_that_fails(recipe: Path):
-    with pytest.raises(TrainingError, match="a run of the benchmark failed .*learning_rate"):
+    with pytest.raises(TrainingError, match=r"a run of the benchmark failed .*learning_rate"):
         bench_training(str(recipe), window=2, rounds=1, options=["--model.init_args.optimizer.learning_rate", "-1"])
 
 
