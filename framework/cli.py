@@ -16,19 +16,25 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from framework import commands, shard_commands
+from framework import commands, runs, shard_commands
 from framework.bench import bench_data
 from framework.bench_training import bench_training
 from framework.compare import compare
 from framework.data.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
-from framework.errors import CheckpointError, ConfigError, FrameworkError
+from framework.errors import CheckpointError, ConfigError, FrameworkError, Preempted
 from framework.export import export
+from framework.files import written_whole
 from framework.plan import PlanOptions, run_of_recipe, show_plan
+from framework.report.command import report
 from framework.tracking.run import RECIPE, RunConfig, finish_loggers, keep_wandb_id, make_loggers, saved_wandb_id
+from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_text, scrubbed_yaml
+from framework.training.callbacks.attempts import Attempts
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.curves import Curves
 from framework.training.callbacks.guards import GuardConfig, make_guards
+from framework.training.callbacks.histograms import Histograms
+from framework.training.callbacks.manifests import ManifestArtifacts
 from framework.training.callbacks.progress import StepProgressBar
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
@@ -45,6 +51,8 @@ COMMANDS = {
     "evaluate": "distances between samples and real images",
     "compare": "the method against the rows it is compared with",
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
+    "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
+    "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
     "bench": "speed of the data loader, and of the training loop and its checkpoints, against bare ones",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
 }
@@ -53,6 +61,8 @@ FUNCTIONS: dict[str, Any] = {
     "export": export,
     "evaluate": commands.evaluate,
     "compare": compare,
+    "runs": {"ls": runs.ls, "show": runs.show, "sync": runs.sync},
+    "report": report,
     "bench": {"data": bench_data, "training": bench_training},
     "shards": {
         "images": shard_commands.images,
@@ -145,9 +155,10 @@ class SaveRecipe(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         path = Path(trainer.default_root_dir) / RECIPE
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, overwrite=True)
+        with written_whole(path) as file:
+            file.write(scrubbed_yaml(self.parser.dump(self.config)).encode())
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+            logger.log_hyperparams(scrubbed(self.config.as_dict()))
 
 
 class TrainingCLI(LightningCLI):
@@ -185,6 +196,7 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        refuse_removed(self.config.as_dict())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunConfig, "run")
@@ -213,6 +225,12 @@ class TrainingCLI(LightningCLI):
         logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
         guards = make_guards(self._get(self.config_init, "guards"))
         self.trainer_defaults["callbacks"] = [*guards, Throughput(), RandomState(), BadSamples(), Curves()]
+        if fitting:
+            self.trainer_defaults["callbacks"].append(Attempts())
+            if run.histogram_every_n_steps:
+                self.trainer_defaults["callbacks"].append(Histograms(run.histogram_every_n_steps))
+            if run.artifacts:
+                self.trainer_defaults["callbacks"].append(ManifestArtifacts())
         if given["enable_progress_bar"] is not False:
             self.trainer_defaults["callbacks"].append(StepProgressBar())
         if not fitting:
@@ -228,12 +246,14 @@ class TrainingCLI(LightningCLI):
         assert isinstance(strategy, DirectoryCheckpoints)
         resume = self._get(self.config, "resume")
         assert self.subcommand is not None
-        strategy.recipe = self._parser(self.subcommand).dump(self.config[self.subcommand])
+        strategy.recipe = scrubbed_yaml(self._parser(self.subcommand).dump(self.config[self.subcommand]))
         strategy.start_anew = resume == "auto"
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=_start(run_dir, resume), weights_only=True)
-        finally:
-            finish_loggers()
+        except BaseException as error:
+            finish_loggers(self.trainer.loggers, exit_code=1, preempted=isinstance(error, Preempted))
+            raise
+        finish_loggers(self.trainer.loggers)
         if self.trainer.is_global_zero:
             told = "recipe, checkpoints, metrics and curves are there"
             console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
@@ -272,7 +292,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(record.getMessage(), style=style, markup=False)
+        console.print(scrubbed_text(record.getMessage()), style=style, markup=False)
 
 
 class PlanCLI(TrainingCLI):
@@ -333,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         message, code = _mendable(error)
         if message is None:
             raise
-        console.print(f"error: {' '.join(message.split())}", style="red", markup=False)
+        console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red", markup=False)
         sys.exit(code)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 
 from framework.errors import ConfigError
 from framework.evaluation.grid import save_grid
 from framework.pra.generate import balanced_labels, generate
 from framework.pra.sampling import SamplerConfig
+from framework.tracking.wandb_run import TrackedRun
 from framework.training.sharding import gathered, is_sharded
 
 FOLDER = "samples"
@@ -77,5 +77,5 @@ class SampleGrid(Callback):
         path = Path(trainer.default_root_dir) / FOLDER / f"step={trainer.global_step:08d}.png"
         save_grid(path, images, columns=len(classes))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [str(path)], step=trainer.global_step)
+            if isinstance(logger, TrackedRun):
+                logger.log_pictures("samples", path, trainer.global_step)

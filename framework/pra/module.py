@@ -116,6 +116,11 @@ class PRAModule(LightningModule):
                         mend=f"set model.architecture.{name} to {value}, or use other data",
                     )
 
+    @property
+    def tokens_per_sample(self) -> int:
+        """Pixel tokens of an image."""
+        return self.architecture.num_tokens
+
     def flops_per_image(self) -> int:
         """Floating-point operations of a forward and a backward pass on an image."""
         return training_flops_per_image(self.architecture, self.objective)[1]
