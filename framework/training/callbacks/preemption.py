@@ -91,6 +91,9 @@ class Preemption(Callback):
         if trainer.is_global_zero:
             content = {"step": trainer.global_step, "signal": received}
             (Path(trainer.default_root_dir) / MARKER).write_text(json.dumps(content))
+        # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
+        trainer._logger_connector.on_batch_end()
+        trainer._logger_connector.update_train_step_metrics()
         raise Preempted(
             f"stopped by {cause} at step {trainer.global_step}, with everything saved",
             mend="start the same command again to go on",

@@ -17,6 +17,7 @@ from framework.cli import main
 from framework.errors import Preempted
 from framework.testing.distributed import run_distributed
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.tracking.curves import read_metrics
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.preemption import MARKER, Preemption
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
@@ -88,6 +89,7 @@ def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path:
     assert 0 < step_of(stopped) < 120
     assert json.loads((run / MARKER).read_text())["step"] == step_of(stopped)
     main(["fit", *options])
+    assert sorted(read_metrics(run)["loss/total"]) == list(range(120))
     # A run that goes on removes the launcher's mark.
     assert not (run / MARKER).exists()
     straight, resumed = (read_tensors(find_checkpoint(tmp_path / name), "") for name in ("straight", "run"))
