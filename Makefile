@@ -12,7 +12,8 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart lint test test-large check clean benchmark-digits benchmark-cifar10-16 benchmark-gpu
+.PHONY: help install quickstart lint test test-large cluster container check clean \
+	benchmark-digits benchmark-cifar10-16 benchmark-gpu
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,8 @@ help:
 	@echo "make test        set up, then all tests"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make check       lint and test"
+	@echo "make cluster     set up, then the tests on a real SLURM and on several hosts (Debian, root; up to an hour)"
+	@echo "make container   set up, then the image, built and tried (Debian, root; up to 20 minutes)"
 	@echo "make benchmark-digits, benchmark-cifar10-16, benchmark-gpu   the figures of docs/benchmarks.md"
 	@echo "make clean       remove the environment"
 
@@ -55,16 +58,28 @@ quickstart: install
 SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,beartype.beartype
 
 test: install
-	$(BIN)/python -m pytest $(SHAPES) -m "not compile and not large"
+	$(BIN)/python -m pytest $(SHAPES) -m "not compile and not large and not cluster and not container"
 	$(BIN)/python -m pytest -m compile
 
-# PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, a quarter of an hour.
+# PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, some minutes.
 test-large: install
 	$(BIN)/python -m pytest -m large -s
 
+# Hosts are made of namespaces, SLURM is Debian's. REPEATS: how often each interruption is tried.
+REPEATS := 1
+APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends
+
+cluster: install
+	apt-get update --quiet && $(APT) slurm-wlm munge iproute2 procps
+	$(BIN)/python -m pytest -m cluster --repeats $(REPEATS)
+
+container: install
+	apt-get update --quiet && $(APT) buildah debootstrap
+	$(BIN)/python -m pytest -m container
+
 lint: install
-	$(BIN)/ruff format --check framework tests
-	$(BIN)/ruff check framework tests
+	$(BIN)/ruff format --check framework launch tests
+	$(BIN)/ruff check framework launch tests
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
