@@ -61,7 +61,9 @@ class WandbServer:
 
     def _receive(self, run: str, files: dict[str, Any]) -> None:
         part = files.get("wandb-history.jsonl")
-        for place, line in enumerate(part["content"] if part else ()):
+        if part is None:
+            return
+        for place, line in enumerate(part["content"]):
             self.history.setdefault(run, {})[part["offset"] + place] = json.loads(line)
 
 
