@@ -122,6 +122,8 @@ def _server() -> tuple[Any, Any]:
     """Where to write orders to the server and read its answers; it ends with this process."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    # Of a W&B process that this one has started: they start their own.
+    environment.pop("WANDB_SERVICE", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "framework.testing.forked"],
         stdin=subprocess.PIPE,
