@@ -45,6 +45,14 @@ def one_step(folder: str, name: str) -> dict[str, Any]:
         from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
 
         strategy: Any = CPUDeepSpeedStrategy(StrategyConfig(deepspeed=DeepSpeedOptions(stage=3), **STRATEGIES[name]))
+        # Its defaults are for GPUs: they would keep all weights gathered for the backward pass.
+        strategy.config["zero_optimization"] |= {
+            "reduce_bucket_size": 20_000_000,
+            "stage3_max_live_parameters": 50_000_000,
+            "stage3_max_reuse_distance": 50_000_000,
+            "stage3_prefetch_bucket_size": 20_000_000,
+            "sub_group_size": 50_000_000,
+        }
     else:
         strategy = FSDP2Strategy(StrategyConfig(**STRATEGIES[name]))
     module = PRAModule(architecture=architecture(), grid=SampleGridConfig(every_n_steps=0))
