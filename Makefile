@@ -108,7 +108,7 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 # One GPU: its tests, PRA-L's step at several micro-batches, the classifier, then eight minutes a row on an H200.
 benchmark-gpu: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/framework bench training recipes/pra/imagenet256_l.yaml runs/bench-pra-l.json --batch_sizes '[32, 64, 96]' \
+	$(BIN)/framework bench training recipes/pra/imagenet256_l.yaml --out runs/bench-pra-l.json --batch_sizes '[32, 64, 96]' \
 		--window 20 --rounds 2 --save_every 10
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_classifier.yaml
 	$(BIN)/framework compare recipes/pra/cifar10.yaml runs/compare-cifar10 $(CLASSIFIER) runs/cifar10-classifier \

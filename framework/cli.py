@@ -134,8 +134,10 @@ def _quiet() -> None:
     if not any(isinstance(handler, ConsoleHandler) for handler in ours.handlers):
         ours.addHandler(ConsoleHandler())
         ours.setLevel(logging.INFO)
+    # Of what is loaded our own line tells; Lightning's is also there when there was nothing.
+    unwanted = ("litlogger", "Restoring states from", "Restored all states from")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: not any(words in record.getMessage() for words in unwanted)
     )
 
 

@@ -73,6 +73,7 @@ def one_step(folder: str, name: str) -> dict[str, Any]:
         devices=int(os.environ["WORLD_SIZE"]),
         max_steps=1,
         limit_val_batches=0,
+        enable_checkpointing=True,
         callbacks=[Look(), Checkpoints(asynchronous=False)],
     )
     data = ShardDataModule(train=f"{folder}/shards", image_size=256, batch_size=1)
