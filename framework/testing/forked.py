@@ -5,7 +5,6 @@ For tests that start and kill processes often. `framework.testing.distributed` i
 
 import atexit
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from framework.testing.distributed import load_function
 
 _ROOT = Path(__file__).parents[2]
 # DeepSpeed first: it looks at what it runs on when it is imported.
@@ -194,14 +195,7 @@ def _run(target: str, arguments: dict[str, Any], rank: int, num_processes: int, 
         }
     code = 1
     try:
-        path, _, name = target.rpartition(":")
-        spec = importlib.util.spec_from_file_location("forked_target", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["forked_target"] = module
-        spec.loader.exec_module(module)
-        result = getattr(module, name)(**arguments)
+        result = load_function(target)(**arguments)
         Path(folder, f"{rank}.json").write_text(json.dumps(result))
         code = 0
     except BaseException:
