@@ -12,7 +12,8 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart lint test check clean benchmark-digits benchmark-cifar10-16 benchmark-gpu
+.PHONY: help install quickstart lint test test-large cluster container check clean \
+	benchmark-digits benchmark-cifar10-16 benchmark-gpu
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,8 @@ help:
 	@echo "make test        set up, then all tests"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make check       lint and test"
+	@echo "make cluster     set up, then the tests on a real SLURM and on several hosts (Debian, root; up to an hour)"
+	@echo "make container   set up, then the image, built and tried (Debian, root; up to 20 minutes)"
 	@echo "make benchmark-digits, benchmark-cifar10-16, benchmark-gpu   the figures of docs/benchmarks.md"
 	@echo "make clean       remove the environment"
 
@@ -55,12 +58,28 @@ quickstart: install
 SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,framework.gbc,beartype.beartype
 
 test: install
-	$(BIN)/python -m pytest $(SHAPES) -m "not compile"
+	$(BIN)/python -m pytest $(SHAPES) -m "not compile and not large and not cluster and not container"
 	$(BIN)/python -m pytest -m compile
 
+# PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, some minutes.
+test-large: install
+	$(BIN)/python -m pytest -m large -s
+
+# Hosts are made of namespaces, SLURM is Debian's. REPEATS: how often each interruption is tried.
+REPEATS := 1
+APT := DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends
+
+cluster: install
+	apt-get update --quiet && $(APT) slurm-wlm munge iproute2 procps
+	$(BIN)/python -m pytest -m cluster --repeats $(REPEATS)
+
+container: install
+	apt-get update --quiet && $(APT) buildah debootstrap
+	$(BIN)/python -m pytest -m container
+
 lint: install
-	$(BIN)/ruff format --check framework tests
-	$(BIN)/ruff check framework tests
+	$(BIN)/ruff format --check framework launch tests
+	$(BIN)/ruff check framework launch tests
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
@@ -86,9 +105,11 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
 		runs/cifar10-16-classifier --num 2000 --steps 25
 
-# One GPU: its tests, the classifier, then eight minutes a row on an H200.
+# One GPU: its tests, PRA-L's step at several micro-batches, the classifier, then eight minutes a row on an H200.
 benchmark-gpu: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/python -m pytest -m gpu
+	$(BIN)/framework bench training recipes/pra/imagenet256_l.yaml --out runs/bench-pra-l.json --batch_sizes '[32, 64, 96]' \
+		--window 20 --rounds 2 --save_every 10
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_classifier.yaml
 	$(BIN)/framework compare recipes/pra/cifar10.yaml runs/compare-cifar10 $(CLASSIFIER) runs/cifar10-classifier \
 		--num 10000 --options '[--trainer.max_steps, "8000"]'

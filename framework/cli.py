@@ -5,8 +5,10 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import auto_cli
 from lightning.pytorch import Trainer
@@ -14,34 +16,54 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from framework import commands, shard_commands
+from framework import commands, runs, shard_commands
 from framework.bench import bench_data
+from framework.bench_training import bench_training
 from framework.compare import compare
 from framework.data.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
-from framework.errors import ConfigError, FrameworkError
-from framework.tracking.run import RECIPE, RunConfig, finish_loggers, make_loggers
+from framework.errors import CheckpointError, ConfigError, FrameworkError, Preempted
+from framework.export import export
+from framework.files import written_whole
+from framework.plan import PlanOptions, run_of_recipe, show_plan
+from framework.report.command import report
+from framework.tracking.run import RECIPE, RunConfig, finish_loggers, keep_wandb_id, make_loggers, saved_wandb_id
+from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_text, scrubbed_yaml
+from framework.training.callbacks.attempts import Attempts
+from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.curves import Curves
-from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.guards import GuardConfig, make_guards
+from framework.training.callbacks.histograms import Histograms
+from framework.training.callbacks.manifests import ManifestArtifacts
 from framework.training.callbacks.progress import StepProgressBar
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
-from framework.training.checkpoint import AtomicCheckpointIO, Checkpoints, Resume, choose_checkpoint
+from framework.training.checkpoint.choose import refuse_existing
+from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
+from framework.training.checkpoint.strategy import DirectoryCheckpoints
+from framework.training.strategies import StrategyConfig, StrategyName, make_strategy
 
 COMMANDS = {
     "fit": "train from a recipe, or go on with a run",
     "validate": "losses of a run's newest checkpoint on the validation set",
     "sample": "images from a checkpoint",
+    "export": "a checkpoint's weights as safetensors, for sampling, sharing or a new run",
     "evaluate": "distances between samples and real images",
     "compare": "the method against the rows it is compared with",
-    "bench": "speed of the data loader against decoding alone and against webdataset",
+    "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
+    "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
+    "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
+    "bench": "speed of the data loader, and of the training loop and its checkpoints, against bare ones",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
 }
 FUNCTIONS: dict[str, Any] = {
     "sample": commands.sample,
+    "export": export,
     "evaluate": commands.evaluate,
     "compare": compare,
-    "bench": {"data": bench_data},
+    "runs": {"ls": runs.ls, "show": runs.show, "sync": runs.sync},
+    "report": report,
+    "bench": {"data": bench_data, "training": bench_training},
     "shards": {
         "images": shard_commands.images,
         "imagenet": shard_commands.imagenet,
@@ -98,15 +120,24 @@ def _mendable(error: BaseException | None) -> tuple[str | None, int]:
 
 
 def _quiet() -> None:
-    """Silence what a user of this command can do nothing about."""
+    """Shows the framework's messages, and silences what a user of this command can do nothing about."""
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.13
         "Found .* module.s. in eval mode at the start of training",  # the averaged weights
         ".*does not have many workers.*",  # set by data.num_workers
+        ".*sync_dist=True.. when logging on epoch level",  # every process validates on all samples
+        "FSDP2-wrapped module .* returned a view tensor",  # nothing is done to it in place
+        ".*distributed.nn.functional.all_gather is deprecated",  # lightning 2.6 on torch 2.13
     ):
         warnings.filterwarnings("ignore", message=message)
+    ours = logging.getLogger("framework")
+    if not any(isinstance(handler, ConsoleHandler) for handler in ours.handlers):
+        ours.addHandler(ConsoleHandler())
+        ours.setLevel(logging.INFO)
+    # Of what is loaded our own line tells; Lightning's is also there when there was nothing.
+    unwanted = ("litlogger", "Restoring states from", "Restored all states from")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: not any(words in record.getMessage() for words in unwanted)
     )
 
 
@@ -126,9 +157,10 @@ class SaveRecipe(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         path = Path(trainer.default_root_dir) / RECIPE
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, overwrite=True)
+        with written_whole(path) as file:
+            file.write(scrubbed_yaml(self.parser.dump(self.config)).encode())
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+            logger.log_hyperparams(scrubbed(self.config.as_dict()))
 
 
 class TrainingCLI(LightningCLI):
@@ -145,6 +177,8 @@ class TrainingCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
                 "check_val_every_n_epoch": None,
                 "use_distributed_sampler": False,
+                # Weights gathered in inference mode could not be gathered into again outside of it.
+                "inference_mode": False,
             },
             parser_class=OneLineParser,
             parser_kwargs={"prog": "framework", "description": DESCRIPTION}
@@ -164,52 +198,140 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        refuse_removed(self.config.as_dict())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunConfig, "run")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_class_arguments(StrategyConfig, "strategy")
+        parser.add_class_arguments(GuardConfig, "guards")
         parser.add_argument(
             "--resume",
-            type=Resume,
+            type=str,
             default="auto",
             help="what `fit` does with the run's checkpoints: auto goes on from the newest good one if there is any, "
-            "must fails without one, never refuses a folder that has some",
+            "must fails without one, never refuses a folder that has some; or a path: a checkpoint or another run's "
+            "folder to start from, until the run has checkpoints of its own",
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self._get(self.config_init, "trainer")
         if given["default_root_dir"] is not None:
             raise ConfigError(f"trainer.default_root_dir {given['default_root_dir']}", mend="set run.dir instead")
+        if given["strategy"] != "auto":
+            raise ConfigError(f"trainer.strategy {given['strategy']}", mend="set strategy.name instead")
         run: RunConfig = self._get(self.config_init, "run")
         fitting = self.subcommand == "fit"
+        if fitting:
+            _recall_wandb_id(Path(run.dir))
         logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
-        self.trainer_defaults["callbacks"] = [Throughput(), FiniteGuard(), RandomState(), BadSamples(), Curves()]
+        guards = make_guards(self._get(self.config_init, "guards"))
+        self.trainer_defaults["callbacks"] = [*guards, Throughput(), RandomState(), BadSamples(), Curves()]
+        if fitting:
+            self.trainer_defaults["callbacks"].append(Attempts())
+            if run.histogram_every_n_steps:
+                self.trainer_defaults["callbacks"].append(Histograms(run.histogram_every_n_steps))
+            if run.artifacts:
+                self.trainer_defaults["callbacks"].append(ManifestArtifacts())
         if given["enable_progress_bar"] is not False:
             self.trainer_defaults["callbacks"].append(StepProgressBar())
-        plugins = [*(given["plugins"] or []), AtomicCheckpointIO()]
         if not fitting:
             self.save_config_callback = None
-        return super().instantiate_trainer(default_root_dir=run.dir, logger=logger, plugins=plugins, **kwargs)
+        strategy = make_strategy(
+            self._get(self.config_init, "strategy"),
+            **{name: given[name] for name in ("accelerator", "devices", "num_nodes")},
+        )
+        return super().instantiate_trainer(default_root_dir=run.dir, logger=logger, strategy=strategy, **kwargs)
 
     def fit(self, model: Any, datamodule: ShardDataModule) -> None:
-        run_dir = Path(self.trainer.default_root_dir)
-        checkpoint, skipped = choose_checkpoint(run_dir, self._get(self.config, "resume"))
-        for line in skipped:
-            console.print(f"skipped {line}", style="yellow")
-        if checkpoint:
-            console.print(f"resuming from {checkpoint}")
+        run_dir, strategy = Path(self.trainer.default_root_dir), self.trainer.strategy
+        assert isinstance(strategy, DirectoryCheckpoints)
+        resume = self._get(self.config, "resume")
+        assert self.subcommand is not None
+        strategy.recipe = scrubbed_yaml(self._parser(self.subcommand).dump(self.config[self.subcommand]))
+        strategy.start_anew = resume == "auto"
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-        finally:
-            finish_loggers()
-        console.print(f"{run_dir}: step {self.trainer.global_step}; recipe, checkpoints, metrics and curves are there")
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=_start(run_dir, resume), weights_only=True)
+        except BaseException as error:
+            finish_loggers(self.trainer.loggers, exit_code=1, preempted=isinstance(error, Preempted))
+            raise
+        finish_loggers(self.trainer.loggers)
+        if self.trainer.is_global_zero:
+            told = "recipe, checkpoints, metrics and curves are there"
+            console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
 
     def validate(self, model: Any, datamodule: ShardDataModule) -> None:
-        checkpoint, _ = choose_checkpoint(Path(self.trainer.default_root_dir), "must")
-        self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.trainer.default_root_dir, weights_only=True)
+
+
+def _start(run_dir: Path, resume: str) -> Path | None:
+    """What to load from: a checkpoint, a run's folder for its newest one, or nothing."""
+    if resume == "never":
+        refuse_existing(run_dir)
+        return None
+    if resume in ("auto", "must"):
+        return run_dir
+    source = Path(resume)
+    if not source.exists():
+        raise ConfigError(f"--resume {resume}", mend="give auto, must, never, or the path of a checkpoint or a run")
+    own = source.resolve().is_relative_to(run_dir.resolve())
+    return run_dir if list_checkpoints(run_dir / FOLDER) and not own else source
+
+
+def _recall_wandb_id(run_dir: Path) -> None:
+    """Takes the W&B run's id from the newest checkpoint where the folder has lost it."""
+    if saved_wandb_id(run_dir) is not None:
+        return
+    for checkpoint in reversed(list_checkpoints(run_dir / FOLDER)):
+        with suppress(CheckpointError):
+            if identity := Manifest.read(checkpoint).wandb_id:
+                keep_wandb_id(run_dir, identity)
+                return
+
+
+class ConsoleHandler(logging.Handler):
+    """The framework's own messages, for the user to see."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        console.print(scrubbed_text(record.getMessage()), style=style, markup=False)
+
+
+class PlanCLI(TrainingCLI):
+    """`plan`: parses a recipe and every option of `fit`, without opening data or making anything."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        names = get_args(StrategyName)
+        short = [
+            "--strategy.name" if word == "--strategy" and following in names else word
+            for word, following in zip(argv, [*argv[1:], ""], strict=True)
+        ]
+        LightningCLI.__init__(
+            self,
+            datamodule_class=ShardDataModule,
+            seed_everything_default=0,
+            parser_class=OneLineParser,
+            parser_kwargs={"prog": "framework plan", "description": COMMANDS["plan"].capitalize() + "."},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=short,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_class_arguments(PlanOptions)
+
+    def instantiate_classes(self) -> None:
+        recipe = self.config.as_dict()
+        options = PlanOptions(**{field.name: recipe[field.name] for field in fields(PlanOptions)})
+        show_plan(run_of_recipe(recipe, options), options)
 
 
 def _run(command: str, options: list[str]) -> None:
+    if command == "plan":
+        PlanCLI(options)
+        return
     if command in ("fit", "validate"):
         TrainingCLI([command, *options])
         return
@@ -233,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         message, code = _mendable(error)
         if message is None:
             raise
-        console.print(f"error: {' '.join(message.split())}", style="red", markup=False)
+        console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red", markup=False)
         sys.exit(code)
 
 

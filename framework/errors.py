@@ -37,3 +37,10 @@ class TrainingError(FrameworkError):
     """A run that cannot go on, such as one whose loss is not a number."""
 
     exit_code = 1
+
+
+class Preempted(FrameworkError):
+    """A run that a signal stopped after it had saved itself: started again, it goes on where it was."""
+
+    # EX_TEMPFAIL of sysexits.h: "try again". Never 0, which would say that the run is finished.
+    exit_code = 75

@@ -1,14 +1,16 @@
 """Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
 
+import errno
 import fcntl
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from framework.errors import DataError
+from framework.errors import CheckpointError, DataError
 
 PARTIAL = ".partial"
 _CHUNK = 1 << 20
@@ -73,3 +75,36 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class RunLock:
+    """The right to write into a run's folder, until `release` or the end of the process, however that comes.
+
+    A lock of the process, not of the open file: children that outlive the process do not keep it.
+
+    Args:
+        folder: of the run; `lock` in it is the file that is locked, and says who holds it.
+
+    Raises:
+        CheckpointError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._stream = (folder / "lock").open("a+")
+        try:
+            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._stream.seek(0)
+            holder = self._stream.read().strip()
+            self._stream.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise OSError(error.errno, error.strerror, str(folder / "lock")) from error
+            problem = f"another job is training in {folder} ({holder})"
+            raise CheckpointError(problem, mend="wait for its end, stop it, or use another --run.dir") from None
+        self._stream.truncate(0)
+        self._stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._stream.flush()
+
+    def release(self) -> None:
+        """Lets others write."""
+        self._stream.close()

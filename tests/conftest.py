@@ -23,6 +23,10 @@ checkpoint: {{every_n_steps: 2}}
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--repeats", type=int, default=1, help="how often the cluster tests repeat each interruption")
+
+
 @pytest.fixture
 def recipe(tmp_path) -> Path:
     make_image_shards(tmp_path / "data", size=8, per_class=6)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from framework.cli import COMMANDS, main
+from framework.testing.faults import flip_bytes
 from framework.testing.images import make_image_folder
 
 
@@ -73,7 +74,11 @@ def test_mistakes_before_a_recipe(capsys, tmp_path):
 def test_from_shards_to_report(capsys, recipe, tmp_path):
     run = tmp_path / "run"
     main(["fit", "--config", str(recipe), "--run.wandb", "offline"])
-    assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["step=00000002.ckpt", "step=00000004.ckpt"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["newest", "step=00000002", "step=00000004"]
+    manifest = json.loads((run / "checkpoints/step=00000004/manifest.json").read_text())
+    assert (manifest["step"], manifest["samples_consumed"], manifest["world_size"]) == (4, 16, 1)
+    assert manifest["recipe"] == (run / "recipe.yaml").read_text()
+    assert manifest["wandb_id"] == (run / "wandb-id").read_text()
     assert sorted(p.name for p in (run / "samples").iterdir()) == ["step=00000002.png", "step=00000004.png"]
     assert (run / "curves.png").stat().st_size > 0
     assert "max_steps: 4" in (run / "recipe.yaml").read_text()
@@ -90,6 +95,7 @@ def test_from_shards_to_report(capsys, recipe, tmp_path):
         "throughput/images_per_second",
         "time/data_wait_seconds",
         "memory/peak_gib",
+        "checkpoint/stall_seconds",
     } <= set(header)
 
     main(["validate", "--config", str(run / "recipe.yaml")])
@@ -126,26 +132,49 @@ def test_sampling_does_not_depend_on_the_batch_size(recipe, tmp_path):
 
 
 def test_runs_go_on_and_refuse_what_would_be_lost(capsys, recipe, tmp_path):
+    nothing = error_of(capsys, "fit", "--config", recipe, "--resume", "must")
+    assert "no checkpoint in" in nothing
     main(["fit", "--config", str(recipe), "--trainer.max_steps", "2"])
-    main(["fit", "--config", str(recipe), "--resume", "must"])
-    assert "resuming from" in capsys.readouterr().err
+    assert "resuming from" not in capsys.readouterr().err
+    options = ["--model.objective.head_repeats", "3", "--model.ema_decay", "0.5"]
+    main(["fit", "--config", str(recipe), "--resume", "must", *options])
+    told = capsys.readouterr().err
+    assert "resuming from" in told
+    assert "changed since: model.init_args.ema_decay: 0.9999 -> 0.5" in told
+    assert "changed since: model.init_args.objective.head_repeats: 4 -> 3" in told
+    assert "changed since: trainer.max_steps: 2 -> 4" in told
+    assert told.count("changed since") == 3
     assert "up to step 4" in error_of(capsys, "fit", "--config", recipe, "--resume", "never")
     line = error_of(capsys, "fit", "--config", recipe, "--model.architecture.width", "32")
     assert "width is 16 in the checkpoint and 32 in the recipe" in line
     assert "width: 32" not in (tmp_path / "run/recipe.yaml").read_text()
 
 
+def test_a_run_starts_from_another_runs_checkpoint_and_then_from_its_own(capsys, recipe, tmp_path):
+    main(["fit", "--config", str(recipe)])
+    first = tmp_path / "run/checkpoints/step=00000002"
+    behind = error_of(capsys, "fit", "--config", recipe, "--resume", first, "--trainer.max_steps", "6")
+    assert "go on from step 2, and" in behind
+    assert "goes up to step=00000004" in behind
+    assert "max_steps: 4" in (tmp_path / "run/recipe.yaml").read_text(), "that of the run, not of the refused start"
+    branch = ["fit", "--config", str(recipe), "--run.dir", str(tmp_path / "branch"), "--resume", str(first)]
+    main([*branch, "--trainer.max_steps", "4"])
+    assert f"resuming from {first}" in capsys.readouterr().err
+    main([*branch, "--trainer.max_steps", "6"])
+    assert f"resuming from {tmp_path}/branch/checkpoints/step=00000004" in capsys.readouterr().err
+    assert "give auto, must, never, or the path" in error_of(capsys, *branch[:-1], tmp_path / "nowhere")
+
+
 def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):
     main(["fit", "--config", str(recipe)])
-    newest = tmp_path / "run/checkpoints/step=00000004.ckpt"
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 16] = b"\xff" * 16
-    newest.write_bytes(content)
+    newest = tmp_path / "run/checkpoints/step=00000004"
+    flip_bytes(newest / "__0_0.distcp")
     main(["fit", "--config", str(recipe), "--trainer.max_steps", "6"])
     printed = capsys.readouterr().err
-    assert "skipped" in printed
-    assert "step=00000004.ckpt" in printed
-    assert "step=00000002.ckpt" in printed.split("resuming from")[1]
+    assert f"skipped {newest}: __0_0.distcp does not match its checksum" in printed
+    assert "step=00000002" in printed.split("resuming from")[1]
+    names = sorted(path.name for path in newest.parent.iterdir())
+    assert names == ["newest", "step=00000004", "step=00000004.damaged", "step=00000006"]
 
 
 def test_a_class_that_the_model_does_not_know(capsys, recipe, tmp_path):

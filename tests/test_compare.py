@@ -30,9 +30,9 @@ def test_rows_are_trained_and_measured_and_kept(recipe, tmp_path):
     assert [row["variant"] for row in measured] == ["low_dim", "pra"]
     assert measured[1]["guidance 1"]["frechet_distance/pixels"] > 0
     assert "rollout_gap/ratio" in measured[1]["guidance 1"]
-    before = (out / "pra/checkpoints/step=00000004.ckpt").read_bytes()
+    before = (out / "pra/checkpoints/step=00000004/manifest.json").read_bytes()
     main(["compare", str(recipe), str(out), "--features", "PixelFeatures", "--variants", "[pra]", "--num", "6"])
-    assert (out / "pra/checkpoints/step=00000004.ckpt").read_bytes() == before
+    assert (out / "pra/checkpoints/step=00000004/manifest.json").read_bytes() == before
 
 
 def test_a_recipe_of_something_else_is_refused(tmp_path):

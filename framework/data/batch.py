@@ -77,10 +77,12 @@ class PixelBatch:
 
     Attributes:
         pixels: bytes 0..255.
+        mirrored: places in the batch of the images that are still to be mirrored left and right, on the CPU.
         labels, indices, epoch, passes, replaced: as in `ImageBatch`.
     """
 
     pixels: UInt8[Tensor, "batch height width channel"]
+    mirrored: Int[Tensor, "mirrored"]
     labels: Int[Tensor, "batch"]
     indices: Int[Tensor, "batch"]
     epoch: int
@@ -105,7 +107,7 @@ class PixelBatch:
     def images(self) -> ImageBatch:
         """The normalised batch, on the same device."""
         return ImageBatch(
-            images=normalise(self.pixels),
+            images=normalise(self.pixels, self.mirrored),
             labels=self.labels,
             indices=self.indices,
             epoch=self.epoch,

@@ -11,6 +11,7 @@ from framework.data.images import UnreadableImage
 from framework.data.loader import BadSample, OnBadSample, ShardDataset
 from framework.data.mixing import JoinedShards
 from framework.data.order import Samples
+from framework.data.slots import InSlot, with_tensors
 from framework.data.transforms import ImageTransform, SampleRandom
 
 
@@ -33,50 +34,57 @@ class ImageDataset(ShardDataset[PixelBatch]):
         super().__init__(shards, seed=seed, on_bad_sample=on_bad_sample)
         self.transform = transform
 
-    def decode(self, data: bytes, passed: int, number: int) -> np.ndarray:
-        try:
-            return self.transform.pixels(data, SampleRandom(self.seed, passed, number))
-        except UnreadableImage as error:
-            raise BadSample(str(error)) from None
+    def num_bytes(self, num_samples: int) -> int:
+        return num_samples * self.transform.size**2 * self.transform.channels
 
-    def batch(self, samples: Samples) -> PixelBatch:
-        size, channels = self.transform.size, self.transform.channels
-        pixels = _shareable(len(samples), size, size, channels)
-        loaded = self.load(samples, pixels.numpy())
-        return PixelBatch(
-            pixels=pixels,
-            labels=torch.tensor(loaded.labels),
-            indices=torch.tensor(loaded.numbers),
-            epoch=samples.epoch,
-            passes=_tensor(samples.passes),
-            replaced=tuple(loaded.replaced),
-        )
+    def batch(self, samples: Samples, slot: int | None = None) -> PixelBatch | InSlot:
+        shape = (len(samples), self.transform.size, self.transform.size, self.transform.channels)
+        slots = self.slots
+        pixels = _shareable(*shape) if slots is None or slot is None else slots.view(slot, shape)
+        places, mirrored = pixels.numpy(), []
+
+        def decode(place: int, data: bytes, passed: int, number: int) -> None:
+            try:
+                if self.transform.place(data, places[place], SampleRandom(self.seed, passed, number)):
+                    mirrored.append(place)
+            except UnreadableImage as error:
+                raise BadSample(str(error)) from None
+
+        loaded = self.load(samples, decode)
+        others = {
+            "mirrored": np.array(mirrored, dtype=np.int64),
+            "labels": np.array(loaded.labels, dtype=np.int64),
+            "indices": np.array(loaded.numbers, dtype=np.int64),
+            # A copy: the passes may be a view of a larger array.
+            "passes": None if samples.passes is None else samples.passes.copy(),
+            "epoch": samples.epoch,
+            "replaced": tuple(loaded.replaced),
+        }
+        if slots is None or slot is None:
+            return PixelBatch(pixels=pixels, **with_tensors(others))
+        return InSlot(key=slots.key, slot=slot, shape=shape, others=others)
 
 
 class EpisodeDataset(ShardDataset[EpisodeBatch]):
     """Parsed JSON."""
 
-    def decode(self, data: bytes, passed: int, number: int) -> Any:
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise BadSample(str(error)) from None
-
-    def batch(self, samples: Samples) -> EpisodeBatch:
+    def batch(self, samples: Samples, slot: int | None = None) -> EpisodeBatch:
         episodes: list[Any] = [None] * len(samples)
-        loaded = self.load(samples, episodes)
+
+        def decode(place: int, data: bytes, passed: int, number: int) -> None:
+            try:
+                episodes[place] = json.loads(data)
+            except ValueError as error:
+                raise BadSample(str(error)) from None
+
+        loaded = self.load(samples, decode)
         return EpisodeBatch(
             episodes=tuple(episodes),
             indices=torch.tensor(loaded.numbers),
             epoch=samples.epoch,
-            passes=_tensor(samples.passes),
+            passes=None if samples.passes is None else torch.from_numpy(samples.passes.copy()),
             replaced=tuple(loaded.replaced),
         )
-
-
-def _tensor(numbers: np.ndarray | None) -> torch.Tensor | None:
-    # A copy: the numbers may be a view of a larger array.
-    return None if numbers is None else torch.from_numpy(numbers.copy())
 
 
 def _shareable(*shape: int) -> torch.Tensor:

@@ -17,10 +17,17 @@ class UnreadableImage(Exception):
     """Bytes that are no image that can be used; the message is the reason."""
 
 
-def decode_pixels(data: bytes, *, channels: int) -> UInt8[np.ndarray, "height width channel"]:
+def decode_pixels(
+    data: bytes, *, channels: int, out: UInt8[np.ndarray, "height width channel"] | None = None
+) -> UInt8[np.ndarray, "high wide channel"]:
     """Decodes an image to 1 (grayscale) or 3 (RGB) channels of 8 bits.
 
     The usual JPEGs go straight to libjpeg-turbo, which Pillow calls too: the same pixels without parsing in Python.
+
+    Args:
+        data: the image file's bytes.
+        channels: 1 or 3.
+        out: a place for the pixels that may be used, and is what returns then; only where the size is the image's.
 
     Raises:
         UnreadableImage: as `decode_image`.
@@ -28,11 +35,13 @@ def decode_pixels(data: bytes, *, channels: int) -> UInt8[np.ndarray, "height wi
     if data.startswith(_JPEG):
         # Whatever is left or refused here is Pillow's to convert or to refuse: CMYK, colours that are to be gray.
         with suppress(ValueError):
-            space = simplejpeg.decode_jpeg_header(data)[2]
-            if channels == 3 and space in ("YCbCr", "RGB", "Gray"):
-                return simplejpeg.decode_jpeg(data)
-            if channels == 1 and space == "Gray":
-                return simplejpeg.decode_jpeg(data, "GRAY")
+            height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+            if space == "Gray" or (space in ("YCbCr", "RGB") and channels == 3):
+                wanted = "GRAY" if channels == 1 else "RGB"
+                if out is None or out.shape[:2] != (height, width):
+                    return simplejpeg.decode_jpeg(data, wanted)
+                simplejpeg.decode_jpeg(data, wanted, buffer=out)
+                return out
     pixels = np.array(to_mode(decode_image(data), channels=channels))
     return pixels.reshape(*pixels.shape[:2], channels)
 

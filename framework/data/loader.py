@@ -5,20 +5,20 @@ import sys
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from typing import Any, Generic, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from framework.data.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.mixing import JoinedShards
 from framework.data.order import Samples
+from framework.data.slots import InSlot, Slots
 from framework.errors import DataError
 
 Batch = TypeVar("Batch", PixelBatch, EpisodeBatch)
@@ -26,6 +26,9 @@ OnBadSample = Literal["stop", "skip"]
 """What becomes of a sample that cannot be decoded. stop: an error names it. skip: the next good one of its set, in the
 order of the shards, stands in for it, whatever the epoch, process or worker."""
 
+_AHEAD = 2
+"""Batches that each worker is asked for ahead; torch's default."""
+_HELD = 4
 _LONGEST_RUN = 1000
 """Bad samples in a row after which there is no use in looking for a good one."""
 
@@ -59,33 +62,32 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
     def __len__(self) -> int:
         return len(self.shards)
 
+    slots: Slots | None = None
+    """Memory for the workers' batches, set by the loader."""
+
     @abstractmethod
-    def batch(self, samples: Samples) -> Batch:
+    def batch(self, samples: Samples, slot: int | None = None) -> "Batch | InSlot":
         """The samples as one batch.
+
+        Args:
+            samples: which.
+            slot: a place in `slots` to use, where there are slots.
 
         Raises:
             DataError: a sample that cannot be read, or decoded.
         """
 
-    @abstractmethod
-    def decode(self, data: bytes, passed: int, number: int) -> Any:
-        """One sample.
+    def num_bytes(self, num_samples: int) -> int:
+        """Size of the place that a batch needs in `slots`; 0 for batches that use none."""
+        return 0
 
-        Args:
-            data: its bytes.
-            passed: the pass over its set.
-            number: of the sample.
-
-        Raises:
-            BadSample: the bytes mean nothing.
-        """
-
-    def load(self, samples: Samples, values: MutableSequence[Any] | np.ndarray) -> "Loaded":
+    def load(self, samples: Samples, decode: Callable[[int, bytes, int, int], None]) -> "Loaded":
         """Reads and decodes samples, and finds others for the bad ones.
 
         Args:
             samples: which.
-            values: has a place for each, and gets what `decode` makes of it.
+            decode: is given a place in the batch, the bytes, the pass over the set and the sample's number; raises
+                BadSample where the bytes mean nothing.
         """
         passes = [samples.epoch] * len(samples) if samples.passes is None else samples.passes.tolist()
         loaded = Loaded(labels=[], numbers=[], replaced=[])
@@ -94,7 +96,7 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
             while True:
                 data, label = self.shards.read(number)
                 try:
-                    values[place] = self.decode(data, passed, number)
+                    decode(place, data, passed, number)
                     break
                 except BadSample as error:
                     bad.append(self._replaced(number, str(error), run=len(bad) + 1))
@@ -118,10 +120,10 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
             raise DataError(f"{run} bad samples in a row, the last: {problem}", mend="write the shard set again")
         return Replaced(number=number, problem=problem)
 
-    def __getitems__(self, samples: Samples) -> Batch | _Failure:
+    def __getitems__(self, wanted: "Samples | _Wanted") -> "Batch | InSlot | _Failure":
         """A whole batch; torch's loader asks for this with what its batch sampler gives."""
         try:
-            return self.batch(samples)
+            return self.batch(wanted) if isinstance(wanted, Samples) else self.batch(wanted.samples, wanted.slot)
         except DataError as error:
             # Raised in a worker process it would arrive as a RuntimeError around a printed traceback.
             return _Failure(problem=error.problem, mend=error.mend)
@@ -136,6 +138,30 @@ class Loaded:
     replaced: list[Replaced]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """A batch that a worker is asked for, and the place for it."""
+
+    samples: Samples
+    slot: int | None
+
+
+class _WithSlots:
+    """Gives each batch a place."""
+
+    def __init__(self, batches: Any, slots: Slots) -> None:
+        self.batches, self.slots = batches, slots
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[_Wanted]:
+        # Torch asks for the first batch only when the workers have ended what they were asked for before.
+        self.slots.forget()
+        for samples in self.batches:
+            yield _Wanted(samples=samples, slot=self.slots.ask())
+
+
 class ShardLoader(DataLoader[Batch]):
     """The loader of a ShardDataset: yields its batches, and raises a worker's DataError as it was.
 
@@ -144,18 +170,31 @@ class ShardLoader(DataLoader[Batch]):
         batches: the samples of each batch, with a length.
         num_workers: processes that decode; 0 decodes in this one.
         max_bad_samples: more different bad samples than this, in this process since its start, are an error.
+        most_samples: of a batch; the workers' batches then share memory that is used again; 0 makes new for each.
 
     Attributes:
         replaced: the bad samples that were met, by number.
     """
 
     def __init__(
-        self, dataset: ShardDataset[Batch], batches: Any, *, num_workers: int = 0, max_bad_samples: int = 100
+        self,
+        dataset: ShardDataset[Batch],
+        batches: Any,
+        *,
+        num_workers: int = 0,
+        max_bad_samples: int = 100,
+        most_samples: int = 0,
     ) -> None:
+        num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
+        if num_bytes:
+            # What the workers are asked for ahead, and what training may hold of it.
+            dataset.slots = Slots(_AHEAD * num_workers + _HELD, num_bytes)
+            batches = _WithSlots(batches, dataset.slots)
         super().__init__(
             dataset,
             batch_sampler=batches,
             num_workers=num_workers,
+            prefetch_factor=_AHEAD if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
             multiprocessing_context=worker_context() if num_workers > 0 else None,
             worker_init_fn=_end_with_training,
@@ -171,9 +210,13 @@ class ShardLoader(DataLoader[Batch]):
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise DataError(batch.problem, mend=batch.mend)
-            for replaced in batch.replaced:
+            arrived: Any = batch.batch() if isinstance(batch, InSlot) else batch
+            # The loop's name would hold the memory of a batch until the next one is there.
+            del batch
+            for replaced in arrived.replaced:
                 self._count(replaced)
-            yield batch
+            yield arrived
+            del arrived
 
     def _count(self, replaced: Replaced) -> None:
         """Warns once of each bad sample.

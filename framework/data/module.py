@@ -271,4 +271,10 @@ class ShardDataModule(LightningDataModule):
         else:
             assert transform is not None, "images have a size"
             dataset = ImageDataset(joined, transform, **options)
-        return ShardLoader(dataset, batches, num_workers=self.num_workers, max_bad_samples=self.max_bad_samples)
+        return ShardLoader(
+            dataset,
+            batches,
+            num_workers=self.num_workers,
+            max_bad_samples=self.max_bad_samples,
+            most_samples=self.batch_size,
+        )

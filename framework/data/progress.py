@@ -106,6 +106,9 @@ def recount(trainer: Trainer, position: Position, stream: SampleStream, plan: Ba
         ready = current.ready - current.ready % plan.accumulation
     elif position.samples == 0:
         # The same place may be the end of an epoch that is not closed yet, or the start of the next one.
+        if trainer.limit_val_batches == 0 and current.completed == current.processed:
+            # Without a validation to come the trainer would train one more batch as the last one of the old epoch.
+            progress.is_last_batch = False
         ready = stream.usable(0, size) // plan.micro_step if progress.is_last_batch else 0
     else:
         ready = (stream.usable(0, size) - stream.usable(position.samples, size)) // plan.micro_step

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from framework.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """Decode, resize so that the shorter side fits, crop to a square, flip.
+    """Decode, resize so that the shorter side fits, crop to a square, mirror.
 
     Resizing halves with a box filter while the image is at least twice too large, then goes on bicubically: the
     practice of the ImageNet generators since ADM (Dhariwal and Nichol 2021, `center_crop_arr`), without aliasing.
@@ -49,40 +49,57 @@ class ImageTransform:
         Raises:
             DataError: the image cannot be decoded.
         """
+        pixels = np.empty((self.size, self.size, self.channels), dtype=np.uint8)
         try:
-            pixels = self.pixels(data, rng)
+            mirrored = self.place(data, pixels, rng)
         except UnreadableImage as error:
             mend = "see what is wrong with: framework shards check"
             raise DataError(f"{name} cannot be decoded ({error})", mend=mend) from None
-        return normalise(torch.from_numpy(pixels).unsqueeze(0))[0]
+        return normalise(torch.from_numpy(pixels).unsqueeze(0), torch.arange(int(mirrored)))[0]
 
-    def pixels(self, data: bytes, rng: "SampleRandom | None" = None) -> UInt8[np.ndarray, "height width channel"]:
-        """The same before normalisation: bytes in the layout of the decoder.
+    def place(
+        self, data: bytes, pixels: UInt8[np.ndarray, "height width channel"], rng: "SampleRandom | None" = None
+    ) -> bool:
+        """The same before mirroring and normalisation: puts the bytes of the square into `pixels`.
+
+        Returns:
+            Whether the image is still to be mirrored.
 
         Raises:
             UnreadableImage: the image cannot be decoded.
         """
-        pixels = decode_pixels(data, channels=self.channels)
         mirrored = False
         if self.flip:
             assert rng is not None, "a random flip needs an rng"
             mirrored = rng.random() < 0.5
-        if min(pixels.shape[:2]) != self.size:
-            pixels = _resize(pixels, self.size)
-        if pixels.shape[0] != pixels.shape[1]:
-            top, left = ((side - self.size) // 2 for side in pixels.shape[:2])
-            if self.crop == "random":
-                assert rng is not None, "a random crop needs an rng"
-                top, left = (rng.integers(side - self.size + 1) for side in pixels.shape[:2])
-            pixels = pixels[top : top + self.size, left : left + self.size]
-        # Torch's flip is vectorised, NumPy's is not.
-        return torch.from_numpy(pixels).flip(1).numpy() if mirrored else pixels
+        decoded = decode_pixels(data, channels=self.channels, out=pixels)
+        if decoded is pixels:
+            return mirrored
+        if min(decoded.shape[:2]) != self.size:
+            decoded = _resize(decoded, self.size)
+        top, left = ((side - self.size) // 2 for side in decoded.shape[:2])
+        if self.crop == "random" and decoded.shape[0] != decoded.shape[1]:
+            assert rng is not None, "a random crop needs an rng"
+            top, left = (rng.integers(side - self.size + 1) for side in decoded.shape[:2])
+        pixels[...] = decoded[top : top + self.size, left : left + self.size]
+        return mirrored
 
 
-def normalise(pixels: UInt8[Tensor, "batch height width channel"]) -> Float[Tensor, "batch channel height width"]:
-    """Bytes 0..255 to float32 -1..1, v / 127.5 - 1; on whatever device they are."""
+def normalise(
+    pixels: UInt8[Tensor, "batch height width channel"], mirrored: Int[Tensor, "mirrored"]
+) -> Float[Tensor, "batch channel height width"]:
+    """Bytes 0..255 to float32 -1..1, v / 127.5 - 1, and some of them mirrored; on whatever device they are.
+
+    Args:
+        pixels: bytes.
+        mirrored: places in the batch, on the CPU.
+    """
     images = torch.empty(pixels.permute(0, 3, 1, 2).shape, dtype=torch.float32, device=pixels.device)
-    return images.copy_(pixels.permute(0, 3, 1, 2)).div_(127.5).sub_(1)
+    images.copy_(pixels.permute(0, 3, 1, 2))
+    if len(mirrored):
+        chosen = mirrored.to(pixels.device)
+        images[chosen] = pixels[chosen].flip(2).permute(0, 3, 1, 2).float()
+    return images.div_(127.5).sub_(1)
 
 
 class SampleRandom:

@@ -20,7 +20,7 @@ from framework.data.batch import ImageBatch
 from framework.errors import CheckpointError, ConfigError
 from framework.files import written_whole
 from framework.shapes import Images
-from framework.training.checkpoint import read_checkpoint
+from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 
 CHECKPOINT_KEY = "classifier"
 GROUPS = 8
@@ -182,9 +182,5 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]
 
 
 def _read_lightning(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    checkpoint = read_checkpoint(path)
-    prefix = "classifier."
-    weights = checkpoint["state_dict"].items()
-    return checkpoint[CHECKPOINT_KEY], {
-        key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)
-    }
+    checkpoint = find_checkpoint(path)
+    return read_state(checkpoint)[CHECKPOINT_KEY], read_tensors(checkpoint, "classifier.")

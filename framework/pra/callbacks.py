@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 
 from framework.errors import ConfigError
 from framework.evaluation.grid import save_grid
 from framework.pra.generate import balanced_labels, generate
 from framework.pra.sampling import SamplerConfig
+from framework.tracking.wandb_run import TrackedRun
+from framework.training.sharding import gathered, is_sharded
 
 FOLDER = "samples"
 
@@ -42,7 +43,11 @@ class SampleGridConfig:
 
 
 class SampleGrid(Callback):
-    """Samples with the averaged weights, to `samples/step=NNNNNNNN.png` in the run's folder and to W&B."""
+    """Samples with the averaged weights, to `samples/step=NNNNNNNN.png` in the run's folder and to W&B.
+
+    The first process makes the grid; where the weights are sharded all of them take part, and hold the averaged weights
+    whole meanwhile.
+    """
 
     def __init__(self, config: SampleGridConfig) -> None:
         self.config = config
@@ -54,20 +59,23 @@ class SampleGrid(Callback):
         every = self.config.every_n_steps
         if every and trainer.global_step % every == 0 and trainer.global_step != self._made_at:
             self._made_at = trainer.global_step
-            if trainer.is_global_zero:
-                self._make(trainer, pl_module)
+            self._make(trainer, pl_module)
 
     def _make(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module.ema
+        if not trainer.is_global_zero and not is_sharded(model):
+            return
         classes = self.config.classes or list(range(min(10, model.config.num_classes)))
         labels = balanced_labels(len(classes) * self.config.rows, classes)
-        with trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context(), gathered(model):
             batches = generate(
                 model, labels, seed=self.config.seed, sampler=self.config.sampler, device=pl_module.device
             )
             images = torch.cat(list(batches))
+        if not trainer.is_global_zero:
+            return
         path = Path(trainer.default_root_dir) / FOLDER / f"step={trainer.global_step:08d}.png"
         save_grid(path, images, columns=len(classes))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [str(path)], step=trainer.global_step)
+            if isinstance(logger, TrackedRun):
+                logger.log_pictures("samples", path, trainer.global_step)

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from framework.errors import CheckpointError, ConfigError
 from framework.pra.config import PRAConfig
+from framework.pra.export import ExportedModel, is_exported, load_exported
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.model import PRA
-from framework.training.checkpoint import read_checkpoint
+from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 
 ARCHITECTURE = "architecture"
 OBJECTIVE = "objective"
@@ -42,19 +43,19 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
     """Load a model for sampling.
 
     Args:
-        path: a checkpoint file or a run's folder (its newest checkpoint).
-        weights: the exponential moving average, or the raw weights.
+        path: a checkpoint or a run's folder (its newest undamaged one), or what `framework export` wrote.
+        weights: the exponential moving average, or the raw weights; an export holds one kind, which is taken.
 
     Raises:
         CheckpointError: missing, damaged, or not of a PRA model.
     """
-    checkpoint = read_checkpoint(path)
-    architecture = checkpoint.get(ARCHITECTURE)
+    if is_exported(Path(path)):
+        return load_exported(Path(path)).eval()
+    checkpoint = find_checkpoint(path)
+    architecture = read_state(checkpoint).get(ARCHITECTURE)
     try:
         model = PRA(PRAConfig(**architecture))  # type: ignore[arg-type]
-        prefix = "ema." if weights == "ema" else "model."
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        model.load_state_dict(state)
+        model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))
     except (TypeError, ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not of a PRA model", mend="give a checkpoint of a PRA run") from error
     return model.eval()
@@ -62,4 +63,6 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
 
 def load_objective(path: str | Path) -> ObjectiveConfig:
     """The objective that a checkpoint's model was trained with; `path` as for `load_pra`."""
-    return ObjectiveConfig(**read_checkpoint(path)[OBJECTIVE])
+    if is_exported(Path(path)):
+        return ExportedModel.read(Path(path)).objective
+    return ObjectiveConfig(**read_state(find_checkpoint(path))[OBJECTIVE])

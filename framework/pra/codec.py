@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framework.pra.layers import ModulatedMLP, Rotary2d, TransformerBlock, linear, rms_norm
+from framework.pra.layers import Linear, ModulatedMLP, Rotary2d, TransformerBlock, rms_norm
 from framework.shapes import Hidden, PixelTokens, States
 
 
@@ -56,24 +56,33 @@ class Encoder(nn.Module):
         depth: int,
         num_heads: int,
         latent: Literal["kl", "sphere"],
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.latent = latent
-        self.project_in = linear(pixel_size, width)
+        self.project_in = Linear(pixel_size, width)
         self.rotary = Rotary2d(side=side, prefix=0, head_width=width // num_heads)
-        self.blocks = nn.ModuleList(TransformerBlock(width, num_heads, causal=False) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, num_heads, causal=False, gain=gain) for _ in range(depth))
         self.norm = rms_norm(width)
-        self.project_out = linear(width, 2 * state_size if latent == "kl" else state_size)
+        self.project_out = Linear(width, 2 * state_size if latent == "kl" else state_size)
 
-    def forward(self, tokens: PixelTokens) -> Posterior:
+    def forward(self, tokens: PixelTokens) -> Float[Tensor, "batch token moments"]:
+        """What `posterior` reads: `2 * state` values a token, or `state` on the sphere."""
         # The residual stream keeps its precision under autocast.
         x = self.project_in(tokens).to(self.project_in.weight.dtype)
         for block in self.blocks:
             x = block(x, self.rotary)
-        output = self.project_out(self.norm(x)).float()
+        return self.project_out(self.norm(x)).float()
+
+    def posterior(self, moments: Float[Tensor, "batch token moments"]) -> Posterior:
+        """The posterior that `forward`'s result stands for.
+
+        Apart from `forward`, whose result is a tensor: a sharded module gathers its weights for the backward pass when
+        the gradient of a tensor that it has returned comes in.
+        """
         if self.latent == "sphere":
-            return Posterior(mean=to_sphere(output), log_variance=None)
-        mean, log_variance = rearrange(output, "b n (two d) -> two b n d", two=2)
+            return Posterior(mean=to_sphere(moments), log_variance=None)
+        mean, log_variance = rearrange(moments, "b n (two d) -> two b n d", two=2)
         return Posterior(mean=mean, log_variance=log_variance.clamp(-20, 10))
 
 

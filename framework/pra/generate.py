@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 
 from framework.pra.model import PRA
-from framework.pra.noise import seed_of
 from framework.pra.sampling import SamplerConfig, sample
+from framework.seeds import seed_of
 from framework.shapes import Images
 
 ROWS = 16

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framework.pra.layers import ModulatedMLP, linear
+from framework.pra.layers import Linear, ModulatedMLP
 
 TIME_FEATURES = 256
 LAST_TIME = 0.95
@@ -25,8 +25,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.hidden = linear(TIME_FEATURES, width)
-        self.out = linear(width, width)
+        self.hidden = Linear(TIME_FEATURES, width)
+        self.out = Linear(width, width)
 
     def forward(self, time: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes width"]:
         half = TIME_FEATURES // 2
@@ -60,7 +60,7 @@ class DiffusionHead(nn.Module):
         super().__init__()
         self.target_size, self.prediction = target_size, prediction
         self.time_embedding = TimeEmbedding(width)
-        self.project_context = linear(context_width, width)
+        self.project_context = Linear(context_width, width)
         self.network = ModulatedMLP(
             inputs=target_size, outputs=target_size, width=width, depth=depth, context_width=width
         )

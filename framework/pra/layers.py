@@ -1,4 +1,4 @@
-"""Building blocks: linear layers with tags, 2-D rotary positions, attention with a cache, modulated MLP blocks."""
+"""Building blocks: layers with tags and initial weights, 2-D rotary positions, attention, modulated MLP blocks."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,40 @@ from framework.tags import NO_DECAY, tag, tag_all
 
 ROTARY_BASE = 100.0
 """Ours: the longest wavelength is about the widest raster (32 tokens) times 2 pi."""
+EMBEDDING_STD = 0.02
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer whose bias is kept out of weight decay."""
-    layer = nn.Linear(inputs, outputs)
-    tag(layer.bias, NO_DECAY)
-    return layer
+class Linear(nn.Linear):
+    """A linear layer; its bias is kept out of weight decay.
+
+    Args:
+        inputs: width of the input.
+        outputs: width of the output.
+        bias: whether there is one; it starts at zero.
+        gain: factor on Xavier's uniform initial weights; 0 starts the layer at zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gain: float = 1.0) -> None:
+        self.gain = gain
+        super().__init__(inputs, outputs, bias=bias)
+        if bias:
+            tag(self.bias, NO_DECAY)
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight, gain=self.gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Embedding(nn.Embedding):
+    """An embedding that is kept out of weight decay; normal initial values."""
+
+    def __init__(self, entries: int, width: int) -> None:
+        super().__init__(entries, width)
+        tag_all(self, NO_DECAY)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=EMBEDDING_STD)
 
 
 def rms_norm(width: int) -> nn.RMSNorm:
@@ -48,7 +75,7 @@ class Rotary2d(nn.Module):
         self.register_buffer("sine", torch.empty(shape), persistent=False)
 
     def reset_parameters(self) -> None:
-        """Fill the tables; they are not saved, so this is called again after a move from the meta device."""
+        """Fill the tables; they are not saved but made anew."""
         device = self.cosine.device
         pairs = self.head_width // 4
         frequencies = ROTARY_BASE ** -(torch.arange(pairs, device=device) / pairs)
@@ -86,13 +113,13 @@ class KVCache:
 class Attention(nn.Module):
     """Multi-head attention with normalised queries and keys, rotary positions and an optional cache."""
 
-    def __init__(self, width: int, num_heads: int, *, causal: bool) -> None:
+    def __init__(self, width: int, num_heads: int, *, causal: bool, gain: float = 1.0) -> None:
         super().__init__()
         self.num_heads, self.causal = num_heads, causal
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.query_norm = rms_norm(width // num_heads)
         self.key_norm = rms_norm(width // num_heads)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = Linear(width, width, bias=False, gain=gain)
 
     def forward(
         self,
@@ -117,11 +144,11 @@ class Attention(nn.Module):
 class SwiGLU(nn.Module):
     """Gated feed-forward layer (Shazeer 2020)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, gain: float = 1.0) -> None:
         super().__init__()
         hidden = swiglu_width(width)
-        self.gate_and_value = nn.Linear(width, 2 * hidden, bias=False)
-        self.out = nn.Linear(hidden, width, bias=False)
+        self.gate_and_value = Linear(width, 2 * hidden, bias=False)
+        self.out = Linear(hidden, width, bias=False, gain=gain)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.gate_and_value(x).chunk(2, dim=-1)
@@ -129,14 +156,21 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and feed-forward layer."""
+    """Pre-norm attention and feed-forward layer.
 
-    def __init__(self, width: int, num_heads: int, *, causal: bool) -> None:
+    Args:
+        width: of the residual stream.
+        num_heads: attention heads.
+        causal: positions see only earlier ones and themselves.
+        gain: factor on the initial weights of the two projections into the residual stream.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, causal: bool, gain: float = 1.0) -> None:
         super().__init__()
         self.attention_norm = rms_norm(width)
-        self.attention = Attention(width, num_heads, causal=causal)
+        self.attention = Attention(width, num_heads, causal=causal, gain=gain)
         self.feed_forward_norm = rms_norm(width)
-        self.feed_forward = SwiGLU(width)
+        self.feed_forward = SwiGLU(width, gain=gain)
 
     def forward(
         self,
@@ -158,9 +192,10 @@ class ModulatedBlock(nn.Module):
     def __init__(self, width: int, context_width: int | None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = linear(context_width, 3 * width) if context_width else None
-        self.hidden = linear(width, width)
-        self.out = linear(width, width)
+        # Either way the block starts as the identity.
+        self.modulation = Linear(context_width, 3 * width, gain=0.0) if context_width else None
+        self.hidden = Linear(width, width)
+        self.out = Linear(width, width, gain=1.0 if context_width else 0.0)
 
     def forward(self, x: Float[Tensor, "*axes width"], context: Tensor | None) -> Float[Tensor, "*axes width"]:
         if self.modulation is None or context is None:
@@ -170,24 +205,18 @@ class ModulatedBlock(nn.Module):
 
 
 class ModulatedMLP(nn.Module):
-    """A stack of `ModulatedBlock`s between two projections; used by the diffusion head and the pixel decoder."""
+    """A stack of `ModulatedBlock`s between two projections; used by the diffusion head and the pixel decoder.
+
+    It starts as zero: every block is the identity and the last projection zero.
+    """
 
     def __init__(self, *, inputs: int, outputs: int, width: int, depth: int, context_width: int | None) -> None:
         super().__init__()
-        self.project_in = linear(inputs, width)
+        self.project_in = Linear(inputs, width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, context_width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = linear(context_width, 2 * width) if context_width else None
-        self.project_out = linear(width, outputs)
-
-    def reset_parameters(self) -> None:
-        """Start as the identity in every block and as zero at the output."""
-        layers = [self.modulation, *(block.modulation for block in self.blocks)]  # type: ignore[union-attr]
-        if self.modulation is None:
-            layers = [block.out for block in self.blocks]
-        for layer in [*layers, self.project_out]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.modulation = Linear(context_width, 2 * width, gain=0.0) if context_width else None
+        self.project_out = Linear(width, outputs, gain=0.0)
 
     def forward(self, x: Float[Tensor, "*axes inputs"], context: Tensor | None) -> Float[Tensor, "*axes outputs"]:
         x = self.project_in(x)

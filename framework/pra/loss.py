@@ -174,7 +174,7 @@ def generation(
         inputs = tokens + noise.perturbation if noise.perturbation is not None else tokens
         made = Generation(inputs=inputs, hidden=model.transformer(inputs, labels), decoded=())
         return made, tokens, tokens.new_zeros(())
-    posterior = model.encoder(tokens)
+    posterior = model.encode(tokens)
     states = posterior.sample(noise.posterior)
     perturbed = states if noise.perturbation is None else states + noise.perturbation
     passes = objective.rollout_passes if inputs_kind == "decoded" else 0

@@ -1,16 +1,17 @@
 """The PRA model: a causal transformer, a diffusion head and the intermediate-state path."""
 
-import torch
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
 from torch import nn
 
-from framework.pra.codec import Encoder, PixelDecoder, to_sphere
+from framework.initial import initialise
+from framework.pra.codec import Encoder, PixelDecoder, Posterior, to_sphere
 from framework.pra.config import VARIANTS, PRAConfig
 from framework.pra.head import DiffusionHead
-from framework.pra.layers import ModulatedMLP, Rotary2d, TransformerBlock
+from framework.pra.layers import ModulatedBlock, TransformerBlock
 from framework.pra.transformer import CausalTransformer
 from framework.shapes import Hidden, PixelTokens, Targets
-
-INIT_STD = 0.02
 
 
 class PRA(nn.Module):
@@ -21,11 +22,28 @@ class PRA(nn.Module):
         head: hidden state to the next target: an intermediate state, or a pixel token in the variants without one.
         decoder: intermediate state and hidden state to the pixel token; None where the head generates pixels.
         encoder: image to intermediate states, for training only; None where the head generates pixels.
+        BLOCKS: classes of the modules that are recomputed, compiled and sharded one by one.
+        PARTS: the modules that are called from outside, with their methods besides `forward` that use weights.
+
+    Args:
+        config: the architecture.
+        seed: of the initial weights, which are a function of it and of each module's qualified name; unused on the
+            meta device.
     """
 
-    def __init__(self, config: PRAConfig) -> None:
+    BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = (TransformerBlock, ModulatedBlock)
+    PARTS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "transformer": ("begin", "step"),
+        "head": (),
+        "decoder": (),
+        "encoder": (),
+    }
+
+    def __init__(self, config: PRAConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        # Keeps the residual stream's variance independent of depth at the start (GPT-2).
+        gain = (2 * config.depth) ** -0.5
         variant = VARIANTS[config.variant]
         side = config.image_size // config.patch_size
         self.transformer = CausalTransformer(
@@ -36,6 +54,7 @@ class PRA(nn.Module):
             width=config.width,
             depth=config.depth,
             num_heads=config.num_heads,
+            gain=gain,
         )
         self.head = DiffusionHead(
             target_size=config.target_size,
@@ -62,8 +81,9 @@ class PRA(nn.Module):
                 depth=config.encoder_depth,
                 num_heads=config.encoder_heads,
                 latent=config.latent,
+                gain=gain,
             )
-        self.reset_parameters()
+        initialise(self, seed)
 
     def decode(self, targets: Targets, hidden: Hidden) -> PixelTokens:
         """Pixel tokens of what the head generates: the one path that training and sampling share."""
@@ -74,33 +94,12 @@ class PRA(nn.Module):
             targets = to_sphere(targets)
         return self.decoder(targets, hidden)
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Initialise every parameter and table; also after a move from the meta device."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=INIT_STD)
-            elif isinstance(module, nn.RMSNorm):
-                module.reset_parameters()
-        nn.init.normal_(self.transformer.class_slots, std=INIT_STD)
-        for module in self.modules():
-            # After the linear layers, which these set to zero in part.
-            if isinstance(module, Rotary2d | ModulatedMLP):
-                module.reset_parameters()
-            elif isinstance(module, TransformerBlock):
-                _shrink_residuals(module, self.config.depth)
+    def encode(self, tokens: PixelTokens) -> Posterior:
+        """Posterior of an image's intermediate states; only where the head generates states."""
+        assert self.encoder is not None
+        return self.encoder.posterior(self.encoder(tokens))
 
     def num_sampling_parameters(self) -> int:
         """Parameters that sampling needs: all but the encoder's. The sizes `pra_s`, `pra_b`, `pra_l` count these."""
         encoder = 0 if self.encoder is None else sum(p.numel() for p in self.encoder.parameters())
         return sum(p.numel() for p in self.parameters()) - encoder
-
-
-def _shrink_residuals(block: TransformerBlock, depth: int) -> None:
-    """Keep the residual stream's variance independent of depth at the start (GPT-2)."""
-    block.attention.out.weight.mul_((2 * depth) ** -0.5)
-    block.feed_forward.out.weight.mul_((2 * depth) ** -0.5)

@@ -1,6 +1,7 @@
 """PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ from framework.evaluation.perceptual import ClassifierDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.config import VARIANTS, PRAConfig
+from framework.pra.cost import training_flops_per_image
+from framework.pra.export import fill_with_twin
 from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.model import PRA
-from framework.pra.noise import SampleNoise, seed_of
+from framework.pra.noise import SampleNoise
 from framework.pra.sampling import check_classes
-from framework.training.ema import check_decay, decay_at, freeze_as_twin, update_twin
+from framework.seeds import seed_of
+from framework.training.ema import check_decay, decay_at, update_twin
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from framework.training.sharding import build_with_twin, placement_of
 
 METRIC_NAMES = {
     "total": "total",
@@ -40,10 +45,11 @@ class PRAModule(LightningModule):
         optimizer: AdamW and its schedule.
         grid: the grid of samples made during training.
         ema_decay: decay of the averaged weights, which validation and sampling use.
-        compile: compile the transformer's blocks, the head and the decoder with torch.compile.
         perceptual_network: checkpoint of a classifier (see `framework.evaluation`) whose features give the perceptual
             distance; needed when `objective.perceptual_weight` is not 0.
-        seed: seed of the training noise, which is a function of (seed, epoch, image) alone.
+        initial_weights: what `framework export` wrote, to start from; a run that goes on from a checkpoint takes that.
+        seed: seed of the initial weights, which are a function of (seed, name) alone, and of the training noise, one
+            of (seed, epoch, image).
     """
 
     model: PRA
@@ -57,8 +63,8 @@ class PRAModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         grid: SampleGridConfig = SampleGridConfig(),  # noqa: B008
         ema_decay: float = 0.9999,
-        compile: bool = False,
         perceptual_network: str | None = None,
+        initial_weights: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -76,18 +82,17 @@ class PRAModule(LightningModule):
         if grid.every_n_steps:
             check_classes(grid.classes or [0], architecture.num_classes, grid.sampler)
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
-        self.grid, self.ema_decay, self.compile_inner, self.seed = grid, ema_decay, compile, seed
+        self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
+        self.initial_weights = initial_weights
         self.perceptual = ClassifierDistance(perceptual_network) if perceptual_network else None
 
     def configure_model(self) -> None:
         if hasattr(self, "model"):
             return
-        self.model, self.ema = PRA(self.architecture), PRA(self.architecture)
-        freeze_as_twin(self.ema, self.model)
-        if self.compile_inner:
-            for inner in (*self.model.transformer.blocks, self.model.head, self.model.decoder):
-                if inner is not None:
-                    inner.compile()
+        placement = placement_of(self)
+        self.model, self.ema = build_with_twin(lambda: PRA(self.architecture), placement, seed=self.seed)
+        if self.initial_weights and placement.device.type != "meta":
+            fill_with_twin(self.model, self.ema, Path(self.initial_weights))
 
     def configure_callbacks(self) -> list[Callback]:
         return [SampleGrid(self.grid)]
@@ -110,6 +115,15 @@ class PRAModule(LightningModule):
                         f"{name} is {ours} in the model and {value} in the data",
                         mend=f"set model.architecture.{name} to {value}, or use other data",
                     )
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """Pixel tokens of an image."""
+        return self.architecture.num_tokens
+
+    def flops_per_image(self) -> int:
+        """Floating-point operations of a forward and a backward pass on an image."""
+        return training_flops_per_image(self.architecture, self.objective)[1]
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         losses = self._losses(self.model, batch, "train", batch.sample_passes())
@@ -134,9 +148,11 @@ class PRAModule(LightningModule):
             shown -= {"perceptual"}
         self.log_dict({f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}, **options)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        update_twin(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
+    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
+        # DeepSpeed's engine counts accumulated micro-batches itself and is called for each of them.
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            update_twin(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.optimizer_config)

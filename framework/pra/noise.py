@@ -1,16 +1,9 @@
 """Random numbers of one sample each: the same whatever batch, rank or order the sample comes in."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-
-def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from a few numbers or words, such as (seed, epoch, index); unlike parts give unrelated seeds."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 class SampleNoise:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation
 from framework.pra.model import PRA
-from framework.pra.noise import SampleNoise, seed_of
+from framework.pra.noise import SampleNoise
 from framework.pra.patches import patchify
+from framework.seeds import seed_of
 from framework.shapes import Images, Labels
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from framework.pra.layers import KVCache, Rotary2d, TransformerBlock, rms_norm
+from framework.pra.layers import EMBEDDING_STD, Embedding, KVCache, Linear, Rotary2d, TransformerBlock, rms_norm
 from framework.shapes import Hidden, Labels, PixelTokens
-from framework.tags import NO_DECAY, tag, tag_all
+from framework.tags import NO_DECAY, tag
 
 
 class CausalTransformer(nn.Module):
@@ -16,17 +16,28 @@ class CausalTransformer(nn.Module):
     """
 
     def __init__(
-        self, *, side: int, pixel_size: int, num_classes: int, class_tokens: int, width: int, depth: int, num_heads: int
+        self,
+        *,
+        side: int,
+        pixel_size: int,
+        num_classes: int,
+        class_tokens: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_tokens, self.num_classes, self.num_heads = side**2, num_classes, num_heads
-        self.class_embedding = tag_all(nn.Embedding(num_classes + 1, width), NO_DECAY)
+        self.class_embedding = Embedding(num_classes + 1, width)
         self.class_slots = tag(nn.Parameter(torch.empty(class_tokens, width)), NO_DECAY)
-        self.project_in = nn.Linear(pixel_size, width)
-        tag(self.project_in.bias, NO_DECAY)
+        self.project_in = Linear(pixel_size, width)
         self.rotary = Rotary2d(side=side, prefix=class_tokens, head_width=width // num_heads)
-        self.blocks = nn.ModuleList(TransformerBlock(width, num_heads, causal=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, num_heads, causal=True, gain=gain) for _ in range(depth))
         self.norm = rms_norm(width)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.class_slots, std=EMBEDDING_STD)
 
     @property
     def null_class(self) -> int:

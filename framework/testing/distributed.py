@@ -102,8 +102,8 @@ def _processes(folder: str) -> list[int]:
     return found
 
 
-def _main(target: str, arguments: str, folder: str) -> None:
-    """What each process does."""
+def load_function(target: str) -> Callable[..., Any]:
+    """The function of `FILE:NAME`, its module loaded anew from the file."""
     path, _, name = target.rpartition(":")
     spec = importlib.util.spec_from_file_location("distributed_target", path)
     assert spec is not None
@@ -111,7 +111,12 @@ def _main(target: str, arguments: str, folder: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["distributed_target"] = module
     spec.loader.exec_module(module)
-    result = getattr(module, name)(**json.loads(arguments))
+    return getattr(module, name)
+
+
+def _main(target: str, arguments: str, folder: str) -> None:
+    """What each process does."""
+    result = load_function(target)(**json.loads(arguments))
     (Path(folder) / f"{os.environ['RANK']}.json").write_text(json.dumps(result))
 
 

@@ -12,8 +12,8 @@ from framework.pra.callbacks import SampleGridConfig
 from framework.pra.config import PRAConfig
 from framework.pra.model import PRA
 from framework.pra.module import PRAModule
-from framework.training.checkpoint import AtomicCheckpointIO
 from framework.training.optimizer import OptimizerConfig
+from framework.training.strategies import StrategyConfig, make_strategy
 
 
 def tiny_config(**changes: Any) -> PRAConfig:
@@ -108,6 +108,10 @@ def quiet_trainer(run_dir: Path, **options: Any) -> Trainer:
         "num_sanity_val_steps": 0,
         "check_val_every_n_epoch": None,
         "use_distributed_sampler": False,
-        "plugins": [AtomicCheckpointIO()],
     }
-    return Trainer(**{**settings, **options})
+    settings |= options
+    if "strategy" not in settings:
+        settings["strategy"] = make_strategy(
+            StrategyConfig(), accelerator=settings["accelerator"], devices=settings.get("devices", "auto")
+        )
+    return Trainer(**settings)

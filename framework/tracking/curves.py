@@ -1,28 +1,11 @@
-"""Curves of a run's metrics from its CSV files."""
+"""Curves of a run's metrics as a picture."""
 
-import csv
-from collections import defaultdict
 from pathlib import Path
 
-from framework.tracking.run import METRICS
+from framework.tracking.metric_files import read_metrics
 
-Series = dict[int, float]
+__all__ = ["draw_curves", "read_metrics"]
 _COLUMNS = 3
-
-
-def read_metrics(run_dir: Path) -> dict[str, Series]:
-    """Every metric's values by step; where a resumed run took a step again, the later value."""
-    series: dict[str, Series] = defaultdict(dict)
-    attempts = sorted((run_dir / METRICS).glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:]))
-    for attempt in attempts:
-        # What follows the end of the last line was being written when the process was killed.
-        whole_lines, _, _ = attempt.read_text().rpartition("\n")
-        for row in csv.DictReader(whole_lines.splitlines()):
-            step = int(row.pop("step"))
-            for name, value in row.items():
-                if value and name != "epoch":
-                    series[name][step] = float(value)
-    return dict(sorted(series.items()))
 
 
 def draw_curves(run_dir: Path) -> Path | None:

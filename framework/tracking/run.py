@@ -1,12 +1,17 @@
 """A run's folder and its loggers: CSV files, and Weights & Biases without an account by default."""
 
+import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import wandb
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from framework.errors import ConfigError
+from framework.tracking.attempts import read_attempts
+from framework.tracking.wandb_run import TrackedRun
 
 METRICS = "metrics"
 RECIPE = "recipe.yaml"
@@ -22,23 +27,45 @@ class RunConfig:
             `fit` goes on from its newest checkpoint.
         name: name shown in W&B; the folder's name by default.
         project: W&B project.
-        wandb: `offline` writes W&B's files for a later `wandb sync` and needs no account; `online` sends them at once;
-            `disabled` writes none.
+        wandb: `offline` writes W&B's files for a later `framework runs sync` and needs no account; `online` sends them
+            at once, and falls back to `offline` where W&B cannot be reached; `disabled` writes none.
+        histogram_every_n_steps: optimizer steps between histograms of the weights and gradients of each part of the
+            model, in W&B; 0 makes none.
+        artifacts: let W&B know, by reference, the manifests of the checkpoints and of the shard sets.
     """
 
     dir: str
     name: str | None = None
     project: str = "framework"
     wandb: Literal["offline", "online", "disabled"] = "offline"
+    histogram_every_n_steps: int = 0
+    artifacts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.histogram_every_n_steps < 0:
+            raise ConfigError(f"run.histogram_every_n_steps {self.histogram_every_n_steps}", mend="use 0 or more")
+
+
+def saved_wandb_id(folder: str | Path) -> str | None:
+    """The W&B id of the run in a folder, if it has one."""
+    file = Path(folder) / _WANDB_ID
+    return file.read_text().strip() if file.is_file() else None
+
+
+def keep_wandb_id(folder: Path, identity: str) -> None:
+    """Makes the run in a folder, which has none yet, go on as a run that W&B knows."""
+    if saved_wandb_id(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _WANDB_ID).write_text(identity)
 
 
 def _wandb_id(folder: Path) -> str:
-    """The run's W&B id, made once and kept, so that a resumed run is the same run."""
-    file = folder / _WANDB_ID
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(4))
-    return file.read_text().strip()
+    """The run's W&B id, made once and kept, so that a resumed run is the same run; a sweep has already chosen one."""
+    chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    keep_wandb_id(folder, chosen or secrets.token_hex(4))
+    identity = saved_wandb_id(folder)
+    assert identity is not None
+    return identity
 
 
 def make_loggers(config: RunConfig) -> list[Logger]:
@@ -47,22 +74,29 @@ def make_loggers(config: RunConfig) -> list[Logger]:
     # Written at every call: a killed process loses no metric of a step before its last checkpoint.
     loggers: list[Logger] = [CSVLogger(folder, name=METRICS, flush_logs_every_n_steps=1)]
     if config.wandb != "disabled":
-        offline = config.wandb == "offline"
         loggers.append(
-            WandbLogger(
+            TrackedRun(
+                folder,
+                identity=_wandb_id(folder),
                 name=config.name or folder.name,
-                save_dir=folder,
                 project=config.project,
-                id=_wandb_id(folder),
-                offline=offline,
-                resume=None if offline else "allow",
-                settings=wandb.Settings(console="off", silent=True),
+                online=config.wandb == "online",
+                attempt=lambda: attempt_of(loggers, folder),
             )
         )
     return loggers
 
 
-def finish_loggers() -> None:
+def attempt_of(loggers: Iterable[Logger], run_dir: Path) -> int:
+    """Number of this start: that of its CSV folder; without CSV files, one more than the starts noted so far."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger) and isinstance(logger.version, int):
+            return logger.version
+    return max((attempt.start.attempt + 1 for attempt in read_attempts(run_dir)), default=0)
+
+
+def finish_loggers(loggers: Iterable[Logger], *, exit_code: int = 0, preempted: bool = False) -> None:
     """Complete W&B's files; Lightning leaves its run open until the process ends."""
-    if wandb.run is not None:
-        wandb.finish()
+    for logger in loggers:
+        if isinstance(logger, TrackedRun):
+            logger.close(exit_code=exit_code, preempted=preempted)

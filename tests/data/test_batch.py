@@ -18,15 +18,17 @@ def test_batch_moves_to_a_device():
 
 
 def test_pixels_move_and_become_images():
-    pixels = torch.arange(24, dtype=torch.uint8).view(1, 2, 4, 3) * 10
-    batch = PixelBatch(pixels=pixels, labels=torch.tensor([1]), indices=torch.tensor([7]), epoch=5)
+    pixels = torch.arange(48, dtype=torch.uint8).view(2, 2, 4, 3) * 5
+    numbers = {"labels": torch.tensor([1, 0]), "indices": torch.tensor([7, 8]), "epoch": 5}
+    batch = PixelBatch(pixels=pixels, mirrored=torch.tensor([1]), **numbers)
     moved = move_data_to_device(batch, torch.device("meta"))
-    assert (moved.pixels.device.type, moved.labels.device.type, moved.indices.tolist()) == ("meta", "meta", [7])
+    assert (moved.pixels.device.type, moved.labels.device.type, moved.indices.tolist()) == ("meta", "meta", [7, 8])
     images = batch.images()
     assert isinstance(images, ImageBatch)
-    assert torch.equal(images.images, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    expected = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    assert torch.equal(images.images, torch.stack([expected[0], expected[1].flip(2)]))
     assert images.images.is_contiguous()
-    assert (images.labels.tolist(), images.indices.tolist(), images.epoch) == ([1], [7], 5)
+    assert (images.labels.tolist(), images.indices.tolist(), images.epoch) == ([1, 0], [7, 8], 5)
 
 
 def test_episodes_stay_where_they_are():

@@ -21,6 +21,8 @@ from framework.data.module import ShardDataModule
 from framework.testing.distributed import run_distributed
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.strategies import StrategyConfig, make_strategy
 
 NUM_SAMPLES, GLOBAL_BATCH = 70, 8
 STEPS_PER_EPOCH = NUM_SAMPLES // GLOBAL_BATCH
@@ -61,18 +63,15 @@ class Losses(Callback):
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
 
 
-class SaveAndDie(Callback):
-    """Saves after every step, and kills one rank in the middle of another."""
+class Die(Callback):
+    """Kills one rank in the middle of a step."""
 
-    def __init__(self, checkpoint: Path, kill_rank: int, kill_step: int) -> None:
-        self.checkpoint, self.kill_rank, self.kill_step = checkpoint, kill_rank, kill_step
+    def __init__(self, kill_rank: int, kill_step: int) -> None:
+        self.kill_rank, self.kill_step = kill_rank, kill_step
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == self.kill_step and trainer.global_rank == self.kill_rank:
             os.kill(os.getpid(), signal.SIGKILL)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        trainer.save_checkpoint(self.checkpoint)
 
 
 def quiet() -> None:
@@ -137,11 +136,16 @@ def everything(folder: str, shards: str, mixed: dict[str, float]) -> dict[str, A
 def train_until_killed(folder: str, shards: str, run: int, resume: bool, kill_rank: int, kill_step: int) -> None:
     quiet()
     rank = int(os.environ["RANK"])
-    checkpoint = Path(folder) / "last.ckpt"
     data = ShardDataModule(train=shards, image_size=8, batch_size=2, global_batch=GLOBAL_BATCH, num_workers=run % 2)
     recorder = Recorder(Path(folder) / f"run{run}-rank{rank}.jsonl")
-    trainer = trainer_of(folder, max_steps=STEPS, callbacks=[SaveAndDie(checkpoint, kill_rank, kill_step)])
-    trainer.fit(recorder, data, ckpt_path=checkpoint if resume else None, weights_only=False)
+    trainer = trainer_of(
+        folder,
+        max_steps=STEPS,
+        callbacks=[Die(kill_rank, kill_step), Checkpoints(every_n_steps=1, asynchronous=False)],
+        strategy=make_strategy(StrategyConfig(), accelerator="cpu", devices=int(os.environ["WORLD_SIZE"])),
+        enable_checkpointing=True,
+    )
+    trainer.fit(recorder, data, ckpt_path=folder if resume else None)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from framework.evaluation.classifier import (
     save_classifier,
 )
 from framework.evaluation.features import ClassifierFeatures, extract_features
+from framework.testing.faults import make_checkpoint
+from framework.training.strategies import StrategyConfig, make_strategy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -31,6 +33,7 @@ def trainer(max_epochs: int) -> lightning.Trainer:
         num_sanity_val_steps=0,
         check_val_every_n_epoch=abs(max_epochs),
         use_distributed_sampler=False,
+        strategy=make_strategy(StrategyConfig(), accelerator="cpu"),
     )
 
 
@@ -47,7 +50,7 @@ def trained(data, tmp_path_factory):
     module = ClassifierModule(num_classes=10, channels=1, width=16, name="digits_classifier")
     digits_trainer = trainer(5)
     digits_trainer.fit(module, data)
-    path = tmp_path_factory.mktemp("classifier") / "last.ckpt"
+    path = tmp_path_factory.mktemp("classifier") / "last"
     digits_trainer.save_checkpoint(path)
     return path, digits_trainer.callback_metrics
 
@@ -96,18 +99,17 @@ def test_training_without_an_end_is_refused(data):
 
 
 def test_load_refuses(tmp_path):
-    with pytest.raises(CheckpointError, match=r"none\.ckpt does not exist"):
-        load_classifier(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="none does not exist"):
+        load_classifier(tmp_path / "none")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_classifier(tmp_path / "none.safetensors")
-    for name, words in (("bad.ckpt", "not a complete checkpoint"), ("bad.safetensors", "cannot be loaded")):
+    for name, words in (("bad", "no checkpoint in"), ("bad.safetensors", "cannot be loaded")):
         (tmp_path / name).write_bytes(b"damaged")
         with pytest.raises(CheckpointError, match=words):
             load_classifier(tmp_path / name)
-    torch.save({"state_dict": {"head.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+    tensors = {"head.weight": torch.zeros(2)}
     with pytest.raises(CheckpointError, match="no image classifier"):
-        load_classifier(tmp_path / "other.ckpt")
+        load_classifier(make_checkpoint(tmp_path / "other", tensors, {}))
     shape = {"num_classes": 5, "channels": 3, "width": 8, "name": "five"}
-    torch.save({"state_dict": {}, "classifier": shape}, tmp_path / "empty.ckpt")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_classifier(tmp_path / "empty.ckpt")
+        load_classifier(make_checkpoint(tmp_path / "empty", tensors, {"classifier": shape}))

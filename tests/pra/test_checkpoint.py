@@ -1,5 +1,6 @@
 """A model out of a run's checkpoint, and refusals that say what is wrong."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from framework.errors import CheckpointError
 from framework.pra.checkpoint import check_architecture, load_objective, load_pra
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.module import PRAModule
+from framework.testing.faults import flip_bytes, make_checkpoint, truncate
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.training.checkpoint import Checkpoints
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 
 CONFIG = tiny_config(variant="low_dim", latent="sphere")
 OBJECTIVE = ObjectiveConfig(noise_scale=0.25, head_repeats=2)
@@ -29,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PRAModule]:
 
 
 def newest(run_dir: Path) -> Path:
-    return max((run_dir / "checkpoints").glob("*.ckpt"))
+    return list_checkpoints(run_dir / FOLDER)[-1]
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -59,47 +62,36 @@ def test_the_objective_of_a_run(trained: tuple[Path, PRAModule]):
     assert load_objective(trained[0]) == OBJECTIVE
 
 
-def damaged(run_dir: Path, copy: Path, *, flip: int | None = None, cut: int = 0) -> Path:
-    content = bytearray(newest(run_dir).read_bytes())
-    if flip is not None:
-        content[flip] ^= 1
-    copy.write_bytes(content[: len(content) - cut])
-    return copy
-
-
-def test_a_truncated_checkpoint(trained: tuple[Path, PRAModule], tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"cut\.ckpt: not a complete checkpoint file .*: use another checkpoint"):
-        load_pra(damaged(trained[0], tmp_path / "cut.ckpt", cut=1000))
-
-
-def test_a_checkpoint_with_a_flipped_bit(trained: tuple[Path, PRAModule], tmp_path: Path):
-    weight = trained[1].ema.head.network.project_in.weight.detach().numpy().tobytes()
-    place = newest(trained[0]).read_bytes().index(weight)
-    with pytest.raises(CheckpointError, match=r"flip\.ckpt: record .* does not match its checksum"):
-        load_pra(damaged(trained[0], tmp_path / "flip.ckpt", flip=place + 5))
+def test_a_damaged_checkpoint(trained: tuple[Path, PRAModule], tmp_path: Path):
+    copy = Path(shutil.copytree(newest(trained[0]), tmp_path / "copy"))
+    flip_bytes(copy / "__0_0.distcp")
+    with pytest.raises(CheckpointError, match=r"copy: __0_0\.distcp does not match its checksum: use another"):
+        load_pra(copy)
+    truncate(copy / "__0_0.distcp")
+    with pytest.raises(CheckpointError, match=r"copy: __0_0\.distcp has \d+ bytes instead of \d+: use another"):
+        load_pra(copy)
 
 
 @pytest.mark.parametrize(
-    "content",
+    "state",
     [
-        {"state_dict": {}},
-        {"state_dict": {}, "architecture": {"layers": 3}},
-        {"state_dict": {}, "architecture": asdict(CONFIG)},
-        {"state_dict": {}, "architecture": {**asdict(CONFIG), "width": 17}},
+        {},
+        {"architecture": {"layers": 3}},
+        {"architecture": asdict(CONFIG)},
+        {"architecture": {**asdict(CONFIG), "width": 17}},
     ],
     ids=["no architecture", "another kind", "no weights", "impossible"],
 )
-def test_a_checkpoint_of_something_else(tmp_path: Path, content: dict[str, object]):
-    path = tmp_path / "other.ckpt"
-    torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"other\.ckpt is not of a PRA model: give a checkpoint of a PRA run"):
+def test_a_checkpoint_of_something_else(tmp_path: Path, state: dict[str, object]):
+    path = make_checkpoint(tmp_path / "other", {"weight": torch.ones(2)}, state)
+    with pytest.raises(CheckpointError, match="other is not of a PRA model: give a checkpoint of a PRA run"):
         load_pra(path)
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_a_missing_checkpoint(tmp_path: Path, weights: str):
-    with pytest.raises(CheckpointError, match=r"nowhere\.ckpt does not exist"):
-        load_pra(tmp_path / "nowhere.ckpt", weights)
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist"):
+        load_pra(tmp_path / "nowhere", weights)
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         load_objective(tmp_path)
 

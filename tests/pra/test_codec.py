@@ -35,7 +35,7 @@ def test_the_sphere_s_radius():
 
 def test_states_on_the_sphere_have_unit_scale_no_noise_and_no_divergence():
     tokens = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
-    posterior = tiny_model(latent="sphere").encoder(tokens)
+    posterior = tiny_model(latent="sphere").encode(tokens)
     torch.testing.assert_close(posterior.mean.square().mean(-1), torch.ones(2, 4))
     assert posterior.sample(torch.ones(2, 4, 3)) is posterior.mean
     assert torch.equal(posterior.kl(), torch.zeros(2, 4))
@@ -43,20 +43,20 @@ def test_states_on_the_sphere_have_unit_scale_no_noise_and_no_divergence():
 
 @pytest.mark.parametrize("latent", ["kl", "sphere"])
 def test_the_encoder_sees_the_whole_image_from_every_token(latent: str):
-    encoder = tiny_model(latent=latent).encoder
+    model = tiny_model(latent=latent)
     tokens = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(0))
-    before = encoder(tokens).mean
+    before = model.encode(tokens).mean
     assert before.shape == (1, 4, 3)
     for j in range(4):
         changed = tokens.clone()
         changed[:, j] += 1
-        assert not torch.isclose(encoder(changed).mean, before, atol=1e-6).all(-1).any()
+        assert not torch.isclose(model.encode(changed).mean, before, atol=1e-6).all(-1).any()
 
 
 def test_log_variance_is_bounded():
-    encoder = tiny_model().encoder
-    torch.nn.init.constant_(encoder.project_out.bias, 1000.0)
-    posterior = encoder(torch.zeros(1, 4, 4))
+    model = tiny_model()
+    torch.nn.init.constant_(model.encoder.project_out.bias, 1000.0)
+    posterior = model.encode(torch.zeros(1, 4, 4))
     assert posterior.log_variance.unique().tolist() == [10.0]
     assert posterior.mean.unique().numel() > 1
     assert posterior.mean.min() > 900

@@ -6,6 +6,7 @@ import torch
 from framework.pra.generate import generate
 from framework.pra.sampling import SamplerConfig
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_model, tiny_module
+from framework.training.strategies import StrategyConfig, make_strategy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,11 +18,11 @@ pytestmark = [
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training_in_bf16_moves_weights_and_averages(tmp_path, compiled):
     config = tiny_config()
-    module = tiny_module(config, compile=compiled)
+    module = tiny_module(config)
+    strategy = make_strategy(StrategyConfig(compile=compiled), accelerator="gpu", devices=1)
     batches = [tiny_batch(config, 8, seed=step) for step in range(4)]
-    quiet_trainer(tmp_path, accelerator="gpu", devices=1, precision="bf16-mixed", max_steps=4).fit(
-        module, datamodule=Batches(batches)
-    )
+    options = {"accelerator": "gpu", "devices": 1, "strategy": strategy, "precision": "bf16-mixed", "max_steps": 4}
+    quiet_trainer(tmp_path, **options).fit(module, datamodule=Batches(batches))
     weights, averages = list(module.model.parameters()), list(module.ema.parameters())
     assert all(torch.isfinite(p).all() for p in weights)
     assert any(not torch.equal(p, a) for p, a in zip(weights, averages, strict=True))

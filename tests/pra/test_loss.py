@@ -125,7 +125,7 @@ def test_pra_feeds_pixels_decoded_from_perturbed_states(latent: str):
     batch, noise = tiny_batch(model.config), draw(model.config, PLAIN)
     tokens = patchify(batch.images, 2)
     made, targets, kl = generation(model, tokens, batch.labels, PLAIN, noise)
-    posterior = model.encoder(tokens)
+    posterior = model.encode(tokens)
     states = posterior.sample(noise.posterior)
     perturbed = states + noise.perturbation
     if latent == "sphere":

@@ -1,279 +1,434 @@
-"""Checkpoints are complete or absent, and the right one is chosen."""
+"""Checkpoints are complete or absent, the right one is chosen, and the right ones stay."""
 
-import signal
-import subprocess
-import sys
-import zipfile
+import json
+import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from framework.errors import CheckpointError, ConfigError
+from framework.testing.faults import flip_bytes, truncate
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.training.checkpoint import (
-    AtomicCheckpointIO,
-    Checkpoints,
-    choose_checkpoint,
-    damage,
-    find_checkpoint,
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.checkpoint.choose import choose_checkpoint, damage, newest_undamaged, refuse_existing
+from framework.training.checkpoint.layout import (
+    FOLDER,
+    Manifest,
+    Retention,
+    clean,
     list_checkpoints,
-    read_checkpoint,
+    name_of,
+    note_validation,
+    point_to_newest,
     step_of,
 )
-
-CONTENT = {"state_dict": {"weights": torch.arange(100.0), "more": torch.ones(3)}}
-
-
-def save(folder: Path, step: int) -> Path:
-    path = folder / f"step={step:08d}.ckpt"
-    AtomicCheckpointIO().save_checkpoint({**CONTENT, "step": step}, path)
-    return path
+from framework.training.checkpoint.provenance import recipe_changes
+from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
+from framework.training.checkpoint.tensors import model_tensors, optimizer_state, share_of, split_optimizers
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
+def fit(run_dir: Path, checkpoints: Checkpoints, *callbacks: Callback, batches: int, **options: Any) -> Trainer:
+    data = [tiny_batch(tiny_config(), 2, seed=seed) for seed in range(batches)]
+    validation = [tiny_batch(tiny_config(), 2, seed=99)] if "val_check_interval" in options else []
+    trainer = quiet_trainer(
+        run_dir, callbacks=[checkpoints, *callbacks], enable_checkpointing=True, max_epochs=1, **options
+    )
+    trainer.fit(tiny_module(), datamodule=Batches(data, validation))
+    return trainer
 
 
-def flip(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
+def steps_in(run_dir: Path) -> list[int]:
+    return [step_of(path) for path in list_checkpoints(run_dir / FOLDER)]
 
 
-def flip_a_weight(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        [largest] = [record for record in archive.infolist() if record.file_size == 400]
-    place = path.read_bytes().index(CONTENT["state_dict"]["weights"].numpy().tobytes())
-    assert place > largest.header_offset
-    flip(path, place + 41)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints of steps 2, 4 and 5."""
+    run_dir = tmp_path_factory.mktemp("trained")
+    fit(run_dir, Checkpoints(every_n_steps=2, keep_last=3), batches=5)
+    return run_dir
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    """A run with the checkpoints of steps 5, 10 and 100."""
-    for step in (100, 5, 10):
-        save(tmp_path / "checkpoints", step)
-    return tmp_path
+def run_dir(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-# Writing.
+def newest(run_dir: Path) -> Path:
+    return list_checkpoints(run_dir / FOLDER)[-1]
 
 
-def test_a_checkpoint_comes_back(tmp_path: Path):
-    path = save(tmp_path / "new" / "folder", 3)
-    assert damage(path) is None
-    content = read_checkpoint(path)
-    assert content["step"] == 3
-    assert torch.equal(content["state_dict"]["weights"], torch.arange(100.0))
-    assert [file.name for file in path.parent.iterdir()] == ["step=00000003.ckpt"]
+# What a checkpoint is.
 
 
-KILLED_WHILE_WRITING = """
-import resource, signal, sys
-from pathlib import Path
-import torch
-from framework.training.checkpoint import AtomicCheckpointIO
-
-folder = Path(sys.argv[1])
-AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "step": 1}, folder / "step=00000001.ckpt")
-# The kernel ends the process in the middle of a write, where the file grows past a megabyte.
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.ones(2**20)}, "step": 2}, folder / "step=00000002.ckpt")
-"""
-
-
-def test_a_process_killed_while_writing_leaves_no_checkpoint_and_the_older_one(tmp_path: Path):
-    folder = tmp_path / "checkpoints"
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(folder)], check=False, timeout=120)
-    assert killed.returncode == -signal.SIGXFSZ
-    assert (folder / "step=00000002.ckpt.partial").stat().st_size == 2**20
-    assert sorted(folder.glob("*.ckpt")) == [folder / "step=00000001.ckpt"]
-    assert choose_checkpoint(tmp_path, "must") == (folder / "step=00000001.ckpt", [])
-    save(folder, 2)
-    assert sorted(file.name for file in folder.iterdir()) == ["step=00000001.ckpt", "step=00000002.ckpt"]
+def test_what_a_checkpoint_holds(trained: Path):
+    checkpoint = newest(trained)
+    manifest = Manifest.read(checkpoint)
+    assert (manifest.step, manifest.world_size, manifest.kind) == (5, 1, "dcp")
+    assert manifest.packages["torch"] == torch.__version__
+    files = {path.name for path in checkpoint.iterdir()}
+    assert files == {*manifest.files, "manifest.json"} == {"__0_0.distcp", ".metadata", "state.pt", "manifest.json"}
+    assert all((checkpoint / name).stat().st_size == record.size for name, record in manifest.files.items())
+    assert (trained / FOLDER / "newest").read_text() == "step=00000005"
+    state = read_state(checkpoint)
+    assert state["global_step"] == 5
+    assert state["architecture"]["width"] == 16
+    assert state["objective"]["rollout_passes"] == 1
+    assert len(state["lr_schedulers"]) == 1
+    [optimizer] = state["optimizer_states"]
+    assert optimizer["state"]["model.head.network.project_in.weight"]["step"] == 5
+    model, average = read_tensors(checkpoint, "model."), read_tensors(checkpoint, "ema.")
+    assert model.keys() == average.keys() == dict(tiny_module_model().named_parameters()).keys()
+    moments = read_tensors(checkpoint, "optimizers.0.model.head.network.project_in.")
+    assert moments.keys() == {"weight.exp_avg", "weight.exp_avg_sq", "bias.exp_avg", "bias.exp_avg_sq"}
+    assert find_checkpoint(trained) == find_checkpoint(str(checkpoint)) == checkpoint
 
 
-def test_a_failed_write_keeps_the_older_file(tmp_path: Path):
-    path = save(tmp_path, 1)
-    before = path.read_bytes()
-    with pytest.raises(Exception, match="pickle"):
-        AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "bad": lambda: None}, path)
-    assert path.read_bytes() == before
+def tiny_module_model() -> torch.nn.Module:
+    module = tiny_module()
+    module.configure_model()
+    return module.model
+
+
+def test_only_what_is_asked_for_is_loaded(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    load = torch.load
+
+    def counting(*args: Any, **options: Any) -> Any:
+        found = load(*args, **options)
+        sizes.append(found.numel())
+        return found
+
+    monkeypatch.setattr(torch, "load", counting)
+    average = read_tensors(newest(trained), "ema.")
+    assert sum(sizes) == sum(tensor.numel() for tensor in average.values())
+
+
+def test_names_are_free_of_wrappers():
+    inner = checkpoint_wrapper(torch.nn.Linear(2, 2))
+    module = torch.nn.Module()
+    module.model = torch.nn.Sequential(torch.compile(inner), torch.nn.BatchNorm1d(2))
+    assert {name for name, _ in module.named_parameters()} & {"model.0._orig_mod._checkpoint_wrapped_module.weight"}
+    optimizer = torch.optim.SGD(module.parameters(), momentum=0.9)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    names = {"model.0.weight", "model.0.bias", "model.1.weight", "model.1.bias"}
+    buffers = {"model.1.running_mean", "model.1.running_var", "model.1.num_batches_tracked"}
+    assert model_tensors(module).keys() == names | buffers
+    assert optimizer_state(module, optimizer)["state"].keys() == names
+    tensors, _ = split_optimizers([optimizer_state(module, optimizer)])
+    assert tensors.keys() == {f"optimizers.0.{name}.momentum_buffer" for name in names}
+
+
+def test_each_rank_writes_a_part_of_what_all_have():
+    tensors = {f"{number}": torch.zeros(size) for number, size in enumerate((100, 90, 80, 10, 5, 1))}
+    shares = [share_of(tensors, rank, 3) for rank in range(3)]
+    assert sorted(name for share in shares for name in share) == sorted(tensors)
+    assert max(sum(tensor.numel() for tensor in share.values()) for share in shares) == 100
 
 
 # Damage.
 
-
-def test_truncated(tmp_path: Path):
-    path = save(tmp_path, 1)
-    whole = path.read_bytes()
-    for length in (0, 1, 100, len(whole) // 2, len(whole) - 100, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        assert "not a complete checkpoint file" in (damage(path) or "")
-        with pytest.raises(CheckpointError, match="not a complete checkpoint file"):
-            read_checkpoint(path)
-
-
-def test_a_flipped_bit_of_a_weight(tmp_path: Path):
-    path = save(tmp_path, 1)
-    flip_a_weight(path)
-    assert damage(path) == "record archive/data/0 does not match its checksum"
-    with pytest.raises(CheckpointError, match="does not match its checksum: use another checkpoint of the run"):
-        read_checkpoint(path)
+FAULTS = {
+    "sixteen flipped bytes": (lambda c: flip_bytes(c / "__0_0.distcp"), "__0_0.distcp does not match its checksum"),
+    "flipped state": (lambda c: flip_bytes(c / "state.pt"), "state.pt does not match its checksum"),
+    "no metadata": (lambda c: (c / ".metadata").unlink(), ".metadata is missing"),
+    "truncated shard": (lambda c: truncate(c / "__0_0.distcp"), r"__0_0.distcp has \d+ bytes instead of \d+"),
+    "no shard": (lambda c: (c / "__0_0.distcp").unlink(), "__0_0.distcp is missing"),
+    "no manifest": (lambda c: (c / "manifest.json").unlink(), "has no manifest.json"),
+    "torn manifest": (lambda c: truncate(c / "manifest.json"), "manifest.json cannot be read"),
+    "odd manifest": (lambda c: (c / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
+}
 
 
-def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path: Path):
-    path = save(tmp_path, 1)
-    whole = path.read_bytes()
-    found = 0
-    for place in range(0, len(whole), 9):
-        path.write_bytes(whole)
-        flip(path, place)
-        if damage(path) is None:
-            content = read_checkpoint(path)["state_dict"]
-            assert all(torch.equal(content[name], CONTENT["state_dict"][name]) for name in content), place
-        else:
-            found += 1
-    assert found > len(whole) / 9 / 4
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_one_is_passed_over_with_the_reason(run_dir: Path, fault: str):
+    harm, words = FAULTS[fault]
+    broken = newest(run_dir)
+    harm(broken)
+    told: list[str] = []
+    choice = newest_undamaged(run_dir, told.append)
+    assert choice.path == broken.with_name(name_of(4))
+    [(skipped, reason)] = choice.skipped
+    assert skipped == broken
+    assert told == [f"skipped {broken}: {reason}"]
+    with pytest.raises(CheckpointError, match=words) as error:
+        find_checkpoint(broken)
+    assert reason in error.value.problem
 
 
-def test_not_a_checkpoint(tmp_path: Path):
-    path = tmp_path / "step=00000001.ckpt"
-    torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match="holds no state_dict: give a checkpoint that `fit` made"):
-        read_checkpoint(path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("notes.txt", "hello")
-    with pytest.raises(CheckpointError, match=r"give a checkpoint|use another checkpoint"):
-        read_checkpoint(path)
-    with pytest.raises(
-        CheckpointError, match=r"nothing\.ckpt does not exist: give a checkpoint file or a run's folder"
-    ):
-        read_checkpoint(tmp_path / "nothing.ckpt")
+def test_several_damaged_ones(run_dir: Path):
+    for path in list_checkpoints(run_dir / FOLDER)[1:]:
+        (path / ".metadata").unlink()
+        truncate(path / "state.pt")
+    choice = newest_undamaged(run_dir)
+    assert choice.path is not None
+    assert step_of(choice.path) == 2
+    assert [step_of(path) for path, _ in choice.skipped] == [5, 4]
+    assert all("and 1 more" in reason for _, reason in choice.skipped)
+    flip_bytes(choice.path / "__0_0.distcp")
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged \(step=00000005: .*step=00000002"):
+        choose_checkpoint(run_dir, may_be_none=True)
 
 
-def test_no_code_in_a_checkpoint_is_run(tmp_path: Path):
-    path = tmp_path / "step=00000001.ckpt"
+def test_a_flipped_bit_anywhere_is_found(run_dir: Path):
+    checkpoint = newest(run_dir)
+    manifest = Manifest.read(checkpoint)
+    for name in manifest.files:
+        content = (checkpoint / name).read_bytes()
+        for place in range(0, len(content), max(1, len(content) // 20)):
+            (checkpoint / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            assert damage(checkpoint, manifest) == f"{name} does not match its checksum"
+        (checkpoint / name).write_bytes(content)
+    assert damage(checkpoint, manifest) is None
+
+
+def test_a_newer_version_is_refused_and_not_passed_over(run_dir: Path):
+    path = newest(run_dir) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(CheckpointError, match="has format version 2, and this is for version 1: update the framework"):
+        choose_checkpoint(run_dir)
+
+
+def test_no_code_in_a_checkpoint_is_run(run_dir: Path):
+    checkpoint, touched = newest(run_dir), run_dir / "touched"
 
     class Attack:
         def __reduce__(self):
-            return Path.touch, (tmp_path / "touched",)
+            return Path.touch, (touched,)
 
-    torch.save({"state_dict": Attack()}, path)
-    with pytest.raises(CheckpointError):
-        read_checkpoint(path)
-    assert not (tmp_path / "touched").exists()
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(Attack()))
+    with pytest.raises(CheckpointError, match=r"\.metadata holds .*: give a checkpoint"):
+        read_tensors(checkpoint, "model.")
+    torch.save({"loops": Attack()}, checkpoint / "state.pt")
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
+        read_state(checkpoint)
+    assert not touched.exists()
 
 
 # Choosing.
 
 
-def test_checkpoints_in_order_and_nothing_else(run_dir: Path):
-    folder = run_dir / "checkpoints"
-    for name in ("step=00000200.ckpt.partial", "last.ckpt", "step=7.txt"):
-        (folder / name).write_bytes(b"")
-    assert [step_of(path) for path in list_checkpoints(folder)] == [5, 10, 100]
-    assert list_checkpoints(run_dir / "nowhere") == []
+def test_nothing_there(tmp_path: Path):
+    assert choose_checkpoint(tmp_path, may_be_none=True).path is None
+    refuse_existing(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*checkpoints: check --run\.dir"):
+        choose_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="nowhere does not exist: give a checkpoint or a run's folder"):
+        find_checkpoint(tmp_path / "nowhere")
 
 
-def test_auto_and_must_take_the_newest(run_dir: Path):
-    newest = run_dir / "checkpoints" / "step=00000100.ckpt"
-    assert choose_checkpoint(run_dir, "auto") == choose_checkpoint(run_dir, "must") == (newest, [])
-    assert find_checkpoint(run_dir) == find_checkpoint(newest) == newest
+def test_a_run_that_has_some_is_not_started_anew(trained: Path):
+    with pytest.raises(CheckpointError, match="already holds checkpoints up to step 5: go on with --resume auto"):
+        refuse_existing(trained)
 
 
-def test_damaged_ones_are_skipped_with_the_reason(run_dir: Path):
-    folder = run_dir / "checkpoints"
-    truncate(folder / "step=00000100.ckpt")
-    flip_a_weight(folder / "step=00000010.ckpt")
-    chosen, skipped = choose_checkpoint(run_dir, "auto")
-    assert chosen == folder / "step=00000005.ckpt"
-    assert len(skipped) == 2
-    assert skipped[0].startswith(f"{folder / 'step=00000100.ckpt'}: not a complete checkpoint file")
-    assert skipped[1] == (f"{folder / 'step=00000010.ckpt'}: record archive/data/0 does not match its checksum")
+def test_leftovers_are_no_checkpoints_and_are_cleaned_away(run_dir: Path):
+    folder = run_dir / FOLDER
+    for suffix in (".partial", ".removed", ".damaged"):
+        shutil.copytree(newest(run_dir), folder / f"step=00000009{suffix}")
+    (folder / "newest.partial").write_text("step=0")
+    (folder / "newest").write_text("step=00000009")
+    (folder / "step=00000007").write_text("a file")
+    assert steps_in(run_dir) == [2, 4, 5]
+    assert choose_checkpoint(run_dir).path == newest(run_dir)
+    clean(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "newest",
+        *(name_of(step) for step in (2, 4, 5, 7)),
+        "step=00000009.damaged",
+    ]
+    assert (folder / "newest").read_text() == name_of(5)
 
 
-@pytest.mark.parametrize("resume", ["auto", "must"])
-def test_all_damaged(run_dir: Path, resume: str):
-    for path in list_checkpoints(run_dir / "checkpoints"):
-        truncate(path)
-    with pytest.raises(
-        CheckpointError, match=r"every checkpoint in .*checkpoints is damaged \(.*step=00000100.*; .*\)"
-    ):
-        choose_checkpoint(run_dir, resume)
+# Loading.
 
 
-def test_none_there(tmp_path: Path):
-    assert choose_checkpoint(tmp_path, "auto") == (None, [])
-    assert choose_checkpoint(tmp_path, "never") == (None, [])
-    with pytest.raises(
-        CheckpointError, match=r"no checkpoint in .*checkpoints: check --run\.dir, or use --resume auto"
-    ):
-        choose_checkpoint(tmp_path, "must")
-    with pytest.raises(CheckpointError, match="no checkpoint in"):
-        find_checkpoint(tmp_path)
+def test_a_checkpoint_of_another_model(trained: Path, tmp_path: Path):
+    class Other(LightningModule):
+        def __init__(self, more: bool) -> None:
+            super().__init__()
+            self.model = torch.nn.Linear(2, 2)
+            self.extra = torch.nn.Linear(2, 2) if more else None
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.model(torch.ones(2)).sum()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters())
+
+    data = [tiny_batch(tiny_config(), 2)]
+    with pytest.raises(CheckpointError, match=r"is of another model \(ema\..* is only in the checkpoint and \d+ more"):
+        quiet_trainer(tmp_path, max_steps=9).fit(Other(False), datamodule=Batches(data), ckpt_path=trained)
+    run = [Checkpoints(every_n_steps=1)]
+    quiet_trainer(tmp_path, max_steps=1, callbacks=run, enable_checkpointing=True).fit(
+        Other(False), datamodule=Batches(data)
+    )
+    with pytest.raises(CheckpointError, match=r"extra\.bias is only in the model and 1 more"):
+        quiet_trainer(tmp_path, max_steps=9).fit(Other(True), datamodule=Batches(data), ckpt_path=tmp_path)
 
 
-def test_never_refuses_a_run_that_has_some(run_dir: Path):
-    with pytest.raises(CheckpointError, match="already holds checkpoints up to step 100: go on with --resume auto"):
-        choose_checkpoint(run_dir, "never")
+def test_state_that_could_not_be_read_again_is_not_saved(tmp_path: Path):
+    class Odd(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"folder": Path("x")}
+
+    with pytest.raises(CheckpointError, match="holds more than plain types in callbacks: give only plain types"):
+        fit(tmp_path, Checkpoints(every_n_steps=1), Odd(), batches=2)
+    assert steps_in(tmp_path) == []
 
 
 # During training.
 
 
 class Listing(Callback):
-    """The steps of the checkpoints that are there before each batch."""
+    """The steps of the checkpoints that are there before each batch, the last save waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
         self.seen: list[list[int]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self.checkpoints.wait()
         self.seen.append(steps_in(Path(trainer.default_root_dir)))
 
 
-def steps_in(run_dir: Path) -> list[int]:
-    return [step_of(path) for path in list_checkpoints(run_dir / "checkpoints")]
-
-
-def fit(run_dir: Path, checkpoints: Checkpoints, *callbacks: Callback, batches: int, **options: object) -> None:
-    data = [tiny_batch(tiny_config(), 2, seed=seed) for seed in range(batches)]
-    trainer = quiet_trainer(
-        run_dir, callbacks=[checkpoints, *callbacks], enable_checkpointing=True, max_epochs=1, **options
-    )
-    trainer.fit(tiny_module(), datamodule=Batches(data))
-
-
-def test_every_n_steps_and_at_the_end(tmp_path: Path):
-    listing = Listing()
-    fit(tmp_path, Checkpoints(every_n_steps=2, keep_last=2), listing, batches=7)
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_every_n_steps_and_at_the_end(tmp_path: Path, asynchronous: bool):
+    checkpoints = Checkpoints(every_n_steps=2, keep_last=2, asynchronous=asynchronous)
+    listing = Listing(checkpoints)
+    fit(tmp_path, checkpoints, listing, batches=7)
     assert listing.seen == [[], [], [2], [2], [2, 4], [2, 4], [4, 6]]
     assert steps_in(tmp_path) == [6, 7]
-    assert read_checkpoint(tmp_path)["global_step"] == 7
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {"newest", name_of(6), name_of(7)}
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path):
-    listing = Listing()
-    fit(tmp_path, Checkpoints(every_n_steps=2, keep_last=3), listing, batches=8, accumulate_grad_batches=2)
+    checkpoints = Checkpoints(every_n_steps=2, keep_last=3)
+    listing = Listing(checkpoints)
+    fit(tmp_path, checkpoints, listing, batches=8, accumulate_grad_batches=2)
     assert listing.seen == [[], [], [], [], [2], [2], [2], [2]]
     assert steps_in(tmp_path) == [2, 4]
 
 
-def test_what_a_checkpoint_holds(tmp_path: Path):
-    fit(tmp_path, Checkpoints(every_n_steps=10), batches=2)
-    content = read_checkpoint(tmp_path)
-    names = {name.partition(".")[0] for name in content["state_dict"]}
-    assert names == {"model", "ema"}
-    assert len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1
-    assert content["architecture"]["width"] == 16
-    assert content["objective"]["rollout_passes"] == 1
+def test_the_copy_is_of_the_step_that_was_saved(tmp_path: Path):
+    """Training that goes on does not reach into what is being written."""
+
+    class Scribble(Callback):
+        saved: torch.Tensor
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            weight = pl_module.model.head.network.project_in.weight
+            if trainer.global_step == 2:
+                self.saved = weight.detach().clone()
+                checkpoints.save(trainer)
+                with torch.no_grad():
+                    weight.fill_(7)
+
+    checkpoints, scribble = Checkpoints(every_n_steps=100, keep_last=5), Scribble()
+    fit(tmp_path, checkpoints, scribble, batches=3)
+    found = read_tensors(tmp_path / FOLDER / name_of(2), "model.head.network.project_in.")["weight"]
+    assert torch.equal(found, scribble.saved)
+    assert not torch.equal(found, torch.full_like(found, 7))
 
 
-@pytest.mark.parametrize("changes", [{"every_n_steps": 0}, {"keep_last": 0}])
-def test_checkpoints_that_cannot_be(changes: dict[str, int]):
-    with pytest.raises(ConfigError, match=r"checkpoint\.every_n_steps \d+, checkpoint\.keep_last \d+: use 1 or more"):
+# What stays.
+
+
+def made(folder: Path, *steps: int) -> list[Path]:
+    for step in steps:
+        (folder / name_of(step)).mkdir(parents=True)
+    return list_checkpoints(folder)
+
+
+def test_what_retention_gives_up(tmp_path: Path):
+    paths = made(tmp_path, *range(10, 100, 10))
+
+    def left(retention: Retention) -> list[int]:
+        gone = retention.superfluous(paths)
+        return [step_of(path) for path in paths if path not in gone]
+
+    assert left(Retention(last=2)) == [80, 90]
+    assert left(Retention(last=1, every_n_steps=30)) == [30, 60, 90]
+    for step, value in ((10, 3.0), (20, 1.0), (30, 2.0), (35, 0.1), (40, float("nan")), (50, 1.0)):
+        note_validation(tmp_path, step, {"validation/total": value})
+    with (tmp_path / "validation.jsonl").open("a") as file:
+        file.write('\n{"step": 60, "met')
+    assert left(Retention(last=1, best=2, metric="validation/total")) == [20, 50, 90]
+    assert left(Retention(last=1, best=1, metric="validation/total", mode="max")) == [10, 90]
+    note_validation(tmp_path, 20, {"validation/total": 9.0})
+    assert left(Retention(last=1, best=1, metric="validation/total")) == [50, 90]
+    assert left(Retention(last=100)) == list(range(10, 100, 10))
+
+
+def test_the_best_by_a_metric_stays(tmp_path: Path):
+    checkpoints = Checkpoints(every_n_steps=1, keep_last=1, keep_best=1, best_metric="validation/total")
+    fit(tmp_path, checkpoints, batches=5, val_check_interval=1)
+    lines = (tmp_path / FOLDER / "validation.jsonl").read_text().splitlines()
+    measured = [json.loads(line) for line in lines if line]
+    assert [entry["step"] for entry in measured] == [1, 2, 3, 4, 5]
+    # The validation of the newest one comes after it is saved.
+    best = min(measured[:4], key=lambda entry: entry["metrics"]["validation/total"])["step"]
+    assert steps_in(tmp_path) == sorted({best, 5})
+    unknown = Checkpoints(keep_best=1, best_metric="validation/speed")
+    with pytest.raises(ConfigError, match=r"best_metric validation/speed is not measured: use one of: validation/"):
+        fit(tmp_path / "other", unknown, batches=2, val_check_interval=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"every_n_steps": 0}, "every_n_steps 0"),
+        ({"keep_last": 0}, "keep_last 0"),
+        ({"keep_every_n_steps": 0}, "keep_every_n_steps 0"),
+        ({"keep_best": 1}, "keep_best 1 with best_metric None: set both, or neither"),
+        ({"best_metric": "validation/total"}, "keep_best 0 with best_metric validation/total"),
+    ],
+)
+def test_checkpoints_that_cannot_be(changes: dict[str, Any], words: str):
+    with pytest.raises(ConfigError, match=words):
         Checkpoints(**changes)
+
+
+def test_the_pointer(tmp_path: Path):
+    point_to_newest(tmp_path)
+    assert not (tmp_path / "newest").exists()
+    [first, _] = made(tmp_path, 1, 2)
+    point_to_newest(tmp_path)
+    assert (tmp_path / "newest").read_text() == name_of(2)
+    (tmp_path / name_of(2)).rmdir()
+    point_to_newest(tmp_path)
+    assert (tmp_path / "newest").read_text() == first.name
+
+
+def test_manifests_come_back(tmp_path: Path, trained: Path):
+    manifest = replace(Manifest.read(newest(trained)), recipe="a: 1\n", wandb_id="abc", samples_consumed=7)
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest
+
+
+def test_changes_between_recipes():
+    before = "run: {dir: a}\nmodel: {width: 3, depth: 2}\ndata: {train: {x: 1}}\nresume: auto\n"
+    now = "run: {dir: b}\nmodel: {width: 4, heads: 1}\ndata: {train: {x: 1}}\nresume: must\n"
+    assert recipe_changes(before, now) == [
+        "model.depth: 2 -> not set",
+        "model.heads: not set -> 1",
+        "model.width: 3 -> 4",
+    ]
+    assert recipe_changes(before, before) == recipe_changes(None, now) == []
+
+
+def test_another_strategy_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"strategy SingleDeviceStrategy saves no such checkpoints: take one of"):
+        fit(tmp_path, Checkpoints(), batches=1, strategy="auto")

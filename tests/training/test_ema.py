@@ -1,23 +1,11 @@
-"""The averaged weights: formula, ramp, frozen twin."""
+"""The averaged weights: formula and ramp; tests of the strategies follow them when they are sharded."""
 
 import pytest
 import torch
 
 from framework.errors import ConfigError
 from framework.testing.models import tiny_model
-from framework.training.ema import check_decay, decay_at, freeze_as_twin, update_twin
-
-
-def test_a_twin_is_a_frozen_copy():
-    model, twin = tiny_model(0).train(), tiny_model(1).train()
-    freeze_as_twin(twin, model)
-    for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-        assert ours is not theirs
-        assert theirs.requires_grad
-        assert not ours.requires_grad
-    assert not twin.training
-    assert model.training
+from framework.training.ema import check_decay, decay_at, update_twin
 
 
 def test_the_update_by_its_formula():

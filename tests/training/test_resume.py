@@ -19,16 +19,20 @@ from lightning.pytorch.loggers import CSVLogger
 
 from framework.data.batch import ImageBatch
 from framework.data.module import ShardDataModule
+from framework.testing.faults import truncate
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.tracking.curves import read_metrics
+from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
-from framework.training.checkpoint import Checkpoints, choose_checkpoint, list_checkpoints, read_checkpoint, step_of
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of, step_of
+from framework.training.checkpoint.read import read_state, read_tensors
+from framework.training.strategies import StrategyConfig, make_strategy
 
 CLASSES, SAMPLES, BATCH, STEPS = ("a", "b", "c"), 24, 4, 9
-MEASURED = ("time/", "throughput/", "memory/")
+MEASURED = ("time/", "throughput/", "memory/", "checkpoint/")
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +109,12 @@ def fit(
     # What the global generators hold must not matter after a resume.
     random.random()
     watch = Watch(kill_at)
+    strategy = make_strategy(StrategyConfig(), accelerator="cpu", devices=1)
+    strategy.start_anew = True  # type: ignore[attr-defined]
     trainer = quiet_trainer(
         run_dir,
         max_steps=steps,
+        strategy=strategy,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=1.0,
         log_every_n_steps=1,
@@ -129,23 +136,25 @@ def fit(
     )
     torch.manual_seed(0)
     module = tiny_module(tiny_config())
-    checkpoint, _ = choose_checkpoint(run_dir, "auto")
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=run_dir, weights_only=True)
     except Killed:
         assert kill_at is not None
     return watch.seen
 
 
 def at_step(run_dir: Path, step: int) -> dict[str, Any]:
-    """A checkpoint, without Lightning's own book-keeping."""
-    content = read_checkpoint(run_dir / "checkpoints" / f"step={step:08d}.ckpt")
+    """A checkpoint's tensors and state, without Lightning's own book-keeping."""
+    checkpoint = run_dir / FOLDER / name_of(step)
+    content = read_state(checkpoint)
     assert content["global_step"] == step
     assert content["ShardDataModule"]["samples_consumed"] > 0
     # The run-time checks of the annotations draw from Python's generator.
     [random_state] = [state for name, state in content["callbacks"].items() if name.startswith("RandomState")]
-    del random_state["python"], content["loops"]
-    return content
+    del random_state["ranks"][0]["python"], content["loops"]
+    tensors = read_tensors(checkpoint, "")
+    assert {name.partition(".")[0] for name in tensors} == {"model", "ema", "optimizers"}
+    return {**content, "tensors": tensors}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +185,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     whole_dir, whole = uninterrupted[accumulate]
     before = fit(tmp_path, shards, seed=0, kill_at=kill_at, accumulate=accumulate, workers=workers)
     assert len(before) == kill_at
-    assert step_of(list_checkpoints(tmp_path / "checkpoints")[-1]) == resumed_step
+    assert step_of(list_checkpoints(tmp_path / FOLDER)[-1]) == resumed_step
     after = fit(tmp_path, shards, seed=1, accumulate=accumulate, workers=workers)
     finished = resumed_step * accumulate
     assert before == whole[:kill_at]
@@ -202,17 +211,17 @@ def test_more_than_one_interruption(shards: str, uninterrupted, tmp_path: Path):
 def test_a_damaged_checkpoint_is_passed_over(shards: str, uninterrupted, tmp_path: Path):
     whole_dir, whole = uninterrupted[1]
     fit(tmp_path, shards, seed=0, kill_at=5)
-    newest = tmp_path / "checkpoints" / "step=00000005.ckpt"
-    newest.write_bytes(newest.read_bytes()[:-1000])
+    truncate(tmp_path / FOLDER / name_of(5) / "__0_0.distcp")
     assert fit(tmp_path, shards, seed=1) == whole[4:]
     assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
 
 
 def test_a_finished_run_stays_as_it_is(shards: str, tmp_path: Path):
     fit(tmp_path, shards, seed=0, steps=3)
-    before = {path.name: path.read_bytes() for path in list_checkpoints(tmp_path / "checkpoints")}
+    before = {path.name: (path / "manifest.json").read_text() for path in list_checkpoints(tmp_path / FOLDER)}
     assert fit(tmp_path, shards, seed=0, steps=3) == []
-    assert {path.name: path.read_bytes() for path in list_checkpoints(tmp_path / "checkpoints")} == before
+    after = {path.name: (path / "manifest.json").read_text() for path in list_checkpoints(tmp_path / FOLDER)}
+    assert after == before
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(shards: str, uninterrupted, tmp_path: Path):
@@ -274,7 +283,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 def kill_after(process: subprocess.Popen[str], run_dir: Path, step: int) -> None:
     """SIGKILL to the process and its workers, once the checkpoint and the metrics of a step are there."""
     deadline = time.monotonic() + 120
-    checkpoint = run_dir / "checkpoints" / f"step={step:08d}.ckpt"
+    checkpoint = run_dir / FOLDER / name_of(step)
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
         if checkpoint.exists() and step in read_metrics(run_dir)["loss/total"]:
@@ -296,7 +305,7 @@ def test_a_killed_command_goes_on_as_if_it_had_not_been(shards: str, tmp_path: P
     assert f"step {LAST}; recipe, checkpoints, metrics and curves are there" in errors
     finish(whole)
 
-    assert [step_of(path) for path in list_checkpoints(run_dir / "checkpoints")][-1] == LAST
+    assert [step_of(path) for path in list_checkpoints(run_dir / FOLDER)][-1] == LAST
     assert differences(at_step(run_dir, LAST), at_step(whole_dir, LAST)) == []
     ours, theirs = read_metrics(run_dir), read_metrics(whole_dir)
     assert list(before) == list(range(len(before)))

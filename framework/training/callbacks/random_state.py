@@ -1,5 +1,6 @@
 """Random number generators' states in the checkpoint: Lightning saves none."""
 
+import hashlib
 import random
 from typing import Any
 
@@ -7,15 +8,17 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from framework.training.checkpoint.ranks import gather, world
+
 
 def random_state() -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's generators as plain types and tensors."""
+    """States of Python's, NumPy's and torch's generators as plain types and tensors; on GPUs, of this process's own."""
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global generator's state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -26,24 +29,48 @@ def set_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def derived_seed(states: list[dict[str, Any]], rank: int, world_size: int) -> int:
+    """A seed for a rank of another number of processes than those whose states are given, which all have a part in it.
+
+    SHA-256 of torch's and NumPy's states, of the rank and of the number of processes; ours.
+    """
+    digest = hashlib.sha256(f"{rank} of {world_size}".encode())
+    for state in states:
+        digest.update(state["torch"].numpy().tobytes())
+        digest.update(state["numpy"][1].numpy().tobytes())
+    return int.from_bytes(digest.digest()[:4], "big")
 
 
 class RandomState(Callback):
-    """Saves the generators' states with a checkpoint and restores them right before the first resumed batch."""
+    """Saves every rank's generators with a checkpoint and restores them right before the first resumed batch.
+
+    On as many processes as before each rank goes on bit by bit; on another number each is seeded anew, by a function of
+    all the saved states and its rank.
+    """
 
     def __init__(self) -> None:
-        self._restored: dict[str, Any] | None = None
+        self._restored: list[dict[str, Any]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return random_state()
+        return {"ranks": gather(random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
+        self._restored = state_dict["ranks"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Not earlier: building loaders and validating draw numbers too.
-        if self._restored is not None:
-            set_random_state(self._restored)
-            self._restored = None
+        if self._restored is None:
+            return
+        rank, size = world()
+        if len(self._restored) == size:
+            set_random_state(self._restored[rank])
+        else:
+            seed = derived_seed(self._restored, rank, size)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 - the global generator's
+            torch.manual_seed(seed)
+        self._restored = None

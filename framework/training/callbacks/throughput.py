@@ -9,20 +9,35 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.tracking import metrics
+from framework.tracking.devices import Device, recognised_device
+
+_RATES = {"image": metrics.IMAGES_PER_SECOND, "task": metrics.TASKS_PER_SECOND}
 
 
 class _Batch(NamedTuple):
-    images: int
+    samples: int
     wait_seconds: float
     total_seconds: float
 
 
 class Throughput(Callback):
-    """Logs images per second, the time of a batch and of waiting for its data, memory, and the learning rate.
+    """Logs samples per second, the time of a batch and of waiting for its data, memory, and the learning rate.
 
     Times are means over the last `trainer.log_every_n_steps` batches; validation, grids and checkpoints between batches
     are not counted in.
+
+    Samples are images, or tasks where the module's `sample_unit` says so. A module with `tokens_per_sample` has tokens
+    per second besides.
+
+    Where the device's peak speed and the model's operations (`flops_per_image()`) are known, the share of the peak that
+    the model's operations take is logged too: model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B).
+
+    Args:
+        device: the accelerator; by default it is recognised by its name.
     """
+
+    def __init__(self, device: Device | None = None) -> None:
+        self.device = device
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -34,6 +49,12 @@ class Throughput(Callback):
         self._recent: deque[_Batch] = deque(maxlen=max(1, window))
         # A run that resumes within an epoch does not start one.
         self._ended = time.perf_counter()
+        device = self.device
+        if device is None and pl_module.device.type == "cuda":
+            device = recognised_device(torch.cuda.get_device_name(pl_module.device))
+        count = getattr(pl_module, "flops_per_image", None)
+        # Images per second at the peak of one device.
+        self._peak_rate = device.bfloat16_flops / count() if device is not None and count is not None else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = time.perf_counter()
@@ -47,12 +68,17 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.perf_counter()
-        images = len(batch) * trainer.world_size
-        self._recent.append(_Batch(images, self._started - self._ended, now - self._ended))
+        samples = len(batch) * trainer.world_size
+        self._recent.append(_Batch(samples, self._started - self._ended, now - self._ended))
         seconds = sum(b.total_seconds for b in self._recent)
+        rate = sum(b.samples for b in self._recent) / seconds
+        if self._peak_rate is not None:
+            pl_module.log(metrics.MODEL_FLOPS_UTILISATION, rate / trainer.world_size / self._peak_rate)
+        if (tokens := getattr(pl_module, "tokens_per_sample", None)) is not None:
+            pl_module.log(metrics.TOKENS_PER_SECOND, rate * tokens)
         pl_module.log_dict(
             {
-                metrics.IMAGES_PER_SECOND: sum(b.images for b in self._recent) / seconds,
+                _RATES[getattr(pl_module, "sample_unit", "image")]: rate,
                 metrics.BATCH_SECONDS: seconds / len(self._recent),
                 metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
                 metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),

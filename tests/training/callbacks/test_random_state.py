@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from framework.testing.models import quiet_trainer
-from framework.training.callbacks.random_state import RandomState, random_state, set_random_state
-from framework.training.checkpoint import Checkpoints
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.callbacks.random_state import RandomState, derived_seed, random_state, set_random_state
 
 
 def draw() -> list[float]:
@@ -73,5 +73,25 @@ def test_a_resumed_run_draws_what_the_uninterrupted_one_drew(tmp_path: Path):
     whole = fit(tmp_path / "whole", seed=1)
     assert len(whole) == 8
     # At the border of the two epochs.
-    rest = fit(tmp_path / "rest", seed=2, resume=tmp_path / "whole" / "checkpoints" / "step=00000004.ckpt")
+    rest = fit(tmp_path / "rest", seed=2, resume=tmp_path / "whole" / "checkpoints" / "step=00000004")
     assert rest == whole[4:]
+
+
+def test_another_number_of_processes_is_seeded_by_all_the_states(tmp_path: Path):
+    seed_everything(3, verbose=False)
+    first = random_state()
+    second = {**first, "torch": torch.Generator().manual_seed(1).get_state()}
+    seeds = [derived_seed([first, second], rank, 3) for rank in range(3)]
+    assert len(set(seeds)) == 3
+    assert seeds == [derived_seed([first, second], rank, 3) for rank in range(3)]
+    assert derived_seed([second, first], 0, 3) != seeds[0]
+    assert derived_seed([first, second], 0, 1) != seeds[0]
+    callback = RandomState()
+    drawn = []
+    for seed in (1, 2):
+        seed_everything(seed, verbose=False)
+        callback.load_state_dict({"ranks": [first, second]})
+        callback.on_train_batch_start(quiet_trainer(tmp_path), Draws(), None, 0)
+        # Not Python's generator: the run-time checks of the annotations draw from it.
+        drawn.append(draw()[2:])
+    assert drawn[0] == drawn[1]

@@ -1,0 +1,160 @@
+"""A trained model as files of its own, without the rest of a checkpoint: weights and, beside them, `config.json`."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from framework.errors import CheckpointError, ConfigError
+from framework.files import sha256_of, written_whole
+from framework.pra.config import PRAConfig
+from framework.pra.loss import ObjectiveConfig
+from framework.pra.model import PRA
+from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_shapes, fill_model
+
+CONFIG = "config.json"
+FORMAT = 1
+_MEND = "give what `framework export` wrote, with its config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where exported weights come from.
+
+    Attributes:
+        weights: `ema`, the averaged ones, or `raw`.
+        step: optimizer steps.
+        manifest_sha256: of the checkpoint's manifest, which holds the checksums of all its files.
+        git_revision: of the framework that made the checkpoint.
+        framework_version: of the framework that exported it.
+    """
+
+    weights: str
+    step: int
+    manifest_sha256: str
+    git_revision: str | None
+    framework_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """What `config.json` says.
+
+    Attributes:
+        architecture: the model.
+        objective: what it was trained for.
+        origin: where it comes from.
+        entry: the file of the weights, or of their index.
+        files: SHA-256 of every file of weights, by its name.
+    """
+
+    architecture: PRAConfig
+    objective: ObjectiveConfig
+    origin: Origin
+    entry: Path
+    files: dict[str, str]
+
+    def write(self) -> Path:
+        """Writes `config.json` beside the weights."""
+        content = {**asdict(self), "entry": self.entry.name, "format": FORMAT, "model": "PRA"}
+        path = self.entry.parent / CONFIG
+        with written_whole(path) as stream:
+            stream.write(json.dumps(content, indent=1).encode())
+        return path
+
+    @staticmethod
+    def read(path: Path) -> "ExportedModel":
+        """Of a folder, or of the weights or the index in it.
+
+        Raises:
+            CheckpointError: no `config.json`, one of something else or of a newer version, or of other weights.
+        """
+        config = (path if path.is_dir() else path.parent) / CONFIG
+        try:
+            content = json.loads(config.read_bytes())
+            version, model = content.pop("format"), content.pop("model")
+            if version != FORMAT or model != "PRA":
+                raise CheckpointError(f"{config} is of {model}, format {version}", mend="update the framework")
+            found = ExportedModel(
+                architecture=PRAConfig(**content.pop("architecture")),
+                objective=ObjectiveConfig(**content.pop("objective")),
+                origin=Origin(**content.pop("origin")),
+                entry=config.parent / content.pop("entry"),
+                **content,
+            )
+        except FileNotFoundError:
+            raise CheckpointError(f"{config} does not exist", mend=_MEND) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise CheckpointError(f"{config} is not of an exported model ({error})", mend=_MEND) from error
+        if not path.is_dir() and path.name not in (found.entry.name, *found.files):
+            raise CheckpointError(f"{config} is of {found.entry.name}, not of {path.name}", mend=_MEND)
+        return found
+
+    def verify(self) -> None:
+        """Compare the files with their checksums.
+
+        Raises:
+            CheckpointError: missing or damaged, by name.
+        """
+        for name, digest in self.files.items():
+            file = self.entry.parent / name
+            if not file.is_file():
+                raise CheckpointError(f"{file} is missing", mend="copy all files of the export")
+            if sha256_of(file) != digest:
+                raise CheckpointError(f"{file} does not match its checksum", mend="export it again")
+
+    def weights(self) -> WeightFiles:
+        """Where the tensors lie."""
+        return WeightFiles.at(self.entry)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path is meant as an export: its folder, weights or index."""
+    return path.name.endswith((SUFFIX, INDEX_SUFFIX)) or (path / CONFIG).is_file()
+
+
+def load_exported(path: Path) -> PRA:
+    """The model of an export, verified, on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model than its configuration.
+    """
+    found = ExportedModel.read(path)
+    found.verify()
+    weights = found.weights()
+    check_tensors(found.architecture, weights.shapes(), f"{path} is")
+    model = PRA(found.architecture)
+    model.load_state_dict(weights.tensors())
+    return model
+
+
+def check_tensors(architecture: PRAConfig, shapes: dict[str, torch.Size], subject: str) -> None:
+    """Whether tensors are those of an architecture.
+
+    Raises:
+        CheckpointError: names what is missing, unknown or of another shape.
+    """
+    with torch.device("meta"):
+        model = PRA(architecture)
+    check_shapes({name: tensor.shape for name, tensor in model.state_dict().items()}, shapes, subject)
+
+
+def fill_with_twin(model: PRA, ema: PRA, path: Path) -> None:
+    """Fills a model and its averaged twin from an export; each rank reads its own part.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another architecture, by name of what differs.
+    """
+    found = ExportedModel.read(path)
+    ours, theirs = asdict(model.config), asdict(found.architecture)
+    unlike = [f"{k} is {theirs[k]!r} there and {v!r} in the recipe" for k, v in ours.items() if theirs[k] != v]
+    if unlike:
+        raise CheckpointError(
+            f"initial_weights {path} are of another model ({'; '.join(unlike)})",
+            mend="use its settings, or other weights",
+        )
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        found.verify()
+    for target in (model, ema):
+        fill_model(target, found.weights())

@@ -1,0 +1,59 @@
+"""What accelerators can do: memory and peak speed, from the makers' data sheets."""
+
+from dataclasses import dataclass
+
+from framework.errors import ConfigError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """An accelerator.
+
+    Attributes:
+        name: as users call it.
+        memory_bytes: as torch sees it (less than what is printed on the box).
+        bfloat16_flops: peak of dense matrix products in bfloat16 with sums in float32, in operations per second.
+        words: all of them are in the name that torch reports.
+    """
+
+    name: str
+    memory_bytes: int
+    bfloat16_flops: float
+    words: tuple[str, ...]
+
+
+def _device(name: str, memory_gib: float, teraflops: float, *words: str) -> Device:
+    return Device(name=name, memory_bytes=int(memory_gib * GIB), bfloat16_flops=teraflops * 1e12, words=words)
+
+
+DEVICES = (
+    _device("A100-40GB", 39.4, 312, "A100", "40GB"),
+    _device("A100-80GB", 79.2, 312, "A100", "80GB"),
+    _device("H100-PCIe", 79.2, 756, "H100", "PCIe"),
+    _device("H100", 79.2, 989.4, "H100"),
+    _device("H200", 139.8, 989.4, "H200"),
+    _device("B200", 178.3, 2250, "B200"),
+    _device("L40S", 44.4, 362, "L40S"),
+    _device("RTX4090", 23.5, 165.2, "RTX 4090"),
+)
+"""More exact names first: the first that fits counts."""
+
+
+def named_device(name: str) -> Device:
+    """A device of the table, whatever the case of its name.
+
+    Raises:
+        ConfigError: not in the table.
+    """
+    for device in DEVICES:
+        if device.name.lower() == name.lower():
+            return device
+    known = ", ".join(device.name for device in DEVICES)
+    raise ConfigError(f"device {name!r} is not known", mend=f"use one of {known}, or its memory such as 48GiB")
+
+
+def recognised_device(reported: str) -> Device | None:
+    """The device of a name that torch reports, such as `NVIDIA H100 80GB HBM3`; None for others."""
+    return next((device for device in DEVICES if all(word in reported for word in device.words)), None)

@@ -1,0 +1,26 @@
+"""The pictures that a run makes of itself: `samples/step=NNNNNNNN.png`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+_NAME = re.compile(r"step=(\d{8,})\.png")
+Item = TypeVar("Item")
+
+
+def list_pictures(folder: Path) -> dict[int, Path]:
+    """Pictures in a folder by their step, in its order."""
+    if not folder.is_dir():
+        return {}
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def thinned(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, spread evenly, with the first and the last."""
+    if len(items) <= most:
+        return list(items)
+    if most < 2:
+        return list(items[-most:]) if most else []
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]

@@ -1,0 +1,256 @@
+"""Weights & Biases as a logger that training cannot stumble over: one run for all starts, offline when it is down."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from framework.tracking.pictures import list_pictures, thinned
+from framework.tracking.secrets import scrubbed, scrubbed_text
+
+GLOBAL_STEP = "trainer/global_step"
+ATTEMPT = "attempt"
+UNSENT = ".unsent"
+"""Suffix of the marker beside the `.wandb` file of an online start whose data did not all get through."""
+
+TABLE_ROWS = 16
+_DATA_DIR = "WANDB_DATA_DIR"
+_FATAL = '"msg":"filestream: fatal error'
+
+log = logging.getLogger(__name__)
+
+
+class TrackedRun(WandbLogger):
+    """Logs one training to one W&B run, whatever the number of its starts, and never stops it.
+
+    All starts share the run's id, and `trainer/global_step` is the axis of every metric. Each row carries `attempt`,
+    the number of the start: a step that is taken twice has a row for each, and nothing is overwritten. What W&B would
+    collect by itself (code, git state, environment, command, console) stays off: the run's config says it, scrubbed.
+
+    Where the server cannot be reached, or there is no account, this start is recorded offline with a warning. Where W&B
+    fails later, the warning says so and training goes on without it.
+
+    Args:
+        folder: of the run; W&B's files go into `wandb/` there.
+        identity: the run's id.
+        name, project: as W&B shows them.
+        online: send at once.
+        attempt: number of this start; asked for when the first row is written.
+
+    Attributes:
+        init_seconds, finish_seconds: how long a server may keep training waiting at its start and its end.
+    """
+
+    init_seconds: ClassVar[float] = 30.0
+    finish_seconds: ClassVar[float] = 30.0
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: str,
+        name: str,
+        project: str,
+        online: bool,
+        attempt: Callable[[], int],
+    ) -> None:
+        super().__init__(name=scrubbed_text(name), save_dir=folder, project=project, id=identity, offline=not online)
+        self._folder, self._online, self._attempt_of = folder, online, attempt
+        self._attempt: int | None = None
+        self._table_of = 0
+        self._failed = False
+        self._pictures: tuple[str, Path] | None = None
+        self._set_data_dir = False
+        self._file: Path | None = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run; one that does nothing after W&B has failed."""
+        if self._experiment is None:
+            self._experiment = self._begin()
+        return self._experiment
+
+    def _begin(self) -> Any:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._online:
+            try:
+                if not wandb.login(prompt=False, verify=False):
+                    raise RuntimeError("no API key: set WANDB_API_KEY, or call `wandb login` once")
+                return self._initialised("online")
+            except Exception as error:
+                log.warning(
+                    "Weights & Biases cannot be reached (%s): this start is recorded offline; "
+                    "send it later with: framework runs sync %s",
+                    *(_short(error), self._folder),
+                )
+                self._online = False
+                # The service still holds the run's id.
+                wandb.teardown()
+        try:
+            return self._initialised("offline")
+        except Exception as error:
+            self._tell(error)
+            return wandb.init(mode="disabled")
+
+    def _initialised(self, mode: Any) -> Any:
+        # Tables are staged there until they are sent; its place is known by this variable only.
+        if _DATA_DIR not in os.environ:
+            os.environ[_DATA_DIR] = str((self._folder / "wandb").resolve())
+            self._set_data_dir = True
+        run = wandb.init(
+            id=self._id,
+            name=self._name,
+            project=self._project,
+            dir=self._folder,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                save_code=False,
+                disable_code=True,
+                disable_git=True,
+                disable_job_creation=True,
+                x_disable_meta=True,
+                x_disable_machine_info=True,
+                x_save_requirements=False,
+                init_timeout=self.init_seconds,
+                finish_timeout=self.finish_seconds,
+                finish_timeout_raises=True,
+                # A process that is killed loses a second of it, no more.
+                x_transaction_log_flush_interval=1.0,
+            ),
+        )
+        self._file = Path(run.dir).parent / f"run-{self._id}.wandb"
+        # Until it has all got through: a process that is killed cannot say so.
+        self._mark(unsent=mode == "online")
+        run.define_metric(GLOBAL_STEP)
+        run.define_metric("*", step_metric=GLOBAL_STEP, step_sync=True)
+        return run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        clean = scrubbed(dict(params) if isinstance(params, Mapping) else vars(params))
+        self._guarded(lambda: super(TrackedRun, self).log_hyperparams(clean))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if self._attempt is None:
+            self._attempt = self._attempt_of()
+        row = {**metrics, ATTEMPT: self._attempt}
+        if step is not None:
+            row[GLOBAL_STEP] = step
+        self._guarded(lambda: self.experiment.log(row))
+
+    @rank_zero_only
+    def log_pictures(self, name: str, picture: Path, step: int) -> None:
+        """Logs a picture of `step=NNNNNNNN.png` in a folder, and now and then a table over the pictures there.
+
+        The table has at most `TABLE_ROWS` rows, spread over the run. It is written when the number of pictures is a
+        power of two, and by `close`: all of them together stay small.
+        """
+        self._guarded(lambda: self.log_metrics({name: wandb.Image(str(picture))}, step))
+        pictures = list_pictures(picture.parent)
+        self._pictures = (name, picture.parent)
+        if len(pictures) & (len(pictures) - 1) == 0:
+            self._log_table()
+
+    def _log_table(self) -> None:
+        if self._pictures is None or self._failed:
+            return
+        name, folder = self._pictures
+        pictures = list_pictures(folder)
+        if not pictures or len(pictures) == self._table_of:
+            return
+        self._table_of = len(pictures)
+        chosen = thinned(sorted(pictures), TABLE_ROWS)
+
+        def write() -> None:
+            rows: list[Any] = [[step, wandb.Image(str(pictures[step]))] for step in chosen]
+            table = wandb.Table(columns=["step", name], data=rows)
+            self.log_metrics({f"{name}_over_time": table}, chosen[-1])
+
+        self._guarded(write)
+
+    @rank_zero_only
+    def log_histograms(self, histograms: Mapping[str, tuple[Any, Any]], step: int) -> None:
+        """Logs histograms given as counts and the edges between them, one more than counts."""
+        self._guarded(
+            lambda: self.log_metrics({n: wandb.Histogram(np_histogram=h) for n, h in histograms.items()}, step)
+        )
+
+    @rank_zero_only
+    def log_reference(self, name: str, kind: str, uri: str, metadata: dict[str, Any]) -> None:
+        """Logs an artifact that points at a file or URL: nothing of it is sent, but where it is and what it is."""
+
+        def write() -> None:
+            artifact = wandb.Artifact(name, kind, metadata=scrubbed(metadata))
+            artifact.add_reference(scrubbed_text(uri), checksum=False)
+            self.experiment.log_artifact(artifact)
+
+        self._guarded(write)
+
+    @rank_zero_only
+    def close(self, *, exit_code: int = 0, preempted: bool = False) -> None:
+        """Completes W&B's files, and sends the rest for a while where it is online."""
+        run = self._experiment
+        if run is None:
+            return
+        self._log_table()
+        try:
+            if preempted:
+                run.mark_preempting()
+            run.finish(exit_code=exit_code)
+        except Exception as error:
+            if not self._failed:
+                log.warning(
+                    "Weights & Biases did not get everything (%s): %s is kept; send it later with: "
+                    "framework runs sync %s",
+                    *(_short(error), self._file, self._folder),
+                )
+        else:
+            self._mark(unsent=self._online and (self._failed or _gave_up(self._file)))
+        self._experiment = None
+        if self._set_data_dir:
+            os.environ.pop(_DATA_DIR, None)
+            self._set_data_dir = False
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            call()
+        except Exception as error:
+            self._failed = True
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        log.warning("Weights & Biases failed (%s): training goes on, the rest is in the CSV files only", _short(error))
+
+    def _mark(self, *, unsent: bool) -> None:
+        if self._file is None:
+            return
+        marker = self._file.with_name(self._file.name + UNSENT)
+        if unsent:
+            marker.touch()
+        else:
+            marker.unlink(missing_ok=True)
+
+
+def _gave_up(file: Path | None) -> bool:
+    """Whether W&B has stopped sending in mid-run: it tells nobody but its own log."""
+    logged = None if file is None else file.parent / "logs" / "debug-internal.log"
+    return logged is not None and logged.is_file() and _FATAL in logged.read_text(errors="replace")
+
+
+def _short(error: Exception) -> str:
+    """An error in one line."""
+    first = scrubbed_text(str(error)).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

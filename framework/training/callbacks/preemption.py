@@ -1,0 +1,111 @@
+"""A signal to stop becomes a checkpoint and an exit code that asks to be started again."""
+
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from framework.errors import Preempted
+from framework.training.callbacks.checkpoints import Checkpoints
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+MARKER = "preempted.json"
+"""In the run's folder while a preempted run waits to go on: a launcher such as torchrun hides the exit code."""
+
+
+class Preemption(Callback):
+    """On SIGTERM or SIGUSR1 on any rank: all ranks finish the step, save together and end with exit code 75.
+
+    The handler sets a flag, no more; Lightning's, which save or broadcast inside the handler, are replaced and put back
+    by Lightning's own clean-up. The ranks agree by a maximum over their flags in a CPU group: it starts at the end of a
+    batch and is looked at after the next, so that no step waits for it, and the stop comes one batch later. A signal
+    before training starts has its usual effect; there is nothing to save yet.
+
+    Raises:
+        Preempted: after the checkpoint is complete.
+    """
+
+    def __init__(self) -> None:
+        self._received: str | None = None
+        self._group: Any = None
+        self._vote: tuple[Any, torch.Tensor] | None = None
+        self._agreed = False
+        self._step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            # Last: what the others note at the end of a batch belongs into the checkpoint.
+            others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+            trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._received, self._vote, self._agreed, self._step = None, None, False, trainer.global_step
+        if trainer.world_size > 1:
+            self._group = dist.new_group(backend="gloo")
+            # Lightning 2.6's own broadcast of a signal makes every batch wait for the one before; this replaces it.
+            assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        if trainer.is_global_zero:
+            (Path(trainer.default_root_dir) / MARKER).unlink(missing_ok=True)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = self._received or signal.Signals(number).name
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._agreed = self._agreed or self._vote_of_last_batch(trainer)
+        # Within an accumulation the gradients would be lost.
+        if self._agreed and trainer.global_step != self._step and not _finished(trainer):
+            self._leave(trainer)
+        self._step = trainer.global_step
+
+    def _vote_of_last_batch(self, trainer: Trainer) -> bool:
+        """Whether any rank had a signal by the end of the last batch; starts the next vote."""
+        if trainer.world_size == 1:
+            return self._received is not None
+        decided = False
+        if self._vote is not None:
+            work, flag = self._vote
+            work.wait()
+            decided = bool(flag.item())
+        flag = torch.tensor([int(self._received is not None)])
+        self._vote = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True), flag
+        return decided
+
+    def _leave(self, trainer: Trainer) -> None:
+        # More signals may come while it saves.
+        received = self._received
+        checkpoints = [c for c in trainer.callbacks if isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
+        for callback in checkpoints:
+            callback.save(trainer)
+            callback.wait()
+        cause = received or "a signal to another rank"
+        if trainer.is_global_zero:
+            content = {"step": trainer.global_step, "signal": received}
+            (Path(trainer.default_root_dir) / MARKER).write_text(json.dumps(content))
+        # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
+        trainer._logger_connector.on_batch_end()
+        trainer._logger_connector.update_train_step_metrics()
+        raise Preempted(
+            f"stopped by {cause} at step {trainer.global_step}, with everything saved",
+            mend="start the same command again to go on",
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._vote is not None:
+            self._vote[0].wait()
+            self._vote = None
+
+
+def _finished(trainer: Trainer) -> bool:
+    """Whether this was the run's last step: it then ends by itself."""
+    steps: int = trainer.max_steps
+    return 0 < steps <= trainer.global_step

@@ -1,0 +1,1 @@
+"""Checkpoints that are either complete or absent; which one to go on from."""

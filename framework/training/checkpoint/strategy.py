@@ -1,0 +1,359 @@
+"""How the strategies save and load checkpoints: mixins that go in front of Lightning's strategies.
+
+Lightning's sequence, which these hooks are called in. Saving: `lightning_module_state_dict`, `optimizer_state`, the
+states of everything else, `save_checkpoint`. Loading, after the model and the optimizers are set up and sharded:
+`load_checkpoint` (the plain state), the module's `on_load_checkpoint` (which refuses another architecture by name),
+`load_model_state_dict`, the data module, the callbacks, the loops, `load_optimizer_state_dict`, the schedules.
+"""
+
+import io
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.optim import Optimizer
+
+from framework.errors import CheckpointError
+from framework.files import sync_folder
+from framework.tracking.run import saved_wandb_id
+from framework.training.checkpoint.choose import Choice, choose_checkpoint
+from framework.training.checkpoint.deepspeed_files import (
+    TAG,
+    files_of,
+    fill_module,
+    load_engine,
+    load_universal,
+)
+from framework.training.checkpoint.layout import FOLDER, PARTIAL, Kind, Manifest, remove, sync_files
+from framework.training.checkpoint.provenance import git_revision, package_versions, recipe_changes
+from framework.training.checkpoint.ranks import from_first, world
+from framework.training.checkpoint.read import read_state
+from framework.training.checkpoint.tensors import (
+    load_model,
+    load_optimizers,
+    model_tensors,
+    optimizer_state,
+    share_of,
+    split_optimizers,
+    write_tensors,
+)
+from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy as _Base
+else:
+    _Base = object
+
+log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 300.0
+
+
+class _Nothing(dict[str, Any]):
+    """A checkpoint for a run that starts anew: Lightning reads its version, and skips what is false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class DirectoryCheckpoints(_Base):
+    """A checkpoint is a folder, written under a temporary name; what the two kinds have in common.
+
+    Attributes:
+        recipe: the run's resolved recipe, YAML; goes into checkpoints and is compared with theirs.
+        start_anew: a run's folder without a checkpoint is no error when it is loaded from.
+        choice: what was loaded.
+    """
+
+    kind: Kind
+    recipe: str | None = None
+    start_anew: bool = False
+    choice: Choice | None = None
+    _group: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._background = Background()
+
+    # Saving.
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Saves a checkpoint as the folder `filepath`.
+
+        Args:
+            checkpoint: Lightning's, all of it.
+            filepath: a path that is not there yet.
+            storage_options: `SaveOptions`.
+
+        Raises:
+            CheckpointError: it cannot be saved, or one in the background, waited for first, could not be.
+        """
+        options = storage_options or SaveOptions()
+        assert isinstance(options, SaveOptions)
+        self.wait_for_save()
+        rank, size = world()
+        target = Path(from_first(str(filepath)))
+        partial = target.with_name(target.name + PARTIAL)
+        what = f"{target} could not be saved"
+        together(lambda: _begin(target, partial) if rank == 0 else None, what)
+        if self._group is None and size > 1:
+            # Of its own, so that its traffic does not mix with that of training.
+            self._group = dist.new_group(backend="gloo")
+        write = self._prepare_write(checkpoint, partial, options.asynchronous)
+        state = together(lambda: _plain_bytes(checkpoint) if rank == 0 else b"", what)
+        save = Save(
+            partial=partial,
+            target=target,
+            manifest=self._describe(checkpoint),
+            state=state,
+            write=write,
+            retention=options.retention,
+            group=self._group,
+        )
+        if options.asynchronous:
+            self._background.start(save)
+        else:
+            complete(save)
+
+    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+        """Takes the tensors out of `checkpoint`; what it returns is called later, and writes them into `partial`."""
+        raise NotImplementedError
+
+    def _describe(self, checkpoint: dict[str, Any]) -> Manifest:
+        assert self.lightning_module is not None
+        states = [value for value in checkpoint.values() if isinstance(value, dict)]
+        return Manifest(
+            step=checkpoint["global_step"],
+            kind=self.kind,
+            world_size=world()[1],
+            strategy=type(self).__name__,
+            samples_consumed=next((s["samples_consumed"] for s in states if "samples_consumed" in s), None),
+            recipe=self.recipe,
+            git_revision=git_revision() if world()[0] == 0 else None,
+            packages=package_versions(),
+            wandb_id=saved_wandb_id(self.lightning_module.trainer.default_root_dir),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+    def check_save(self) -> None:
+        """Raises CheckpointError if a save in the background has failed; does not wait."""
+        self._background.check()
+
+    def wait_for_save(self) -> None:
+        """Waits for the save in the background; raises CheckpointError if it failed."""
+        self._background.wait()
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        if world()[0] == 0:
+            remove(Path(filepath))
+
+    def finish_save(self) -> None:
+        """Lets a save in the background come to its end when training has failed.
+
+        A state from before the fault is worth its time; a failure of its own is not the one to tell of.
+        """
+        with suppress(CheckpointError, TimeoutError):
+            self._background.wait(_PATIENCE_SECONDS)
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.finish_save()
+        super().on_exception(exception)
+
+    # Loading.
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        return True
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """The plain state of a checkpoint, or of the newest undamaged one of a run's folder.
+
+        The process group exists here: all ranks take the same one. Its tensors are loaded once the module has seen
+        this. Nothing in a checkpoint is ever run, whatever `weights_only` says.
+
+        Raises:
+            CheckpointError: nothing to load, all damaged, or of another version.
+        """
+        path = Path(from_first(str(checkpoint_path)))
+        self.choice = choice = choose_checkpoint(path, may_be_none=self.start_anew)
+        assert self.lightning_module is not None
+        if choice.path is None:
+            self.lightning_module.trainer._checkpoint_connector._ckpt_path = None
+            return _Nothing({"pytorch-lightning_version": lightning.__version__})
+        assert choice.manifest is not None
+        if choice.manifest.kind != self.kind:
+            raise CheckpointError(
+                f"{choice.path} is by {choice.manifest.strategy}, and {type(self).__name__} cannot go on from it",
+                mend="use that strategy, or export the weights and start from these",
+            )
+        if world()[0] == 0:
+            log.info("resuming from %s", choice.path)
+            for change in recipe_changes(choice.manifest.recipe, self.recipe):
+                log.info("changed since: %s", change)
+        found = choice.path
+        return together(lambda: read_state(found), f"{found} could not be loaded")
+
+    @property
+    def loaded_from(self) -> Path:
+        """The checkpoint that is being loaded."""
+        assert self.choice is not None
+        assert self.choice.path is not None
+        return self.choice.path
+
+
+class DCPCheckpoints(DirectoryCheckpoints):
+    """Checkpoints by torch.distributed.checkpoint, for the single process, DDP and FSDP2: one format.
+
+    Goes on from any number of processes and from each other's checkpoints.
+    """
+
+    kind: Kind = "dcp"
+    _stager: DefaultStager | None = None
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return model_tensors(self.lightning_module)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return optimizer_state(self.lightning_module, optimizer)
+
+    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+        rank, size = world()
+        tensors, plain = split_optimizers(checkpoint.pop("optimizer_states", []))
+        tensors |= checkpoint.pop("state_dict")
+        checkpoint["optimizer_states"] = plain
+        tensors = share_of(tensors, rank, size)
+        if copy:
+            if self._stager is None:
+                pinned = torch.cuda.is_available()
+                # The copies' memory is kept for the next save.
+                self._stager = DefaultStager(
+                    StagingOptions(
+                        use_pinned_memory=pinned,
+                        use_shared_memory=False,
+                        use_async_staging=False,
+                        use_non_blocking_copy=pinned,
+                    )
+                )
+            staged = self._stager.stage(tensors)
+            assert isinstance(staged, dict)
+            tensors = staged
+
+        def write() -> list[Path]:
+            write_tensors(partial, tensors, self._group)
+            own = sorted(partial.glob(f"__{rank}_*.distcp"))
+            return [*own, partial / ".metadata"] if rank == 0 else own
+
+        return write
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        module = self.lightning_module
+        assert module is not None
+        together(lambda: load_model(self.loaded_from, module), f"{self.loaded_from} could not be loaded")
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        module = self.lightning_module
+        assert module is not None
+        together(
+            lambda: load_optimizers(self.loaded_from, module, self.optimizers, checkpoint["optimizer_states"]),
+            f"{self.loaded_from} could not be loaded",
+        )
+
+
+class DeepSpeedCheckpoints(DirectoryCheckpoints):
+    """Checkpoints by DeepSpeed's own writer."""
+
+    kind: Kind = "deepspeed"
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        # The engine saves it.
+        return {}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return {}
+
+    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+        checkpoint.pop("state_dict")
+        # The engine writes at once, whatever `copy` says; checksums and the rest come after.
+        engine: Any = self.model
+        engine.save_checkpoint(str(partial), tag=TAG)
+
+        def write() -> list[Path]:
+            own = files_of(partial, world()[0])
+            sync_files(own)
+            return own
+
+        return write
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        # The engine loads it with the weights.
+        return False
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        assert self.choice is not None
+        assert self.choice.manifest is not None
+        path, module, trainer = self.loaded_from, self.lightning_module, self.lightning_module.trainer
+        if trainer.state.fn != TrainerFn.FITTING:
+            together(lambda: fill_module(module, path), f"{path} could not be loaded")
+        elif self.choice.manifest.world_size == world()[1]:
+            load_engine(self.model, path)
+        else:
+            log.info("written by %s processes: converting", self.choice.manifest.world_size)
+            work = Path(trainer.default_root_dir, FOLDER, "universal.partial")
+            load_universal(self.model, module, path, work)
+
+
+def _begin(target: Path, partial: Path) -> None:
+    """Makes the temporary folder."""
+    if target.exists():
+        raise CheckpointError(f"{target} exists, and no checkpoint is overwritten", mend="use another --run.dir")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if partial.exists():
+        # Of a save that failed.
+        shutil.rmtree(partial)
+    partial.mkdir()
+    sync_folder(partial.parent)
+
+
+def _plain_bytes(checkpoint: dict[str, Any]) -> bytes:
+    """The plain state as a file's content.
+
+    Raises:
+        CheckpointError: it could not be read again without running code.
+    """
+    stream = io.BytesIO()
+    torch.save(checkpoint, stream)
+    content = stream.getvalue()
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:
+        odd = [key for key, value in checkpoint.items() if not _is_plain(value)]
+        problem = f"the state to save holds more than plain types in {', '.join(odd) or 'it'}"
+        raise CheckpointError(problem, mend="give only plain types and tensors to checkpoints") from error
+    return content
+
+
+def _is_plain(value: Any) -> bool:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    stream.seek(0)
+    try:
+        torch.load(stream, weights_only=True)
+    except Exception:
+        return False
+    return True

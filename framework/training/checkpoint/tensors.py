@@ -1,0 +1,240 @@
+"""Tensors of a checkpoint by torch.distributed.checkpoint: one format for the single process, DDP and FSDP2.
+
+Names are fully qualified, without what compiling and activation checkpointing put into them: `model.*`, `ema.*` as the
+module has them, `optimizers.N.NAME.exp_avg` for the state that optimizer N keeps of a parameter. What has no shape to
+shard (step counts, options of the parameter groups) is plain state. Nothing but tensors is in these files, so that
+reading them runs no code.
+"""
+
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, load, save
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import get_model_state_dict
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from framework.errors import CheckpointError
+
+OPTIMIZERS = "optimizers"
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+_ALONE = "torch.distributed is disabled, unavailable or uninitialized"
+
+# What `.metadata` is made of, by module and name; all are records without behaviour.
+_RECORDS = {
+    "torch.distributed.checkpoint.metadata": {
+        "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex",
+        "StorageMeta", "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size"},
+    "collections": {"OrderedDict"},
+    "pathlib": {"PosixPath"},
+}  # fmt: skip
+
+
+class _RecordUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _RECORDS.get(module, ()):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        raise CheckpointError(f".metadata holds {module}.{name}", mend="give a checkpoint that `fit` made")
+
+
+class RecordReader(FileSystemReader):
+    """Reads tensors; the library's own would run whatever a `.metadata` file asks for."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with (Path(self.path) / ".metadata").open("rb") as stream:
+            metadata = _RecordUnpickler(stream).load()
+        if not isinstance(metadata, Metadata):
+            raise CheckpointError(f"{self.path}/.metadata is none", mend="give a checkpoint that `fit` made")
+        others = [k for k, v in metadata.state_dict_metadata.items() if not isinstance(v, TensorStorageMetadata)]
+        if others:
+            problem = f"{self.path} holds {others[0]}, which is no tensor"
+            raise CheckpointError(problem, mend="give a checkpoint that `fit` made")
+        return metadata
+
+
+def tensor_records(checkpoint: Path) -> dict[str, TensorStorageMetadata]:
+    """Shape and type of each tensor of a checkpoint."""
+    return dict(RecordReader(checkpoint).read_metadata().state_dict_metadata)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """No warning about a single process; and the error itself, which the library packs into a BaseException."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_ALONE)
+            yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from error
+
+
+def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
+    """Fills tensors, whole or sharded, in place; each rank reads what it holds."""
+    if not tensors:
+        return
+    with _plain_errors():
+        # Every rank plans by itself: there is nothing to agree on.
+        load(dict(tensors), storage_reader=RecordReader(checkpoint), no_dist=True)
+
+
+def write_tensors(partial: Path, tensors: dict[str, Tensor], group: Any) -> None:
+    """Writes every rank's tensors into `partial`, flushed. Collective over `group`, None for one process."""
+    writer = FileSystemWriter(partial, sync_files=True, overwrite=False)
+    with _plain_errors():
+        save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
+
+
+def clean_name(name: str) -> str:
+    """A parameter's name without what wrappers have put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def model_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by clean name; sharded ones stay so, and none is copied."""
+    state = get_model_state_dict(module)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    assert len(tensors) == len(state), "a state of a module that is no tensor"
+    return tensors
+
+
+def optimizer_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer's state by parameter name, and its groups.
+
+    Not by the library's get_optimizer_state_dict, which takes a step with an optimizer that has not taken one, so that
+    its count is one ahead.
+    """
+    names: dict[Any, str] = {parameter: clean_name(name) for name, parameter in module.named_parameters()}
+    groups = [{**group, "params": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
+    return {"state": {names[p]: dict(state) for p, state in optimizer.state.items()}, "param_groups": groups}
+
+
+def split_optimizers(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Tensors by their name in the checkpoint, and the rest, plain."""
+    tensors: dict[str, Tensor] = {}
+    plain = []
+    for number, whole in enumerate(states):
+        rest: dict[str, dict[str, Any]] = {}
+        for name, state in whole["state"].items():
+            assert not any("." in key for key in state)
+            tensors |= {f"{OPTIMIZERS}.{number}.{name}.{k}": v for k, v in state.items() if _has_shape(v)}
+            # A copy on the CPU: a fused optimizer counts in place.
+            rest[name] = {
+                k: v.detach().cpu().clone() if isinstance(v, Tensor) else v
+                for k, v in state.items()
+                if not _has_shape(v)
+            }
+        plain.append({"state": rest, "param_groups": whole["param_groups"]})
+    return tensors, plain
+
+
+def _has_shape(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Optimizer], plain: list[Any]) -> None:
+    """Restores optimizers from a checkpoint, each rank its shards.
+
+    Raises:
+        CheckpointError: other parameters, or other groups of them, than the checkpoint's.
+    """
+    records = tensor_records(checkpoint)
+    names = {parameter: clean_name(name) for name, parameter in module.named_parameters()}
+    for number, (optimizer, saved) in enumerate(zip(optimizers, plain, strict=True)):
+        ours = [[names[p] for p in group["params"]] for group in optimizer.param_groups]
+        theirs = [group["params"] for group in saved["param_groups"]]
+        if ours != theirs:
+            problem = f"optimizer {number} has other groups of parameters than the checkpoint's"
+            raise CheckpointError(f"{problem} ({_first_difference(ours, theirs)})", mend="use the settings of that run")
+        prefix = f"{OPTIMIZERS}.{number}."
+        wanted: dict[str, dict[str, Tensor]] = {}
+        for key, record in records.items():
+            if key.startswith(prefix):
+                name, _, kind = key.removeprefix(prefix).rpartition(".")
+                wanted.setdefault(name, {})[kind] = record  # type: ignore[assignment]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        empty = {
+            names[p]: {kind: _like(p, record) for kind, record in wanted.get(names[p], {}).items()} for p in parameters
+        }
+        read_into(checkpoint, {f"{prefix}{n}.{k}": t for n, state in empty.items() for k, t in state.items()})
+        places = {name: place for place, name in enumerate(name for group in ours for name in group)}
+        state = {places[n]: {**saved["state"].get(n, {}), **empty[n]} for n in places if n in saved["state"]}
+        groups = [{**group, "params": [places[n] for n in group["params"]]} for group in saved["param_groups"]]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _like(parameter: Tensor, record: Any) -> Tensor:
+    """Memory for an optimizer's state of a parameter, sharded as that is where it has its shape."""
+    dtype = record.properties.dtype
+    if record.size == parameter.shape:
+        return torch.empty_like(parameter.detach(), dtype=dtype)
+    device = parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
+    return torch.empty(record.size, dtype=dtype, device=device)
+
+
+def _first_difference(ours: list[list[str]], theirs: list[list[str]]) -> str:
+    if len(ours) != len(theirs):
+        return f"{len(ours)} groups instead of {len(theirs)}"
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if odd := sorted(set(a) ^ set(b)):
+            return f"{odd[0]} in group {number}"
+    return "their order"
+
+
+def load_model(checkpoint: Path, module: nn.Module) -> None:
+    """Fills a module's parameters and buffers, each rank its shards.
+
+    Raises:
+        CheckpointError: tensors that only one of the two has, or of another shape, by name.
+    """
+    ours = model_tensors(module)
+    theirs = {k: v for k, v in tensor_records(checkpoint).items() if not k.startswith(f"{OPTIMIZERS}.")}
+    odd = [f"{name} is only in the model" for name in ours.keys() - theirs.keys()]
+    odd += [f"{name} is only in the checkpoint" for name in theirs.keys() - ours.keys()]
+    odd += [
+        f"{name} is {tuple(theirs[name].size)} in the checkpoint and {tuple(ours[name].shape)} in the model"
+        for name in ours.keys() & theirs.keys()
+        if theirs[name].size != ours[name].shape
+    ]
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise CheckpointError(
+            f"{checkpoint} is of another model ({min(odd)}{more})",
+            mend="use the checkpoint's settings, or another --run.dir for a new model",
+        )
+    read_into(checkpoint, ours)
+
+
+def share_of(tensors: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Tensor]:
+    """What a rank writes: its shards, and its part of the tensors that all ranks have whole.
+
+    Balanced by size, and a function of names and shapes alone: all ranks agree without a word. So no rank copies the
+    whole model on DDP, and each writes a part.
+    """
+    loads = [0] * world_size
+    mine: dict[str, Tensor] = {}
+    for name in sorted(tensors, key=lambda name: (-tensors[name].numel(), name)):
+        if isinstance(tensors[name], DTensor):
+            mine[name] = tensors[name]
+            continue
+        lightest = loads.index(min(loads))
+        loads[lightest] += tensors[name].numel()
+        if lightest == rank:
+            mine[name] = tensors[name]
+    return mine

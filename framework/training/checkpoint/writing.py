@@ -1,0 +1,177 @@
+"""Completing a checkpoint: checksums, manifest, rename, pointer, retention; in the background where asked for."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from framework.errors import CheckpointError, FrameworkError
+from framework.files import sha256_of, written_whole
+from framework.training.checkpoint.layout import (
+    FOLDER,
+    STATE,
+    FileRecord,
+    Manifest,
+    Retention,
+    list_checkpoints,
+    name_of,
+    point_to_newest,
+    publish,
+    remove,
+)
+from framework.training.checkpoint.ranks import gather, world
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions:
+    """How `Trainer.save_checkpoint` saves; given as its `storage_options`.
+
+    Args:
+        asynchronous: return once the state is copied, and write it while training goes on.
+        retention: which checkpoints of the folder stay once this one is complete; None: all.
+    """
+
+    asynchronous: bool = False
+    retention: Retention | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Save:
+    """A checkpoint on its way to the disk.
+
+    Attributes:
+        partial, target: its temporary and its final folder.
+        manifest: without the files.
+        state: bytes of the plain state, on rank 0.
+        write: writes this rank's tensors into `partial`, flushed to the disk, and returns the files.
+        retention: as in `SaveOptions`.
+        group: the processes' group for this; None for a single process.
+    """
+
+    partial: Path
+    target: Path
+    manifest: Manifest
+    state: bytes
+    write: Callable[[], list[Path]]
+    retention: Retention | None
+    group: Any
+
+
+def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
+    """What `action` returns on this rank, unless it fails on one: then that failure, on every rank. Collective.
+
+    Raises:
+        CheckpointError: `what` failed, where and why.
+    """
+    result, problem = None, None
+    try:
+        result = action()
+    except FrameworkError as error:
+        problem = (error.problem, error.mend)
+    except OSError as error:
+        problem = (
+            f"{what}: {error.filename or ''}: {error.strerror or error}",
+            "check the disk's space and the folder",
+        )
+    except Exception as error:
+        log.debug("%s", what, exc_info=error)
+        cause = str(error).partition("\n")[0]
+        problem = (f"{what} ({type(error).__name__}: {cause})", "use another checkpoint of the run")
+    problems = gather(problem, group)
+    for rank, found in enumerate(problems):
+        if found is not None:
+            where = "" if all(problems) else f" on rank {rank}"
+            raise CheckpointError(found[0] + where, mend=found[1])
+    return result
+
+
+def complete(save: Save) -> None:
+    """Writes a checkpoint, and gives it its name when all of it is on the disk. Collective.
+
+    Raises:
+        CheckpointError: a rank failed; then there is no checkpoint of that name, and older ones are as they were.
+    """
+    rank, _ = world()
+    try:
+        own = together(save.write, f"{save.target} could not be saved", save.group)
+        records = together(lambda: _records(save, own), f"{save.target} could not be saved", save.group)
+        files = {name: record for each in gather(records, save.group) for name, record in each.items()}
+        finish = (lambda: _finish(save, files)) if rank == 0 else (lambda: None)
+        together(finish, f"{save.target} could not be saved", save.group)
+    except CheckpointError as error:
+        if rank == 0:
+            log.error("%s", error)
+            # The disk may be full of it.
+            shutil.rmtree(save.partial, ignore_errors=True)
+        raise
+
+
+def _records(save: Save, own: list[Path]) -> dict[str, FileRecord]:
+    if world()[0] == 0:
+        with written_whole(save.partial / STATE) as file:
+            file.write(save.state)
+        own = [*own, save.partial / STATE]
+    return {
+        path.relative_to(save.partial).as_posix(): FileRecord(size=path.stat().st_size, sha256=sha256_of(path))
+        for path in own
+    }
+
+
+def _finish(save: Save, files: dict[str, FileRecord]) -> None:
+    replace(save.manifest, files=files).write(save.partial)
+    publish(save.partial, save.target)
+    folder = save.target.parent
+    if folder.name == FOLDER and save.target.name == name_of(save.manifest.step):
+        point_to_newest(folder)
+        if save.retention is not None:
+            for old in save.retention.superfluous(list_checkpoints(folder)):
+                remove(old)
+
+
+class Background:
+    """One save at a time, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._running: Future[None] | None = None
+
+    def start(self, save: Save) -> None:
+        """Completes `save` in the background; the last one has been waited for."""
+        assert self._running is None
+        self._running = future = Future()
+
+        def work() -> None:
+            try:
+                complete(save)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        # A daemon: what a dying process leaves unfinished is no checkpoint, and nothing to wait for.
+        threading.Thread(target=work, name="checkpoint", daemon=True).start()
+
+    def check(self) -> None:
+        """Raises CheckpointError if the save has failed; does not wait."""
+        if self._running is not None and self._running.done():
+            self.wait()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits for the save, if there is one.
+
+        Raises:
+            CheckpointError: it failed.
+            TimeoutError: it is not done after `timeout` seconds.
+        """
+        if self._running is not None:
+            running = self._running
+            try:
+                running.result(timeout)
+            finally:
+                if running.done():
+                    self._running = None

@@ -1,0 +1,172 @@
+"""Runs on a real SLURM by the shipped job file: every kind of interruption ends in the weights of the undisturbed run.
+
+One interruption of each kind; more with `--repeats`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from framework.training.checkpoint.read import find_checkpoint, read_tensors
+
+from .conftest import ROOT, Slurm, losses, wait_for_step, wait_until
+
+pytestmark = pytest.mark.cluster
+RECIPE = ROOT / "recipes/pra/digits.yaml"
+STEPS = 120
+Overrides = Callable[..., list[str]]
+
+
+def weights(run_dir: Path) -> dict[str, Tensor]:
+    return read_tensors(find_checkpoint(run_dir), "")
+
+
+def log_of(run_dir: Path) -> str:
+    return "\n".join(path.read_text(errors="replace") for path in sorted((run_dir / "logs").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def straight(slurm: Slurm, overrides: Overrides, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The undisturbed run."""
+    run_dir = tmp_path_factory.mktemp("straight") / "run"
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps=str(STEPS)))
+    assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
+    assert sorted(losses(run_dir)) == list(range(STEPS))
+    return run_dir
+
+
+def signal_steps(slurm: Slurm, job: str) -> None:
+    slurm("scancel", "--signal=USR1", job)
+
+
+def signal_all(slurm: Slurm, job: str) -> None:
+    slurm("scancel", "--signal=TERM", "--full", job)
+
+
+def requeue(slurm: Slurm, job: str) -> None:
+    slurm("scontrol", "requeue", job)
+
+
+def preempt(slurm: Slurm, job: str) -> None:
+    slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap", "sleep 3")
+
+
+def crash_node(slurm: Slurm, job: str) -> None:
+    slurm.kill("n2")
+    wait_until(lambda: slurm.state(job) != "RUNNING", 60, "the crash to be noticed")
+    slurm.script("revive", "n2", name="slurm.sh")
+
+
+def kill_worker(slurm: Slurm, job: str) -> None:
+    # The oldest: its loader's workers have the same command line.
+    slurm.run("n2", "pkill", "-9", "--oldest", "-f", "python.*fit --config")
+
+
+INTERRUPTIONS = [signal_steps, signal_all, requeue, preempt, crash_node, kill_worker]
+
+
+@pytest.fixture(params=INTERRUPTIONS, ids=lambda kind: kind.__name__)
+def interruption(request: pytest.FixtureRequest) -> Iterator[Callable[[Slurm, str], None]]:
+    return request.param
+
+
+def check_equal(run_dir: Path, straight: Path) -> None:
+    ours, theirs = weights(run_dir), weights(straight)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs), "final weights"
+    assert losses(run_dir) == losses(straight), "every step once, with the same loss"
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    slurm: Slurm,
+    straight: Path,
+    overrides: Overrides,
+    interruption: Callable[[Slurm, str], None],
+    tmp_path: Path,
+    pytestconfig: pytest.Config,
+):
+    for repeat in range(pytestconfig.getoption("repeats")):
+        run_dir = tmp_path / str(repeat)
+        # n1 and n2: the node that crashes is one of them.
+        job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps=str(STEPS)), "--nodelist=n[1-2]")
+        wait_for_step(run_dir, 25)
+        interruption(slurm, job)
+        assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
+        assert slurm.restarts(job) == 1, log_of(run_dir)
+        assert log_of(run_dir).count("back into the queue") <= 1
+        check_equal(run_dir, straight)
+
+
+def test_the_time_limit(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    options = ["--time=2", "--signal=B:USR1@20"]
+    run_dir = tmp_path / "run"
+    # Longer than its limit on any machine.
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps="1000000"), *options)
+    wait_until(lambda: slurm.restarts(job) == 1, 300, "the restart at the time limit")
+    first = log_of(run_dir)
+    assert first.count("back into the queue") == 1
+    assert "with everything saved" in first
+    wait_until(lambda: "start 1 of job" in log_of(run_dir), 60, "the second start")
+    slurm("scancel", job)
+    assert slurm.finish(job) == "CANCELLED"
+
+
+def test_a_signal_during_the_start_up_does_not_end_the_run(
+    slurm: Slurm, straight: Path, overrides: Overrides, tmp_path: Path
+):
+    run_dir = tmp_path / "run"
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps=str(STEPS)))
+    wait_until(lambda: f"{job}.0" in slurm("squeue", "-h", "--steps", "-j", job), 60, "the processes")
+    assert not losses(run_dir)
+    slurm("scancel", "--signal=USR1", job)
+    assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
+    assert slurm.restarts(job) == 1
+    check_equal(run_dir, straight)
+
+
+def test_a_cancelled_job_stays_cancelled(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps="1000000"))
+    wait_for_step(run_dir, 5)
+    slurm("scancel", job)
+    assert slurm.finish(job) == "CANCELLED"
+    assert "with everything saved" in log_of(run_dir)
+
+
+def test_an_error_is_no_interruption(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps="10", data__train=str(tmp_path / "nothing")))
+    assert slurm.finish(job) == "FAILED"
+    assert slurm.restarts(job) == 0
+    assert "ExitCode=2:0" in slurm("scontrol", "show", "job", job)
+
+
+@pytest.mark.parametrize(("nodes", "strategy"), [(2, "fsdp2"), (4, "ddp")])
+def test_strategies_and_nodes(slurm: Slurm, overrides: Overrides, tmp_path: Path, nodes: int, strategy: str):
+    run_dir = tmp_path / "run"
+    more = overrides(trainer__max_steps="10", strategy__name=strategy, data__batch_size=str(16 // nodes))
+    job = slurm.submit(run_dir, RECIPE, more, nodes=nodes)
+    assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
+    assert f"Starting with {nodes} processes" in log_of(run_dir)
+    assert sorted(losses(run_dir)) == list(range(10))
+
+
+def test_an_array_makes_a_run_for_each_line(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    lines = tmp_path / "grid.txt"
+    lines.write_text("--model.optimizer.learning_rate=0.0001\n--model.optimizer.learning_rate=0.001\n")
+    script = ["sbatch", "--parsable", "--array=1-2", "--nodes=1", "--ntasks-per-node=1", f"--output={tmp_path}/%a.out"]
+    more = [*overrides(trainer__max_steps="2"), f"--run.dir={tmp_path / 'sweep'}"]
+    job = slurm(*script, str(ROOT / "launch/sweep/array.sbatch"), str(lines), str(RECIPE), *more).strip()
+    wait_until(lambda: not slurm("squeue", "-h", "-j", job).strip(), 200, "the array")
+    for task, rate in ((1, "0.0001"), (2, "0.001")):
+        assert f"learning_rate: {rate}" in (tmp_path / f"sweep/{task}/recipe.yaml").read_text(), task
+
+
+def test_wrong_settings_are_refused_before_anything_is_queued(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    for wrong in ("--model.architecture.widht=3", "--trainer.num_nodes=2"):
+        with pytest.raises(AssertionError, match=r"error: .*(widht|num_nodes)"):
+            slurm.submit(tmp_path / "run", RECIPE, [*overrides(), wrong])
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,196 @@
+"""The page about a run: what is in it, that nothing is fetched, and that a browser shows it."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from framework.cli import main
+from framework.errors import ConfigError
+from framework.report.charts import Line, chart, log_ticks, short, thinned_points, ticks
+from framework.report.command import write_report
+from framework.testing.run_folders import make_run_folder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+EVIL = "<script>document.title = 'taken over'</script>\"'&"
+PROBE = """<script>
+const svg = document.querySelector("svg.chart"), box = svg.getBoundingClientRect();
+svg.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, bubbles: true}));
+document.body.dataset.told = svg.closest(".card").querySelector(".now").textContent;
+document.body.dataset.pictures = [...document.images].filter(image => image.naturalWidth > 0).length;
+document.body.dataset.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+</script>"""
+
+
+class Page(HTMLParser):
+    """Tags of a page, all of them closed, and what they refer to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        if tag not in ("meta", "img", "line", "circle", "rect", "path", "br", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    stretches = (
+        (0, 40, "preempted", "stopped by SIGUSR1"),
+        (40, 70, None, ""),
+        (60, 90, "failed", f"{EVIL} at https://me:planted-password@host/set"),
+        (80, 160, "finished", ""),
+    )
+    run = make_run_folder(folder / "digits <&>", stretches=stretches, max_steps=160)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "data": {"api_key": "planted-key", "note": EVIL}}))
+    return write_report(run, folder / "page.html")
+
+
+def test_everything_is_in_it(report: Path):
+    page = Page(report.read_text())
+    assert page.open == []
+    for words in ("digits <&>", "finished", "Step 160 of 160", "4 starts", "W&B id ab12cd34", "preempted", "killed"):
+        assert words in page.text
+    for words in ("total", "flow MSE", "images per second", "gradient norm", "stall seconds", "training", "validation"):
+        assert words in page.text
+    for words in ("max_steps: 160", "NVIDIA H100", "3b42e91d0c4a", "framework fit --config", "2.13.0"):
+        assert words in page.text
+    assert page.tags.count("img") == 8
+    assert "step 160" in page.text
+    assert page.text.count("NaN") == 0
+
+
+def test_nothing_is_fetched_and_everything_is_escaped(report: Path):
+    text = report.read_text()
+    page = Page(text)
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\(|@import|<link|<iframe", text)
+    assert text.count("<script>") == 1
+    assert EVIL in page.text
+    assert "planted" not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_shows_it(report: Path, tmp_path: Path):
+    probed = tmp_path / "probed.html"
+    probed.write_text(report.read_text().replace("</body>", PROBE + "</body>"))
+    body = re.search(r"<body[^>]*>", browse(tmp_path, probed, "--dump-dom", "--window-size=400,900"))
+    assert body is not None
+    assert re.search(r'data-told="[\d.]+ / [\d.]+ at step \d+"', body[0]), body[0]
+    assert 'data-pictures="8"' in body[0]
+    assert 'data-overflow="false"' in body[0], "a narrow window scrolls sideways"
+    picture = tmp_path / "page.png"
+    browse(tmp_path, report, f"--screenshot={picture}", "--window-size=1240,1500", "--hide-scrollbars")
+    with Image.open(picture) as image:
+        assert image.size == (1240, 1500)
+        colors = {color[:3]: count for count, color in image.convert("RGB").getcolors(1 << 24)}
+    assert colors[0xF7, 0xF7, 0xF5] > 300_000, "the page"
+    assert colors[0x27, 0x67, 0xB8] > 300, "curves"
+    assert colors[0xC4, 0x62, 0x2D] > 30, "validation"
+
+
+def browse(tmp_path: Path, page: Path, *options: str) -> str:
+    """What the browser prints."""
+    assert CHROMIUM is not None
+    quiet = ["background-networking", "component-update", "sync", "gpu", "quic"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    command += [f"--user-data-dir={tmp_path / options[0][2:8]}", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_the_command_writes_into_the_runs_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = make_run_folder(tmp_path / "run")
+    main(["report", str(run)])
+    assert "<h1>run</h1>" in (run / "report.html").read_text()
+    assert "report in " in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
+        write_report(tmp_path / "nowhere", tmp_path / "x.html")
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text("a: [half, of")
+    page = Page(write_report(tmp_path, tmp_path / "report.html").read_text())
+    assert "No metrics yet." in page.text
+    assert "a: [half, of" in page.text
+    assert page.open == []
+
+
+def test_a_picture_in_pieces_is_left_out(tmp_path: Path):
+    run = make_run_folder(tmp_path / "run")
+    victim = sorted((run / "samples").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:100])
+    whole = len(list((run / "samples").iterdir())) - 1
+    assert Page(write_report(run, tmp_path / "report.html").read_text()).tags.count("img") == whole
+
+
+def path_of(svg: str) -> list[tuple[str, float, float]]:
+    [path] = re.findall(r'class="line s1" d="([^"]+)"', svg)
+    return [(word[0], *map(float, word[1:].split(","))) for word in path.split()]  # type: ignore[misc]
+
+
+def test_a_curve_by_hand():
+    # 440 by 210 pixels with margins left 52, right 10, top 10, bottom 26; from zero to 1.12 times the highest.
+    points = path_of(chart([Line(name="a", points=[(0, 0.0), (5, 50.0), (10, 100.0)])], from_zero=True))
+    assert points == [("M", 52.0, 184.0), ("L", 241.0, pytest.approx(184 - 174 / 2.24, abs=0.05)), points[2]]
+    assert points[2] == ("L", 430.0, pytest.approx(184 - 174 / 1.12, abs=0.05))
+
+
+def test_what_is_not_finite_makes_a_gap():
+    values = [(0, 1.0), (1, 2.0), (2, float("nan")), (3, 2.0), (4, float("inf")), (5, 1.0)]
+    assert [word for word, *_ in path_of(chart([Line(name="a", points=values)]))] == ["M", "L", "M", "M"]
+    assert "no finite values" in chart([Line(name="a", points=[(0, float("nan"))])])
+
+
+def test_constant_curves_and_single_points_have_a_place():
+    for points in ([(3, 2.5)], [(0, 0.0), (1, 0.0)], [(0, -1.0), (7, -1.0)]):
+        assert all(10 <= y <= 184 for _, _, y in path_of(chart([Line(name="a", points=points)])))
+
+
+def test_round_ticks():
+    assert ticks(0, 10, 5) == [0, 2, 4, 6, 8, 10]
+    assert ticks(-0.3, 0.31, 4) == [-0.2, 0, 0.2]
+    assert ticks(990, 2010, 4) == [1000, 1500, 2000]
+    assert log_ticks(0.9, 120) == pytest.approx([1, 2, 5, 10, 20, 50, 100])
+    assert log_ticks(1e-7, 2) == pytest.approx([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1])
+    assert [short(value) for value in (0, 12500, 0.003, 2e-7, 61.4, 3.2e6)] == [
+        "0",
+        "12.5k",
+        "0.003",
+        "2e-07",
+        "61.4",
+        "3.2M",
+    ]
+
+
+def test_few_points_keep_what_stands_out():
+    points = [(step, 0.0) for step in range(10_000)]
+    points[4321], points[777] = (4321, 9.0), (777, -9.0)
+    kept = thinned_points(points)
+    assert len(kept) <= 400
+    assert {(4321, 9.0), (777, -9.0), points[0], points[-1]} <= set(kept)
+    assert kept == sorted(kept)

@@ -1,0 +1,123 @@
+"""SIGTERM and SIGUSR1 end a run with a checkpoint and a code that asks to be started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from framework.cli import main
+from framework.errors import Preempted
+from framework.testing.distributed import run_distributed
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.tracking.curves import read_metrics
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.callbacks.preemption import MARKER, Preemption
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
+from framework.training.checkpoint.read import find_checkpoint, read_tensors
+
+STEPS = 8
+
+
+class Signals(Callback):
+    """Sends this process a signal in the middle of a batch, and another one while the checkpoint is being written."""
+
+    def __init__(self, number: int, batch: int = 2, rank: int = 0) -> None:
+        self.number, self.batch, self.rank = number, batch, rank
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.batch and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.number)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fit(run_dir: Path, *callbacks: Callback, **options: Any) -> Trainer:
+    """Train to the end or to a signal."""
+    given = [Preemption(), *callbacks, Checkpoints(every_n_steps=100)]
+    trainer = quiet_trainer(run_dir, callbacks=given, enable_checkpointing=True, max_steps=STEPS, **options)
+    batches = [tiny_batch(tiny_config(), 2, seed=seed) for seed in range(2 * STEPS)]
+    trainer.fit(tiny_module(), datamodule=Batches(batches))
+    return trainer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_ends_with_code_75(tmp_path: Path, number: signal.Signals):
+    before = signal.getsignal(number)
+    with pytest.raises(Preempted, match=f"stopped by {number.name} at step 3, with everything saved") as error:
+        fit(tmp_path, Signals(number))
+    assert error.value.exit_code == 75
+    assert signal.getsignal(number) == before
+    assert [step_of(path) for path in list_checkpoints(tmp_path / FOLDER)] == [3]
+    assert json.loads((tmp_path / MARKER).read_text()) == {"step": 3, "signal": number.name}
+
+
+def test_an_accumulation_is_completed_first(tmp_path: Path):
+    with pytest.raises(Preempted, match="at step 2"):
+        fit(tmp_path, Signals(signal.SIGTERM), accumulate_grad_batches=2)
+
+
+def test_a_signal_in_the_last_step_is_too_late_to_matter(tmp_path: Path):
+    trainer = fit(tmp_path, Signals(signal.SIGTERM, batch=STEPS - 1))
+    assert trainer.global_step == STEPS
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path: Path):
+    options = ["--config", str(recipe), "--trainer.max_steps", "120", "--trainer.val_check_interval", "120"]
+    options += ["--model.init_args.grid.every_n_steps", "0", "--checkpoint.every_n_steps", "1000"]
+    main(["fit", *options, "--run.dir", str(tmp_path / "straight")])
+    run = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-m", "framework.cli", "fit", *options], stderr=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while not list(run.glob("metrics/*/metrics.csv")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 75, printed
+    assert b"stopped by SIGTERM at step" in printed
+    assert b"start the same command again" in printed
+    [stopped] = list_checkpoints(run / FOLDER)
+    assert 0 < step_of(stopped) < 120
+    assert json.loads((run / MARKER).read_text())["step"] == step_of(stopped)
+    main(["fit", *options])
+    assert sorted(read_metrics(run)["loss/total"]) == list(range(120))
+    # A run that goes on removes the launcher's mark.
+    assert not (run / MARKER).exists()
+    straight, resumed = (read_tensors(find_checkpoint(tmp_path / name), "") for name in ("straight", "run"))
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def preempt(run_dir: str) -> dict[str, Any]:
+    """One rank alone gets a signal, once of each kind."""
+    found = {}
+    for number, rank in ((signal.SIGTERM, 1), (signal.SIGUSR1, 0)):
+        folder = Path(run_dir) / number.name
+        problem = ""
+        try:
+            fit(folder, Signals(number, rank=rank), devices=2)
+        except Preempted as error:
+            problem = error.problem
+        found[number.name] = problem
+    return found
+
+
+def test_ranks_stop_together_when_one_gets_a_signal(tmp_path: Path):
+    results = run_distributed(preempt, 2, arguments={"run_dir": str(tmp_path)}).results
+    saved = "with everything saved"
+    # In the third batch the signal, in the fourth the agreement is looked at.
+    other = "stopped by a signal to another rank at step 4"
+    assert results[0] == {"SIGTERM": f"{other}, {saved}", "SIGUSR1": f"stopped by SIGUSR1 at step 4, {saved}"}
+    assert results[1] == {"SIGTERM": f"stopped by SIGTERM at step 4, {saved}", "SIGUSR1": f"{other}, {saved}"}
+    for name in ("SIGTERM", "SIGUSR1"):
+        assert [step_of(path) for path in list_checkpoints(tmp_path / name / FOLDER)] == [4]
+        assert json.loads((tmp_path / name / MARKER).read_text())["step"] == 4

@@ -1,0 +1,155 @@
+"""A job that hangs ends, with a code that is not 0 and a report of who hangs."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, Dataset
+
+from framework.errors import ConfigError
+from framework.testing.distributed import run_distributed
+from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.callbacks.watchdog import EXIT_CODE, Watchdog, WatchdogConfig
+
+SHORT = WatchdogConfig(step_seconds=1.5, startup_seconds=60.0, validation_seconds=60.0, checkpoint_seconds=60.0)
+LONG_SECONDS = 2.0
+
+
+class Sleeper(Callback):
+    """Takes its time in a hook, at a step."""
+
+    def __init__(self, hook: str, seconds: float, step: int = 2) -> None:
+        def sleep(trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == step:
+                time.sleep(seconds)
+
+        setattr(self, hook, sleep)
+
+
+class SlowData(Dataset):
+    """The third batch takes long."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 2:
+            time.sleep(60)
+        return tiny_batch(tiny_config(), 2, seed=index)
+
+
+class Stops(Callback):
+    """Stops a rank's process at a step, as a debugger or a scheduler does."""
+
+    def __init__(self, rank: int, *, killed_later: bool) -> None:
+        self.rank, self.killed_later = rank, killed_later
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        if trainer.global_step == 2 and trainer.global_rank == self.rank:
+            # The next sign of life tells where it is.
+            time.sleep(1.2)
+            pid = os.getpid()
+            if self.killed_later:
+                # torchrun would wait for it.
+                subprocess.Popen(["sh", "-c", f"sleep 12; kill -9 {pid}"], start_new_session=True)
+            os.kill(pid, signal.SIGSTOP)
+
+
+# What the processes of the tests do: in this one a slow machine would end all tests.
+
+
+def fit(run_dir: str, *callbacks: Callback, config: WatchdogConfig = SHORT, data: Any = None, **options: Any) -> None:
+    batches = [tiny_batch(tiny_config(), 2, seed=seed) for seed in range(4)]
+    trainer = quiet_trainer(Path(run_dir), callbacks=[Watchdog(config), *callbacks], max_epochs=1, **options)
+    if data is not None:
+        trainer.limit_val_batches = 0
+        trainer.fit(tiny_module(), DataLoader(data, batch_size=None))
+    else:
+        trainer.fit(tiny_module(), datamodule=Batches(batches, batches[:2]))
+
+
+def hang_for_data(run_dir: str) -> None:
+    fit(run_dir, data=SlowData())
+
+
+def hang_at_the_start(run_dir: str) -> None:
+    fit(run_dir, Sleeper("on_fit_start", 60, step=0), config=WatchdogConfig(startup_seconds=1.0))
+
+
+def take_its_time(run_dir: str) -> None:
+    slow = [
+        Sleeper("on_train_batch_start", LONG_SECONDS, step=0),
+        Sleeper("on_train_batch_end", LONG_SECONDS),
+        Sleeper("on_validation_batch_start", LONG_SECONDS, step=4),
+        Sleeper("on_save_checkpoint", LONG_SECONDS, step=4),
+    ]
+    fit(run_dir, *slow, Checkpoints(), enable_checkpointing=True, val_check_interval=4)
+
+
+def stop_one_rank(run_dir: str, rank: int, killed_later: bool) -> None:
+    config = WatchdogConfig(step_seconds=3.0)
+    fit(run_dir, Stops(rank, killed_later=killed_later), config=config, strategy="ddp", devices=2)
+
+
+def start(call: str, **environment: str) -> subprocess.Popen[str]:
+    """A process that calls a function of this module."""
+    command = f"import importlib.util as u; s = u.spec_from_file_location('t', {__file__!r}); "
+    command += f"m = u.module_from_spec(s); s.loader.exec_module(m); m.{call}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_process_that_hangs_ends_with_its_stage_and_stack_and_a_slow_one_does_not(tmp_path: Path):
+    names = ("hang_for_data", "hang_at_the_start", "take_its_time")
+    running = [start(f"{name}({str(tmp_path / name)!r})") for name in names]
+    printed = [process.communicate(timeout=80)[1] for process in running]
+    assert [process.returncode for process in running] == [EXIT_CODE, EXIT_CODE, 0], printed
+    assert 'step 2: last finished "callbacks", in "data wait" for' in printed[0]
+    assert 'step 0: last finished "nothing", in "start-up" for' in printed[1]
+    assert all("time.sleep" in text for text in printed[:2])
+
+
+def test_a_stopped_rank_is_named_and_the_job_ends(tmp_path: Path):
+    # Without torchrun the first rank serves the store that the ranks' signs of life go through, and is stopped.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    call = f"stop_one_rank({str(tmp_path / 'alone')!r}, 0, False)"
+    with (
+        start(call, **alone, LOCAL_RANK="0", RANK="0") as first,
+        start(call, **alone, LOCAL_RANK="1", RANK="1") as second,
+    ):
+        try:
+            arguments = {"run_dir": str(tmp_path / "torchrun"), "rank": 1, "killed_later": True}
+            run = run_distributed(stop_one_rank, 2, arguments=arguments, may_fail=True, timeout=120)
+            assert run.returncode != 0
+            assert run.results == {}
+            assert "missing: rank 1\n" in run.output
+            assert "watchdog: rank 0 is late (limit 3 s)" in run.output
+            assert 'rank 1: MISSING, last seen at step 2: last finished "forward", in "backward"' in run.output
+            assert 'rank 0: step 2: last finished "' in run.output
+            assert f"exitcode  : {EXIT_CODE}" in run.output
+
+            _, printed = second.communicate(timeout=60)
+            assert first.poll() is None
+            assert second.returncode == EXIT_CODE, printed
+            assert "missing: rank 0, which serves the store of the process group, does not answer" in printed
+            assert "watchdog: rank 1 is late" in printed
+        finally:
+            first.kill()
+            second.kill()
+
+
+def test_times_below_zero_are_refused():
+    with pytest.raises(ConfigError, match=r"guards\.watchdog\.step_seconds -1"):
+        WatchdogConfig(step_seconds=-1.0)

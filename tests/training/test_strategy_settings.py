@@ -1,0 +1,79 @@
+"""Settings of the strategies: what is refused, what is ignored, and which class comes of them."""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from lightning.pytorch import strategies
+
+from framework.errors import ConfigError
+from framework.training.strategies import (
+    DDPStrategy,
+    DeepSpeedOptions,
+    DeepSpeedStrategy,
+    FSDP2Options,
+    FSDP2Strategy,
+    SingleDeviceStrategy,
+    StrategyConfig,
+    make_strategy,
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StrategyConfig(activation_checkpointing=-1), "activation_checkpointing -1: use 0 for none, 1 for"),
+        (lambda: FSDP2Options(replicate=0), "replicate 0: use 1 or more"),
+        (lambda: DeepSpeedOptions(offload_parameters=True), "offload_parameters with stage 2: use stage 3"),
+    ],
+)
+def test_options_that_cannot_be(make: Any, message: str):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("replicate", "devices", "num_nodes", "message"),
+    [
+        (3, 4, 1, r"replicate 3 does not divide 4 process\(es\): use 2 or 4"),
+        (5, 2, 2, r"replicate 5 does not divide 4 process\(es\): use 4"),
+    ],
+)
+def test_a_mesh_that_does_not_fit(replicate: int, devices: int, num_nodes: int, message: str):
+    config = StrategyConfig(name="fsdp2", fsdp2=FSDP2Options(replicate=replicate))
+    with pytest.raises(ConfigError, match=message):
+        make_strategy(config, accelerator="cpu", devices=devices, num_nodes=num_nodes)
+
+
+def test_options_of_another_strategy_are_ignored_with_a_warning():
+    config = StrategyConfig(fsdp2=FSDP2Options(replicate=2))
+    with pytest.warns(UserWarning, match=r"strategy\.fsdp2 is ignored: strategy\.name is ddp"):
+        make_strategy(config, accelerator="cpu", devices=2)
+    config = replace(config, name="fsdp2", deepspeed=DeepSpeedOptions(stage=3))
+    with pytest.warns(UserWarning, match=r"strategy\.deepspeed is ignored: strategy\.name is fsdp2"):
+        make_strategy(config, accelerator="cpu", devices=2)
+
+
+def test_one_process_and_many():
+    assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu"), SingleDeviceStrategy)
+    assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu", devices=2), DDPStrategy)
+    assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu", devices="2"), DDPStrategy)
+    assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu", devices=1, num_nodes=2), DDPStrategy)
+    with pytest.warns(UserWarning, match="fsdp2 on one process shards nothing"):
+        assert isinstance(make_strategy(StrategyConfig(name="fsdp2"), accelerator="cpu"), FSDP2Strategy)
+
+
+def test_deepspeed_needs_a_gpu_and_its_package(monkeypatch: pytest.MonkeyPatch):
+    config = StrategyConfig(name="deepspeed")
+    with pytest.raises(ConfigError, match="deepspeed on the device cpu: it needs GPUs; use fsdp2 or ddp"):
+        make_strategy(config, accelerator="cpu", devices=2)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ConfigError, match=r'pip install "framework\[deepspeed\]"'):
+        make_strategy(config, accelerator="cpu", devices=2)
+
+
+def test_they_are_lightning_s():
+    assert issubclass(DDPStrategy, strategies.DDPStrategy)
+    assert issubclass(FSDP2Strategy, strategies.ModelParallelStrategy)
+    assert issubclass(DeepSpeedStrategy, strategies.DeepSpeedStrategy)
