@@ -18,6 +18,8 @@ from rich.console import Console
 
 from framework import commands, runs, shard_commands
 from framework.bench import bench_data
+from framework.bench_blame import bench_blame
+from framework.bench_repair import bench_repair
 from framework.bench_training import bench_training
 from framework.compare import compare
 from framework.data.bad_samples import BadSamples
@@ -53,7 +55,7 @@ COMMANDS = {
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
     "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
-    "bench": "speed of the data loader, and of the training loop and its checkpoints, against bare ones",
+    "bench": "speed of the loader and the training loop against bare ones; blame and repair of planted faults",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
 }
 FUNCTIONS: dict[str, Any] = {
@@ -63,13 +65,14 @@ FUNCTIONS: dict[str, Any] = {
     "compare": compare,
     "runs": {"ls": runs.ls, "show": runs.show, "sync": runs.sync},
     "report": report,
-    "bench": {"data": bench_data, "training": bench_training},
+    "bench": {"data": bench_data, "training": bench_training, "blame": bench_blame, "repair": bench_repair},
     "shards": {
         "images": shard_commands.images,
         "imagenet": shard_commands.imagenet,
         "jsonl": shard_commands.jsonl,
         "hf": shard_commands.hf,
         "digits": shard_commands.digits,
+        "microworld": shard_commands.microworld,
         "index": shard_commands.index,
         "check": shard_commands.check,
         "stats": shard_commands.stats,

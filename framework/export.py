@@ -7,6 +7,8 @@ from rich.console import Console
 from framework import __version__
 from framework.errors import CheckpointError, ConfigError
 from framework.files import sha256_of
+from framework.gbc.language import CHECKPOINT_KEY as LANGUAGE_MODEL
+from framework.gbc.language import export_language_model
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, Weights
 from framework.pra.config import PRAConfig
 from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors
@@ -31,22 +33,29 @@ def export(
     Takes a checkpoint of any strategy and number of processes; needs no GPU, and memory for these weights alone.
     `framework sample` and `model.init_args.initial_weights` read what it writes: OUT, or with max_shard_gib the files
     OUT-00001-of-0000N.safetensors and OUT.safetensors.index.json, and beside them config.json.
+    Of a language model, OUT is a folder that agents' models are loaded from, with the tokenizer; the other options do
+    not matter then.
 
     Args:
         checkpoint: a checkpoint, or a run's folder for its newest one.
-        out: the .safetensors file to write, in a folder of its own.
+        out: the .safetensors file to write, in a folder of its own; of a language model the folder.
         weights: the averaged weights (ema) or the raw ones.
         max_shard_gib: split the weights into files of at most so much.
         overwrite: replace an earlier export of this name.
     """
-    target = Path(out)
+    target, source = Path(out), find_checkpoint(checkpoint)
+    state = read_state(source)
+    if LANGUAGE_MODEL in state:
+        if target.exists() and not overwrite:
+            raise ConfigError(f"{target} exists", mend="choose another folder, or use --overwrite")
+        export_language_model(source, target)
+        console.print(f"language model of step {Manifest.read(source).step} in {target}")
+        return
     if not target.name.endswith(SUFFIX):
         raise ConfigError(f"out {out}", mend=f"give a name that ends in {SUFFIX}")
     if max_shard_gib is not None and max_shard_gib <= 0:
         raise ConfigError(f"max_shard_gib {max_shard_gib}", mend="use a positive number")
     stale = _earlier(target, overwrite)
-    source = find_checkpoint(checkpoint)
-    state = read_state(source)
     if ARCHITECTURE not in state or OBJECTIVE not in state:
         raise CheckpointError(f"{source} is not of a PRA model", mend="give a checkpoint of a PRA run")
     architecture = PRAConfig(**state[ARCHITECTURE])

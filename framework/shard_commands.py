@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
@@ -22,6 +23,8 @@ from framework.data.transforms import ImageTransform
 from framework.data.writer import WriteOptions, write_image_shards
 from framework.errors import ConfigError, DataError
 from framework.evaluation.grid import save_grid
+from framework.gbc.microworld.lessons import draw_lessons
+from framework.gbc.microworld.tokenizer import make_tokenizer
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUM_LISTED = 20
@@ -71,6 +74,33 @@ def digits(dest: str) -> None:
     """
     write_digit_images(dest)
     console.print(f"digits in {dest}/train and {dest}/test")
+
+
+def microworld(
+    dest: str, *, num_lessons: int = 65536, num_validation: int = 1024, seed: int = 0, overwrite: bool = False
+) -> None:
+    """Make the lessons of the micro world's language model, and its tokenizer.
+
+    A lesson is an episode {role, prompt, message, answer}; no two parts share a random number. See
+    `recipes/gbc/microworld.yaml`.
+
+    Args:
+        dest: folder that gets `train`, `validation` and `tokenizer`.
+        num_lessons: lessons to train on.
+        num_validation: lessons to validate on.
+        seed: of the lessons.
+        overwrite: replace what is there.
+    """
+    for part, count in (("train", num_lessons), ("validation", num_validation)):
+        if count < 1:
+            raise ConfigError(f"{count} lessons for {part}", mend="use 1 or more")
+        options = WriteOptions(overwrite=overwrite)
+        with TemporaryDirectory() as folder:
+            lines = Path(folder) / "lessons.jsonl"
+            with lines.open("w", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(lesson) + "\n" for lesson in draw_lessons(f"{seed}/{part}", count))
+            _report(write_jsonl_shards(lines, Path(dest) / part, options=options), f"{dest}/{part}")
+    make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
 
 
 def check(dest: str, *, workers: int = 0) -> None:

@@ -30,6 +30,7 @@ from framework.gbc.credits import (
 from framework.gbc.gradients import token_scores
 from framework.gbc.graph import Graph
 from framework.gbc.losses import VerbalLoss
+from framework.gbc.rivals import Correction
 from framework.gbc.run import LanguageModel
 from framework.gbc.trace import Span, Step, Trace
 
@@ -60,20 +61,23 @@ def attribute(
     for trace in traces:
         if trace.failure is not None:
             raise ConfigError(f"the run of task {trace.id!r} failed ({trace.failure})", mend="leave failed traces out")
-    # The same wrong text may have been said by any agent on the way.
-    corrections = [
-        {
-            trace.step(place.step).output[place.start : place.stop]: place.expected
-            for place in loss.places
-            if place.expected and place.start < place.stop
-        }
-        for trace, loss in zip(traces, losses, strict=True)
-    ]
+    corrections = [corrections_of(trace, loss) for trace, loss in zip(traces, losses, strict=True)]
     found = connect(traces, graph, models, [loss.value for loss in losses], options.connections, scorer, corrections)
     return [
         attribute_trace(trace, connections, loss, options)
         for trace, connections, loss in zip(traces, found, losses, strict=True)
     ]
+
+
+def corrections_of(trace: Trace, loss: VerbalLoss) -> list[Correction]:
+    """What should stand for each wrong text of an output; it may have been said by any agent on the way."""
+    found = []
+    for place in loss.places:
+        output = trace.step(place.step).output
+        if place.expected and place.start < place.stop:
+            wrong, before, after = output[place.start : place.stop], output[: place.start], output[place.stop :]
+            found.append(Correction(wrong=wrong, right=place.expected, before=before, after=after))
+    return found
 
 
 def attribute_trace(
@@ -98,9 +102,10 @@ def attribute_trace(
             per_row = credit if len(connection.share) > 1 else credit.sum()[None]
             flow = per_row * connection.share if len(credit) else connection.share * 0
             edges.append(_edge(connection, step.name, flow.sum().item()))
-            if connection.kind == "prompt":
+            if connection.kind in ("prompt", "code"):
                 own[step.name] += flow.sum().item()
-                prompts.append(_prompt(connection, flow, step))
+                if connection.kind == "prompt":
+                    prompts.append(_prompt(connection, flow, step))
             else:
                 source = trace.step(connection.source)
                 credits[source.name] += _to_units(connection, flow, step, source, units[source.name])
@@ -261,9 +266,9 @@ def _walks(
             yield Trajectory(steps=steps, weight=weight)
         for connection in following:
             share = weight * _mean_share(connection, credits[steps[-1]])
-            if connection.kind == "prompt":
+            if connection.kind in ("prompt", "code"):
                 count += 1
-                yield Trajectory(steps=(*steps, f"prompt of {connection.source}"), weight=share)
+                yield Trajectory(steps=(*steps, f"{connection.kind} of {connection.source}"), weight=share)
             else:
                 waiting.append(((*steps, connection.source), share))
 

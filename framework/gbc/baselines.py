@@ -52,10 +52,12 @@ class Counterfactual:
     Attributes:
         blame: for each node, the loss of the run minus that without its messages: the larger, the less it helped.
         calls: answers that models had to give for this.
+        tokens: that models read and said for this, where they are known.
     """
 
     blame: dict[str, float]
     calls: int
+    tokens: int = 0
 
     def ranking(self) -> list[str]:
         """The nodes' names, the most blamed first."""
@@ -94,12 +96,14 @@ def leave_agents_out(
         given=[_silent(traces[index], node) for index, node in jobs],
     )
     blame: list[dict[str, float]] = [{} for _ in traces]
-    calls = [0] * len(traces)
+    calls, tokens = [0] * len(traces), [0] * len(traces)
     for (index, node), run in zip(jobs, runs, strict=True):
         without = loss(run).value if run.failure is None else failed_loss
         blame[index][node] = loss(traces[index]).value - without
-        calls[index] += sum(step.kind == "agent" and step.finish != "given" for step in run.steps)
-    return [Counterfactual(blame=found, calls=count) for found, count in zip(blame, calls, strict=True)]
+        answers = [step for step in run.steps if step.kind == "agent" and step.finish != "given"]
+        calls[index] += len(answers)
+        tokens[index] += sum(len(step.input_ids) + len(step.output_ids) for step in answers)
+    return [Counterfactual(blame=b, calls=c, tokens=t) for b, c, t in zip(blame, calls, tokens, strict=True)]
 
 
 def _silent(trace: Trace, node: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ the estimator that the graph declares.
 """
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from framework.gbc.estimators import leave_one_out, score_function
 from framework.gbc.gradients import GradientOptions, Score, TokenRow, TokenScores, token_scores
 from framework.gbc.graph import Agent, Estimator, Graph, UserTurn
 from framework.gbc.models import LocalModel
+from framework.gbc.rivals import Correction, find_rivals
 from framework.gbc.run import LanguageModel
 from framework.gbc.trace import Block, Step, Trace
 
@@ -36,11 +36,13 @@ class ConnectionOptions:
 
     Args:
         gradients: what is differentiated, and with how much memory.
-        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding.
+        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding;
+            `edit` (ours), what another token in its place could change; needs `gradients.edits`.
         reduction: of a block's tokens to its weight: `mean` and `max` of magnitudes; `sum` (ours), the magnitude of the
             sum with signs, in which evidence for and against cancels.
         prompts: whether the prompt is an input with credit of its own (ours). It then gets gradients, and only the
             template before it is cached.
+        code: whether a tool's own code is an input with credit of its own (ours): an error may begin there.
         estimate_seed: of estimators that ask a model again; that of the run.
     """
 
@@ -48,6 +50,7 @@ class ConnectionOptions:
     score: Score = "l1"
     reduction: Reduction = "mean"
     prompts: bool = False
+    code: bool = False
     estimate_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,10 +64,10 @@ class Connection:
     """One input of a step.
 
     Attributes:
-        source: the step whose output it is; for a prompt, the step itself.
-        kind: a message, the agent's prompt, or the decision that the step runs.
+        source: the step whose output it is; for a prompt or code, the step itself.
+        kind: a message, the agent's prompt, the tool's code, or the decision that the step runs.
         estimator: what gave the weight.
-        block: where it lies in the input; None for control.
+        block: where it lies in the input; None for code and control.
         weight: as estimated, a row for each output token where the gradient is finegrained, otherwise one row.
         share: of the step's credit, per row; the shares of a row add up to 1, or to 0 where no input had any weight.
         tokens: how its credit is spread over the block's tokens, `row token`, each row adding up to 1; None where the
@@ -72,7 +75,7 @@ class Connection:
     """
 
     source: str
-    kind: Literal["message", "prompt", "control"]
+    kind: Literal["message", "prompt", "code", "control"]
     estimator: Estimator
     block: Block | None
     weight: Float[Tensor, "row"]
@@ -91,7 +94,7 @@ def connect(
     losses: Sequence[float],
     options: ConnectionOptions,
     scorer: Scorer = token_scores,
-    corrections: Sequence[Mapping[str, str]] | None = None,
+    corrections: Sequence[Sequence[Correction]] | None = None,
 ) -> list[StepConnections]:
     """The connections of every step of traces.
 
@@ -102,7 +105,7 @@ def connect(
         losses: of each trace: `score_function` weighs by them.
         options: which weights.
         scorer: of the tokens that agents read.
-        corrections: for each trace, wrong texts and what they should be, for the scalar `contrast`.
+        corrections: for each trace, its wrong texts, for the scalar `contrast`.
 
     Raises:
         ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
@@ -146,7 +149,7 @@ def _gradient_scores(
     models: Mapping[str, LanguageModel],
     options: ConnectionOptions,
     scorer: Scorer,
-    corrections: Sequence[Mapping[str, str]] | None,
+    corrections: Sequence[Sequence[Correction]] | None,
 ) -> dict[tuple[int, str], tuple[int, TokenScores]]:
     """For each step with gradients: the length of its prefix and the scores after it."""
     rows: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
@@ -196,10 +199,15 @@ def _step_connections(
         else _reduce(scores, options.reduction)
         for block, scores in zip(leaves, tokens, strict=True)
     ]
-    # A decision has no scale that it could share with gradients: an even share for each.
-    even = 1 / max(1, len(leaves) + len(step.controls))
+    # Code and decisions have no scale that they could share with other inputs: an even share for each.
+    fixed: list[tuple[str, Literal["code", "control"]]] = []
+    if options.code and step.kind == "tool" and leaves:
+        fixed.append((step.name, "code"))
+    for source in step.controls:
+        fixed.append((source, "control"))
+    even = 1 / max(1, len(leaves) + len(fixed))
     rows = len(weights[0]) if weights else 1
-    shares = _normalise(torch.stack(weights, dim=1)) * (1 - even * len(step.controls)) if weights else torch.zeros(1, 0)
+    shares = _normalise(torch.stack(weights, dim=1)) * (1 - even * len(fixed)) if weights else torch.zeros(1, 0)
     messages = (
         Connection(
             source=block.source,
@@ -212,43 +220,25 @@ def _step_connections(
         )
         for index, (block, scores) in enumerate(zip(leaves, tokens, strict=True))
     )
-    controls = (
+    others = (
         Connection(
             source=source,
-            kind="control",
+            kind=kind,
             estimator="pass_through",
             block=None,
             weight=torch.ones(rows, dtype=torch.float64),
             share=torch.full((rows,), even, dtype=torch.float64),
             tokens=None,
         )
-        for source in step.controls
+        for source, kind in fixed
     )
-    return (*messages, *controls)
+    return (*messages, *others)
 
 
 def _block_scores(block: Block, prefix: int, scores: TokenScores, score: Score) -> Tensor:
     """Scores of a block's tokens, float64 `row token`."""
     start, stop = (max(0, place - prefix) for place in block.tokens)
-    return getattr(scores, score)[:, start:stop].double()
-
-
-def find_rivals(model: LocalModel, step: Step, corrections: Mapping[str, str]) -> tuple[int, ...]:
-    """For each output token, the one that should have stood there, or -1 where there is no correction.
-
-    The output is tokenized again with the right text in place of the wrong one; the first token that differs, if it
-    is one of the wrong text's, has the other for its rival.
-    """
-    rivals = [-1] * len(step.output_ids)
-    for wrong, right in corrections.items():
-        for match in re.finditer(re.escape(wrong), step.output):
-            ids = model.tokenizer(step.output[: match.start()] + right, add_special_tokens=False)["input_ids"]
-            assert isinstance(ids, list)
-            pairs = enumerate(zip(step.output_ids, ids, strict=False))
-            place = next((index for index, (said, other) in pairs if said != other), None)
-            if place is not None and step.output_spans[place][1] > match.start():
-                rivals[place] = ids[place]
-    return tuple(rivals)
+    return scores.of(score)[:, start:stop].double()
 
 
 def _reduce(scores: Tensor, reduction: Reduction) -> Tensor:

@@ -39,7 +39,7 @@ class EdgeCredit:
     """A connection of a trace.
 
     Attributes:
-        source, target: steps; for a prompt both are the agent's step; the target of an output is `loss`.
+        source, target: steps; for a prompt or code both are the same step; the target of an output is `loss`.
         kind: what it is.
         estimator: what gave its weight.
         weight: mean over the output's tokens.
@@ -49,7 +49,7 @@ class EdgeCredit:
 
     source: str
     target: str
-    kind: Literal["message", "prompt", "control", "output"]
+    kind: Literal["message", "prompt", "code", "control", "output"]
     estimator: Estimator
     weight: float
     share: float
@@ -83,7 +83,7 @@ class AgentCredit:
     Attributes:
         name: of the node.
         through: credit that passes through its outputs, in units of the loss.
-        own: credit that ends at it, in units of the loss: at its prompt, or at the input that it is.
+        own: credit that ends at it, in units of the loss: at its prompt or code, or at the input that it is.
         walk: share of the trajectories that pass through it, each weighing as the product of its shares.
     """
 
@@ -98,7 +98,8 @@ class Trajectory:
     """A walk from the loss to an input.
 
     Attributes:
-        steps: `loss`, then the steps; a walk that ends at an agent's prompt ends with `prompt of STEP`.
+        steps: `loss`, then the steps; a walk that ends at an agent's prompt ends with `prompt of STEP`, at a tool's
+            code with `code of STEP`.
         weight: product of the shares along it.
     """
 

@@ -24,7 +24,7 @@ from framework.gbc.prefix import checkpointed_layers, frozen_prefix
 Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained", "contrast"]
 BY_TOKEN: tuple[Scalar, ...] = ("finegrained", "contrast")
 """The scalars of each output token by itself."""
-Score = Literal["l1", "gradient_input"]
+Score = Literal["l1", "gradient_input", "edit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,14 @@ class GradientOptions:
         checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
         gradients_at_once: of `finegrained` and `contrast`: output tokens whose gradients are taken together; 1 takes
             least memory.
+        edits: whether the score `edit` is computed, which takes the products of gradients and all embeddings.
     """
 
     scalar: Scalar = "finegrained"
     max_tokens: int = 16384
     checkpointing: bool = False
     gradients_at_once: int = 16
+    edits: bool = False
 
     def __post_init__(self) -> None:
         if self.scalar not in get_args(Scalar):
@@ -92,6 +94,9 @@ class TokenScores:
         l1: Σ |gradient| over the embedding's values, `row token`; a row for each output token where the scalar is
             in `BY_TOKEN`, otherwise one.
         gradient_input: Σ gradient · embedding, `row token`.
+        edit: how far the scalar falls, to first order, when the token is exchanged for the best other one of the
+            vocabulary, gradient · embedding - min over v of gradient · embedding(v), `row token` (the first-order edits
+            of HotFlip, Ebrahimi et al. 2018, arXiv 1712.06751, here as a score); None unless asked for.
         log_probs: log p of each output token, natural logarithm, `output`.
         log_scale: 0 but for `product_probs`.
     """
@@ -100,10 +105,22 @@ class TokenScores:
     gradient_input: Float[Tensor, "row token"]
     log_probs: Float[Tensor, "output"]
     log_scale: float
+    edit: Float[Tensor, "row token"] | None = None
 
     def absolute(self, score: Score) -> Tensor:
         """Scores with their scale, float64 `row token`; they may underflow to 0."""
-        return getattr(self, score).double() * math.exp(self.log_scale)
+        return self.of(score).double() * math.exp(self.log_scale)
+
+    def of(self, score: Score) -> Float[Tensor, "row token"]:
+        """Scores without their scale.
+
+        Raises:
+            ConfigError: `edit`, which was not computed.
+        """
+        found = getattr(self, score)
+        if found is None:
+            raise ConfigError(f"score {score!r} without gradients.{score}s", mend=f"set gradients.{score}s")
+        return found
 
 
 def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
@@ -173,12 +190,15 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
         values = result.contrast if options.scalar == "contrast" else result.log_probs
         if options.scalar == "sum_squares":
             values = result.picked.square()
+        vocabulary = _vocabulary(model) if options.edits else None
         if by_token:
-            l1, product = _gradient_rows(values, result.embeddings, options.gradients_at_once if together else 1)
+            at_once = options.gradients_at_once if together else 1
+            reduced = _gradient_rows(values, result.embeddings, at_once, vocabulary)
         else:
             (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
-            l1, product = _reduce(gradient[None], result.embeddings)
-    l1, product, log_probs = l1.cpu(), product.cpu(), result.log_probs.detach().cpu()
+            reduced = _reduce(gradient[None], result.embeddings, vocabulary)
+    l1, product, *edit = (scores.cpu() for scores in reduced)
+    log_probs = result.log_probs.detach().cpu()
     for index, (length, output) in enumerate(zip(result.lengths, result.outputs, strict=True)):
         kept = slice(0, output if by_token else 1)
         chances = log_probs[index, :output]
@@ -187,6 +207,7 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
             gradient_input=product[kept, index, :length].clone(),
             log_probs=chances.clone(),
             log_scale=chances.double().sum().item() if options.scalar == "product_probs" else 0.0,
+            edit=edit[0][kept, index, :length].clone() if edit else None,
         )
 
 
@@ -243,10 +264,10 @@ def _of_outputs(
     return picked.where(valid, 0.0), contrast.where(valid, 0.0), log_probs.where(valid, 0.0)
 
 
-def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
+def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int, vocabulary: Tensor | None) -> tuple[Tensor, ...]:
     """Reduced gradients of every output token, `output batch token`: rows of a batch do not touch each other."""
     count = values.shape[1]
-    l1, product = [], []
+    parts: list[tuple[Tensor, ...]] = []
     for start in range(0, count, at_once):
         stop = min(start + at_once, count)
         keep = stop < count
@@ -257,15 +278,27 @@ def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Te
             picks = torch.zeros(stop - start, *values.shape, device=values.device)
             picks[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
             (gradient,) = torch.autograd.grad(values, embeddings, picks, retain_graph=keep, is_grads_batched=True)
-        reduced = _reduce(gradient, embeddings)
-        l1.append(reduced[0])
-        product.append(reduced[1])
-    return torch.cat(l1), torch.cat(product)
+        parts.append(_reduce(gradient, embeddings, vocabulary))
+    return tuple(torch.cat(scores) for scores in zip(*parts, strict=True))
+
+
+@torch.no_grad()
+def _vocabulary(model: PreTrainedModel) -> Float[Tensor, "vocabulary hidden"]:
+    """What each token is embedded as: some models scale the weights."""
+    embed = model.get_input_embeddings()
+    count = embed.num_embeddings
+    assert isinstance(count, int)
+    return embed(torch.arange(count, device=model.device))
 
 
 def _reduce(
-    gradient: Float[Tensor, "row batch token hidden"], embeddings: Float[Tensor, "batch token hidden"]
-) -> tuple[Float[Tensor, "row batch token"], Float[Tensor, "row batch token"]]:
+    gradient: Float[Tensor, "row batch token hidden"],
+    embeddings: Float[Tensor, "batch token hidden"],
+    vocabulary: Float[Tensor, "vocabulary hidden"] | None,
+) -> tuple[Float[Tensor, "row batch token"], ...]:
+    """L1, gradient times input and, given the vocabulary's embeddings, the edits."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
     gradient, values = gradient.to(wide), embeddings.detach().to(wide)
-    return gradient.abs().sum(dim=-1), (gradient * values).sum(dim=-1)
+    product = (gradient * values).sum(dim=-1)
+    scores = (gradient.abs().sum(dim=-1), product)
+    return scores if vocabulary is None else (*scores, product - (gradient @ vocabulary.to(wide).T).amin(dim=-1))

@@ -36,7 +36,7 @@ def layers(attribution: Attribution) -> list[list[str]]:
     depth = {message.step: 0 for message in attribution.messages}
     into: dict[str, list[str]] = {name: [] for name in [*depth, LOSS]}
     for edge in attribution.edges:
-        if edge.kind != "prompt":
+        if edge.kind not in ("prompt", "code"):
             into[edge.target].append(edge.source)
     # Messages are in topological order.
     for name in [*list(depth), LOSS]:
@@ -66,7 +66,7 @@ def _draw(attribution: Attribution) -> "Figure":
     }
     largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
     for edge in attribution.edges:
-        if edge.kind != "prompt":
+        if edge.kind not in ("prompt", "code"):
             _draw_edge(axes, edge, places, abs(edge.credit) / largest)
     own = {agent.name: agent.own for agent in attribution.agents}
     top = max(map(abs, own.values()), default=0.0) or 1.0

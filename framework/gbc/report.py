@@ -34,7 +34,7 @@ def credit_table(attribution: Attribution) -> Table:
     nodes = {message.step: message.node for message in attribution.messages}
     for agent in attribution.agents:
         reads = [
-            f"{edge.source if edge.kind != 'prompt' else 'its prompt'} {edge.share:.2f}"
+            f"{f'its {edge.kind}' if edge.kind in ('prompt', 'code') else edge.source} {edge.share:.2f}"
             + ("" if edge.estimator == "gradient" else f" {edge.estimator}")
             + (" (control)" if edge.kind == "control" else "")
             for edge in attribution.edges

@@ -100,6 +100,17 @@ def test_a_prompt_is_an_input_of_its_own():
     assert found.ranking("own")[0] in ("c", "user")
 
 
+def test_the_code_of_a_tool_is_an_input_of_its_own():
+    code = link("b", 0.5, kind="code", estimator="pass_through")
+    trace, links = diamond(b=(link("a", 0.5), code))
+    found = attribute_trace(trace, links, LOSS, AttributionOptions(top_m=2))
+    assert found.credit_of("b").own == pytest.approx(0.8)
+    assert found.credit_of("user").own == pytest.approx(1.2)
+    assert found.prompts == ()
+    assert ("loss", "c", "b", "code of b") in [walk.steps for walk in found.trajectories]
+    assert found.gap == pytest.approx(0.0)
+
+
 def test_tokens_pass_their_credit_to_the_tokens_they_came_from():
     # b reads "xyz"; the wrong half of its output depends on "z" alone, which is a's second token.
     a = step("a", " xyz", [(0, 3), (3, 4), (4, 4)])
@@ -180,6 +191,7 @@ VARIANTS = [
     ConnectionOptions(gradients=GradientOptions(scalar="finegrained"), prompts=True),
     ConnectionOptions(gradients=GradientOptions(scalar="sum_squares"), score="gradient_input"),
     ConnectionOptions(gradients=GradientOptions(scalar="product_probs"), reduction="max", prompts=True),
+    ConnectionOptions(gradients=GradientOptions(scalar="contrast"), prompts=True, code=True),
     ConnectionOptions(gradients=GradientOptions(scalar="sequence_log_prob"), score="gradient_input", reduction="max"),
 ]
 

@@ -7,10 +7,10 @@ import torch
 
 from framework.errors import ConfigError
 from framework.gbc.attribution import attribute
-from framework.gbc.connections import ConnectionOptions, connect, find_rivals
+from framework.gbc.connections import ConnectionOptions, connect
 from framework.gbc.credits import AttributionOptions
 from framework.gbc.gradients import GradientOptions, TokenScores
-from framework.gbc.graph import Agent, Graph
+from framework.gbc.graph import Agent, Graph, Tool
 from framework.gbc.losses import Place, VerbalLoss
 from framework.gbc.run import RunOptions, run_graph
 from framework.gbc.soft import make_soft_prompts
@@ -65,20 +65,6 @@ def test_reductions_by_hand(model, trace, reduction: Any):
     assert user.tokens.sum().item() == pytest.approx(1.0)
 
 
-def test_rivals_stand_where_the_right_text_begins_to_differ(model, trace):
-    step = trace.step("b")
-    token = next(i for i, (start, stop) in enumerate(step.output_spans) if stop > start)
-    start, stop = step.output_spans[token]
-    wrong = step.output[start:stop]
-    rivals = find_rivals(model, step, {wrong: "zzz"})
-    retokenized = model.tokenizer(step.output[:start] + "zzz", add_special_tokens=False)["input_ids"]
-    if retokenized[:token] == list(step.output_ids[:token]):
-        assert rivals[token] == retokenized[token] != step.output_ids[token]
-    assert len(rivals) == len(step.output_ids)
-    assert set(find_rivals(model, step, {"not there": "x"})) == {-1}
-    assert set(find_rivals(model, step, {wrong: wrong})) == {-1}
-
-
 def test_contrast_differs_where_the_loss_knows_what_is_right(model, trace):
     options = AttributionOptions(connections=ConnectionOptions(gradients=GradientOptions(scalar="contrast")))
     spans = [span for span in trace.step("b").output_spans if span[1] > span[0]]
@@ -97,3 +83,16 @@ def test_a_soft_prompt_is_no_part_of_a_trace(trace):
     model.soft = make_soft_prompts(model, ["b"], num_tokens=2)
     with pytest.raises(ConfigError, match="agent 'b' has a soft prompt"):
         connect([trace], GRAPH, {"m": model}, [1.0], ConnectionOptions())
+
+
+def test_a_tools_code_has_an_even_share(model):
+    reads = ("user", "a")
+    graph = Graph(
+        agents=(GRAPH.agents[0],),
+        tools=(Tool(name="t", reads=reads, function=lambda texts: "north"),),
+    )
+    (trace,) = run_graph(graph, {"m": model}, [{"user": "a cheap hotel"}], options=RunOptions(on_empty="keep"))
+    for code, shares in ((False, {"user": 1 / 2, "a": 1 / 2}), (True, {"user": 1 / 3, "a": 1 / 3, "t": 1 / 3})):
+        (found,) = connect([trace], graph, {"m": model}, [1.0], ConnectionOptions(code=code))
+        assert {each.source: each.share.item() for each in found["t"]} == pytest.approx(shares)
+        assert [each.kind for each in found["t"]] == ["message", "message", "code"][: len(shares)]

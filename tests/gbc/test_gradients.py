@@ -59,6 +59,27 @@ def test_one_pass_equals_the_graph_kept_through_generation(family: Family, scala
             assert far(scores.log_probs, expected.log_probs) < 1e-5
 
 
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+def test_edits_are_what_the_best_other_token_would_change(family: Family):
+    model = tiny_language_model(family, vocabulary=VOCABULARY)
+    row = TokenRow(input_ids=tokens(6, 3), prefix=0, output_ids=tokens(3, 4))
+    options = GradientOptions(scalar="sequence_log_prob", edits=True)
+    (scores,) = token_scores(model, [row], options)
+    embed = model.get_input_embeddings()
+    embeddings = embed(torch.tensor([row.input_ids + row.output_ids[:-1]])).requires_grad_()
+    log_probs = model(inputs_embeds=embeddings).logits[0, 5:].log_softmax(dim=-1)
+    sum(log_probs[place, token] for place, token in enumerate(row.output_ids)).backward()
+    gradient = embeddings.grad
+    assert gradient is not None
+    others = embed(torch.arange(VOCABULARY))
+    for place in range(6):
+        changes = [((other - embeddings[0, place]) * gradient[0, place]).sum().item() for other in others]
+        assert scores.of("edit")[0, place].item() == pytest.approx(-min(changes), rel=1e-3, abs=1e-6)
+    (without,) = token_scores(model, [row], GradientOptions(scalar="sequence_log_prob"))
+    with pytest.raises(ConfigError, match="score 'edit' without"):
+        without.of("edit")
+
+
 def test_the_order_of_rows_is_kept_and_has_no_influence():
     model = tiny_language_model(vocabulary=VOCABULARY)
     options = GradientOptions(scalar="sequence_log_prob")

@@ -1,0 +1,198 @@
+"""The micro world's systems: a manager, three to five domain workers, databases and a responder (ours).
+
+Every system is its own contract, drawn by a seed: who serves which domain, which field of the user's request fills
+which field of a form, what stays empty, and how values are written. The prompts say it in words:
+
+- manager: `manager : hotel to alpha , train to bravo`; it names the worker for every domain that is asked for.
+- worker: `alpha serves hotel : area from area full , price from nothing full , ...`; it writes a form with every field.
+- responder: `responder : area from area same , ...`; it writes the answer from the forms and the databases' names.
+
+A wrong prompt of one system is a right one of another: no word gives a fault away.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from framework.errors import ConfigError
+from framework.gbc.graph import Agent, Graph, Tool
+
+MODEL = "micro"
+"""What the agents call their model."""
+DOMAINS: tuple[str, ...] = ("hotel", "restaurant", "attraction", "train", "taxi")
+WORKERS: tuple[str, ...] = ("alpha", "bravo", "charlie", "delta", "echo")
+FIELDS: tuple[str, ...] = ("area", "price", "day")
+VALUES: dict[str, dict[str, str]] = {
+    "area": {"north": "n", "south": "s", "east": "e", "west": "w", "centre": "c"},
+    "price": {"free": "$0", "cheap": "$1", "moderate": "$2", "expensive": "$3", "luxury": "$4"},
+    "day": {"monday": "mon", "tuesday": "tue", "wednesday": "wed", "thursday": "thu", "friday": "fri"},
+}
+"""The values of each field, full and short."""
+SHORT = {full: short for values in VALUES.values() for full, short in values.items()}
+FULL = {short: full for full, short in SHORT.items()}
+NAMES = ("acorn", "birch", "cedar", "daisy", "elder", "fern", "ginger", "hazel", "iris", "juniper", "kale", "laurel")
+NONE = "none"
+NOTHING = "nothing"
+NOBODY = "nobody"
+STYLES: tuple[str, ...] = ("full", "short")
+RESPONDER_STYLES: tuple[str, ...] = ("same", "full", "short")
+DATABASES: dict[str, tuple[str, ...]] = {"places": ("hotel", "restaurant", "attraction"), "travel": ("train", "taxi")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How one field is filled.
+
+    Attributes:
+        source: the field whose value is taken, or `nothing`.
+        style: how the value is written.
+    """
+
+    source: str
+    style: str
+
+
+Rows = Mapping[str, Row]
+"""A row for each field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A contract: what the prompts of a healthy system say.
+
+    Attributes:
+        serves: domain by worker, in their order.
+        routes: worker by domain, or `nobody`; domains that the system does not serve have routes as well.
+        workers: rows by worker.
+        responder: its rows.
+    """
+
+    serves: Mapping[str, str]
+    routes: Mapping[str, str]
+    workers: Mapping[str, Rows]
+    responder: Rows
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """What users may ask for."""
+        return tuple(self.serves.values())
+
+    def prompts(self) -> dict[str, str]:
+        """The agents' prompts by name."""
+        return {
+            "manager": manager_prompt(self.routes),
+            **{name: worker_prompt(name, self.serves[name], rows) for name, rows in self.workers.items()},
+            "responder": responder_prompt(self.responder),
+        }
+
+
+def draw_system(seed: int, *, num_workers: int | None = None) -> System:
+    """The system of a seed.
+
+    Args:
+        seed: any number.
+        num_workers: 3 to 5; by default drawn too.
+
+    Raises:
+        ConfigError: another number of workers.
+    """
+    if num_workers is not None and not 3 <= num_workers <= len(WORKERS):
+        raise ConfigError(f"{num_workers} workers", mend=f"use 3 to {len(WORKERS)}")
+    rng = random.Random(f"system/{seed}")
+    names = WORKERS[: num_workers or rng.randint(3, len(WORKERS))]
+    shuffled = rng.sample(DOMAINS, len(DOMAINS))
+    serves = dict(zip(names, shuffled, strict=False))
+    routes = {domain: worker for worker, domain in serves.items()}
+    routes |= {domain: rng.choice((*names, NOBODY)) for domain in shuffled[len(names) :]}
+    return System(
+        serves=serves,
+        routes={domain: routes[domain] for domain in rng.sample(DOMAINS, len(DOMAINS))},
+        workers={name: draw_rows(rng, STYLES, empty=0.5) for name in names},
+        responder=draw_rows(rng, RESPONDER_STYLES, empty=0.2),
+    )
+
+
+def draw_rows(rng: random.Random, styles: tuple[str, ...], *, empty: float) -> dict[str, Row]:
+    """Rows of a healthy prompt: half of them exchange two fields, and one stays empty with the given probability."""
+    sources = dict(zip(FIELDS, FIELDS, strict=True))
+    if rng.random() < 0.5:
+        one, other = rng.sample(FIELDS, 2)
+        sources[one], sources[other] = other, one
+    if rng.random() < empty:
+        sources[rng.choice(FIELDS)] = NOTHING
+    return {field: Row(source=source, style=rng.choice(styles)) for field, source in sources.items()}
+
+
+def make_graph(system: System) -> Graph:
+    """The healthy graph: manager, workers, databases, responder; 5 to 7 agents and 1 or 2 tools."""
+    prompts = system.prompts()
+    databases = tuple(
+        Tool(name=name, reads=tuple(w for w in system.workers if system.serves[w] in domains), function=look_up)
+        for name, domains in DATABASES.items()
+        if set(domains) & set(system.domains)
+    )
+    length = 2 * (len(FIELDS) + 1) * len(system.workers) + 2
+    manager = agent("manager", prompts, ("user",), role="names the workers that are needed", max_new_tokens=length)
+    workers = (
+        agent(name, prompts, ("user", "manager"), role=f"fills in the form of {domain}", max_new_tokens=length)
+        for name, domain in system.serves.items()
+    )
+    read = (*system.workers, *(tool.name for tool in databases))
+    responder = agent("responder", prompts, read, role="answers the user", max_new_tokens=length)
+    return Graph(agents=(manager, *workers, responder), tools=databases, outputs=("responder",))
+
+
+def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], *, role: str, max_new_tokens: int) -> Agent:
+    """An agent of the micro model."""
+    return Agent(name=name, prompt=prompts[name], model=MODEL, reads=reads, role=role, max_new_tokens=max_new_tokens)
+
+
+def manager_prompt(routes: Mapping[str, str]) -> str:
+    """`manager : hotel to alpha , train to bravo`."""
+    return "manager : " + " , ".join(f"{domain} to {worker}" for domain, worker in routes.items())
+
+
+def worker_prompt(name: str, domain: str, rows: Rows) -> str:
+    """`alpha serves hotel : area from area full , ...`."""
+    return f"{name} serves {domain} : {rows_text(rows)}"
+
+
+def responder_prompt(rows: Rows) -> str:
+    """`responder : area from area same , ...`."""
+    return f"responder : {rows_text(rows)}"
+
+
+def rows_text(rows: Rows) -> str:
+    """`area from price short , ...`."""
+    return " , ".join(f"{field} from {row.source} {row.style}" for field, row in rows.items())
+
+
+def parse_slots(text: str) -> dict[str, str]:
+    """The slots of a form, a request or an answer, such as `hotel-area north`: values by name; of two, the last."""
+    words = text.split()
+    return {name: value for name, value in pairwise(words) if "-" in name and "-" not in value}
+
+
+def look_up(texts: Mapping[str, str], *, wrong: Mapping[str, int] | None = None) -> str:
+    """The databases' function: for every form the name of what it describes, by domain and the value of its area.
+
+    Args:
+        texts: forms by worker.
+        wrong: a corrupted database: by domain how many names too far it reads.
+    """
+    found: list[str] = []
+    for text in texts.values():
+        slots = parse_slots(text)
+        for domain in dict.fromkeys(slot.partition("-")[0] for slot in slots):
+            value = slots.get(f"{domain}-area", NONE)
+            found += [f"{domain}-name", name_of(domain, value, (wrong or {}).get(domain, 0))]
+    return " ".join(found)
+
+
+def name_of(domain: str, value: str, shift: int = 0) -> str:
+    """The name that a database has for a domain and an area; `none` without one."""
+    full = FULL.get(value, value)
+    if full not in SHORT:
+        return NONE
+    return NAMES[(3 * DOMAINS.index(domain) + list(SHORT).index(full) + shift) % len(NAMES)]

@@ -1,0 +1,65 @@
+"""The micro world's front door: graph, tasks, loss, faults, candidate prompts, and the shipped language model."""
+
+import random
+from importlib.resources import as_file, files
+
+from framework.errors import ConfigError
+from framework.gbc.microworld.faults import KINDS, plant
+from framework.gbc.microworld.system import MODEL, System, draw_system, make_graph
+from framework.gbc.microworld.tasks import answer_loss, make_tasks
+from framework.gbc.models import LocalModel, LocalModelConfig
+
+__all__ = [
+    "KINDS",
+    "MODEL",
+    "System",
+    "answer_loss",
+    "candidate_prompts",
+    "draw_system",
+    "load_model",
+    "make_graph",
+    "make_tasks",
+    "plant",
+]
+
+
+MOST_WRONG = 5
+"""Wrong prompts that every agent has: a drop or two, a swap, formats."""
+
+
+def load_model(path: str | None = None, *, device: str = "cpu", batch_size: int = 64) -> LocalModel:
+    """The micro world's language model.
+
+    Args:
+        path: folder of another one, as `export_language_model` writes it; by default the one that is shipped.
+        device: where it runs.
+        batch_size: most sequences in one pass of generation.
+
+    Raises:
+        ConfigError: what `LocalModel.load` finds.
+    """
+    if path is not None:
+        return LocalModel.load(LocalModelConfig(path=path, device=device, batch_size=batch_size))
+    with as_file(files("framework.gbc.microworld") / "model") as folder:
+        return LocalModel.load(LocalModelConfig(path=str(folder), device=device, batch_size=batch_size))
+
+
+def candidate_prompts(system: System, *, num_wrong: int = 4, seed: int = 0) -> dict[str, tuple[str, ...]]:
+    """For every agent its healthy prompt and plausible wrong ones, in random order.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    if not 0 <= num_wrong <= MOST_WRONG:
+        raise ConfigError(f"num_wrong {num_wrong}", mend=f"use 0 to {MOST_WRONG}")
+    rng, graph = random.Random(f"candidates/{seed}"), make_graph(system)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, prompt in graph.prompts.items():
+        kinds = [kind for kind, each in KINDS.items() if name in each.nodes(system, graph)]
+        prompts = [prompt]
+        while len(prompts) < num_wrong + 1:
+            faulty = plant(system, rng.choice(kinds), seed=rng.getrandbits(48), culprit=name).graph.prompts[name]
+            if faulty not in prompts:
+                prompts.append(faulty)
+        found[name] = tuple(rng.sample(prompts, len(prompts)))
+    return found

@@ -1,0 +1,88 @@
+"""Training a language model on episodes by the command, and the folder that it is exported to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from framework.cli import main
+from framework.errors import CheckpointError, ConfigError, DataError
+from framework.gbc.language import (
+    LanguageModelConfig,
+    encode_episode,
+    export_language_model,
+    load_tokenizer,
+    make_language_model,
+    whole_answers,
+)
+from framework.gbc.microworld.lessons import draw_lessons
+from framework.gbc.microworld.tokenizer import END, make_tokenizer
+from framework.gbc.microworld.world import load_model
+from framework.training.checkpoint.read import find_checkpoint, read_tensors
+
+RECIPE = Path(__file__).parents[2] / "recipes/gbc/microworld.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    main(["shards", "microworld", str(folder / "data"), "--num_lessons", "64", "--num_validation", "16"])
+    words = {
+        "run.dir": folder / "run",
+        "data.train": folder / "data/train",
+        "data.validation": folder / "data/validation",
+        "model.init_args.tokenizer": folder / "data/tokenizer",
+        "model.init_args.architecture.hidden_size": 16,
+        "trainer.max_steps": 2,
+        "trainer.log_every_n_steps": 1,
+        "trainer.val_check_interval": 2,
+        "trainer.enable_progress_bar": "false",
+    }
+    main(["fit", "--config", str(RECIPE), *(f"--{name}={value}" for name, value in words.items())])
+    return folder
+
+
+def test_two_steps_by_the_command_and_its_export(run: Path):
+    assert "accuracy/validation" in (run / "run/metrics.csv").read_text()
+    export_language_model(run / "run", run / "model", dtype="bfloat16")
+    main(["export", str(run / "run"), str(run / "whole")])
+    assert (run / "whole/model.safetensors").stat().st_size > (run / "model/model.safetensors").stat().st_size
+    model = load_model(str(run / "model"))
+    assert isinstance(load_tokenizer(run / "model").chat_template, str)
+    trained = read_tensors(find_checkpoint(run / "run"), "model.")
+    for name, value in model.model.state_dict().items():
+        assert torch.equal(value, trained.get(name, trained["model.embed_tokens.weight"]).bfloat16().float())
+
+
+def test_what_is_no_language_model(run: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError):
+        export_language_model(tmp_path, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(ConfigError, match="hidden_size 100 with 4 heads"):
+        LanguageModelConfig(vocabulary_size=8, hidden_size=100)
+
+
+def test_episodes_are_rendered_as_agents_read_them():
+    tokenizer = make_tokenizer()
+    (lesson,) = draw_lessons("a", 1)
+    read, said = encode_episode(tokenizer, lesson)
+    expected = f"<system> {lesson['prompt']} <user> {lesson['message']} <assistant>".split()
+    assert tokenizer.convert_ids_to_tokens(read) == expected
+    assert tokenizer.convert_ids_to_tokens(said) == [*lesson["answer"].split(), END]
+    with pytest.raises(DataError, match="lacks texts"):
+        encode_episode(tokenizer, {"prompt": "a", "message": "b"})
+
+
+def test_whole_answers_by_hand():
+    kept = torch.tensor([[False, True, True], [True, False, True], [False, False, True]])
+    right = torch.tensor([True, True, True, False, True])
+    assert whole_answers(right, kept).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_models_are_functions_of_their_seeds(family):
+    config = LanguageModelConfig(vocabulary_size=20, family=family, hidden_size=16, num_layers=1)
+    first, again, other = (make_language_model(config, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
