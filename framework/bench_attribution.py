@@ -28,7 +28,7 @@ from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, TokenScor
 from framework.gbc.models import pad_left
 from framework.gbc.reference import kept_graph_scores
 
-Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
+Shape = Literal["small", "medium", "qwen3-0.6b", "qwen3-4b"]
 Way = Literal["one_pass", "kept", "kept_cached"]
 _LARGEST_DIFFERENCE = 1e-5
 _SETTINGS: dict[Shape, dict[str, Any]] = {
@@ -39,6 +39,15 @@ _SETTINGS: dict[Shape, dict[str, Any]] = {
         "num_hidden_layers": 8,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": 64,
+    },
+    "medium": {
+        "vocab_size": 32768,
+        "hidden_size": 768,
+        "intermediate_size": 2304,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
         "head_dim": 64,
     },
     "qwen3-0.6b": {
@@ -104,7 +113,9 @@ class PassSpeed:
         seconds: of each way: `one_pass`, `kept` (the graph through prompt and generation) and `kept_cached` (the
             published prefix-based gradient: no graph of the prompt).
         generation_seconds: of generating as many tokens without gradients: the kept graph has that in it.
+        batch_seconds: of one pass over a batch of answers with one prompt, which is read once for all.
         faster: kept / one_pass.
+        faster_in_batch: kept for each answer / the batch.
         faster_cached: kept_cached / one_pass.
         faster_with_generation: kept / (one_pass + generation).
         peak_mib: of each way, above the model.
@@ -116,7 +127,9 @@ class PassSpeed:
     case: Case
     seconds: dict[Way, float]
     generation_seconds: float
+    batch_seconds: float
     faster: float | None
+    faster_in_batch: float | None
     faster_cached: float | None
     faster_with_generation: float | None
     peak_mib: dict[Way, float]
@@ -153,7 +166,7 @@ def bench_attribution(
     read: int = 256,
     new: tuple[int, ...] = (64, 256),
     scalar: Scalar = "sum_squares",
-    batch_size: int = 4,
+    batch_size: int = 8,
     rounds: int = 5,
 ) -> dict[str, Any]:
     """Measures attribution by one pass.
@@ -166,7 +179,7 @@ def bench_attribution(
         read: input tokens with gradients.
         new: numbers of generated tokens.
         scalar: what is differentiated when the ways are compared.
-        batch_size: answers in the batch whose generation and attribution are compared.
+        batch_size: answers in the batches that are attributed together.
         rounds: how often everything is measured.
 
     Returns:
@@ -183,7 +196,7 @@ def bench_attribution(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_model(shape, device)
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
-    passes = [measure_pass(model, case, rounds=rounds) for case in cases]
+    passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
     # A gradient for every output token takes long on a CPU: the shortest answer alone.
     fine = replace(cases[int(np.argmin(new))], scalar="finegrained")
     episodes = [
@@ -224,8 +237,8 @@ def build_model(shape: Shape, device: str) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
-def measure_pass(model: PreTrainedModel, case: Case, *, rounds: int) -> PassSpeed:
-    """The three ways in turns, for one answer.
+def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> PassSpeed:
+    """The three ways in turns for one answer, and one pass over a batch of answers.
 
     Raises:
         TrainingError: in float32, scores that differ by more than 1e-5.
@@ -233,6 +246,8 @@ def measure_pass(model: PreTrainedModel, case: Case, *, rounds: int) -> PassSpee
     fitting = [way for way in get_args(Way) if _fits(model, case, way)]
     ways: dict[str, Callable[[], Any]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
     ways["generation"] = lambda: _generate(model, [case.row()], case.new)
+    rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
+    ways["batch"] = lambda: token_scores(model, rows, options)
     seconds = _rounds(ways, case.device, rounds)
     peaks = {way: _peak_mib(model, case, way) for way in fitting}
     difference = _difference(model, case) if "kept" in fitting else None
@@ -246,7 +261,9 @@ def measure_pass(model: PreTrainedModel, case: Case, *, rounds: int) -> PassSpee
         case=case,
         seconds={way: float(np.median(seconds[way])) for way in fitting},
         generation_seconds=float(np.median(seconds["generation"])),
+        batch_seconds=float(np.median(seconds["batch"])),
         faster=faster("kept", seconds["one_pass"]),
+        faster_in_batch=faster("kept", seconds["batch"] / batch_size),
         faster_cached=faster("kept_cached", seconds["one_pass"]),
         faster_with_generation=faster("kept", seconds["one_pass"] + seconds["generation"]),
         peak_mib=peaks,
@@ -355,13 +372,13 @@ def _show(passes: list[PassSpeed], episodes: list[EpisodeCost]) -> None:
     case = passes[0].case
     title = f"{case.shape} on {case.device}: prompt {case.prompt}, read {case.read}, {case.scalar}"
     table = Table(title=f"{title}: one pass against the kept graph")
-    for name in ("new", "one pass", "kept graph", "prompt cached", "generation", "times faster", "cached", "with gen."):
+    for name in ("new", "one pass", "kept graph", "prompt cached", "generation", "times faster", "in a batch"):
         table.add_column(name, justify="right")
-    for name in ("MiB", "kept", "cached", "memory", "cached", "difference"):
+    for name in ("cached", "with gen.", "MiB", "kept", "cached", "memory", "cached", "difference"):
         table.add_column(name, justify="right")
     for each in passes:
         times = [*(each.seconds.get(way) for way in get_args(Way)), each.generation_seconds]
-        factors = (each.faster, each.faster_cached, each.faster_with_generation)
+        factors = (each.faster, each.faster_in_batch, each.faster_cached, each.faster_with_generation)
         table.add_row(
             str(each.case.new),
             *(_cell(value, "{:.3f} s") for value in times),
