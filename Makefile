@@ -13,7 +13,7 @@ export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
 .PHONY: help install quickstart lint test test-large cluster container check clean \
-	benchmark-digits benchmark-cifar10-16 benchmark-gpu
+	benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +23,7 @@ help:
 	@echo "make check       lint and test"
 	@echo "make cluster     set up, then the tests on a real SLURM and on several hosts (Debian, root; up to an hour)"
 	@echo "make container   set up, then the image, built and tried (Debian, root; up to 20 minutes)"
-	@echo "make benchmark-digits, benchmark-cifar10-16, benchmark-gpu   the figures of docs/benchmarks.md"
+	@echo "make benchmark-digits, benchmark-cifar10-16, benchmark-gbc, benchmark-gpu   the figures of docs/benchmarks.md"
 	@echo "make clean       remove the environment"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -105,11 +105,16 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
 		runs/cifar10-16-classifier --num 2000 --steps 25
 
+# One pass against the graph kept through generation, on the CPU: about 15 minutes.
+benchmark-gbc: install
+	$(BIN)/framework bench attribution --device cpu --out runs/bench-gbc.json
+
 # One GPU: its tests, PRA-L's step at several micro-batches, the classifier, then eight minutes a row on an H200.
 benchmark-gpu: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/framework bench training recipes/pra/imagenet256_l.yaml --out runs/bench-pra-l.json --batch_sizes '[32, 64, 96]' \
 		--window 20 --rounds 2 --save_every 10
+	for shape in qwen3-0.6b qwen3-4b; do $(BIN)/framework bench attribution --shape $$shape --batch_size 16 --out runs/bench-gbc-$$shape.json || exit 1; done
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_classifier.yaml
 	$(BIN)/framework compare recipes/pra/cifar10.yaml runs/compare-cifar10 $(CLASSIFIER) runs/cifar10-classifier \
 		--num 10000 --options '[--trainer.max_steps, "8000"]'

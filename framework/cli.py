@@ -15,9 +15,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
-from framework import commands, runs, shard_commands
+from framework import agents, commands, runs, shard_commands
+from framework.attribute import attribute
 from framework.bench import bench_data
+from framework.bench_attribution import bench_attribution
 from framework.bench_blame import bench_blame
 from framework.bench_repair import bench_repair
 from framework.bench_training import bench_training
@@ -27,6 +30,7 @@ from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError, FrameworkError, Preempted
 from framework.export import export
 from framework.files import written_whole
+from framework.optimize import optimize
 from framework.plan import PlanOptions, run_of_recipe, show_plan
 from framework.report.command import report
 from framework.tracking.run import RECIPE, RunConfig, finish_loggers, keep_wandb_id, make_loggers, saved_wandb_id
@@ -55,7 +59,10 @@ COMMANDS = {
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
     "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
-    "bench": "speed of the loader and the training loop against bare ones; blame and repair of planted faults",
+    "agents": "graphs of language-model agents: run (on tasks, to traces), check",
+    "attribute": "blame: which agents made the errors of recorded runs",
+    "optimize": "better prompts for the agents of a graph",
+    "bench": "speed of loader, training and attribution against bare ones; blame and repair of planted faults",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
 }
 FUNCTIONS: dict[str, Any] = {
@@ -65,7 +72,16 @@ FUNCTIONS: dict[str, Any] = {
     "compare": compare,
     "runs": {"ls": runs.ls, "show": runs.show, "sync": runs.sync},
     "report": report,
-    "bench": {"data": bench_data, "training": bench_training, "blame": bench_blame, "repair": bench_repair},
+    "agents": {"run": agents.run, "check": agents.check},
+    "attribute": attribute,
+    "optimize": optimize,
+    "bench": {
+        "data": bench_data,
+        "training": bench_training,
+        "attribution": bench_attribution,
+        "blame": bench_blame,
+        "repair": bench_repair,
+    },
     "shards": {
         "images": shard_commands.images,
         "imagenet": shard_commands.imagenet,
@@ -79,7 +95,10 @@ FUNCTIONS: dict[str, Any] = {
         "peek": shard_commands.peek,
     },
 }
-DESCRIPTION = "Train pixel-space autoregressive image generators, sample from them and measure them."
+DESCRIPTION = (
+    "Train pixel-space autoregressive image generators, sample from them and measure them; run systems of "
+    "language-model agents, blame them and improve their prompts."
+)
 USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -133,6 +152,7 @@ def _quiet() -> None:
         ".*distributed.nn.functional.all_gather is deprecated",  # lightning 2.6 on torch 2.13
     ):
         warnings.filterwarnings("ignore", message=message)
+    disable_progress_bar()
     ours = logging.getLogger("framework")
     if not any(isinstance(handler, ConsoleHandler) for handler in ours.handlers):
         ours.addHandler(ConsoleHandler())

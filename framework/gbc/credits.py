@@ -1,7 +1,8 @@
 """Who is to blame for what: the records that attribution gives."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from framework.errors import ConfigError
@@ -122,6 +123,7 @@ class Attribution:
         trajectories: of the walk, the strongest first.
         gap: the loss minus the credits of the inputs.
         options: how it was found.
+        count: traces that it is the mean of; 1 for a trace.
     """
 
     id: str
@@ -134,6 +136,12 @@ class Attribution:
     trajectories: tuple[Trajectory, ...]
     gap: float
     options: AttributionOptions = field(repr=False)
+    count: int = 1
+
+    @property
+    def heading(self) -> str:
+        """What it is about."""
+        return f"task {self.id}" if self.count == 1 else f"mean of {self.count} tasks"
 
     def credit_of(self, name: str) -> AgentCredit:
         """The credit of a node; zero if it did not run."""
@@ -161,3 +169,60 @@ def mean_credits(attributions: Sequence[Attribution]) -> tuple[AgentCredit, ...]
             )
         )
     return tuple(found)
+
+
+def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) -> Attribution:
+    """The mean over traces of one graph, without texts and tokens: what a picture of all of them shows.
+
+    Credits are means over all traces, so that they add up to the mean loss; weights and shares are means over the
+    traces that have the connection, and trajectories weigh by the losses.
+
+    Args:
+        attributions: at least one.
+        order: the graph's steps, in topological order.
+    """
+    count, total = len(attributions), sum(found.loss for found in attributions) or 1.0
+    edges: dict[tuple[str, ...], list[EdgeCredit]] = defaultdict(list)
+    messages: dict[str, list[MessageCredit]] = defaultdict(list)
+    walks: dict[tuple[str, ...], float] = defaultdict(float)
+    for found in attributions:
+        for edge in found.edges:
+            edges[edge.source, edge.target, edge.kind, edge.estimator].append(edge)
+        for message in found.messages:
+            messages[message.step].append(message)
+        for walk in found.trajectories:
+            walks[walk.steps] += walk.weight * found.loss / total
+    return Attribution(
+        id=attributions[0].id if count == 1 else "mean",
+        loss=sum(found.loss for found in attributions) / count,
+        loss_text="",
+        agents=mean_credits(attributions),
+        messages=tuple(
+            MessageCredit(
+                step=name,
+                node=messages[name][0].node,
+                text="",
+                credit=sum(message.credit for message in messages[name]) / count,
+                spans=(),
+                token_credits=(),
+            )
+            for name in order
+            if name in messages
+        ),
+        prompts=(),
+        edges=tuple(
+            replace(
+                each[0],
+                weight=sum(edge.weight for edge in each) / len(each),
+                share=sum(edge.share for edge in each) / len(each),
+                credit=sum(edge.credit for edge in each) / count,
+            )
+            for each in edges.values()
+        ),
+        trajectories=tuple(
+            Trajectory(steps=steps, weight=weight) for steps, weight in sorted(walks.items(), key=lambda item: -item[1])
+        ),
+        gap=sum(found.gap for found in attributions) / count,
+        options=attributions[0].options,
+        count=count,
+    )

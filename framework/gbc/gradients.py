@@ -39,20 +39,20 @@ class GradientOptions:
         max_tokens: most tokens with gradients in one pass, padding included; a single longer row is passed alone.
         checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
         gradients_at_once: of `finegrained` and `contrast`: output tokens whose gradients are taken together; 1 takes
-            least memory.
+            least memory. By default 16, and 1 on a CPU, where more are slower.
         edits: whether the score `edit` is computed, which takes the products of gradients and all embeddings.
     """
 
     scalar: Scalar = "finegrained"
     max_tokens: int = 16384
     checkpointing: bool = False
-    gradients_at_once: int = 16
+    gradients_at_once: int | None = None
     edits: bool = False
 
     def __post_init__(self) -> None:
         if self.scalar not in get_args(Scalar):
             raise ConfigError(f"scalar {self.scalar!r}", mend=f"use one of {', '.join(get_args(Scalar))}")
-        if self.max_tokens < 1 or self.gradients_at_once < 1:
+        if self.max_tokens < 1 or (self.gradients_at_once is not None and self.gradients_at_once < 1):
             problem = f"max_tokens {self.max_tokens}, gradients_at_once {self.gradients_at_once}"
             raise ConfigError(problem, mend="use 1 or more")
 
@@ -182,7 +182,8 @@ class _Pass:
 
 def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> Iterator[TokenScores]:
     by_token = options.scalar in BY_TOKEN
-    together = by_token and options.gradients_at_once > 1 and not options.checkpointing
+    at_once = options.gradients_at_once or (1 if model.device.type == "cpu" else 16)
+    together = by_token and at_once > 1 and not options.checkpointing
     # The backward passes of the fused kernels cannot be batched.
     kernel = sdpa_kernel(SDPBackend.MATH) if together else nullcontext()
     with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext():
@@ -192,8 +193,7 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
             values = result.picked.square()
         vocabulary = _vocabulary(model) if options.edits else None
         if by_token:
-            at_once = options.gradients_at_once if together else 1
-            reduced = _gradient_rows(values, result.embeddings, at_once, vocabulary)
+            reduced = _gradient_rows(values, result.embeddings, at_once if together else 1, vocabulary)
         else:
             (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
             reduced = _reduce(gradient[None], result.embeddings, vocabulary)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
 from framework.errors import ConfigError
+from framework.files import written_whole
+from framework.gbc.recipes import look_in_current_folder, parse_record, read_yaml, to_yaml
 
 Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function"]
 """How an edge gets its weight; all but `gradient` are for edges where no gradient flows."""
@@ -267,26 +266,31 @@ def reads_of(node: Node) -> tuple[str, ...]:
 
 
 def load_graph(path: str | Path) -> Graph:
-    """A graph from a YAML file whose keys are the arguments of `Graph`.
+    """A graph from a YAML file whose keys are the arguments of `Graph`; tools also from the current folder.
 
     Raises:
         ConfigError: no such file, an unknown key, a value of the wrong type, or what `Graph` finds.
     """
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read ({error})", mend="give a YAML file") from None
-    return parse_graph(value, source=str(path))
+    return parse_graph(read_yaml(path), source=str(path))
 
 
 def parse_graph(value: Any, *, source: str = "the graph") -> Graph:
     """A graph from parsed YAML; errors as in `load_graph`."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--graph", type=Graph)
-    try:
-        return parser.instantiate(parser.parse_object({"graph": value})).graph
-    except (ArgumentError, TypeError) as error:
-        raise ConfigError(f"{source}: {error}", mend="see the arguments of framework.gbc.graph.Graph") from None
+    look_in_current_folder()
+    return parse_record(Graph, value, source=source)
+
+
+def save_graph(path: str | Path, graph: Graph) -> None:
+    """Writes a graph for `load_graph`, a whole file or none; makes the folder.
+
+    Raises:
+        ConfigError: a tool whose function has no import path.
+        OSError: the file cannot be written.
+    """
+    text = to_yaml(graph)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(Path(path)) as stream:
+        stream.write(text.encode())
 
 
 def _check_estimator(name: str, estimator: str) -> None:

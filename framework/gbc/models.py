@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 from jinja2 import TemplateError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -66,6 +68,7 @@ class LocalModelConfig:
             chat template.
         temperature: of sampling; 0 takes the likeliest token.
         batch_size: most sequences in one pass of generation.
+        soft_prompts: a file of `framework optimize --optimizer soft_prompt`, with soft prompts by agent.
     """
 
     path: str
@@ -77,6 +80,7 @@ class LocalModelConfig:
     plain_format: str | None = None
     temperature: float = 0.0
     batch_size: int = 32
+    soft_prompts: str | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.batch_size < 1:
@@ -139,7 +143,10 @@ class LocalModel:
         except (OSError, ValueError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"{config.path} holds no usable model ({reason})", mend="save it again") from error
-        return cls(model.to(config.device), tokenizer, config)  # pyright: ignore[reportArgumentType]
+        loaded = cls(model.to(config.device), tokenizer, config)  # pyright: ignore[reportArgumentType]
+        if config.soft_prompts is not None:
+            loaded.soft = _load_soft_prompts(config, int(model.config.get_text_config().hidden_size))
+        return loaded
 
     @property
     def device(self) -> torch.device:
@@ -159,15 +166,7 @@ class LocalModel:
             DataError: more tokens than the context holds.
         """
         text, blocks = render_blocks(self._render, request)
-        # The text has the special tokens that the template wants; a plain format leaves them to the tokenizer.
-        encoding = self.tokenizer(
-            text,
-            add_special_tokens=self.config.plain_format is not None,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        ids = tuple(encoding["input_ids"])
+        ids, offsets = self.tokenize(text)
         soft = self.soft_prompt(request.step)
         length = len(ids) + (0 if soft is None else len(soft))
         if length + request.max_new_tokens > self.max_tokens:
@@ -178,10 +177,21 @@ class LocalModel:
             )
         if not ids:
             raise DataError(f"{request.step!r}: an empty input", mend="give the agent a prompt")
-        offsets = tuple((start, stop) for start, stop in encoding["offset_mapping"])
         spans = token_spans(offsets, [block.chars for block in blocks])
         found = tuple(replace(block, tokens=span) for block, span in zip(blocks, spans, strict=True))
         return Encoded(text=text, ids=ids, spans=offsets, blocks=found)
+
+    def tokenize(self, text: str) -> tuple[tuple[int, ...], tuple[Span, ...]]:
+        """The tokens of a whole input, chat template included, and where each lies in the text."""
+        # The text has the special tokens that the template wants; a plain format leaves them to the tokenizer.
+        encoding = self.tokenizer(
+            text,
+            add_special_tokens=self.config.plain_format is not None,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return tuple(encoding["input_ids"]), tuple((start, stop) for start, stop in encoding["offset_mapping"])
 
     def reply(self, requests: Sequence[Request]) -> list[Reply | DataError]:
         """The answers to requests, in their order; batches of similar length, left-padded.
@@ -332,6 +342,20 @@ class _GumbelNoise(LogitsProcessor):
         uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + self.temperature * noise.to(scores.device)
+
+
+def _load_soft_prompts(config: LocalModelConfig, hidden: int) -> nn.ParameterDict:
+    assert config.soft_prompts is not None
+    try:
+        tensors = load_file(config.soft_prompts, device=config.device)
+    except (OSError, SafetensorError) as error:
+        problem = f"{config.soft_prompts} holds no soft prompts ({error})"
+        raise ConfigError(problem, mend="give a soft_prompts.safetensors of framework optimize") from None
+    for agent, tensor in tensors.items():
+        if tensor.ndim != 2 or tensor.shape[1] != hidden:
+            problem = f"{config.soft_prompts}: {agent!r} has shape {list(tensor.shape)}, {config.path} reads {hidden}"
+            raise ConfigError(problem, mend="give the file that was trained with this model")
+    return nn.ParameterDict({name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()})
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

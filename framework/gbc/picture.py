@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from framework.files import written_whole
 from framework.gbc.credits import LOSS, Attribution, EdgeCredit
@@ -10,8 +10,9 @@ from framework.gbc.credits import LOSS, Attribution, EdgeCredit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-_COLORS = {"message": "#b3261e", "control": "#3f51b5", "output": "#b3261e"}
+_COLORS = {"message": (0.70, 0.15, 0.12), "control": (0.25, 0.32, 0.71), "output": (0.70, 0.15, 0.12)}
 _WIDEST = 9.0
 
 
@@ -54,7 +55,7 @@ def _draw(attribution: Attribution) -> "Figure":
 
     rows = layers(attribution)
     tallest = max(map(len, rows))
-    figure = Figure(figsize=(1.9 * len(rows) + 0.6, 1.1 * tallest + 1.2), layout="constrained")
+    figure = Figure(figsize=(1.9 * len(rows) + 0.6, tallest + 1.0), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set_xlim(-0.6, len(rows) - 0.4)
@@ -64,39 +65,45 @@ def _draw(attribution: Attribution) -> "Figure":
         for x, row in enumerate(rows)
         for y, name in enumerate(row)
     }
-    largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
-    for edge in attribution.edges:
-        if edge.kind not in ("prompt", "code"):
-            _draw_edge(axes, edge, places, abs(edge.credit) / largest)
     own = {agent.name: agent.own for agent in attribution.agents}
     top = max(map(abs, own.values()), default=0.0) or 1.0
     credits = {message.step: message.credit for message in attribution.messages}
     nodes = {message.step: message.node for message in attribution.messages}
+    boxes: dict[str, Text] = {}
     for name, (x, y) in places.items():
         text, shade = f"loss\n{attribution.loss:.3g}", 0.0
         if name != LOSS:
             text, shade = f"{name}\n{credits[name]:.3g}", abs(own[nodes[name]]) / top
         box = {"boxstyle": "round,pad=0.45", "facecolor": (1, 1 - 0.55 * shade, 1 - 0.65 * shade), "edgecolor": "#444"}
-        axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+        boxes[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+    largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
+    for edge in attribution.edges:
+        if edge.kind not in ("prompt", "code"):
+            _draw_edge(axes, edge, boxes, abs(edge.credit) / largest)
     axes.set_title("Edge width: credit. Red box: credit that ends there. Dashed: decides whether it runs.", fontsize=8)
     return figure
 
 
-def _draw_edge(axes: "Axes", edge: EdgeCredit, places: dict[str, tuple[float, float]], size: float) -> None:
-    (x1, y1), (x2, y2) = places[edge.source], places[edge.target]
+def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], size: float) -> None:
+    source, target = boxes[edge.source], boxes[edge.target]
+    (x1, y1), (x2, y2) = source.get_position(), target.get_position()
     # Edges over several layers bend around what lies between.
-    bend = 0.0 if x2 - x1 <= 1 else 0.18 * (1 if y1 + y2 >= 0 else -1)
+    bend = 0.0 if x2 - x1 <= 1 else 0.26 * (1 if y1 + y2 >= 0 else -1)
     # A decision beside a message.
     bend -= 0.15 if edge.kind == "control" else 0.0
-    arrow = {
+    # Mixed with white: where a transparent head lies over its line, it would be darker.
+    strength = 0.3 + 0.5 * size
+    arrow: dict[str, Any] = {
         "arrowstyle": "-|>",
         "linewidth": 0.6 + (_WIDEST - 0.6) * size,
-        "color": _COLORS[edge.kind],
-        "alpha": 0.25 + 0.5 * size,
+        "color": tuple(1 - strength * (1 - part) for part in _COLORS[edge.kind]),
         "linestyle": "--" if edge.kind == "control" else "-",
         "connectionstyle": f"arc3,rad={-bend}",
-        "shrinkA": 22,
-        "shrinkB": 24,
-        "mutation_scale": 12,
+        "patchA": source.get_bbox_patch(),
+        "patchB": target.get_bbox_patch(),
+        "shrinkA": 1,
+        "shrinkB": 3 + 4 * size,
+        "joinstyle": "miter",
+        "mutation_scale": 10 + 6 * size,
     }
     axes.annotate("", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow, zorder=1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape as escape_html
 from pathlib import Path
 
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from framework.files import written_whole
@@ -15,7 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; m
   padding: 0 1rem; }
 h2 { margin-top: 3rem; border-top: 2px solid #ddd; padding-top: 1rem; }
 table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 .loss { background: #fff6e5; border-left: 4px solid #e69500; padding: .4rem .8rem; white-space: pre-wrap; }
 .message { margin: .8rem 0; } .message b { display: inline-block; min-width: 10rem; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ddd; border-radius: 4px;
@@ -27,22 +28,33 @@ th:first-child, td:first-child { text-align: left; }
 def credit_table(attribution: Attribution) -> Table:
     """Credit of every node and edge, for a terminal."""
     caption = " <- ".join(attribution.trajectories[0].steps) if attribution.trajectories else "no trajectory"
-    title = f"task {attribution.id}: loss {attribution.loss:.4g}, completeness gap {attribution.gap:.2g}"
-    table = Table(title=title, caption=f"strongest trajectory: {caption}", caption_justify="left")
+    title = f"{attribution.heading}: loss {attribution.loss:.4g}, completeness gap {_gap(attribution)}"
+    table = Table(
+        title=escape_markup(title), caption=escape_markup(f"strongest trajectory: {caption}"), caption_justify="left"
+    )
     for heading in ("node", "through", "own", "walk", "reads (share, estimator)"):
         table.add_column(heading, justify="left" if heading[0] in "nr" else "right")
-    nodes = {message.step: message.node for message in attribution.messages}
     for agent in attribution.agents:
-        reads = [
-            f"{f'its {edge.kind}' if edge.kind in ('prompt', 'code') else edge.source} {edge.share:.2f}"
-            + ("" if edge.estimator == "gradient" else f" {edge.estimator}")
-            + (" (control)" if edge.kind == "control" else "")
-            for edge in attribution.edges
-            if nodes.get(edge.target) == agent.name
-        ]
         numbers = (f"{value:.4f}" for value in (agent.through, agent.own, agent.walk))
-        table.add_row(agent.name, *numbers, ", ".join(reads))
+        table.add_row(escape_markup(agent.name), *numbers, escape_markup(_reads(attribution, agent.name)))
     return table
+
+
+def _reads(attribution: Attribution, node: str) -> str:
+    """The connections into a node, with their shares and, where it is not the gradient, their estimators."""
+    nodes = {message.step: message.node for message in attribution.messages}
+    return ", ".join(
+        f"{f'its {edge.kind}' if edge.kind in ('prompt', 'code') else edge.source} {edge.share:.2f}"
+        + ("" if edge.estimator == "gradient" else f" {edge.estimator}")
+        + (" (control)" if edge.kind == "control" else "")
+        for edge in attribution.edges
+        if nodes.get(edge.target) == node
+    )
+
+
+def _gap(attribution: Attribution) -> str:
+    """The completeness gap; what is left of rounding is none."""
+    return "0" if abs(attribution.gap) < 1e-9 else f"{attribution.gap:.2g}"
 
 
 def html_page(attributions: Sequence[Attribution], *, title: str = "Blame") -> str:
@@ -52,7 +64,9 @@ def html_page(attributions: Sequence[Attribution], *, title: str = "Blame") -> s
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
         '<p class="note">The redder a token, the more of the loss passes through it. '
-        "Point at a token for its credit.</p>"
+        "Point at a token for its credit. Of a node, <i>through</i> is the credit that passes through its outputs, "
+        "<i>own</i> what ends at it, <i>walk</i> its share of the trajectories; it reads its inputs with the shares "
+        "given, by the gradient where no other estimator is named.</p>"
         f"{sections}</body></html>\n"
     )
 
@@ -67,7 +81,8 @@ def save_html(path: str | Path, attributions: Sequence[Attribution], *, title: s
 
 def _section(attribution: Attribution) -> str:
     rows = "".join(
-        f"<tr><td>{escape(agent.name)}</td><td>{agent.through:.4f}</td><td>{agent.own:.4f}</td><td>{agent.walk:.4f}</td></tr>"
+        f"<tr><td>{escape(agent.name)}</td><td>{agent.through:.4f}</td><td>{agent.own:.4f}</td>"
+        f"<td>{agent.walk:.4f}</td><td>{escape(_reads(attribution, agent.name))}</td></tr>"
         for agent in attribution.agents
     )
     walks = "".join(
@@ -79,14 +94,14 @@ def _section(attribution: Attribution) -> str:
         or 1.0
     )
     prompts = "".join(_message(message, largest) for message in attribution.prompts)
-    messages = "".join(_message(message, largest) for message in attribution.messages)
+    messages = "".join(_message(message, largest) for message in attribution.messages if message.spans)
     return (
-        f"<section><h2>Task {escape(attribution.id)}</h2>"
+        f"<section><h2>{escape(attribution.heading[0].upper() + attribution.heading[1:])}</h2>"
         f'<p class="loss">Loss {attribution.loss:.4g}. {escape(attribution.loss_text)}</p>'
         f"{picture_svg(attribution)}"
-        "<table><tr><th>node</th><th>through</th><th>own</th><th>walk</th></tr>"
-        f'{rows}</table><p class="note">Completeness gap {attribution.gap:.2g}.</p>'
-        f"<h3>Trajectories</h3><ul>{walks}</ul><h3>Outputs</h3>{messages}"
+        "<table><tr><th>node</th><th>through</th><th>own</th><th>walk</th><th>reads</th></tr>"
+        f'{rows}</table><p class="note">Completeness gap {_gap(attribution)}.</p>'
+        f"<h3>Trajectories</h3><ul>{walks}</ul>{'<h3>Outputs</h3>' if messages else ''}{messages}"
         f"{'<h3>Prompts</h3>' if prompts else ''}{prompts}</section>"
     )
 

@@ -1,22 +1,27 @@
 """Tiny language models with random weights and tokenizers trained on the spot."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from framework.gbc.models import LocalModel, LocalModelConfig
 
@@ -41,6 +46,25 @@ _TEXTS = (
     "area=north; price=cheap; stars=4; name=the old mill",
     "Hello, I need a train from Cambridge to London on Friday at 10:15, please.",
 )
+
+
+class LinearLM(PreTrainedModel):
+    """Logits are linear in the sum of all embeddings so far: logits = W Σ x."""
+
+    def __init__(self, embeddings: list[list[float]], weights: list[list[float]]) -> None:
+        super().__init__(PreTrainedConfig())
+        self.embed = nn.Embedding.from_pretrained(torch.tensor(embeddings))
+        self.weights = torch.tensor(weights)
+        self.generation_config = GenerationConfig()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed
+
+    def forward(
+        self, *, inputs_embeds: Tensor, attention_mask: Tensor, logits_to_keep: int, **ignored: Any
+    ) -> CausalLMOutputWithPast:
+        summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
+        return CausalLMOutputWithPast(logits=summed[:, -logits_to_keep:] @ self.weights.T)
 
 
 def tiny_tokenizer(
@@ -110,6 +134,15 @@ def tiny_language_model(
         else:
             model = Gemma3ForCausalLM(Gemma3TextConfig(**{"sliding_window": 8, **settings}))
     return model.eval().requires_grad_(False)
+
+
+def save_tiny_model(
+    folder: str | Path, family: Family = "llama", *, template: str | None = CHATML, **changes: Any
+) -> None:
+    """Makes a folder with a random model and a tokenizer, as `LocalModel.load` reads it."""
+    tokenizer = tiny_tokenizer(template=template)
+    tiny_language_model(family, vocabulary=len(tokenizer), **changes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def tiny_local_model(

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from framework.gbc.credits import AttributionOptions, mean_credits
 from framework.gbc.gradients import GradientOptions
 from framework.gbc.graph import Agent, Graph, Tool, UserTurn
 from framework.gbc.losses import Place, VerbalLoss
+from framework.gbc.models import LocalModel
 from framework.gbc.run import RunOptions, run_graph
 from framework.gbc.trace import Block, Step, Trace
-from framework.testing.language_models import tiny_local_model
+from framework.testing.language_models import CHATML, GEMMA, LinearLM, tiny_local_model, tiny_tokenizer
 
 LOSS = VerbalLoss(value=2.0, text="wrong")
 
@@ -225,6 +227,86 @@ def test_permuting_the_tasks_permutes_the_results_and_batching_changes_nothing(m
             for left, right in zip(found[0].edges, other.edges, strict=True):
                 assert (left.source, left.target) == (right.source, right.target)
                 assert left.credit == pytest.approx(right.credit, rel=1e-4, abs=1e-6)
+
+
+def test_a_linear_model_whose_credits_are_known_by_hand():
+    # Embeddings of three tokens, and the rows of W that give their logits.
+    linear: Any = LinearLM([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]], [[1.0, 1.0], [2.0, -1.0], [0.0, 3.0]])
+    model = LocalModel(linear, tiny_tokenizer())
+    graph = Graph(
+        users=(UserTurn(name="left"), UserTurn(name="right"), UserTurn(name="unread")),
+        agents=(Agent(name="end", prompt="", model="m", reads=("left", "right")),),
+    )
+    blocks = [
+        Block(source=name, kind="message", text=text, chars=(place, place + 1), tokens=(place, place + 1))
+        for place, (name, text) in enumerate([("left", "a"), ("right", "b")])
+    ]
+    end = step("end", "cb", [(0, 1), (1, 2)], input_text="ab", blocks=tuple(blocks), controls=())
+    # It reads tokens 0 and 1, and says 2 and 1.
+    end = replace(end, output_ids=(2, 1))
+    trace = trace_of(step("left", "a"), step("right", "b"), step("unread", "z"), end, outputs=("end",))
+    # Sums: [1, 2], then with the first answer [0, 3]; logits of the picks 6 and -3.
+    # Gradient of 6² + 3²: 2 * 6 * [0, 3] + 2 * (-3) * [2, -1] = [-12, 42] for every input token.
+    for score, shares in (("l1", (0.5, 0.5)), ("gradient_input", (12 / 96, 84 / 96))):
+        connections = ConnectionOptions(gradients=GradientOptions(scalar="sum_squares"), score=score)
+        (found,) = attribute([trace], graph, {"m": model}, [LOSS], AttributionOptions(connections=connections))
+        assert [found.credit_of(name).own for name in ("left", "right")] == pytest.approx([2 * s for s in shares])
+        assert found.credit_of("unread").through == found.credit_of("unread").own == 0.0
+        assert found.credit_of("end").through == 2.0
+        assert found.gap == pytest.approx(0.0, abs=1e-12)
+        # One output row for two tokens: both of the same sources.
+        (message,) = (message for message in found.messages if message.step == "end")
+        assert message.token_credits == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "template", "role"),
+    [
+        ("llama", "metaspace", None, "system"),
+        ("qwen3", "bytes", CHATML, "system"),
+        ("gemma2", "metaspace", GEMMA, "user"),
+        ("gemma3", "bytes", GEMMA, "user"),
+    ],
+)
+def test_every_family_with_its_tokenizer_and_template(family: Any, kind: Any, template: Any, role: Any):
+    tokenizer = tiny_tokenizer(kind=kind, template=template)
+    plain = None if template else "[INST] {prompt}\n{message} [/INST]"
+    model = tiny_local_model(family, tokenizer=tokenizer, system_role=role, plain_format=plain)
+    tasks = [{"user": "a cheap hotel 世界 🙂 in the north", "unread": "x"}, {"user": "10:15 to London", "unread": "x"}]
+    options = RunOptions(on_empty="keep")
+    runs = list(run_graph(GRAPH, {"m": model}, tasks, options=options))
+    assert [trace.failure for trace in runs] == [None, None]
+    blame = AttributionOptions(connections=ConnectionOptions(prompts=True))
+    for found in attribute(runs, GRAPH, {"m": model}, [LOSS, LOSS], blame):
+        assert found.gap == pytest.approx(0.0, abs=1e-6)
+        assert sum(agent.own for agent in found.agents) == pytest.approx(2.0)
+        # The windows of Gemma 3's three layers here, of 8 tokens each, do not reach back to the prompt.
+        assert (found.credit_of("end").own > 0) == (family != "gemma3")
+        assert found.credit_of("idle").through == 0.0
+
+
+def test_an_agent_that_says_nothing(model):
+    silent = tiny_local_model("llama")
+    # All logits are 0: the first token each time, which is special and has no text.
+    silent.model.get_output_embeddings().weight.zero_()
+    models = {"m": model, "silent": silent}
+    quiet = Agent(name="quiet", prompt="Say nothing.", model="silent", reads=("user",), max_new_tokens=3)
+    graph = Graph(agents=(quiet, agent("end", "quiet", "user")))
+    (failed,) = run_graph(graph, models, TASKS[:1])
+    assert failed.failure is not None
+    assert "agent 'quiet' says nothing: change its prompt, or set on_empty to keep" in failed.failure
+    (trace,) = run_graph(graph, models, TASKS[:1], options=RunOptions(on_empty="keep"))
+    assert trace.step("quiet").output == ""
+    assert len(trace.step("quiet").output_ids) == 3
+    (found,) = attribute([trace], graph, models, [LOSS])
+    # Nobody can read anything in an empty message: the other input has all the credit.
+    assert found.credit_of("quiet").through == 0.0
+    assert found.credit_of("user").own == pytest.approx(2.0)
+    # As the last one it has all the credit, and no gradient to hand it on by: the gap says so.
+    last = Graph(agents=(quiet,))
+    (trace,) = run_graph(last, models, TASKS[:1], options=RunOptions(on_empty="keep"))
+    (found,) = attribute([trace], last, models, [LOSS])
+    assert found.credit_of("quiet").through == found.gap == 2.0
 
 
 def test_means_over_traces(model, traces):

@@ -5,15 +5,13 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from torch import Tensor
 
 from framework.errors import ConfigError, DataError
 from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, output_log_probs, token_scores
 from framework.gbc.prefix import frozen_prefix
-from framework.testing.gradients import kept_graph_scores
-from framework.testing.language_models import Family, tiny_language_model
+from framework.gbc.reference import kept_graph_scores
+from framework.testing.language_models import Family, LinearLM, tiny_language_model
 
 VOCABULARY = 97
 
@@ -47,6 +45,7 @@ def test_one_pass_equals_the_graph_kept_through_generation(family: Family, scala
     size = model.get_input_embeddings().weight.abs().mean().item()
     for options in (
         GradientOptions(scalar=scalar),
+        GradientOptions(scalar=scalar, gradients_at_once=16),
         GradientOptions(scalar=scalar, checkpointing=True),
         GradientOptions(scalar=scalar, max_tokens=10, gradients_at_once=1),
     ):
@@ -78,6 +77,14 @@ def test_edits_are_what_the_best_other_token_would_change(family: Family):
     (without,) = token_scores(model, [row], GradientOptions(scalar="sequence_log_prob"))
     with pytest.raises(ConfigError, match="score 'edit' without"):
         without.of("edit")
+
+
+def test_a_prefix_outside_the_graph_changes_nothing():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    for row in ROWS:
+        whole = kept_graph_scores(model, row, "sequence_log_prob")
+        cached = kept_graph_scores(model, row, "sequence_log_prob", cache_prefix=True)
+        assert far(cached.l1, whole.l1) < 1e-5
 
 
 def test_the_order_of_rows_is_kept_and_has_no_influence():
@@ -132,24 +139,6 @@ def test_log_probs_of_outputs_need_no_gradients():
     for values, scores in zip(plain, token_scores(model, ROWS, GradientOptions()), strict=True):
         assert not values.requires_grad
         assert far(values, scores.log_probs) < 1e-6
-
-
-class LinearLM(PreTrainedModel):
-    """Logits are linear in the sum of all embeddings so far: logits = W Σ x."""
-
-    def __init__(self, embeddings: list[list[float]], weights: list[list[float]]) -> None:
-        super().__init__(PreTrainedConfig())
-        self.embed = nn.Embedding.from_pretrained(torch.tensor(embeddings))
-        self.weights = torch.tensor(weights)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embed
-
-    def forward(
-        self, *, inputs_embeds: Tensor, attention_mask: Tensor, logits_to_keep: int, **ignored: Any
-    ) -> CausalLMOutputWithPast:
-        summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
-        return CausalLMOutputWithPast(logits=summed[:, -logits_to_keep:] @ self.weights.T)
 
 
 def test_a_linear_model_by_hand():

@@ -2,7 +2,11 @@
 
 import io
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,7 +14,7 @@ from rich.console import Console
 
 from framework.gbc.attribution import attribute
 from framework.gbc.connections import ConnectionOptions
-from framework.gbc.credits import AttributionOptions
+from framework.gbc.credits import AttributionOptions, Trajectory, mean_attribution
 from framework.gbc.graph import Agent, Condition, Graph
 from framework.gbc.losses import VerbalLoss
 from framework.gbc.picture import layers, save_picture
@@ -18,6 +22,14 @@ from framework.gbc.report import credit_table, html_page, save_html
 from framework.gbc.run import RunOptions, run_graph
 from framework.testing.language_models import tiny_local_model
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PROBE = """<script>
+const shades = [...document.querySelectorAll(".text span")].map(span => getComputedStyle(span).backgroundColor);
+document.body.dataset.reddest = shades.sort().at(-1);
+document.body.dataset.boxes = document.querySelectorAll(".text").length;
+document.body.dataset.graph = Math.round(document.querySelector("svg").getBoundingClientRect().width);
+document.body.dataset.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+</script>"""
 NASTY = "<script>alert('&amp;')</script> \"$x$\" \0"
 
 
@@ -39,6 +51,40 @@ def found():
     traces = list(run_graph(graph, models, [{"id": "<7>", "user": NASTY}], options=RunOptions(on_empty="keep")))
     options = AttributionOptions(connections=ConnectionOptions(prompts=True))
     return attribute(traces, graph, models, [VerbalLoss(value=1.0, text="<wrong>")], options)[0]
+
+
+def test_the_mean_over_traces(found):
+    half = replace(
+        found,
+        id="8",
+        loss=0.5,
+        agents=tuple(replace(each, through=each.through / 2, own=each.own / 2) for each in found.agents),
+        messages=tuple(replace(each, credit=each.credit / 2) for each in found.messages),
+        edges=tuple(replace(each, credit=each.credit / 2) for each in found.edges if each.source != "train"),
+        trajectories=(Trajectory(steps=("loss", "end"), weight=1.0),),
+    )
+    order = ["user", "manager", "hotel", "train", "end"]
+    mean = mean_attribution([found, half], order)
+    assert mean.heading == "mean of 2 tasks"
+    assert mean.loss == 0.75
+    assert [message.step for message in mean.messages] == order
+    for message, one in zip(mean.messages, found.messages, strict=True):
+        assert message.credit == pytest.approx(0.75 * one.credit)
+    assert sum(agent.own for agent in mean.agents) == pytest.approx(0.75)
+    edges = {(edge.source, edge.target, edge.kind): edge for edge in mean.edges}
+    for edge in found.edges:
+        same = edges[edge.source, edge.target, edge.kind]
+        assert same.share == pytest.approx(edge.share)
+        assert same.credit == pytest.approx(edge.credit * (0.5 if edge.source == "train" else 0.75))
+    # Walks weigh by the losses: 1 and 0.5 of 1.5.
+    weights = {walk.steps: walk.weight for walk in mean.trajectories}
+    assert weights["loss", "end"] == pytest.approx(1 / 3)
+    assert weights[found.trajectories[0].steps] == pytest.approx(found.trajectories[0].weight * 2 / 3)
+    page = html_page([mean])
+    assert "Mean of 2 tasks" in page
+    assert "Outputs" not in page
+    assert layers(mean) == layers(found)
+    assert mean_attribution([found], order).heading == "task <7>"
 
 
 def test_the_table(found):
@@ -103,4 +149,34 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(found, tmp_path):
     assert reader.texts == texts * 2
     assert reader.titles > 2 * len(texts)
     assert "&lt;wrong&gt;" in page
+    assert re.search(r"pass_through \(control\)</td>", page)
     assert "<title>&lt;Blame&gt;" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_shows_it(found, tmp_path):
+    save_html(tmp_path / "blame.html", [found])
+    probed = tmp_path / "probed.html"
+    probed.write_text((tmp_path / "blame.html").read_text().replace("</body>", PROBE + "</body>"))
+    body = re.search(r"<body[^>]*>", browse(tmp_path, probed, "--dump-dom", "--window-size=400,900"))
+    assert body is not None
+    assert 'data-overflow="false"' in body[0], "a narrow window scrolls sideways"
+    assert 'data-boxes="9"' in body[0]
+    assert re.search(r'data-graph="[1-9]\d+"', body[0])
+    assert 'data-reddest="rgba(211, 47, 47, 0.75)"' in body[0]
+    picture = tmp_path / "page.png"
+    browse(tmp_path, tmp_path / "blame.html", f"--screenshot={picture}", "--window-size=1000,1600", "--hide-scrollbars")
+    with Image.open(picture) as image:
+        assert image.size == (1000, 1600)
+        colors = {color[:3]: count for count, color in image.convert("RGB").getcolors(1 << 24)}
+    assert colors[0xFF, 0xF6, 0xE5] > 5_000, "the loss"
+    assert sum(count for (r, g, b), count in colors.items() if r > g + 60 and r > b + 60) > 1_000, "credit"
+
+
+def browse(tmp_path: Path, page: Path, *options: str) -> str:
+    """What the browser prints."""
+    assert CHROMIUM is not None
+    quiet = ["background-networking", "component-update", "sync", "gpu", "quic"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    command += [f"--user-data-dir={tmp_path / options[0][2:8]}", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

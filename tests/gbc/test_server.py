@@ -1,12 +1,7 @@
 """The client against a real HTTP server that is well, slow, down or strange."""
 
-import json
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,50 +11,7 @@ from framework.gbc.encode import Piece, Request
 from framework.gbc.graph import Agent, Graph
 from framework.gbc.run import RunOptions, run_graph
 from framework.gbc.server import ServerError, ServerModel, ServerModelConfig
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Any
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append((self.path, dict(self.headers), body))
-            fault = self.server.faults.pop(0) if self.server.faults else "well"
-        if fault == "slow":
-            self.server.release.wait()
-            return
-        if isinstance(fault, int):
-            self.send_error(fault)
-            return
-        text = body["messages"][1]["content"].upper()
-        answer: Any = {"choices": [{"message": {"content": text}, "finish_reason": "length"}]}
-        data = b"<html>" if fault == "strange" else json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@contextmanager
-def serving(*faults: str | int) -> Iterator[Any]:
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    server.seen, server.faults, server.lock = [], list(faults), threading.Lock()
-    server.release = threading.Event()
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.release.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+from framework.testing.model_server import serving
 
 
 def client(url: str, **options: Any) -> ServerModel:

@@ -1,0 +1,406 @@
+"""`framework bench attribution`: one teacher-forced pass against the graph kept through generation, and what
+attribution costs beside the generation that it explains.
+
+Models have random weights; ways take turns within one run, and ratios are medians over the rounds: on a shared machine
+they are what can be trusted. On a CPU, seconds are those of the processor, all threads together, so that other work on
+the machine does not count, and memory is what a process of its own gets resident above what it had before.
+"""
+
+import json
+import multiprocessing
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+from framework.errors import ConfigError, TrainingError
+from framework.files import written_whole
+from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, TokenScores, token_scores
+from framework.gbc.models import pad_left
+from framework.gbc.reference import kept_graph_scores
+
+Shape = Literal["small", "medium", "qwen3-0.6b", "qwen3-4b"]
+Way = Literal["one_pass", "kept", "kept_cached"]
+_LARGEST_DIFFERENCE = 1e-5
+_SETTINGS: dict[Shape, dict[str, Any]] = {
+    "small": {
+        "vocab_size": 8192,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+    },
+    "medium": {
+        "vocab_size": 32768,
+        "hidden_size": 768,
+        "intermediate_size": 2304,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+    },
+    "qwen3-0.6b": {
+        "vocab_size": 151936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "qwen3-4b": {
+        "vocab_size": 151936,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is measured: a model and the lengths of an answer, in tokens.
+
+    Attributes:
+        shape: of the model.
+        device: where it runs; in float32 on a CPU, in bfloat16 elsewhere.
+        prompt: tokens without gradients.
+        read: tokens with gradients.
+        new: generated tokens.
+        scalar: what is differentiated.
+    """
+
+    shape: Shape
+    device: str
+    prompt: int
+    read: int
+    new: int
+    scalar: Scalar
+
+    def row(self, number: int = 0) -> TokenRow:
+        """Random tokens: the same prompt for every number, the rest its own."""
+        sizes = {"prompt": self.prompt, f"{number} read": self.read, f"{number} new": self.new}
+        parts = {}
+        for name, size in sizes.items():
+            generator = np.random.default_rng(list(name.encode()))
+            parts[name] = tuple(generator.integers(4, _SETTINGS[self.shape]["vocab_size"], size).tolist())
+        prompt, read, new = parts.values()
+        return TokenRow(input_ids=prompt + read, prefix=self.prompt, output_ids=new)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSpeed:
+    """One length of the answer: seconds are medians over the rounds, factors medians of the rounds' ratios.
+
+    A way that does not fit into the device's memory is left out, and what is compared with it is None.
+
+    Attributes:
+        case: what was measured.
+        seconds: of each way: `one_pass`, `kept` (the graph through prompt and generation) and `kept_cached` (the
+            published prefix-based gradient: no graph of the prompt).
+        generation_seconds: of generating as many tokens without gradients: the kept graph has that in it.
+        batch_seconds: of one pass over a batch of answers with one prompt, which is read once for all.
+        faster: kept / one_pass.
+        faster_in_batch: kept for each answer / the batch.
+        faster_cached: kept_cached / one_pass.
+        faster_with_generation: kept / (one_pass + generation).
+        peak_mib: of each way, above the model.
+        memory: one_pass / kept.
+        memory_cached: one_pass / kept_cached.
+        difference: of the scores of one_pass and kept, the largest, relative to the largest score.
+    """
+
+    case: Case
+    seconds: dict[Way, float]
+    generation_seconds: float
+    batch_seconds: float
+    faster: float | None
+    faster_in_batch: float | None
+    faster_cached: float | None
+    faster_with_generation: float | None
+    peak_mib: dict[Way, float]
+    memory: float | None
+    memory_cached: float | None
+    difference: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeCost:
+    """A batch of answers: generated, then attributed.
+
+    Attributes:
+        case: what was measured.
+        batch_size: answers.
+        tokens_per_second: of generation without gradients.
+        attribution_seconds: of the batch.
+        added: attribution / generation, the median over the rounds.
+    """
+
+    case: Case
+    batch_size: int
+    tokens_per_second: float
+    attribution_seconds: float
+    added: float
+
+
+def bench_attribution(
+    out: Path | None = None,
+    *,
+    shape: Shape = "small",
+    device: str = "auto",
+    prompt: int = 512,
+    read: int = 256,
+    new: tuple[int, ...] = (64, 256),
+    scalar: Scalar = "sum_squares",
+    batch_size: int = 8,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Measures attribution by one pass.
+
+    Args:
+        out: JSON file for the numbers.
+        shape: of the model, with random weights; the larger ones are meant for a GPU.
+        device: where to run, such as cpu or cuda; auto takes a GPU if there is one.
+        prompt: tokens of the prompt, which get no gradients.
+        read: input tokens with gradients.
+        new: numbers of generated tokens.
+        scalar: what is differentiated when the ways are compared.
+        batch_size: answers in the batches that are attributed together.
+        rounds: how often everything is measured.
+
+    Returns:
+        The numbers, as in the file.
+
+    Raises:
+        ConfigError: a number out of range, or a device that cannot be used.
+        TrainingError: the ways give other scores in float32.
+    """
+    for name, values in (("prompt", (prompt,)), ("read", (read,)), ("new", new), ("rounds", (rounds, batch_size))):
+        if not values or min(values) < 1:
+            raise ConfigError(f"{name} is {values}", mend="give at least 1")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_model(shape, device)
+    cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
+    passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
+    # A gradient for every output token takes long on a CPU: the shortest answer alone.
+    fine = replace(cases[int(np.argmin(new))], scalar="finegrained")
+    episodes = [
+        measure_episodes(model, case, batch_size=batch_size, rounds=rounds) for case in dict.fromkeys((*cases, fine))
+    ]
+    record = {
+        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "passes": [asdict(each) for each in passes],
+        "episodes": [asdict(each) for each in episodes],
+    }
+    _show(passes, episodes)
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(out)) as stream:
+            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def build_model(shape: Shape, device: str) -> PreTrainedModel:
+    """A random Qwen3 of a shape, made where it runs: float32 on a CPU, bfloat16 elsewhere.
+
+    Raises:
+        ConfigError: an unknown shape, or a device that cannot be used.
+    """
+    if shape not in _SETTINGS:
+        raise ConfigError(f"shape {shape!r}", mend=f"use one of {', '.join(get_args(Shape))}")
+    config = Qwen3Config(**_SETTINGS[shape], max_position_embeddings=4096, tie_word_embeddings=True)
+    config.dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    try:
+        with torch.device(device), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = Qwen3ForCausalLM(config)
+        model.to(dtype=config.dtype)  # pyright: ignore[reportCallIssue]
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})", mend="use cpu") from error
+    return model.eval().requires_grad_(False)
+
+
+def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> PassSpeed:
+    """The three ways in turns for one answer, and one pass over a batch of answers.
+
+    Raises:
+        TrainingError: in float32, scores that differ by more than 1e-5.
+    """
+    fitting = [way for way in get_args(Way) if _fits(model, case, way)]
+    ways: dict[str, Callable[[], Any]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
+    ways["generation"] = lambda: _generate(model, [case.row()], case.new)
+    rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
+    ways["batch"] = lambda: token_scores(model, rows, options)
+    seconds = _rounds(ways, case.device, rounds)
+    peaks = {way: _peak_mib(model, case, way) for way in fitting}
+    difference = _difference(model, case) if "kept" in fitting else None
+    if model.dtype == torch.float32 and difference is not None and not difference < _LARGEST_DIFFERENCE:
+        raise TrainingError(f"the ways differ by {difference:.1e}", mend="report it: their scores must be equal")
+
+    def faster(way: Way, than: np.ndarray) -> float | None:
+        return float(np.median(seconds[way] / than)) if way in fitting else None
+
+    return PassSpeed(
+        case=case,
+        seconds={way: float(np.median(seconds[way])) for way in fitting},
+        generation_seconds=float(np.median(seconds["generation"])),
+        batch_seconds=float(np.median(seconds["batch"])),
+        faster=faster("kept", seconds["one_pass"]),
+        faster_in_batch=faster("kept", seconds["batch"] / batch_size),
+        faster_cached=faster("kept_cached", seconds["one_pass"]),
+        faster_with_generation=faster("kept", seconds["one_pass"] + seconds["generation"]),
+        peak_mib=peaks,
+        memory=peaks["one_pass"] / peaks["kept"] if "kept" in fitting else None,
+        memory_cached=peaks["one_pass"] / peaks["kept_cached"] if "kept_cached" in fitting else None,
+        difference=difference,
+    )
+
+
+def measure_episodes(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> EpisodeCost:
+    """A batch of answers with one prompt, generated and attributed in turns."""
+    rows = [case.row(number) for number in range(batch_size)]
+    ways: dict[str, Callable[[], Any]] = {
+        "generation": lambda: _generate(model, rows, case.new),
+        "attribution": lambda: token_scores(model, rows, GradientOptions(scalar=case.scalar)),
+    }
+    seconds = _rounds(ways, case.device, rounds)
+    return EpisodeCost(
+        case=case,
+        batch_size=batch_size,
+        tokens_per_second=batch_size * case.new / float(np.median(seconds["generation"])),
+        attribution_seconds=float(np.median(seconds["attribution"])),
+        added=float(np.median(seconds["attribution"] / seconds["generation"])),
+    )
+
+
+def _fits(model: PreTrainedModel, case: Case, way: Way) -> bool:
+    """Whether the device's memory is enough; the kept graph of a long answer may need more than there is."""
+    try:
+        _scores(model, case, way)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def _difference(model: PreTrainedModel, case: Case) -> float:
+    ours, theirs = _scores(model, case, "one_pass").l1, _scores(model, case, "kept").l1
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def _scores(model: PreTrainedModel, case: Case, way: Way) -> TokenScores:
+    if way == "one_pass":
+        return token_scores(model, [case.row()], GradientOptions(scalar=case.scalar))[0]
+    return kept_graph_scores(model, case.row(), case.scalar, cache_prefix=way == "kept_cached")
+
+
+def _generate(model: PreTrainedModel, rows: list[TokenRow], new: int) -> None:
+    """As `LocalModel.generate`: greedy, with a cache, no end token."""
+    ids, mask = pad_left([row.input_ids for row in rows], 0, model.device)
+    options = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0)
+    with torch.no_grad():
+        model.generate(ids, attention_mask=mask, generation_config=options)  # pyright: ignore[reportCallIssue]
+
+
+def _rounds(ways: dict[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each way in each round, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for index in range(rounds + 1):
+        for name, way in ways.items():
+            started = _now(device)
+            way()
+            if index:
+                seconds[name].append(_now(device) - started)
+    return {name: np.array(times) for name, times in seconds.items()}
+
+
+def _now(device: str) -> float:
+    if not device.startswith("cuda"):
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _peak_mib(model: PreTrainedModel, case: Case, way: Way) -> float:
+    if not case.device.startswith("cuda"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_resident_peak_mib, case, way, torch.get_num_threads()).result()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    _scores(model, case, way)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _resident_peak_mib(case: Case, way: Way, num_threads: int) -> float:
+    """In a fresh process: what the way gets resident above the model."""
+    torch.set_num_threads(num_threads)
+    model = build_model(case.shape, case.device)
+    # A short answer first, for what is made once.
+    _scores(model, replace(case, prompt=2, read=2, new=2), way)
+    # Sets the peak back to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_mib("VmRSS")
+    _scores(model, case, way)
+    return _status_mib("VmHWM") - before
+
+
+def _status_mib(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _show(passes: list[PassSpeed], episodes: list[EpisodeCost]) -> None:
+    console = Console()
+    case = passes[0].case
+    title = f"{case.shape} on {case.device}: prompt {case.prompt}, read {case.read}, {case.scalar}"
+    table = Table(title=f"{title}: one pass against the kept graph")
+    for name in ("new", "one pass", "kept graph", "prompt cached", "generation", "times faster", "in a batch"):
+        table.add_column(name, justify="right")
+    for name in ("cached", "with gen.", "MiB", "kept", "cached", "memory", "cached", "difference"):
+        table.add_column(name, justify="right")
+    for each in passes:
+        times = [*(each.seconds.get(way) for way in get_args(Way)), each.generation_seconds]
+        factors = (each.faster, each.faster_in_batch, each.faster_cached, each.faster_with_generation)
+        table.add_row(
+            str(each.case.new),
+            *(_cell(value, "{:.3f} s") for value in times),
+            *(_cell(value, "{:.1f}") for value in factors),
+            *(_cell(each.peak_mib.get(way), "{:,.0f}") for way in get_args(Way)),
+            _cell(each.memory, "{:.2f}"),
+            _cell(each.memory_cached, "{:.2f}"),
+            _cell(each.difference, "{:.0e}"),
+        )
+    console.print(table)
+    table = Table(title=f"batches of {episodes[0].batch_size}: attribution beside generation")
+    for name in ("new", "scalar", "generated tokens per second", "attribution", "added to generation"):
+        table.add_column(name, justify="right")
+    for cost in episodes:
+        values = (f"{cost.tokens_per_second:,.0f}", f"{cost.attribution_seconds:.2f} s", f"{cost.added:.0%}")
+        table.add_row(str(cost.case.new), cost.case.scalar, *values)
+    console.print(table)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "no memory" if value is None else form.format(value)
+
+
+if __name__ == "__main__":
+    bench_attribution()

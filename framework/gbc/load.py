@@ -1,0 +1,149 @@
+"""What commands are given beside a graph: models, tasks, losses, candidates."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framework.errors import ConfigError, DataError, FrameworkError
+from framework.gbc.graph import Graph
+from framework.gbc.losses import Loss, VerbalLoss, exact_match, slot_loss
+from framework.gbc.models import LocalModel, LocalModelConfig
+from framework.gbc.recipes import import_function, parse_record, read_yaml
+from framework.gbc.run import LanguageModel
+from framework.gbc.server import ServerModel, ServerModelConfig
+from framework.gbc.trace import Trace
+
+_LOSSES = {"exact_match": exact_match, "slot_loss": slot_loss}
+
+
+def read_model_configs(path: str | Path) -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """The models that a YAML file names: those with a `path` are local, those with a `url` on a server.
+
+    Raises:
+        ConfigError: no such file, or an entry that is neither.
+    """
+    value = read_yaml(path)
+    if not isinstance(value, dict) or not value:
+        raise ConfigError(
+            f"{path} names no models", mend="write `NAME: {path: FOLDER}` or `NAME: {url: ..., model: ...}`"
+        )
+    configs: dict[str, LocalModelConfig | ServerModelConfig] = {}
+    for name, entry in value.items():
+        source = f"model {name!r} of {path}"
+        if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
+            raise ConfigError(source, mend="give it a `path` (a folder) or a `url` (a server)")
+        kind = LocalModelConfig if "path" in entry else ServerModelConfig
+        configs[str(name)] = parse_record(kind, entry, source=source)
+    return configs
+
+
+def load_models(path: str | Path, graph: Graph, *others: str) -> dict[str, LanguageModel]:
+    """The models that the graph's agents use, and others by name; the rest of the file is not loaded.
+
+    Raises:
+        ConfigError: a model that the file does not name, or that cannot be loaded.
+    """
+    configs = read_model_configs(path)
+    users = {agent.model: f"agent {agent.name!r}" for agent in reversed(graph.agents)}
+    models: dict[str, LanguageModel] = {}
+    for name, user in {**dict.fromkeys(others, "an option"), **users}.items():
+        if name not in configs:
+            problem = f"{user} uses model {name!r}, which {path} does not name"
+            raise ConfigError(problem, mend=f"use one of {', '.join(configs)}, or add it")
+        config = configs[name]
+        models[name] = LocalModel.load(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
+    return models
+
+
+def load_tasks(path: str | Path) -> list[dict[str, Any]]:
+    """The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
+
+    Raises:
+        DataError: no such file, no tasks, lines that are no JSON objects, or two tasks of one id.
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})", mend="give a file of JSON lines") from None
+    tasks: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            task = json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            task = error
+        if not isinstance(task, dict):
+            why = f"no JSON ({task})" if isinstance(task, ValueError) else "no JSON object"
+            raise DataError(
+                f"{path}, line {number}: {why}", mend='write a task a line, such as {"id": "1", "user": "Hi"}'
+            )
+        name = str(task.get("id", len(tasks)))
+        if name in tasks:
+            raise DataError(f"{path}, line {number}: a second task {name!r}", mend="give every task an id of its own")
+        tasks[name] = {**task, "id": name}
+    if not tasks:
+        raise DataError(f"{path} has no tasks", mend="write a JSON object a line")
+    return list(tasks.values())
+
+
+def load_loss(name: str) -> Loss:
+    """`exact_match`, `slot_loss`, or the function at an import path; what is wrong with its values is an error.
+
+    Raises:
+        ConfigError: an unknown name, or an import path that leads nowhere.
+    """
+    if name not in _LOSSES and "." not in name and ":" not in name:
+        mend = f"use one of {', '.join(_LOSSES)}, or an import path such as package.module:function"
+        raise ConfigError(f"loss {name!r}", mend=mend)
+    function = _LOSSES[name] if name in _LOSSES else import_function(name)
+
+    def loss(trace: Trace) -> VerbalLoss:
+        try:
+            value = function(trace)
+        except FrameworkError:
+            raise
+        except Exception as error:
+            problem = f"loss {name} raised {type(error).__name__} ({error}) on task {trace.id!r}"
+            raise DataError(problem, mend="see the fields of the task, and the loss") from error
+        if not isinstance(value, VerbalLoss):
+            problem = f"loss {name} returned {type(value).__name__} on task {trace.id!r}"
+            raise ConfigError(problem, mend="let it return a framework.gbc.losses.VerbalLoss")
+        return value
+
+    return loss
+
+
+def load_candidates(path: str | Path) -> dict[str, list[str]]:
+    """Prompts by agent from a YAML file of lists of texts.
+
+    Raises:
+        ConfigError: no such file, or something else in it.
+    """
+    value = read_yaml(path)
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"{path} holds no candidates", mend="write `AGENT: [a prompt, another prompt]`")
+    for agent, prompts in value.items():
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ConfigError(
+                f"{path}: the candidates of {agent!r} are no list of texts", mend="give a list of prompts"
+            )
+    return {str(agent): list(prompts) for agent, prompts in value.items()}
+
+
+@contextmanager
+def enough_memory(mend: str) -> Iterator[None]:
+    """Tells what to do where a device's memory is not enough.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise ConfigError(f"the device's memory is not enough ({reason})", mend=mend) from error
