@@ -28,7 +28,7 @@ from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, TokenScor
 from framework.gbc.models import pad_left
 from framework.gbc.reference import kept_graph_scores
 
-Shape = Literal["small", "medium", "qwen3-0.6b", "qwen3-4b"]
+Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
 Way = Literal["one_pass", "kept", "kept_cached"]
 _LARGEST_DIFFERENCE = 1e-5
 _SETTINGS: dict[Shape, dict[str, Any]] = {
@@ -39,15 +39,6 @@ _SETTINGS: dict[Shape, dict[str, Any]] = {
         "num_hidden_layers": 8,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 64,
-    },
-    "medium": {
-        "vocab_size": 32768,
-        "hidden_size": 768,
-        "intermediate_size": 2304,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 4,
         "head_dim": 64,
     },
     "qwen3-0.6b": {
@@ -155,6 +146,25 @@ class EpisodeCost:
     tokens_per_second: float
     attribution_seconds: float
     added: float
+
+
+_ROWS: tuple[tuple[str, str, Callable[[PassSpeed], float | None]], ...] = (
+    ("one pass", "{:.3f} s", lambda each: each.seconds.get("one_pass")),
+    ("kept graph", "{:.3f} s", lambda each: each.seconds.get("kept")),
+    ("kept graph, prompt cached", "{:.3f} s", lambda each: each.seconds.get("kept_cached")),
+    ("generation", "{:.3f} s", lambda each: each.generation_seconds),
+    ("batch of one pass", "{:.3f} s", lambda each: each.batch_seconds),
+    ("times faster", "{:.1f}", lambda each: each.faster),
+    ("in a batch", "{:.1f}", lambda each: each.faster_in_batch),
+    ("prompt cached", "{:.1f}", lambda each: each.faster_cached),
+    ("with generation", "{:.1f}", lambda each: each.faster_with_generation),
+    ("memory of one pass", "{:,.0f} MiB", lambda each: each.peak_mib.get("one_pass")),
+    ("of the kept graph", "{:,.0f} MiB", lambda each: each.peak_mib.get("kept")),
+    ("prompt cached", "{:,.0f} MiB", lambda each: each.peak_mib.get("kept_cached")),
+    ("one pass / kept", "{:.2f}", lambda each: each.memory),
+    ("one pass / prompt cached", "{:.2f}", lambda each: each.memory_cached),
+    ("largest relative difference", "{:.0e}", lambda each: each.difference),
+)
 
 
 def bench_attribution(
@@ -372,22 +382,11 @@ def _show(passes: list[PassSpeed], episodes: list[EpisodeCost]) -> None:
     case = passes[0].case
     title = f"{case.shape} on {case.device}: prompt {case.prompt}, read {case.read}, {case.scalar}"
     table = Table(title=f"{title}: one pass against the kept graph")
-    for name in ("new", "one pass", "kept graph", "prompt cached", "generation", "times faster", "in a batch"):
-        table.add_column(name, justify="right")
-    for name in ("cached", "with gen.", "MiB", "kept", "cached", "memory", "cached", "difference"):
-        table.add_column(name, justify="right")
+    table.add_column("new tokens")
     for each in passes:
-        times = [*(each.seconds.get(way) for way in get_args(Way)), each.generation_seconds]
-        factors = (each.faster, each.faster_in_batch, each.faster_cached, each.faster_with_generation)
-        table.add_row(
-            str(each.case.new),
-            *(_cell(value, "{:.3f} s") for value in times),
-            *(_cell(value, "{:.1f}") for value in factors),
-            *(_cell(each.peak_mib.get(way), "{:,.0f}") for way in get_args(Way)),
-            _cell(each.memory, "{:.2f}"),
-            _cell(each.memory_cached, "{:.2f}"),
-            _cell(each.difference, "{:.0e}"),
-        )
+        table.add_column(str(each.case.new), justify="right")
+    for name, form, value in _ROWS:
+        table.add_row(name, *(_cell(value(each), form) for each in passes))
     console.print(table)
     table = Table(title=f"batches of {episodes[0].batch_size}: attribution beside generation")
     for name in ("new", "scalar", "generated tokens per second", "attribution", "added to generation"):

@@ -28,14 +28,16 @@ def find_rivals(model: LocalModel, step: Step, corrections: Sequence[Correction]
     """For each output token, the one that should have stood there, or -1 where there is no correction.
 
     The output is tokenized again with the right text in place of the wrong one; the first token that differs, if it
-    is one of the wrong text's, has the other for its rival. Of several corrections of the same text, the one counts
-    whose words before it agree for longest. What is a word by itself is looked for as such.
+    is one of the wrong text's, has the other for its rival. A correction is of one place, the one whose words before it
+    agree for longest: elsewhere the same text may be right. Of several corrections of one place, the same decides. What
+    is a word by itself is looked for as such.
     """
     rivals = [-1] * len(step.output_ids)
     found: dict[int, Correction] = {}
     for correction in corrections:
-        for match in _pattern(correction).finditer(step.output):
-            start = match.start()
+        starts = [match.start() for match in _pattern(correction).finditer(step.output)]
+        if starts:
+            start = max(starts, key=lambda start: _agreement(step, start, correction))
             if start not in found or _agreement(step, start, correction) > _agreement(step, start, found[start]):
                 found[start] = correction
     for start, correction in found.items():
