@@ -17,10 +17,16 @@ from rich.table import Table
 
 from framework.errors import ConfigError
 from framework.files import written_whole
+from framework.gbc.environments.microworld.blame import (
+    SCALARS,
+    MethodScore,
+    score_gradients,
+    score_leave_one_out,
+    score_random,
+)
+from framework.gbc.environments.microworld.episodes import Episode, draw_episodes
+from framework.gbc.environments.microworld.world import KINDS, load_model
 from framework.gbc.gradients import Scalar
-from framework.gbc.microworld.blame import SCALARS, MethodScore, score_gradients, score_leave_one_out, score_random
-from framework.gbc.microworld.episodes import Episode, draw_episodes
-from framework.gbc.microworld.world import KINDS, load_model
 from framework.gbc.models import LocalModel
 
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from framework.files import written_whole
 from framework.gbc.credits import AttributionOptions
-from framework.gbc.microworld.repair import Repair, draw_damages, repair
-from framework.gbc.microworld.world import load_model
+from framework.gbc.environments.microworld.repair import Repair, draw_damages, repair
+from framework.gbc.environments.microworld.world import load_model
 
 
 def bench_repair(

@@ -23,8 +23,8 @@ from framework.data.transforms import ImageTransform
 from framework.data.writer import WriteOptions, write_image_shards
 from framework.errors import ConfigError, DataError
 from framework.evaluation.grid import save_grid
-from framework.gbc.microworld.lessons import draw_lessons
-from framework.gbc.microworld.tokenizer import make_tokenizer
+from framework.gbc.environments.microworld.lessons import draw_lessons
+from framework.gbc.environments.microworld.tokenizer import make_tokenizer
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUM_LISTED = 20
@@ -82,7 +82,7 @@ def microworld(
     """Make the lessons of the micro world's language model, and its tokenizer.
 
     A lesson is an episode {role, prompt, message, answer}; no two parts share a random number. See
-    `recipes/gbc/microworld.yaml`.
+    `recipes/gbc/environments/microworld.yaml`.
 
     Args:
         dest: folder that gets `train`, `validation` and `tokenizer`.

@@ -7,6 +7,9 @@ import torch
 
 from framework.cli import main
 from framework.errors import CheckpointError, ConfigError, DataError
+from framework.gbc.environments.microworld.lessons import draw_lessons
+from framework.gbc.environments.microworld.tokenizer import END, make_tokenizer
+from framework.gbc.environments.microworld.world import load_model
 from framework.gbc.language import (
     LanguageModelConfig,
     encode_episode,
@@ -15,9 +18,6 @@ from framework.gbc.language import (
     make_language_model,
     whole_answers,
 )
-from framework.gbc.microworld.lessons import draw_lessons
-from framework.gbc.microworld.tokenizer import END, make_tokenizer
-from framework.gbc.microworld.world import load_model
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
 RECIPE = Path(__file__).parents[2] / "recipes/gbc/microworld.yaml"

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from framework.gbc.environments.microworld.tokenizer import make_tokenizer
 from framework.gbc.graph import Agent, Graph
-from framework.gbc.microworld.tokenizer import make_tokenizer
 from framework.gbc.models import LocalModel
 from framework.gbc.rivals import Correction, find_rivals
 from framework.gbc.run import RunOptions, run_graph

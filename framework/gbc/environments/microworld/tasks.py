@@ -4,10 +4,10 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
+from framework.gbc.environments.microworld.rules import RuleModel
+from framework.gbc.environments.microworld.system import FIELDS, MODEL, VALUES, System, make_graph
 from framework.gbc.graph import Graph
 from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.microworld.rules import RuleModel
-from framework.gbc.microworld.system import FIELDS, MODEL, VALUES, System, make_graph
 from framework.gbc.run import Task, run_graph
 from framework.gbc.trace import Trace
 

@@ -1,7 +1,7 @@
 """Lessons: a function of the seed, right by the rules, of every role."""
 
-from framework.gbc.microworld.lessons import draw_lessons
-from framework.gbc.microworld.rules import answer
+from framework.gbc.environments.microworld.lessons import draw_lessons
+from framework.gbc.environments.microworld.rules import answer
 
 
 def test_lessons():

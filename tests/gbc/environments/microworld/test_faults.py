@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 
 from framework.errors import ConfigError
-from framework.gbc.microworld.faults import KINDS, plant
-from framework.gbc.microworld.rules import RuleModel
-from framework.gbc.microworld.system import MODEL, draw_system, make_graph
-from framework.gbc.microworld.tasks import answer_loss, make_tasks
-from framework.gbc.microworld.world import candidate_prompts
+from framework.gbc.environments.microworld.faults import KINDS, plant
+from framework.gbc.environments.microworld.rules import RuleModel
+from framework.gbc.environments.microworld.system import MODEL, draw_system, make_graph
+from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
+from framework.gbc.environments.microworld.world import candidate_prompts
 from framework.gbc.run import run_graph
 
 

@@ -12,11 +12,11 @@ from framework.gbc.attribution import attribute_trace, corrections_of
 from framework.gbc.baselines import attention_scores, leave_agents_out
 from framework.gbc.connections import ConnectionOptions, Reduction, Scorer, connect
 from framework.gbc.credits import Attribution, AttributionOptions
+from framework.gbc.environments.microworld.episodes import Episode, Recorder, Remembered
+from framework.gbc.environments.microworld.system import MODEL
+from framework.gbc.environments.microworld.tasks import SLOT, answer_loss
 from framework.gbc.gradients import BY_TOKEN, GradientOptions, Scalar, Score, TokenRow, TokenScores, token_scores
 from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.microworld.episodes import Episode, Recorder, Remembered
-from framework.gbc.microworld.system import MODEL
-from framework.gbc.microworld.tasks import SLOT, answer_loss
 from framework.gbc.models import LocalModel
 from framework.gbc.run import RunOptions
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from framework.errors import ConfigError
-from framework.gbc.graph import Graph
-from framework.gbc.microworld.system import (
+from framework.gbc.environments.microworld.system import (
     DATABASES,
     FIELDS,
     NAMES,
@@ -21,6 +20,7 @@ from framework.gbc.microworld.system import (
     look_up,
     make_graph,
 )
+from framework.gbc.graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)

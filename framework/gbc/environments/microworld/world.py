@@ -4,9 +4,9 @@ import random
 from importlib.resources import as_file, files
 
 from framework.errors import ConfigError
-from framework.gbc.microworld.faults import KINDS, plant
-from framework.gbc.microworld.system import MODEL, System, draw_system, make_graph
-from framework.gbc.microworld.tasks import answer_loss, make_tasks
+from framework.gbc.environments.microworld.faults import KINDS, plant
+from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
+from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.models import LocalModel, LocalModelConfig
 
 __all__ = [
@@ -40,7 +40,7 @@ def load_model(path: str | None = None, *, device: str = "cpu", batch_size: int 
     """
     if path is not None:
         return LocalModel.load(LocalModelConfig(path=path, device=device, batch_size=batch_size))
-    with as_file(files("framework.gbc.microworld") / "model") as folder:
+    with as_file(files("framework.gbc.environments.microworld") / "model") as folder:
         return LocalModel.load(LocalModelConfig(path=str(folder), device=device, batch_size=batch_size))
 
 

@@ -10,10 +10,10 @@ from framework.bench_repair import bench_repair
 from framework.errors import ConfigError
 from framework.gbc.connections import ConnectionOptions
 from framework.gbc.credits import AttributionOptions
-from framework.gbc.microworld.blame import score_gradients, score_leave_one_out, score_random
-from framework.gbc.microworld.episodes import Remembered, draw_episodes
-from framework.gbc.microworld.repair import draw_damages, repair, success_of
-from framework.gbc.microworld.world import KINDS, draw_system, load_model, make_graph, make_tasks
+from framework.gbc.environments.microworld.blame import score_gradients, score_leave_one_out, score_random
+from framework.gbc.environments.microworld.episodes import Remembered, draw_episodes
+from framework.gbc.environments.microworld.repair import draw_damages, repair, success_of
+from framework.gbc.environments.microworld.world import KINDS, draw_system, load_model, make_graph, make_tasks
 
 
 @pytest.fixture(scope="module")

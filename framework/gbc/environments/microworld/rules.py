@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from framework.gbc.encode import Request
-from framework.gbc.microworld.system import DOMAINS, FIELDS, FULL, NONE, NOTHING, SHORT, parse_slots
+from framework.gbc.environments.microworld.system import DOMAINS, FIELDS, FULL, NONE, NOTHING, SHORT, parse_slots
 from framework.gbc.models import Reply
 
 _ROW = re.compile(r"(\S+) from (\S+) (\S+)")

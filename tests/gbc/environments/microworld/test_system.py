@@ -3,11 +3,11 @@
 import pytest
 
 from framework.errors import ConfigError
+from framework.gbc.environments.microworld.rules import RuleModel, answer
+from framework.gbc.environments.microworld.system import MODEL, draw_system, look_up, make_graph, name_of
+from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
+from framework.gbc.environments.microworld.tokenizer import UNKNOWN, make_tokenizer
 from framework.gbc.losses import VerbalLoss
-from framework.gbc.microworld.rules import RuleModel, answer
-from framework.gbc.microworld.system import MODEL, draw_system, look_up, make_graph, name_of
-from framework.gbc.microworld.tasks import answer_loss, make_tasks
-from framework.gbc.microworld.tokenizer import UNKNOWN, make_tokenizer
 from framework.gbc.run import run_graph
 
 WORKER = "alpha serves hotel : area from area short , price from nothing full , day from price short"

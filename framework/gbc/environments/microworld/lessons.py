@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from framework.gbc.graph import Agent
-from framework.gbc.microworld.rules import RuleModel
-from framework.gbc.microworld.system import (
+from framework.gbc.environments.microworld.rules import RuleModel
+from framework.gbc.environments.microworld.system import (
     DOMAINS,
     FIELDS,
     MODEL,
@@ -26,7 +25,8 @@ from framework.gbc.microworld.system import (
     draw_system,
     make_graph,
 )
-from framework.gbc.microworld.tasks import draw_request
+from framework.gbc.environments.microworld.tasks import draw_request
+from framework.gbc.graph import Agent
 from framework.gbc.run import RunOptions, run_graph
 
 _SILENT = 0.1

@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from framework.gbc.microworld.system import (
+from framework.gbc.environments.microworld.system import (
     DATABASES,
     DOMAINS,
     FIELDS,

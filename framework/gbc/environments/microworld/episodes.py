@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from framework.errors import ConfigError, DataError
 from framework.gbc.encode import Request
+from framework.gbc.environments.microworld.faults import KINDS, Fault, plant
+from framework.gbc.environments.microworld.rules import RuleModel
+from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
+from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.losses import VerbalLoss
-from framework.gbc.microworld.faults import KINDS, Fault, plant
-from framework.gbc.microworld.rules import RuleModel
-from framework.gbc.microworld.system import MODEL, System, draw_system, make_graph
-from framework.gbc.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.models import LocalModel, Reply
 from framework.gbc.run import RunOptions, Task, run_graph
 from framework.gbc.trace import Trace

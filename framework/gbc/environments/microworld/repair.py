@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from framework.errors import ConfigError
 from framework.gbc.credits import AttributionOptions
+from framework.gbc.environments.microworld.episodes import Remembered
+from framework.gbc.environments.microworld.faults import KINDS, Fault, plant
+from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
+from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
+from framework.gbc.environments.microworld.world import candidate_prompts
 from framework.gbc.graph import Graph
-from framework.gbc.microworld.episodes import Remembered
-from framework.gbc.microworld.faults import KINDS, Fault, plant
-from framework.gbc.microworld.system import MODEL, System, draw_system, make_graph
-from framework.gbc.microworld.tasks import answer_loss, make_tasks
-from framework.gbc.microworld.world import candidate_prompts
 from framework.gbc.models import LocalModel
 from framework.gbc.optimizers.candidates import Candidates
 from framework.gbc.optimizers.loop import OptimizeOptions, Proposer, optimize
