@@ -82,7 +82,7 @@ def microworld(
     """Make the lessons of the micro world's language model, and its tokenizer.
 
     A lesson is an episode {role, prompt, message, answer}; no two parts share a random number. See
-    `recipes/gbc/environments/microworld.yaml`.
+    `recipes/gbc/microworld.yaml`.
 
     Args:
         dest: folder that gets `train`, `validation` and `tokenizer`.
