@@ -69,6 +69,7 @@ FUNCTIONS: dict[str, Any] = {
         "imagenet": shard_commands.imagenet,
         "jsonl": shard_commands.jsonl,
         "hf": shard_commands.hf,
+        "multiwoz": shard_commands.multiwoz,
         "digits": shard_commands.digits,
         "index": shard_commands.index,
         "check": shard_commands.check,
