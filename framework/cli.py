@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from framework import agents, commands, runs, shard_commands
 from framework.attribute import attribute
+from framework.attribute_logs import attribute_logs
 from framework.bench import bench_data
 from framework.bench_attribution import bench_attribution
 from framework.bench_blame import bench_blame
@@ -61,6 +62,7 @@ COMMANDS = {
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
     "agents": "graphs of language-model agents: run (on tasks, to traces), check",
     "attribute": "blame: which agents made the errors of recorded runs",
+    "attribute-logs": "blame for logs of other frameworks, which a local model reads",
     "optimize": "better prompts for the agents of a graph",
     "bench": "speed of loader, training and attribution against bare ones; blame and repair of planted faults",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
@@ -74,6 +76,7 @@ FUNCTIONS: dict[str, Any] = {
     "report": report,
     "agents": {"run": agents.run, "check": agents.check},
     "attribute": attribute,
+    "attribute-logs": attribute_logs,
     "optimize": optimize,
     "bench": {
         "data": bench_data,
@@ -87,6 +90,7 @@ FUNCTIONS: dict[str, Any] = {
         "imagenet": shard_commands.imagenet,
         "jsonl": shard_commands.jsonl,
         "hf": shard_commands.hf,
+        "multiwoz": shard_commands.multiwoz,
         "digits": shard_commands.digits,
         "microworld": shard_commands.microworld,
         "index": shard_commands.index,

@@ -25,6 +25,7 @@ from framework.errors import ConfigError, DataError
 from framework.evaluation.grid import save_grid
 from framework.gbc.environments.microworld.lessons import draw_lessons
 from framework.gbc.environments.microworld.tokenizer import make_tokenizer
+from framework.gbc.environments.multiwoz.shards import write_multiwoz_shards
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUM_LISTED = 20
@@ -202,6 +203,33 @@ def hf(
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
     _report(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
+
+
+def multiwoz(
+    source: str,
+    dest: str,
+    *,
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards of MultiWOZ's dialogues, as its authors publish it (2.1 and 2.4), an episode each.
+
+    DEST gets the sets train, validation and test, of those that have dialogues. A dialogue that is truncated or has a
+    label for an unknown slot is skipped.
+
+    Args:
+        source: the release's folder or .zip; or a few-shot file of IC-DST (.json), which makes DEST itself the set.
+        dest: folder of the new shard sets.
+        samples_per_shard: dialogues in a shard.
+        strict: refuse a release with bad dialogues, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace finished shard sets in DEST.
+    """
+    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    for name, manifest in write_multiwoz_shards(source, dest, options=options).items():
+        _report(manifest, str(Path(dest) / name))
 
 
 def index(

@@ -146,8 +146,17 @@ def _starts(trace: Trace, loss: VerbalLoss, units: Mapping[str, tuple[Span, ...]
 
 def _spread(units: Sequence[Span], start: int, stop: int) -> Tensor:
     """1, shared by the units as they overlap a span; evenly by all units where none does."""
-    overlap = torch.tensor([max(0, min(stop, b) - max(start, a)) for a, b in units], dtype=torch.float64)
-    return overlap / overlap.sum() if overlap.sum() > 0 else torch.full_like(overlap, 1 / len(units))
+    return _spread_each([(start, stop)], units)[0]
+
+
+def _spread_each(spans: Sequence[Span], units: Sequence[Span]) -> Tensor:
+    """`_spread` of each of many spans, `span unit`."""
+    parts = torch.tensor(spans, dtype=torch.float64).reshape(-1, 1, 2)
+    bounds = torch.tensor(units, dtype=torch.float64)
+    overlap = torch.minimum(parts[..., 1], bounds[:, 1]) - torch.maximum(parts[..., 0], bounds[:, 0])
+    overlap = overlap.clamp(min=0)
+    total = overlap.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, overlap / torch.where(total > 0, total, 1), 1 / len(units))
 
 
 def _to_units(connection: Connection, flow: Tensor, step: Step, source: Step, units: Sequence[Span]) -> Tensor:
@@ -158,10 +167,11 @@ def _to_units(connection: Connection, flow: Tensor, step: Step, source: Step, un
         return total * _spread(units, 0, len(source.output))
     shift = source.output.index(core) - block.chars[0]
     spread = (flow[:, None] * connection.tokens).sum(dim=0)
-    credit = torch.zeros(len(units), dtype=torch.float64)
-    for token, amount in zip(range(*block.tokens), spread.tolist(), strict=True):
-        start, stop = step.input_spans[token]
-        credit += amount * _spread(units, max(start, block.chars[0]) + shift, min(stop, block.chars[1]) + shift)
+    spans = [
+        (max(start, block.chars[0]) + shift, min(stop, block.chars[1]) + shift)
+        for start, stop in step.input_spans[slice(*block.tokens)]
+    ]
+    credit = spread @ _spread_each(spans, units)
     # A block without tokens, or rows without any weight in it.
     return credit + (total - spread.sum().item()) * _spread(units, 0, len(source.output))
 

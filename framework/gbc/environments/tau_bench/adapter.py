@@ -1,0 +1,243 @@
+"""tau-bench (Yao et al. 2024, arXiv 2406.12045): retail and airline, by the authors' package `tau_bench`.
+
+The package is not on PyPI and is imported only when an environment is asked for. Tools, databases, tasks and the reward
+are the package's own; what this adapter adds is which tool raised, which call changed the database, and both parts of
+the reward (the package keeps one of them).
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+from framework.errors import ConfigError
+
+Domain = Literal["retail", "airline"]
+Split = Literal["test", "train", "dev"]
+
+INSTALL = "pip install git+https://github.com/sierra-research/tau-bench"
+RESPOND = "respond"
+"""The name that the package gives to a message to the user."""
+STOP = "###STOP###"
+"""What a user says to end the conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """A tool call, or with the name `respond` a message to the user, whose `content` it has.
+
+    Attributes:
+        name: of the tool.
+        arguments: by name, JSON values.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TauTask:
+    """A task of the package.
+
+    Attributes:
+        index: in its split.
+        instruction: what the user wants; for the user's simulator only.
+        actions: the right ones; the database that they leave is the right one.
+        outputs: texts that the agent must have told the user.
+    """
+
+    index: int
+    instruction: str
+    actions: tuple[Action, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What an action led to.
+
+    Attributes:
+        text: the tool's result, or what the user said.
+        done: whether the conversation is over.
+        changed: whether the database is another than before.
+        raised: the exception of the tool, which the package only writes into the text; None where it returned.
+    """
+
+    text: str
+    done: bool
+    changed: bool
+    raised: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TauReward:
+    """The reward of an episode and its parts.
+
+    Attributes:
+        value: 1 if the database matches and all outputs were told, otherwise 0.
+        database: whether the database is the one that the task's own actions leave.
+        outputs: by text, whether it was told.
+    """
+
+    value: float
+    database: bool
+    outputs: dict[str, bool] = field(default_factory=dict)
+
+
+@runtime_checkable
+class User(Protocol):
+    """The package's interface of a user's simulator."""
+
+    def reset(self, instruction: str | None = None) -> str:
+        """Begins a conversation; the user's first message."""
+        ...
+
+    def step(self, content: str) -> str:
+        """The answer to the agent's message; with `STOP` in it the conversation is over."""
+        ...
+
+    def get_total_cost(self) -> float:
+        """Of the model, in dollars."""
+        ...
+
+
+class TauBench:
+    """One environment of the package; conversations one after the other.
+
+    Args:
+        env: the package's `Env`, or anything with its interface.
+        action: the package's `Action` class, called with `name` and `kwargs`.
+        name: for ids of episodes, such as `retail/test`.
+    """
+
+    def __init__(self, env: Any, action: Any, *, name: str) -> None:
+        self.name = name
+        self._env, self._action = env, action
+        self._raised: list[str] = []
+        env.tools_map = {tool: _Watched(each, self._raised) for tool, each in env.tools_map.items()}
+        self._reward: TauReward | None = None
+        self._hash = self._fresh = ""
+
+    def __len__(self) -> int:
+        """The number of tasks of the split."""
+        return len(self._env.tasks)
+
+    def task(self, index: int) -> TauTask:
+        """A task of the split.
+
+        Raises:
+            ConfigError: no such task.
+        """
+        if not 0 <= index < len(self):
+            raise ConfigError(f"task {index} of {self.name}", mend=f"use 0 to {len(self) - 1}")
+        task = self._env.tasks[index]
+        actions = tuple(Action(name=each.name, arguments=dict(each.kwargs)) for each in task.actions)
+        return TauTask(index=index, instruction=task.instruction, actions=actions, outputs=tuple(task.outputs))
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools as JSON schemas, in the form of OpenAI's functions."""
+        return list(self._env.tools_info)
+
+    @property
+    def policy(self) -> str:
+        """The rules that an agent must follow: the package's wiki."""
+        return str(self._env.wiki)
+
+    def start(self, index: int, user: User) -> str:
+        """Begins a task with a fresh database; the user's first message.
+
+        Raises:
+            ConfigError: no such task.
+        """
+        self._env.user = user
+        self._reward = None
+        text = self._env.reset(task_index=self.task(index).index).observation
+        # Of the same files every time, and slow.
+        self._fresh = self._fresh or self._env.get_data_hash()
+        self._hash = self._fresh
+        return str(text)
+
+    def act(self, action: Action) -> Observation:
+        """Calls a tool, or says something to the user; an unknown tool is told in the observation."""
+        before = self._hash
+        is_call = action.name in self._env.tools_map and action.name not in self._env.terminate_tools
+        self._raised.clear()
+        response = self._env.step(self._action(name=action.name, kwargs=action.arguments))
+        raised = self._raised[-1] if self._raised and is_call else None
+        if is_call:
+            self._hash = self._env.get_data_hash()
+        if response.done:
+            # The package has put the right database in the place of this one.
+            self._reward = self._judged(response.info.reward_info)
+        return Observation(
+            text=str(response.observation), done=bool(response.done), changed=self._hash != before, raised=raised
+        )
+
+    def reward(self) -> TauReward:
+        """Of the episode so far; one that is not done has the value 0, as the package's runs have it."""
+        if self._reward is None:
+            judged = self._judged(self._env.calculate_reward())
+            self._reward = TauReward(value=0.0, database=judged.database, outputs=judged.outputs)
+        return self._reward
+
+    def _judged(self, result: Any) -> TauReward:
+        outputs: Mapping[str, bool] = getattr(result.info, "outputs", {})
+        database = self._env.get_data_hash() == self._hash
+        return TauReward(value=float(result.reward), database=database, outputs=dict(outputs))
+
+
+class _Watched:
+    """A tool that leaves word when it raises."""
+
+    def __init__(self, tool: Any, raised: list[str]) -> None:
+        self._tool, self._raised = tool, raised
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tool, name)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._tool.invoke(*args, **kwargs)
+        except Exception as error:
+            self._raised.append(f"{type(error).__name__} ({error})")
+            raise
+
+
+def load_tau_bench(domain: Domain, split: Split = "test") -> TauBench:
+    """The environment of a domain.
+
+    Raises:
+        ConfigError: the package is missing, or has no such domain or split.
+    """
+    if domain not in get_args(Domain):
+        raise ConfigError(f"domain {domain!r}", mend=f"use one of {', '.join(get_args(Domain))}")
+    if domain == "airline" and split != "test":
+        raise ConfigError(f"airline has no split {split!r}", mend="use test")
+    try:
+        envs = importlib.import_module("tau_bench.envs")
+        types = importlib.import_module("tau_bench.types")
+    except ImportError as error:
+        raise ConfigError(f"tau-bench cannot be imported ({error})", mend=INSTALL) from error
+    # Its user is replaced when an episode starts; the others ask a model already when they are made.
+    env = envs.get_env(domain, user_strategy="human", user_model="", task_split=split, task_index=0)
+    return TauBench(env, types.Action, name=f"{domain}/{split}")
+
+
+def replay(bench: TauBench, index: int, user: User, actions: Sequence[Action] | None = None) -> TauReward:
+    """The reward of a task's own actions, with all its outputs told to the user at the end.
+
+    Args:
+        bench: the environment.
+        index: of the task.
+        user: its next message must end the conversation, such as that of `ScriptedUser`.
+        actions: others in place of the task's own.
+    """
+    task = bench.task(index)
+    bench.start(index, user)
+    done = False
+    for action in task.actions if actions is None else actions:
+        done = done or bench.act(action).done
+    if not done:
+        bench.act(Action(name=RESPOND, arguments={"content": " ".join(task.outputs)}))
+    return bench.reward()

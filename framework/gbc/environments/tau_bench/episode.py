@@ -1,0 +1,239 @@
+"""An episode of tau-bench as a trace: an agent that talks to a user and calls tools, turn by turn.
+
+Every message is a step: `user@1`, `agent@1`, and of tools `get_order_details@1`, numbered by the agent's message that
+called them. The agent reads all that was said; a tool reads the call. No gradient flows through tools and users:
+credit passes through a tool to the call, and ends at the user. All messages of the agent are outputs of the system,
+since each may change the database or tell what must be told.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from framework.errors import ConfigError, DataError, FrameworkError
+from framework.gbc.encode import Piece, Request
+from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
+from framework.gbc.graph import Agent, Graph, Tool, UserTurn
+from framework.gbc.models import Reply
+from framework.gbc.run import LanguageModel
+from framework.gbc.trace import Block, Step, Trace
+from framework.seeds import seed_of
+
+AGENT, USER = "agent", "user"
+
+FORMAT = """To call a tool, answer with one JSON object and nothing else: {"name": "TOOL", "arguments": {...}}. \
+Anything else that you write is said to the user. Call one tool at a time. The tools:"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeOptions:
+    """How an episode runs.
+
+    Args:
+        max_turns: most messages of the agent, tool calls included; the published runs allow 30.
+        on_tool_error: a tool that raises ends the episode as failed, or the agent is told (published).
+        seed: of the model's random numbers, with the task and the step.
+    """
+
+    max_turns: int = 30
+    on_tool_error: Literal["fail", "tell"] = "fail"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1:
+            raise ConfigError(f"max_turns {self.max_turns}", mend="use 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One conversation.
+
+    Attributes:
+        trace: its steps; the task holds what was expected, what was done, and the reward.
+        reward: with its parts; the value of a failed episode is 0.
+    """
+
+    trace: Trace
+    reward: TauReward
+
+
+def system_prompt(bench: TauBench) -> str:
+    """The policy, how to call tools, and the tools' schemas."""
+    tools = "\n".join(json.dumps(tool["function"]) for tool in bench.tools)
+    return f"{bench.policy.strip()}\n\n{FORMAT}\n{tools}"
+
+
+def episode_graph(bench: TauBench, agent: Agent) -> Graph:
+    """The nodes of an episode's trace, for `attribute`."""
+    names = [tool["function"]["name"] for tool in bench.tools]
+    return Graph(
+        agents=(agent,),
+        tools=tuple(Tool(name=name, reads=(agent.name,), function=_live) for name in names),
+        users=(UserTurn(name=USER),),
+        outputs=(agent.name,),
+    )
+
+
+def make_agent(bench: TauBench, *, model: str, prompt: str | None = None, max_new_tokens: int = 512) -> Agent:
+    """The agent of an episode; its prompt is by default `system_prompt`."""
+    text = system_prompt(bench) if prompt is None else prompt
+    return Agent(name=AGENT, prompt=text, model=model, reads=(), role="serves the user", max_new_tokens=max_new_tokens)
+
+
+def run_episode(
+    bench: TauBench,
+    index: int,
+    user: User,
+    agent: Agent,
+    model: LanguageModel,
+    options: EpisodeOptions = EpisodeOptions(),
+) -> Episode:
+    """Runs a task to its end.
+
+    A malformed tool call, a call of no tool that there is, a tool that raises, an agent that says nothing or does not
+    come to an end, and an error of a model end the episode: the trace has its `failure`.
+
+    Raises:
+        ConfigError: no such task.
+    """
+    task = bench.task(index)
+    run = _Run(bench, f"{bench.name}/{index}", agent, model, options)
+    failure = None
+    try:
+        run.hear(bench.start(index, user))
+        run.talk()
+    except ConfigError:
+        raise
+    except FrameworkError as error:
+        failure = str(error)
+    reward = bench.reward()
+    if failure is not None:
+        reward = TauReward(value=0.0, database=reward.database, outputs=reward.outputs)
+    values: dict[str, Any] = {
+        "id": run.id,
+        "instruction": task.instruction,
+        "expected_actions": [asdict(action) for action in task.actions],
+        "expected_outputs": list(task.outputs),
+        "actions": run.actions,
+        "reward": asdict(reward),
+        "failure": failure,
+    }
+    outputs = tuple(step.name for step in run.steps if step.node == agent.name)
+    trace = Trace(id=run.id, task=values, steps=tuple(run.steps), skipped=(), outputs=outputs, failure=failure)
+    return Episode(trace=trace, reward=reward)
+
+
+def parse_action(text: str) -> Action:
+    """What the agent's message does: a JSON object, also in a code fence or a `<tool_call>` tag, is a tool call.
+
+    Raises:
+        DataError: it begins like a call and is none.
+    """
+    tagged = re.search(r"<tool_call>(.*?)(</tool_call>|$)", text, re.DOTALL)
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*(\{.*?)\s*```\s*", text, re.DOTALL)
+    body = (tagged or fenced)[1].strip() if tagged or fenced else text.strip()  # pyright: ignore[reportOptionalSubscript]
+    if not tagged and not body.startswith("{"):
+        return Action(name=RESPOND, arguments={"content": text.strip()})
+    mend = 'answer with {"name": "TOOL", "arguments": {...}}'
+    try:
+        call = json.loads(body)
+    except json.JSONDecodeError as error:
+        raise DataError(f"malformed tool call {body[:80]!r} ({error})", mend=mend) from None
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        raise DataError(f"malformed tool call {body[:80]!r} (no name)", mend=mend)
+    arguments = call.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise DataError(f"malformed tool call {body[:80]!r} (arguments are no object)", mend=mend)
+    return Action(name=call["name"], arguments=arguments)
+
+
+class _Run:
+    """One conversation as it goes."""
+
+    def __init__(self, bench: TauBench, id: str, agent: Agent, model: LanguageModel, options: EpisodeOptions) -> None:
+        self.bench, self.id, self.agent, self.model, self.options = bench, id, agent, model, options
+        self.known = {tool["function"]["name"] for tool in bench.tools}
+        self.steps: list[Step] = []
+        self.actions: list[dict[str, Any]] = []
+
+    def talk(self) -> None:
+        """Lets the agent act until the conversation is over; DataError says why it ends before."""
+        for turn in range(1, self.options.max_turns + 1):
+            step = self._ask(turn)
+            self.steps.append(step)
+            action = parse_action(step.output)
+            is_call = action.name != RESPOND
+            if is_call and action.name not in self.known:
+                mend = f"use one of {', '.join(sorted(self.known))}"
+                raise DataError(f"a call of {action.name!r}, which is no tool", mend=mend)
+            if not is_call and not isinstance(action.arguments.get("content"), str):
+                raise DataError("a message to the user without content", mend="write the message itself")
+            seen = self.bench.act(action)
+            if is_call:
+                self.actions.append({"step": step.name, **asdict(action), "changed": seen.changed})
+                self._keep(f"{action.name}@{turn}", action.name, "tool", seen.text, step)
+            else:
+                self.hear(seen.text, turn + 1)
+            if seen.raised is not None and self.options.on_tool_error == "fail":
+                raise DataError(f"the tool {action.name!r} raised {seen.raised}", mend="see the call's arguments")
+            if seen.done:
+                return
+        problem = f"no end after {self.options.max_turns} messages of the agent"
+        raise DataError(problem, mend="see whether it repeats itself, or raise max_turns")
+
+    def hear(self, text: str, turn: int = 1) -> None:
+        """Keeps what the user says before the agent's message number `turn`."""
+        self._keep(f"{USER}@{turn}", USER, "user", text)
+
+    def _ask(self, turn: int) -> Step:
+        name = f"{self.agent.name}@{turn}"
+        pieces: list[Piece] = []
+        for step in self.steps:
+            pieces += [Piece(text=f"{step.node}: "), Piece(text=step.output, source=step.name), Piece(text="\n\n")]
+        request = Request(
+            step=name,
+            prompt=self.agent.prompt,
+            pieces=(*pieces, Piece(text=f"{self.agent.name}:")),
+            max_new_tokens=self.agent.max_new_tokens,
+            seed=seed_of(self.options.seed, self.id, name),
+        )
+        (reply,) = self.model.reply([request])
+        if not isinstance(reply, Reply):
+            raise reply
+        if not reply.output.strip():
+            raise DataError(f"agent {name!r} says nothing", mend="change its prompt or its model")
+        fields = {each: getattr(reply, each) for each in _REPLY}
+        return Step(name=name, node=self.agent.name, kind="agent", model=self.agent.model, controls=(), **fields)
+
+    def _keep(self, name: str, node: str, kind: Literal["user", "tool"], text: str, call: Step | None = None) -> None:
+        said = "" if call is None else call.output.strip()
+        block = (
+            Block(source=call.name, kind="message", text=said, chars=(0, len(said)), tokens=(0, 0)) if call else None
+        )
+        self.steps.append(
+            Step(
+                name=name,
+                node=node,
+                kind=kind,
+                model=None,
+                input_text=said,
+                input_ids=(),
+                input_spans=(),
+                blocks=(block,) if block else (),
+                controls=(),
+                output=text,
+                output_ids=(),
+                output_spans=(),
+                finish="given",
+            )
+        )
+
+
+_REPLY = ("input_text", "input_ids", "input_spans", "blocks", "output", "output_ids", "output_spans", "finish")
+"""Fields that a step takes from a reply."""
+
+
+def _live(texts: Mapping[str, str]) -> str:
+    raise DataError("a tool of an episode needs its database", mend="run an episode; leave_one_out cannot run it again")

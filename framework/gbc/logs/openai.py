@@ -1,0 +1,174 @@
+"""Message lists as OpenAI's chat completions take them, and as many frameworks log them.
+
+System and developer messages at the beginning are the prompt of the agent that they name, otherwise of all agents;
+later ones are read like a user's. An `assistant` is an agent, by its `name`; so is a `user` whose name an assistant
+has too, since frameworks of several agents show the others to each as users. A `tool` is named after the call that it
+answers.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from framework.gbc.logs.form import Log, Message, Mistake, Role, ToolCall, parse_line, read_logs, record_of
+from framework.gbc.trace import BadLine
+
+_SYSTEM = ("system", "developer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What a line tells beside the messages."""
+
+    task: str | None = None
+    answer: str | None = None
+    expected: str | None = None
+    correct: bool | None = None
+    mistake: Mistake | None = None
+
+
+def read_openai(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list[Log], list[BadLine]]:
+    """The logs of JSON lines: each a list of messages, or an object with `messages`.
+
+    Of an object, `id`, `task`, `answer`, `expected`, `correct` and `mistake` mean what they mean in the form; anything
+    else is left alone. The id is by default the line's number, from 1.
+
+    Raises:
+        DataError: as `read_logs`.
+    """
+
+    def parse(line: str, number: int) -> Log:
+        value = parse_line(line)
+        if isinstance(value, list):
+            value = {"messages": value}
+        if not isinstance(value, dict):
+            raise ValueError("no list of messages and no object")
+        told = record_of(_Told, {each.name: value[each.name] for each in fields(_Told) if each.name in value})
+        return log_of_messages(
+            value.get("messages"),
+            id=str(value.get("id", number)),
+            task=told.task,
+            answer=told.answer,
+            expected=told.expected,
+            correct=told.correct,
+            mistake=told.mistake,
+        )
+
+    return read_logs(path, skip_bad_lines=skip_bad_lines, parse=parse)
+
+
+def log_of_messages(
+    messages: Any,
+    *,
+    id: str,
+    task: str | None = None,
+    agents: Sequence[str] = (),
+    answer: str | None = None,
+    expected: str | None = None,
+    correct: bool | None = None,
+    mistake: Mistake | None = None,
+) -> Log:
+    """The log of a message list.
+
+    Args:
+        messages: the list.
+        id: of the log.
+        task: what the system was asked; by default the first user's message.
+        agents: names of users that are agents too.
+        answer, expected, correct, mistake: as in `Log`; the mistake's step counts the messages of the list.
+
+    Raises:
+        ValueError: a message that is no such; names it by its number.
+        DataError: what `Log` finds.
+    """
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        raise ValueError("messages is no list of objects")
+    known = {*agents, *(_name(message) for message in messages if message.get("role") == "assistant")}
+    prompts: dict[str, str] = {}
+    found: list[Message] = []
+    numbers: list[int] = []
+    names: dict[str, str] = {}
+    for number, message in enumerate(messages):
+        try:
+            if message.get("role") in _SYSTEM and not found:
+                for name in [message["name"]] if message.get("name") in known else sorted(known):
+                    prompts[name] = "\n\n".join(filter(None, [prompts.get(name), _content(message)]))
+                continue
+            found.append(_message(message, known, names))
+        except ValueError as error:
+            raise ValueError(f"messages[{number}]: {error}") from None
+        numbers.append(number)
+        names.update((call.id, call.name) for call in found[-1].tool_calls)
+    asked = next((message.content for message in found if message.role == "user"), "")
+    return Log(
+        id=id,
+        task=asked if task is None else task,
+        messages=tuple(found),
+        prompts=prompts,
+        answer=answer,
+        expected=expected,
+        correct=correct,
+        mistake=_renumbered(mistake, numbers),
+    )
+
+
+def _message(message: Mapping[str, Any], agents: set[str], calls: Mapping[str, str]) -> Message:
+    role = message.get("role")
+    name = _name(message)
+    if role == "assistant":
+        return Message(agent=name, content=_content(message), tool_calls=_calls(message))
+    if role in ("user", *_SYSTEM):
+        kind: Role = "agent" if role == "user" and name in agents else "user"
+        return Message(agent=name, role=kind, content=_content(message))
+    if role == "function":
+        return Message(agent=name, role="tool", content=_content(message), call=name if name in calls else None)
+    if role == "tool":
+        call = message.get("tool_call_id")
+        if not isinstance(call, str) or call not in calls:
+            raise ValueError(f"tool_call_id {call!r} is no call before it")
+        return Message(agent=calls[call], role="tool", content=_content(message), call=call)
+    raise ValueError(f"role {role!r}, not system, developer, user, assistant, tool or function")
+
+
+def _name(message: Mapping[str, Any]) -> str:
+    name = message.get("name")
+    return name if isinstance(name, str) and name else str(message.get("role"))
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """The text; of a list of parts the texts, and of other parts their types in brackets."""
+    content = message.get("content")
+    if content is None:
+        refusal = message.get("refusal")
+        return refusal if isinstance(refusal, str) else ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        return "\n".join(str(part.get("text") or part.get("refusal") or f"[{part.get('type')}]") for part in content)
+    raise ValueError(f"content is {str(content)[:40]!r}, not a text or a list of parts")
+
+
+def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    """The calls, parallel ones in their order; a `function_call` of the older interface has its name for an id."""
+    old = message.get("function_call")
+    calls = [*(message.get("tool_calls") or []), *([{"id": old.get("name"), "function": old}] if old else [])]
+    found = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError(f"the call {str(call)[:40]!r} has no function with a name")
+        arguments = function.get("arguments", "")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        found.append(ToolCall(id=str(call.get("id") or ""), name=function["name"], arguments=text))
+    return tuple(found)
+
+
+def _renumbered(mistake: Mistake | None, numbers: Sequence[int]) -> Mistake | None:
+    """The label with its step's number among the messages that are left."""
+    if mistake is None or mistake.step is None:
+        return mistake
+    if mistake.step not in numbers:
+        raise ValueError(f"the mistake is at step {mistake.step}, which is no message of an agent, a user or a tool")
+    return Mistake(agent=mistake.agent, step=numbers.index(mistake.step), reason=mistake.reason)

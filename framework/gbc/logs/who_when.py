@@ -1,0 +1,123 @@
+"""The failure logs of Who&When (Zhang et al. 2025, arXiv 2505.00212): a JSON file for each case.
+
+A case has `history`, `question`, `ground_truth`, and the labels `mistake_agent`, `mistake_step` (number of the message,
+from 0) and `mistake_reason`. Logs of CaptainAgent have `name` in every message and `system_prompt` by agent; those of
+Magentic-One have only `role`, in which the orchestrator's messages say what they are: `Orchestrator (thought)`,
+`Orchestrator (-> WebSurfer)`.
+
+Ours: what agents see. In CaptainAgent's group chat that is everything said before; in Magentic-One only the
+orchestrator sees its own thoughts. The output is the message with `FINAL ANSWER:`, otherwise the last agent's that says
+more than TERMINATE.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from framework.errors import DataError
+from framework.gbc.logs.form import Log, Message, Mistake, Role, parse_line
+from framework.gbc.trace import BadLine
+
+_USERS = {"human", "user"}
+_TOOLS = {"computer_terminal", "computerterminal"}
+_ANSWER = re.compile(r"FINAL ANSWER:[ \t]*(\S.*)")
+_MEND = "give cases as Who&When publishes them"
+
+
+def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[list[Log], list[BadLine]]:
+    """The cases of a folder's `*.json`, or of one file, in the order of their numbers; ids are the files' names.
+
+    Args:
+        path: the folder or the file.
+        skip_bad_files: go on past malformed files, numbered from 1; otherwise they are an error.
+
+    Raises:
+        DataError: no such file, a folder without cases, or malformed files.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.json"), key=lambda file: (len(file.stem), file.stem)) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} has no *.json", mend=_MEND)
+    logs: list[Log] = []
+    bad: list[BadLine] = []
+    for number, file in enumerate(files, 1):
+        try:
+            logs.append(log_of_case(parse_line(file.read_text(encoding="utf-8")), id=file.stem))
+        except OSError as error:
+            raise DataError(f"{file} cannot be read ({error.strerror})", mend=_MEND) from None
+        except (ValueError, DataError) as error:
+            bad.append(BadLine(number=number, problem=f"{file.name}: {error}"))
+    if bad and not skip_bad_files:
+        problem = f"{path}: {len(bad)} malformed cases, the first is {bad[0].problem}"
+        raise DataError(problem, mend="correct them, or ask to skip bad ones")
+    return logs, bad
+
+
+def log_of_case(case: Any, *, id: str) -> Log:
+    """The log of a parsed case.
+
+    Raises:
+        ValueError: a field that is missing or of another type.
+        DataError: what `Log` finds.
+    """
+    if not isinstance(case, Mapping):
+        raise ValueError("no JSON object")
+    history = case.get("history")
+    if not isinstance(history, list) or not history:
+        raise ValueError("no history")
+    kinds = [_speaker(message, number) for number, message in enumerate(history)]
+    thoughts = {number for number, (_, _, private) in enumerate(kinds) if private}
+    messages = []
+    for number, (message, (agent, role, _)) in enumerate(zip(history, kinds, strict=True)):
+        hidden = {thought for thought in thoughts if thought < number and kinds[thought][0] != agent}
+        seen = tuple(sorted(set(range(number)) - hidden)) if hidden and role == "agent" else None
+        messages.append(Message(agent=agent, role=role, content=message["content"], reads=seen))
+    answers = [found for message in messages for found in _ANSWER.findall(message.content)]
+    correct = case.get("is_correct", case.get("is_corrected"))
+    prompts = case.get("system_prompt")
+    return Log(
+        id=id,
+        task=_text(case, "question"),
+        messages=tuple(messages),
+        prompts={str(name): str(text) for name, text in prompts.items()} if isinstance(prompts, Mapping) else {},
+        outputs=_outputs(messages),
+        answer=answers[-1].strip() if answers else None,
+        expected=_text(case, "ground_truth") or None,
+        correct=correct if isinstance(correct, bool) else None,
+        mistake=_mistake(case),
+    )
+
+
+def _speaker(message: Any, number: int) -> tuple[str, Role, bool]:
+    """Who says a message, as what, and whether nobody else sees it."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+        raise ValueError(f"history[{number}] has no text content")
+    who = message.get("name") or message.get("role")
+    if not isinstance(who, str) or not who.strip():
+        raise ValueError(f"history[{number}] has no name and no role")
+    name, _, what = who.partition(" (")
+    role: Role = "user" if name.lower() in _USERS else "tool" if name.lower() in _TOOLS else "agent"
+    return name, role, bool(what) and not what.startswith("->")
+
+
+def _outputs(messages: list[Message]) -> tuple[int, ...]:
+    said = [(number, message.content) for number, message in enumerate(messages) if message.role == "agent"]
+    final = [number for number, text in said if _ANSWER.search(text)]
+    more = [number for number, text in said if re.sub(r"\W|TERMINATE", "", text)]
+    return tuple((final or more)[-1:])
+
+
+def _mistake(case: Mapping[str, Any]) -> Mistake | None:
+    agent, step = _text(case, "mistake_agent"), _text(case, "mistake_step")
+    if step and not step.isdecimal():
+        raise ValueError(f"mistake_step is {step!r}, not a number")
+    if not agent and not step:
+        return None
+    return Mistake(agent=agent or None, step=int(step) if step else None, reason=_text(case, "mistake_reason"))
+
+
+def _text(case: Mapping[str, Any], name: str) -> str:
+    """A field as text; cases write numbers both ways."""
+    value = case.get(name)
+    return "" if value is None else str(value).strip()

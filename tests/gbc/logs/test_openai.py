@@ -1,0 +1,112 @@
+"""OpenAI-style message lists: names, prompts, parallel calls, parts, and what is refused."""
+
+import json
+
+import pytest
+
+from framework.errors import DataError
+from framework.gbc.logs.form import Mistake, ToolCall
+from framework.gbc.logs.openai import log_of_messages, read_openai
+
+
+def call(id: str, name: str, arguments: object = "{}") -> dict:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+SINGLE = [
+    {"role": "system", "content": "You help."},
+    {"role": "user", "content": "Weather in Rome and Oslo?"},
+    {"role": "assistant", "content": None, "tool_calls": [call("1", "weather", '{"c": "Rome"}'), call("2", "sea")]},
+    {"role": "tool", "tool_call_id": "2", "content": "cold"},
+    {"role": "tool", "tool_call_id": "1", "content": "hot"},
+    {"role": "assistant", "content": "Hot and cold."},
+]
+
+
+def test_parallel_calls_and_their_answers():
+    log = log_of_messages(SINGLE, id="x")
+    assert log.task == "Weather in Rome and Oslo?"
+    assert log.prompts == {"assistant": "You help."}
+    assert [(each.agent, each.role, each.text, each.call) for each in log.messages] == [
+        ("user", "user", "Weather in Rome and Oslo?", None),
+        ("assistant", "agent", 'weather({"c": "Rome"})\nsea({})', None),
+        ("sea", "tool", "cold", "2"),
+        ("weather", "tool", "hot", "1"),
+        ("assistant", "agent", "Hot and cold.", None),
+    ]
+
+
+def test_agents_by_name_with_prompts_of_their_own():
+    messages = [
+        {"role": "system", "content": "For all."},
+        {"role": "developer", "name": "coder", "content": "Write code."},
+        {"role": "user", "content": [{"type": "text", "text": "See:"}, {"type": "image_url", "image_url": {}}]},
+        {"role": "assistant", "name": "coder", "content": "x = 1"},
+        {"role": "user", "name": "critic", "content": "Bad."},
+        {"role": "assistant", "name": "critic", "content": "Still bad."},
+        {"role": "user", "name": "judge", "content": "End."},
+        {"role": "system", "content": "Be brief."},
+        {"role": "assistant", "name": "coder", "content": "x = 2", "refusal": None},
+    ]
+    log = log_of_messages(messages, id="x", agents=["judge"])
+    assert log.prompts == {"coder": "For all.\n\nWrite code.", "critic": "For all.", "judge": "For all."}
+    assert [(each.agent, each.role) for each in log.messages] == [
+        ("user", "user"),
+        ("coder", "agent"),
+        ("critic", "agent"),
+        ("critic", "agent"),
+        ("judge", "agent"),
+        ("system", "user"),
+        ("coder", "agent"),
+    ]
+    assert log.messages[0].content == "See:\n[image_url]"
+
+
+def test_older_calls_arguments_as_objects_and_refusals():
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": {"a": 1}}},
+        {"role": "function", "name": "f", "content": "2"},
+        {"role": "assistant", "content": None, "refusal": "I cannot."},
+    ]
+    log = log_of_messages(messages, id="x")
+    assert log.messages[1].tool_calls == (ToolCall(id="f", name="f", arguments='{"a": 1}'),)
+    assert (log.messages[2].agent, log.messages[2].role, log.messages[2].call) == ("f", "tool", "f")
+    assert log.messages[3].content == "I cannot."
+
+
+def test_lines_and_their_labels(tmp_path):
+    labelled = {
+        "id": 12,
+        "model": "any",
+        "messages": SINGLE,
+        "expected": "Warm.",
+        "mistake": {"agent": "assistant", "step": 2},
+    }
+    (tmp_path / "runs.jsonl").write_text(f"{json.dumps(SINGLE)}\n{json.dumps(labelled)}\n")
+    logs, _ = read_openai(tmp_path / "runs.jsonl")
+    assert [log.id for log in logs] == ["1", "12"]
+    # The label counts the list, the form has no system messages.
+    assert logs[1].mistake == Mistake(agent="assistant", step=1)
+    assert logs[1].expected == "Warm."
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (3, "no list of messages and no object"),
+        ({"messages": [3]}, "no list of objects"),
+        ([{"role": "boss", "content": ""}], r"messages\[0\]: role 'boss'"),
+        ([{"role": "tool", "tool_call_id": "9", "content": ""}], "tool_call_id '9' is no call before it"),
+        ([{"role": "assistant", "tool_calls": [{"id": "1"}]}], "no function with a name"),
+        ([{"role": "assistant", "content": 7}], "content is '7'"),
+        ({"messages": SINGLE, "mistake": {"who": "x"}}, "mistake: unknown 'who'"),
+        ({"messages": SINGLE, "mistake": {"step": 0}}, "the mistake is at step 0"),
+        ({"messages": SINGLE, "expected": 4}, "expected is '4', not str"),
+        ([{"role": "user", "content": "hi"}], "no agent's message"),
+    ],
+)
+def test_what_is_no_message_list_says_why(tmp_path, value, problem):
+    (tmp_path / "runs.jsonl").write_text(json.dumps(value))
+    with pytest.raises(DataError, match=problem):
+        read_openai(tmp_path / "runs.jsonl")
