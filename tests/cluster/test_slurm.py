@@ -13,7 +13,7 @@ from torch import Tensor
 
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
-from .conftest import ROOT, Slurm, losses, wait_for_step, wait_until
+from .conftest import ROOT, TRAINING, Slurm, losses, wait_for_step, wait_until
 
 pytestmark = pytest.mark.cluster
 RECIPE = ROOT / "recipes/pra/digits.yaml"
@@ -72,8 +72,7 @@ def crash_node(slurm: Slurm, job: str) -> None:
 
 
 def kill_worker(slurm: Slurm, job: str) -> None:
-    # The oldest: its loader's workers have the same command line.
-    slurm.run("n2", "pkill", "-9", "--oldest", "-f", "python.*fit --config")
+    slurm.run("n2", "pkill", "-9", "--oldest", "-f", TRAINING)
 
 
 INTERRUPTIONS = [signal_steps, signal_all, requeue, preempt, crash_node, kill_worker]
