@@ -3,10 +3,11 @@
 
 SIGUSR1 and SIGTERM to this process are passed on as SIGUSR1, again and again until the command ends: a process that is
 still starting up does not hear the first ones. With --deaf the command starts with both ignored, so that one that comes
-during its imports does not kill it. The code is also written to FILE, for shells: bash loses the code of a child that
-ends while a trap runs (seen in 3 of 40).
+during its imports does not kill it. The command does not outlive this process. The code is also written to FILE, for
+shells: bash loses the code of a child that ends while a trap runs (seen in 3 of 40).
 """
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 SIGNALS = {signal.SIGUSR1, signal.SIGTERM}
 EVENTS = SIGNALS | {signal.SIGCHLD}
 PAUSE_SECONDS = 2
+PR_SET_PDEATHSIG = 1
 
 
 def supervise(command: "list[str]", deaf: bool) -> int:
@@ -23,6 +25,9 @@ def supervise(command: "list[str]", deaf: bool) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, EVENTS)
 
     def before_command() -> None:
+        # A command that outlived this process would train on beside the run that is started again; one that starts
+        # others (srun, torchrun) has to end them. Linux only, as the launchers are.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if deaf else signal.SIGTERM)
         if deaf:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)

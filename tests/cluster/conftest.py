@@ -17,6 +17,9 @@ from framework.tracking.curves import read_metrics
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LOSS = "loss/total"
+# The command line of a training process, for pkill: not that of the supervisor, which has it as its last words. Loader
+# workers have it too, and are younger.
+TRAINING = r"^[^ ]*python[^ ]* [^ ]*/framework fit --config"
 NEEDED = {"ip": "iproute2", "unshare": "util-linux"}
 NEEDED_BY_SLURM = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "munged": "munge"}
 # The paper's model in the small; the recipe's own takes seconds a step on two busy cores.

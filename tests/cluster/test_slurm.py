@@ -1,9 +1,10 @@
 """Runs on a real SLURM by the shipped job file: every kind of interruption ends in the weights of the undisturbed run.
 
-One interruption of each kind; more with `--repeats`.
+One interruption of each kind; with `--repeats` as many in the life of one run.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,10 @@ from torch import Tensor
 
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
-from .conftest import ROOT, Slurm, losses, wait_for_step, wait_until
+from .conftest import ROOT, TRAINING, Slurm, losses, wait_for_step, wait_until
 
 pytestmark = pytest.mark.cluster
 RECIPE = ROOT / "recipes/pra/digits.yaml"
-STEPS = 120
 Overrides = Callable[..., list[str]]
 
 
@@ -29,12 +29,23 @@ def log_of(run_dir: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def straight(slurm: Slurm, overrides: Overrides, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def steps(pytestconfig: pytest.Config) -> int:
+    """Enough that no run ends before its last interruption."""
+    return 120 * pytestconfig.getoption("repeats")
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def options(request: pytest.FixtureRequest, overrides: Overrides, steps: int) -> list[str]:
+    return overrides(trainer__max_steps=str(steps), strategy__name=request.param)
+
+
+@pytest.fixture(scope="module")
+def straight(slurm: Slurm, options: list[str], steps: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The undisturbed run."""
     run_dir = tmp_path_factory.mktemp("straight") / "run"
-    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps=str(STEPS)))
+    job = slurm.submit(run_dir, RECIPE, options)
     assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
-    assert sorted(losses(run_dir)) == list(range(STEPS))
+    assert sorted(losses(run_dir)) == list(range(steps))
     return run_dir
 
 
@@ -61,8 +72,7 @@ def crash_node(slurm: Slurm, job: str) -> None:
 
 
 def kill_worker(slurm: Slurm, job: str) -> None:
-    # The oldest: its loader's workers have the same command line.
-    slurm.run("n2", "pkill", "-9", "--oldest", "-f", "python.*fit --config")
+    slurm.run("n2", "pkill", "-9", "--oldest", "-f", TRAINING)
 
 
 INTERRUPTIONS = [signal_steps, signal_all, requeue, preempt, crash_node, kill_worker]
@@ -83,21 +93,27 @@ def check_equal(run_dir: Path, straight: Path) -> None:
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     slurm: Slurm,
     straight: Path,
-    overrides: Overrides,
+    options: list[str],
     interruption: Callable[[Slurm, str], None],
     tmp_path: Path,
     pytestconfig: pytest.Config,
 ):
-    for repeat in range(pytestconfig.getoption("repeats")):
-        run_dir = tmp_path / str(repeat)
-        # n1 and n2: the node that crashes is one of them.
-        job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps=str(STEPS)), "--nodelist=n[1-2]")
-        wait_for_step(run_dir, 25)
+    run_dir, repeats = tmp_path / "run", pytestconfig.getoption("repeats")
+    # n1 and n2: the node that crashes is one of them.
+    job = slurm.submit(run_dir, RECIPE, options, "--nodelist=n[1-2]")
+    for count in range(1, repeats + 1):
+        # Beyond the steps that are taken again, and a new checkpoint.
+        wait_for_step(run_dir, max(losses(run_dir), default=0) + 25)
         interruption(slurm, job)
-        assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
-        assert slurm.restarts(job) == 1, log_of(run_dir)
-        assert log_of(run_dir).count("back into the queue") <= 1
-        check_equal(run_dir, straight)
+        wait_until(partial(has_restarted, slurm, job, count), 200, f"restart {count}")
+    assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
+    assert slurm.restarts(job) == repeats, log_of(run_dir)
+    assert log_of(run_dir).count("back into the queue") <= repeats
+    check_equal(run_dir, straight)
+
+
+def has_restarted(slurm: Slurm, job: str, count: int) -> bool:
+    return slurm.restarts(job) >= count
 
 
 def test_the_time_limit(slurm: Slurm, overrides: Overrides, tmp_path: Path):
@@ -115,10 +131,10 @@ def test_the_time_limit(slurm: Slurm, overrides: Overrides, tmp_path: Path):
 
 
 def test_a_signal_during_the_start_up_does_not_end_the_run(
-    slurm: Slurm, straight: Path, overrides: Overrides, tmp_path: Path
+    slurm: Slurm, straight: Path, options: list[str], tmp_path: Path
 ):
     run_dir = tmp_path / "run"
-    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps=str(STEPS)))
+    job = slurm.submit(run_dir, RECIPE, options)
     wait_until(lambda: f"{job}.0" in slurm("squeue", "-h", "--steps", "-j", job), 60, "the processes")
     assert not losses(run_dir)
     slurm("scancel", "--signal=USR1", job)

@@ -10,7 +10,7 @@ import torch
 
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
-from .conftest import ROOT, Hosts, losses, wait_for_step, wait_until
+from .conftest import ROOT, TRAINING, Hosts, losses, wait_for_step, wait_until
 
 pytestmark = pytest.mark.cluster
 RECIPE = ROOT / "recipes/pra/digits.yaml"
@@ -108,7 +108,7 @@ def test_a_killed_process_is_started_again(hosts: Hosts, overrides: Overrides, t
     command = [TRAIN, "--devices=2", "--", str(RECIPE), *overrides(trainer__max_steps="150"), f"--run.dir={run_dir}"]
     process = hosts.start("a", *command, log=log)
     wait_for_step(run_dir, 25)
-    hosts.run("a", "pkill", "-9", "--oldest", "-f", "python.*fit --config")
+    hosts.run("a", "pkill", "-9", "--oldest", "-f", TRAINING)
     assert end(process, log) == 0, log.read_text(errors="replace")[-5000:]
     assert worlds(log) == [2, 2]
     assert sorted(losses(run_dir)) == list(range(150))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from framework.cli import main
 from framework.errors import Preempted
 from framework.testing.distributed import run_distributed
+from framework.testing.forked import Forked
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking.curves import read_metrics
 from framework.training.callbacks.checkpoints import Checkpoints
@@ -121,3 +123,44 @@ def test_ranks_stop_together_when_one_gets_a_signal(tmp_path: Path):
     for name in ("SIGTERM", "SIGUSR1"):
         assert [step_of(path) for path in list_checkpoints(tmp_path / name / FOLDER)] == [4]
         assert json.loads((tmp_path / name / MARKER).read_text())["step"] == 4
+
+
+class Announces(Callback):
+    """A file for each rank once signals are heard."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path(trainer.default_root_dir, f"listening-{trainer.global_rank}").touch()
+
+
+def train_until_stopped(root: str, deliveries: int) -> list[int]:
+    """One run after another without an end; the step at which each was stopped."""
+    steps = []
+    for number in range(deliveries):
+        # Preemption comes last, whatever is said here.
+        callbacks = [Preemption(), Announces(), Checkpoints(every_n_steps=1000)]
+        trainer = quiet_trainer(Path(root, str(number)), callbacks=callbacks, enable_checkpointing=True, devices=2)
+        try:
+            trainer.fit(tiny_module(), datamodule=Batches([tiny_batch(tiny_config(), 2, seed=n) for n in range(4)]))
+        except Preempted:
+            steps.append(trainer.global_step)
+    return steps
+
+
+def test_no_delivery_of_a_signal_hangs_wherever_the_ranks_are(tmp_path: Path, pytestconfig: pytest.Config):
+    """Both ranks get the signal, as SLURM sends it, a random moment apart; `--repeats 20` makes it a hundred times."""
+    deliveries, generator = 5 * pytestconfig.getoption("repeats"), random.Random(0)
+    job = Forked(train_until_stopped, 2, {"root": str(tmp_path), "deliveries": deliveries})
+    for number in range(deliveries):
+        until = time.monotonic() + 60
+        while len(list((tmp_path / str(number)).glob("listening-*"))) < 2:
+            assert time.monotonic() < until, f"delivery {number}: {job.exitcodes()}"
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.5))
+        for pid in generator.sample(job.pids, 2):
+            os.kill(pid, generator.choice([signal.SIGTERM, signal.SIGUSR1]))
+            time.sleep(generator.uniform(0, 0.05))
+    stopped = job.finish().results
+    assert len(stopped[0]) == deliveries
+    assert stopped[0] == stopped[1]
+    for number, step in enumerate(stopped[0]):
+        assert [step_of(path) for path in list_checkpoints(tmp_path / str(number) / FOLDER)] == [step]
