@@ -113,6 +113,17 @@ supervise() {
   return "${code:-137}"
 }
 
+# Runs a launcher's command to its end, and exits with its code; with 75 where the run was stopped, since launchers return
+# a code of their own (torchrun 1 for all that happens), and whoever started this should know that it may start it again.
+run_to_end() { # command...
+  local code=0
+  print_places "this terminal"
+  rm -f "$RUN_DIR/preempted.json"
+  supervise "$@" || code=$?
+  [ "$code" -eq 0 ] || ! was_stopped "$code" || code=$RESUME_ME
+  exit "$code"
+}
+
 # Whether a run that ended with this exit code, not 0, was asked to end.
 was_stopped() { # exit code
   # The mark is for launchers that return a code of their own, as torchrun does.

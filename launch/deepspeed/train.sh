@@ -38,10 +38,5 @@ if [ -n "$dry" ]; then
 fi
 PATH=$PATH:$(dirname "$FRAMEWORK")
 command -v deepspeed >/dev/null || fail "there is no deepspeed" "pip install deepspeed"
-print_places "this terminal"
-rm -f "$RUN_DIR/preempted.json"
 listen
-code=0
-supervise "${run[@]}" || code=$?
-[ "$code" -eq 0 ] || ! was_stopped "$code" || code=$RESUME_ME
-exit "$code"
+run_to_end "${run[@]}"

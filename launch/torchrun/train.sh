@@ -70,12 +70,6 @@ fi
 # torchrun stands beside framework where that is not on the PATH.
 PATH=$PATH:$(dirname "$FRAMEWORK")
 command -v torchrun >/dev/null || fail "there is no torchrun" "activate the environment that has the framework"
-print_places "this terminal"
 # Without it a host that comes back fails the processes of all hosts (torch 2.13).
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-rm -f "$RUN_DIR/preempted.json"
-code=0
-supervise "${run[@]}" || code=$?
-# torchrun returns 1 for all that happens; whoever started this should know that it may start it again.
-[ "$code" -eq 0 ] || ! was_stopped "$code" || code=$RESUME_ME
-exit "$code"
+run_to_end "${run[@]}"

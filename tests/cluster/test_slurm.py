@@ -3,7 +3,7 @@
 One interruption of each kind; with `--repeats` as many in the life of one run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -78,11 +78,6 @@ def kill_worker(slurm: Slurm, job: str) -> None:
 INTERRUPTIONS = [signal_steps, signal_all, requeue, preempt, crash_node, kill_worker]
 
 
-@pytest.fixture(params=INTERRUPTIONS, ids=lambda kind: kind.__name__)
-def interruption(request: pytest.FixtureRequest) -> Iterator[Callable[[Slurm, str], None]]:
-    return request.param
-
-
 def check_equal(run_dir: Path, straight: Path) -> None:
     ours, theirs = weights(run_dir), weights(straight)
     assert ours.keys() == theirs.keys()
@@ -90,6 +85,7 @@ def check_equal(run_dir: Path, straight: Path) -> None:
     assert losses(run_dir) == losses(straight), "every step once, with the same loss"
 
 
+@pytest.mark.parametrize("interruption", INTERRUPTIONS)
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     slurm: Slurm,
     straight: Path,

@@ -86,14 +86,14 @@ def image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def inside(buildah: Buildah, image: str, tmp_path: Path) -> Callable[..., str]:
-    """Runs a command in a container of the image by its entry point, with /work as a folder that it may write."""
+    """Runs a command in a container of the image by its entry point, with /mnt as a folder that it may write."""
     container = buildah("from", "--pull=never", image)
     work = tmp_path / "work"
     work.mkdir()
     work.chmod(0o777)
 
     def run(*command: str) -> str:
-        options = [f"--volume={work}:/work", "--env=OMP_NUM_THREADS=1"]
+        options = [f"--volume={work}:/mnt", "--env=OMP_NUM_THREADS=1"]
         return buildah("run", *options, container, "--", "/opt/framework/entrypoint.sh", *command, timeout=600)
 
     return run
@@ -116,14 +116,14 @@ def test_the_image(buildah: Buildah, image: str, inside: Callable[..., str]):
 def test_two_steps_of_training(inside: Callable[..., str]):
     # The digits need scikit-learn, which the image leaves out: noise does for two steps.
     make = "from pathlib import Path\nfrom framework.testing.images import make_image_shards\n"
-    inside("python", "-c", make + "make_image_shards(Path('/work/data'), size=16)")
-    settings = ["--data.train=/work/data/shards", "--data.validation=null", "--data.batch_size=2", "--data.channels=3"]
+    inside("python", "-c", make + "make_image_shards(Path('/mnt/data'), size=16)")
+    settings = ["--data.train=/mnt/data/shards", "--data.validation=null", "--data.batch_size=2", "--data.channels=3"]
     settings += [
         "--model.architecture.num_classes=2",
         "--model.architecture.channels=3",
         "--model.grid.every_n_steps=0",
     ]
-    settings += ["--trainer.max_steps=2", "--run.dir=/work/run"]
+    settings += ["--trainer.max_steps=2", "--run.dir=/mnt/run"]
     printed = inside("launch/torchrun/train.sh", "--devices=1", "--", "recipes/pra/digits.yaml", *settings)
-    assert "/work/run/checkpoints" in printed
-    assert "step=00000002" in inside("ls", "/work/run/checkpoints")
+    assert "/mnt/run/checkpoints" in printed
+    assert "step=00000002" in inside("ls", "/mnt/run/checkpoints")
