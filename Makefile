@@ -12,12 +12,13 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart lint test test-large cluster container check clean \
+.PHONY: help install quickstart quickstart-gbc lint test test-large cluster container check clean \
 	benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 4 minutes on 2 cores, after set-up)"
+	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up)"
 	@echo "make test        set up, then all tests"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make check       lint and test"
@@ -53,6 +54,42 @@ quickstart: install
 	@echo "Try next: $(BIN)/framework fit --config recipes/pra/digits.yaml --run.dir runs/plain --model.architecture.variant teacher_forced"
 	@echo "          $(BIN)/framework sample $(RUN) sevens.npz --classes '[7]' --num 100"
 	@echo "          docs/recipes.md: your own images, CIFAR-10, ImageNet"
+
+# A system of agents of the micro world: healthy, with a fault, blamed, and repaired by choosing among prompts.
+AGENTS := runs/agents
+FAULT := swap
+TASKS := 16
+WRONG := 4
+JUDGED := --models $(AGENTS)/models.yaml --loss framework.gbc.environments.microworld.tasks:answer_loss
+
+quickstart-gbc: install
+	rm -rf $(AGENTS)
+	$(BIN)/framework agents microworld $(AGENTS) --fault $(FAULT) --num_tasks $(TASKS) --num_wrong $(WRONG)
+	$(BIN)/framework agents check $(AGENTS)/graph.yaml
+	@echo
+	@echo "== the healthy system"
+	$(BIN)/framework agents run $(AGENTS)/graph.yaml $(AGENTS)/held_out.jsonl $(JUDGED) --out $(AGENTS)/healthy.jsonl
+	@echo
+	@echo "== with the fault"
+	$(BIN)/framework agents run $(AGENTS)/faulty.yaml $(AGENTS)/held_out.jsonl $(JUDGED) --out $(AGENTS)/faulty.jsonl
+	@echo
+	@echo "== who is to blame"
+	$(BIN)/framework attribute $(AGENTS)/faulty.jsonl --graph $(AGENTS)/faulty.yaml $(JUDGED) --out $(AGENTS)/blame --show 1
+	@echo
+	@echo "== repair: other prompts are tried, blamed agents first"
+	$(BIN)/framework optimize $(AGENTS)/faulty.yaml $(AGENTS)/tasks.jsonl --held_out $(AGENTS)/held_out.jsonl $(JUDGED) \
+		--candidates $(AGENTS)/candidates.yaml --options.steps 40 --out $(AGENTS)/repair
+	@echo
+	@echo "== after the repair"
+	$(BIN)/framework agents run $(AGENTS)/repair/graph.yaml $(AGENTS)/held_out.jsonl $(JUDGED) --out $(AGENTS)/repaired.jsonl
+	@echo
+	@echo "Look at:  $(AGENTS)/blame/blame.html      who made the errors: graph, agents, every token coloured"
+	@echo "          $(AGENTS)/blame/blame.png       the graph, edges as wide as the blame that flows over them"
+	@echo "          $(AGENTS)/faulty.yaml           the system with the fault; $(AGENTS)/graph.yaml without"
+	@echo "          $(AGENTS)/faulty.jsonl          its runs, a trace each: who read and said what"
+	@echo "          $(AGENTS)/repair/graph.yaml     the repaired system"
+	@echo "Try next: make quickstart-gbc FAULT=route    another fault: drop, swap, format, route"
+	@echo "          docs/agents.md: your own agents, models, losses and optimizers"
 
 # Shape annotations are checked at run time; torch.compile cannot trace such checks, so its tests have their own call.
 SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,framework.gbc,beartype.beartype

@@ -1,9 +1,9 @@
-"""`framework agents`: runs graphs of language-model agents on tasks, and shows what a graph unrolls to."""
+"""`framework agents`: runs graphs of language-model agents, shows what a graph unrolls to, and makes an example."""
 
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -60,8 +60,10 @@ def run(
         _tell(path, traces, len(wanted))
     finished = [trace for trace in traces if trace.failure is None]
     if judge is not None and finished:
-        mean = sum(judge(trace).value for trace in finished) / len(finished)
-        console.print(f"mean loss of the finished: {mean:.4g}")
+        losses = [judge(trace) for trace in finished]
+        mean = sum(loss.value for loss in losses) / len(losses)
+        right = sum(loss.value == 0 for loss in losses)
+        console.print(f"mean loss of the finished: {mean:.4g}\n{right} of {len(losses)} without any error")
 
 
 def check(graph: str) -> None:
@@ -83,6 +85,43 @@ def check(graph: str) -> None:
     outputs = ", ".join(" or ".join(sources) for sources in plan.outputs)
     screen.print(
         f"{len(plan.steps)} steps in {len(plan.levels)} levels, {len(plan.edges)} connections; output: {outputs}"
+    )
+
+
+def microworld(
+    dest: str,
+    *,
+    fault: Literal["drop", "swap", "format", "route"] = "swap",
+    num_tasks: int = 16,
+    num_wrong: int = 4,
+    num_workers: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Make an example: a system of the micro world, the same with a planted fault, its tasks and its model.
+
+    Writes to DEST: graph.yaml, faulty.yaml, tasks.jsonl, held_out.jsonl, models.yaml and candidates.yaml, for the other
+    commands. The model is small and needs no GPU.
+
+    Args:
+        dest: folder for the files; those of an earlier call are replaced.
+        fault: what is wrong in the prompt of one agent: it drops a field, swaps two, writes values in another format,
+            or sends a request to the wrong worker.
+        num_tasks: training tasks, and as many held-out ones.
+        num_wrong: wrong candidates of each agent besides its healthy prompt, 0 to 5.
+        num_workers: 3 to 5, by default drawn; there are two agents more.
+        seed: of system, fault, tasks and candidates.
+    """
+    # Imported here: the other commands do without.
+    from framework.gbc.environments.microworld.files import LOSS, write_example
+
+    planted = write_example(
+        dest, kind=fault, num_tasks=num_tasks, num_wrong=num_wrong, num_workers=num_workers, seed=seed
+    )
+    agents, tools = len(planted.graph.agents), len(planted.graph.tools)
+    Console(highlight=False, soft_wrap=True).print(
+        f"{dest}: {agents} agents and {tools} {'tool' if tools == 1 else 'tools'}; planted in faulty.yaml: "
+        f"{planted.words}; the loss is {LOSS}",
+        markup=False,
     )
 
 

@@ -20,46 +20,17 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedModel
 
+from framework.bench_models import SETTINGS, Shape, build_model
 from framework.errors import ConfigError, TrainingError
 from framework.files import written_whole
 from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, TokenScores, token_scores
 from framework.gbc.models import pad_left
 from framework.gbc.reference import kept_graph_scores
 
-Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
 Way = Literal["one_pass", "kept", "kept_cached"]
 _LARGEST_DIFFERENCE = 1e-5
-_SETTINGS: dict[Shape, dict[str, Any]] = {
-    "small": {
-        "vocab_size": 8192,
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-    },
-    "qwen3-0.6b": {
-        "vocab_size": 151936,
-        "hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-    },
-    "qwen3-4b": {
-        "vocab_size": 151936,
-        "hidden_size": 2560,
-        "intermediate_size": 9728,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +59,7 @@ class Case:
         parts = {}
         for name, size in sizes.items():
             generator = np.random.default_rng(list(name.encode()))
-            parts[name] = tuple(generator.integers(4, _SETTINGS[self.shape]["vocab_size"], size).tolist())
+            parts[name] = tuple(generator.integers(4, SETTINGS[self.shape]["vocab_size"], size).tolist())
         prompt, read, new = parts.values()
         return TokenRow(input_ids=prompt + read, prefix=self.prompt, output_ids=new)
 
@@ -225,26 +196,6 @@ def bench_attribution(
         with written_whole(Path(out)) as stream:
             stream.write((json.dumps(record, indent=1) + "\n").encode())
     return record
-
-
-def build_model(shape: Shape, device: str) -> PreTrainedModel:
-    """A random Qwen3 of a shape, made where it runs: float32 on a CPU, bfloat16 elsewhere.
-
-    Raises:
-        ConfigError: an unknown shape, or a device that cannot be used.
-    """
-    if shape not in _SETTINGS:
-        raise ConfigError(f"shape {shape!r}", mend=f"use one of {', '.join(get_args(Shape))}")
-    config = Qwen3Config(**_SETTINGS[shape], max_position_embeddings=4096, tie_word_embeddings=True)
-    config.dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    try:
-        with torch.device(device), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = Qwen3ForCausalLM(config)
-        model.to(dtype=config.dtype)  # pyright: ignore[reportCallIssue]
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})", mend="use cpu") from error
-    return model.eval().requires_grad_(False)
 
 
 def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> PassSpeed:

@@ -16,15 +16,12 @@ from urllib.parse import urlsplit
 import yaml
 from rich.console import Console
 from rich.table import Table
-from wandb.sdk import wandb_setup
 
 from framework.errors import ConfigError, TrainingError
 from framework.tracking import metrics
 from framework.tracking.attempts import FILE, Attempt, read_attempts
+from framework.tracking.folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id
 from framework.tracking.metric_files import last_values, merged_steps
-from framework.tracking.run import METRICS, RECIPE, saved_wandb_id
-from framework.tracking.wandb_run import UNSENT
-from framework.training.callbacks.preemption import MARKER
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 
 State = Literal["running", "finished", "preempted", "failed", "unknown"]
@@ -131,7 +128,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
 def _state(folder: Path, attempts: list[Attempt]) -> tuple[State, str]:
     if holder := lock_holder(folder):
         return "running", holder
-    if (folder / MARKER).is_file():
+    if (folder / PREEMPTED).is_file():
         return "preempted", "waits to be started again"
     if not attempts:
         return "unknown", "no start was noted"
@@ -315,6 +312,9 @@ def _send(folder: Path, files: list[Path]) -> list[Path]:
 
 def _reach_server() -> None:
     """Fails soon where W&B would try for many minutes."""
+    # Imported here: most looks at runs need no W&B.
+    from wandb.sdk import wandb_setup
+
     url = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb_setup.singleton().settings.base_url)
     if os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
         return

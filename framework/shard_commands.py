@@ -23,9 +23,6 @@ from framework.data.transforms import ImageTransform
 from framework.data.writer import WriteOptions, write_image_shards
 from framework.errors import ConfigError, DataError
 from framework.evaluation.grid import save_grid
-from framework.gbc.environments.microworld.lessons import draw_lessons
-from framework.gbc.environments.microworld.tokenizer import make_tokenizer
-from framework.gbc.environments.multiwoz.shards import write_multiwoz_shards
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUM_LISTED = 20
@@ -92,6 +89,10 @@ def microworld(
         seed: of the lessons.
         overwrite: replace what is there.
     """
+    # Imported here, as below: Hugging Face's libraries take longer than most of these commands.
+    from framework.gbc.environments.microworld.lessons import draw_lessons
+    from framework.gbc.environments.microworld.tokenizer import make_tokenizer
+
     for part, count in (("train", num_lessons), ("validation", num_validation)):
         if count < 1:
             raise ConfigError(f"{count} lessons for {part}", mend="use 1 or more")
@@ -227,6 +228,8 @@ def multiwoz(
         workers: threads; 0 takes one for each core.
         overwrite: replace finished shard sets in DEST.
     """
+    from framework.gbc.environments.multiwoz.shards import write_multiwoz_shards
+
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
     for name, manifest in write_multiwoz_shards(source, dest, options=options).items():
         _report(manifest, str(Path(dest) / name))

@@ -160,7 +160,9 @@ def test_a_slow_server_is_waited_for_and_tried_again(files, capsys):
     assert "mean loss of the finished: 0\n" in capsys.readouterr().err
 
 
-def test_a_check_shows_steps_and_connections(files, capsys):
+def test_a_check_shows_steps_and_connections(files, capsys, monkeypatch):
+    # Narrower, words would be broken over lines.
+    monkeypatch.setenv("COLUMNS", "160")
     Path("graph.yaml").write_text(
         """
 tools: [{name: lookup, reads: [draft], function: json.dumps, estimator: leave_one_out}]

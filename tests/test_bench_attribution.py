@@ -9,12 +9,12 @@ from framework import bench_attribution as bench
 from framework.cli import main
 from framework.errors import ConfigError
 
-SETTINGS = {**bench._SETTINGS["small"], "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
+SETTINGS = {**bench.SETTINGS["small"], "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
 
 
 def test_every_number_is_measured(tmp_path, monkeypatch, capsys):
     # Memory is measured in processes of their own, on the shape as it is.
-    monkeypatch.setitem(bench._SETTINGS, "small", SETTINGS)
+    monkeypatch.setitem(bench.SETTINGS, "small", SETTINGS)
     out = tmp_path / "bench.json"
     lengths = ["--prompt", "8", "--read", "64", "--new", "[48]", "--batch_size", "2", "--rounds", "2"]
     main(["bench", "attribution", "--out", str(out), "--device", "cpu", *lengths])

@@ -1,6 +1,8 @@
 """The commands as a user calls them."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,19 @@ def test_help_lists_every_command(capsys):
     main(["--help"])
     text = capsys.readouterr().out
     assert all(command in text for command in COMMANDS)
+
+
+def test_a_look_at_runs_imports_nothing_heavy(tmp_path):
+    """In a process of its own: this one has imported everything."""
+    script = f"""
+import sys
+from framework.cli import main
+main(["--help"])
+main(["runs", "ls", {str(tmp_path)!r}])
+print(sorted({{"torch", "lightning", "transformers", "wandb", "matplotlib", "numpy"}} & sys.modules.keys()))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,19 +2,22 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from framework.cli import main
+
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_readme_names_targets_that_exist():
-    named = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert named == ["quickstart", "test"]
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert named == ["quickstart", "test", "quickstart-gbc"]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(named) <= set(targets)
 
 
@@ -43,3 +46,24 @@ def test_quickstart(tmp_path):
     assert len(shown) >= 4
     for name in shown:
         assert (tmp_path / name).is_file(), name
+
+
+def test_quickstart_of_agents(tmp_path, monkeypatch, capsys):
+    """Its commands one after another in this process, where what they import is imported once."""
+    monkeypatch.chdir(tmp_path)
+    command = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "--old-file", "install", "quickstart-gbc"]
+    options = ["BIN=bin", "TASKS=4", "WRONG=1"]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True)
+    for line in result.stdout.replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line)
+        if program == "bin/framework":
+            main(arguments)
+    captured = capsys.readouterr()
+    assert "planted in faulty.yaml: " in captured.out
+    healthy, faulty, repaired = map(int, re.findall(r"(\d) of 4 without any error", captured.err))
+    assert faulty + 2 <= healthy == 4
+    assert repaired == 4
+    assert "strongest trajectory: loss <- responder <- " in captured.out
+    shown = re.findall(r"runs/\S+\.(?:png|jsonl|yaml|html)", result.stdout.partition("Look at:")[2])
+    assert len(shown) >= 4
+    assert all((tmp_path / name).is_file() for name in shown)

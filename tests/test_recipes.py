@@ -8,10 +8,10 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule
 
-from framework.cli import TrainingCLI
 from framework.evaluation.classifier import ClassifierModule
 from framework.gbc.language import LanguageModelModule
 from framework.pra.module import PRAModule
+from framework.training_cli import TrainingCLI
 
 ROOT = Path(__file__).parents[1]
 # Graphs of agents are no recipes: `tests/gbc` loads them.

@@ -10,7 +10,7 @@ import pytest
 from framework import runs
 from framework.errors import ConfigError
 from framework.testing.run_folders import make_run_folder
-from framework.tracking.wandb_run import UNSENT
+from framework.tracking.folder import UNSENT
 
 HOLD = """
 import sys

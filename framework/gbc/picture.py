@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 _COLORS = {"message": (0.70, 0.15, 0.12), "control": (0.25, 0.32, 0.71), "output": (0.70, 0.15, 0.12)}
 _WIDEST = 9.0
+_LAYER, _ROW = 1.9, 0.95
+"""Inches from a layer to the next, and from a step to the one below it."""
+_BOX = (0.45, 0.31)
+"""Half of a box, with some air, in inches."""
+_BENDS = (0.0, 0.12, 0.2, 0.28, 0.36, 0.44)
+_WORDS = "Edge width: credit. Red box: credit that ends there. Dashed: decides whether it runs."
+Point = tuple[float, float]
 
 
 def save_picture(path: str | Path, attribution: Attribution) -> None:
@@ -53,44 +60,86 @@ def _draw(attribution: Attribution) -> "Figure":
     # Imported here and without pyplot: the figure needs no display, and most commands draw nothing.
     from matplotlib.figure import Figure
 
-    rows = layers(attribution)
-    tallest = max(map(len, rows))
-    figure = Figure(figsize=(1.9 * len(rows) + 0.6, tallest + 1.0), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.set_xlim(-0.6, len(rows) - 0.4)
-    axes.set_ylim(-tallest / 2 - 0.4, tallest / 2 + 0.4)
     places = {
-        name: (float(x), (len(row) - 1) / 2 - y + 0.12 * (x % 2))
-        for x, row in enumerate(rows)
+        name: (_LAYER * x, ((len(row) - 1) / 2 - y) * _ROW + 0.12 * (x % 2))
+        for x, row in enumerate(layers(attribution))
         for y, name in enumerate(row)
     }
+    edges = [edge for edge in attribution.edges if edge.kind not in ("prompt", "code")]
+    bends = [_bend(edge, places) for edge in edges]
+    drawn = [
+        point
+        for edge, bend in zip(edges, bends, strict=True)
+        for point in _curve(places[edge.source], places[edge.target], bend)
+    ]
+    left, right = min(x for x, _ in drawn) - 0.6, max(x for x, _ in drawn) + 0.6
+    bottom, top = min(y for _, y in drawn) - 0.45, max(y for _, y in drawn) + 0.75
+    # One inch of the figure is one of the places.
+    figure = Figure(figsize=(right - left, top - bottom))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
     own = {agent.name: agent.own for agent in attribution.agents}
-    top = max(map(abs, own.values()), default=0.0) or 1.0
+    most = max(map(abs, own.values()), default=0.0) or 1.0
     credits = {message.step: message.credit for message in attribution.messages}
     nodes = {message.step: message.node for message in attribution.messages}
     boxes: dict[str, Text] = {}
     for name, (x, y) in places.items():
         text, shade = f"loss\n{attribution.loss:.3g}", 0.0
         if name != LOSS:
-            text, shade = f"{name}\n{credits[name]:.3g}", abs(own[nodes[name]]) / top
+            text, shade = f"{name}\n{credits[name]:.3g}", abs(own[nodes[name]]) / most
         box = {"boxstyle": "round,pad=0.45", "facecolor": (1, 1 - 0.55 * shade, 1 - 0.65 * shade), "edgecolor": "#444"}
-        boxes[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+        boxes[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=1)
     largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
-    for edge in attribution.edges:
-        if edge.kind not in ("prompt", "code"):
-            _draw_edge(axes, edge, boxes, abs(edge.credit) / largest)
-    axes.set_title("Edge width: credit. Red box: credit that ends there. Dashed: decides whether it runs.", fontsize=8)
+    # Drawn after the boxes: before, a box does not know where it is, and an arrow not where to end.
+    for edge, bend in zip(edges, bends, strict=True):
+        _draw_edge(axes, edge, boxes, bend, abs(edge.credit) / largest)
+    axes.text((left + right) / 2, top - 0.1, _WORDS, ha="center", va="top", fontsize=8)
     return figure
 
 
-def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], size: float) -> None:
+def _bend(edge: EdgeCredit, places: dict[str, Point]) -> float:
+    """The smallest bend, upwards positive, with which an edge passes by all other boxes, or the one nearest to it."""
+    start, stop = places[edge.source], places[edge.target]
+    others = [place for name, place in places.items() if name not in (edge.source, edge.target)]
+    # Outwards there is more room.
+    side = 1 if start[1] + stop[1] >= 0 else -1
+    bends = sorted(
+        (sign * size for size in _BENDS for sign in (1, -1)), key=lambda bend: max(bend * side, -2 * bend * side)
+    )
+    found, widest = 0.0, float("-inf")
+    for bend in bends:
+        gap = min(
+            (
+                max(abs(x - box[0]) - _BOX[0], abs(y - box[1]) - _BOX[1])
+                for x, y in _curve(start, stop, bend)
+                for box in others
+            ),
+            default=1.0,
+        )
+        if gap > widest:
+            found, widest = bend, gap
+        if gap > 0:
+            break
+    # A decision beside a message.
+    return found - (0.15 if edge.kind == "control" else 0.0)
+
+
+def _curve(start: Point, stop: Point, bend: float) -> list[Point]:
+    """Points of the parabola that matplotlib's `arc3` draws: its control point is beside the middle."""
+    (x1, y1), (x2, y2) = start, stop
+    x, y = (x1 + x2) / 2 - bend * (y2 - y1), (y1 + y2) / 2 + bend * (x2 - x1)
+    ways = [index / 24 for index in range(25)]
+    return [
+        ((1 - t) ** 2 * x1 + 2 * t * (1 - t) * x + t**2 * x2, (1 - t) ** 2 * y1 + 2 * t * (1 - t) * y + t**2 * y2)
+        for t in ways
+    ]
+
+
+def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], bend: float, size: float) -> None:
     source, target = boxes[edge.source], boxes[edge.target]
     (x1, y1), (x2, y2) = source.get_position(), target.get_position()
-    # Edges over several layers bend around what lies between.
-    bend = 0.0 if x2 - x1 <= 1 else 0.26 * (1 if y1 + y2 >= 0 else -1)
-    # A decision beside a message.
-    bend -= 0.15 if edge.kind == "control" else 0.0
     # Mixed with white: where a transparent head lies over its line, it would be darker.
     strength = 0.3 + 0.5 * size
     arrow: dict[str, Any] = {
@@ -101,9 +150,9 @@ def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], size: f
         "connectionstyle": f"arc3,rad={-bend}",
         "patchA": source.get_bbox_patch(),
         "patchB": target.get_bbox_patch(),
-        "shrinkA": 1,
+        "shrinkA": 1 + 4 * size,
         "shrinkB": 3 + 4 * size,
         "joinstyle": "miter",
         "mutation_scale": 10 + 6 * size,
     }
-    axes.annotate("", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow, zorder=1)
+    axes.annotate("", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow, zorder=2)

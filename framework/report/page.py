@@ -17,9 +17,9 @@ from framework.report.style import CSS, SCRIPT
 from framework.runs import Run
 from framework.tracking import metrics
 from framework.tracking.attempts import Attempt
+from framework.tracking.folder import RECIPE
 from framework.tracking.metric_files import Series, read_metrics
 from framework.tracking.pictures import list_pictures, thinned
-from framework.tracking.run import RECIPE
 from framework.tracking.secrets import scrubbed_text, scrubbed_yaml
 
 SAMPLES = "samples"

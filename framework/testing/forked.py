@@ -31,7 +31,7 @@ _PRELOADED = (
     "framework.testing.deepspeed_cpu",
     "framework.testing.models",
     "framework.testing.images",
-    "framework.cli",
+    "framework.training_cli",
     "lightning.pytorch",
 )
 _GRACE_SECONDS = 60.0

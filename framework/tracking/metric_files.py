@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framework.files import written_whole
-from framework.tracking.run import METRICS
+from framework.tracking.folder import METRICS
 
 MERGED = "metrics.csv"
 Series = dict[int, float]

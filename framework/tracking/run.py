@@ -11,11 +11,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from framework.errors import ConfigError
 from framework.tracking.attempts import read_attempts
+from framework.tracking.folder import METRICS, keep_wandb_id, saved_wandb_id
 from framework.tracking.wandb_run import TrackedRun
-
-METRICS = "metrics"
-RECIPE = "recipe.yaml"
-_WANDB_ID = "wandb-id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +41,6 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.histogram_every_n_steps < 0:
             raise ConfigError(f"run.histogram_every_n_steps {self.histogram_every_n_steps}", mend="use 0 or more")
-
-
-def saved_wandb_id(folder: str | Path) -> str | None:
-    """The W&B id of the run in a folder, if it has one."""
-    file = Path(folder) / _WANDB_ID
-    return file.read_text().strip() if file.is_file() else None
-
-
-def keep_wandb_id(folder: Path, identity: str) -> None:
-    """Makes the run in a folder, which has none yet, go on as a run that W&B knows."""
-    if saved_wandb_id(folder) is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _WANDB_ID).write_text(identity)
 
 
 def _wandb_id(folder: Path) -> str:

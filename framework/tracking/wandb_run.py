@@ -11,14 +11,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from framework.tracking.folder import UNSENT
 from framework.tracking.pictures import list_pictures, thinned
 from framework.tracking.secrets import scrubbed, scrubbed_text
 
 GLOBAL_STEP = "trainer/global_step"
 ATTEMPT = "attempt"
-UNSENT = ".unsent"
-"""Suffix of the marker beside the `.wandb` file of an online start whose data did not all get through."""
-
 TABLE_ROWS = 16
 _DATA_DIR = "WANDB_DATA_DIR"
 _FATAL = '"msg":"filestream: fatal error'

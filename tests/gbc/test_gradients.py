@@ -133,6 +133,20 @@ def test_equal_prompts_are_computed_once():
     assert mask.sum(dim=1).tolist() == [11, 5, 11]
 
 
+@pytest.mark.parametrize(("most", "largest"), [(1, 6), (24, 18), (1000, 48)])
+def test_passes_are_as_large_as_is_allowed_and_no_larger(most: int, largest: int):
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    rows = [TokenRow(input_ids=tokens(4, n), prefix=0, output_ids=tokens(3, n + 9)) for n in range(8)]
+    seen: list[int] = []
+    model.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    token_scores(model, rows, GradientOptions(scalar="sum_squares", max_tokens=most))
+    # Rows of seven tokens, of which the model reads six: the last one has nothing after it.
+    assert max(seen) == largest
+    assert sum(seen) == 48
+
+
 def test_log_probs_of_outputs_need_no_gradients():
     model = tiny_language_model(vocabulary=VOCABULARY)
     plain = output_log_probs(model, ROWS)

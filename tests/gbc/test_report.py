@@ -14,10 +14,10 @@ from rich.console import Console
 
 from framework.gbc.attribution import attribute
 from framework.gbc.connections import ConnectionOptions
-from framework.gbc.credits import AttributionOptions, Trajectory, mean_attribution
+from framework.gbc.credits import AttributionOptions, EdgeCredit, Trajectory, mean_attribution
 from framework.gbc.graph import Agent, Condition, Graph
 from framework.gbc.losses import VerbalLoss
-from framework.gbc.picture import layers, save_picture
+from framework.gbc.picture import _bend, _curve, layers, save_picture
 from framework.gbc.report import credit_table, html_page, save_html
 from framework.gbc.run import RunOptions, run_graph
 from framework.testing.language_models import tiny_local_model
@@ -110,6 +110,18 @@ def test_the_picture(found, tmp_path, name):
             assert image.width > image.height > 100
     else:
         assert "<svg" in (tmp_path / name).read_text()
+
+
+def test_edges_pass_by_the_boxes_between():
+    edge = EdgeCredit(source="a", target="c", kind="message", estimator="gradient", weight=1.0, share=1.0, credit=1.0)
+    places = {"a": (0.0, 0.0), "b": (2.0, 0.1), "c": (4.0, 0.0)}
+    assert _bend(edge, {**places, "b": (2.0, 1.0)}) == 0
+    bend = _bend(edge, places)
+    # Below b, which lies a little above the straight line.
+    assert bend < 0
+    assert max(y for x, y in _curve(places["a"], places["c"], bend) if abs(x - 2.0) < 0.45) < 0.1 - 0.31
+    # The middle of the parabola is half as far out as its control point.
+    assert _curve((0.0, 0.0), (4.0, 0.0), 0.5)[12] == pytest.approx((2.0, 1.0))
 
 
 class Reader(HTMLParser):

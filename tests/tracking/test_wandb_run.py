@@ -19,10 +19,11 @@ from framework.testing.forked import run_forked
 from framework.testing.wandb_files import WandbFile, read_wandb_file, read_wandb_files
 from framework.testing.wandb_server import serve_wandb
 from framework.tracking.attempts import read_attempts
+from framework.tracking.folder import UNSENT, saved_wandb_id
 from framework.tracking.metric_files import merged_steps
-from framework.tracking.run import RunConfig, finish_loggers, make_loggers, saved_wandb_id
+from framework.tracking.run import RunConfig, finish_loggers, make_loggers
 from framework.tracking.secrets import REMOVED
-from framework.tracking.wandb_run import ATTEMPT, GLOBAL_STEP, TABLE_ROWS, UNSENT, TrackedRun
+from framework.tracking.wandb_run import ATTEMPT, GLOBAL_STEP, TABLE_ROWS, TrackedRun
 from framework.training.callbacks.curves import Curves
 
 SECRETS = {

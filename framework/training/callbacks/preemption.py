@@ -11,11 +11,10 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.errors import Preempted
+from framework.tracking.folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-MARKER = "preempted.json"
-"""In the run's folder while a preempted run waits to go on: a launcher such as torchrun hides the exit code."""
 
 
 class Preemption(Callback):
@@ -53,7 +52,7 @@ class Preemption(Callback):
         for number in SIGNALS:
             signal.signal(number, self._note)
         if trainer.is_global_zero:
-            (Path(trainer.default_root_dir) / MARKER).unlink(missing_ok=True)
+            (Path(trainer.default_root_dir) / PREEMPTED).unlink(missing_ok=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = self._received or signal.Signals(number).name
@@ -90,7 +89,7 @@ class Preemption(Callback):
         cause = received or "a signal to another rank"
         if trainer.is_global_zero:
             content = {"step": trainer.global_step, "signal": received}
-            (Path(trainer.default_root_dir) / MARKER).write_text(json.dumps(content))
+            (Path(trainer.default_root_dir) / PREEMPTED).write_text(json.dumps(content))
         # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
         trainer._logger_connector.on_batch_end()
         trainer._logger_connector.update_train_step_metrics()

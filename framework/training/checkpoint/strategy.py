@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from framework.errors import CheckpointError
 from framework.files import sync_folder
-from framework.tracking.run import saved_wandb_id
+from framework.tracking.folder import saved_wandb_id
 from framework.training.checkpoint.choose import Choice, choose_checkpoint
 from framework.training.checkpoint.deepspeed_files import (
     TAG,

@@ -20,8 +20,9 @@ from framework.testing.distributed import run_distributed
 from framework.testing.forked import Forked
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking.curves import read_metrics
+from framework.tracking.folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
-from framework.training.callbacks.preemption import MARKER, Preemption
+from framework.training.callbacks.preemption import Preemption
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
@@ -59,7 +60,7 @@ def test_a_signal_saves_and_ends_with_code_75(tmp_path: Path, number: signal.Sig
     assert error.value.exit_code == 75
     assert signal.getsignal(number) == before
     assert [step_of(path) for path in list_checkpoints(tmp_path / FOLDER)] == [3]
-    assert json.loads((tmp_path / MARKER).read_text()) == {"step": 3, "signal": number.name}
+    assert json.loads((tmp_path / PREEMPTED).read_text()) == {"step": 3, "signal": number.name}
 
 
 def test_an_accumulation_is_completed_first(tmp_path: Path):
@@ -70,7 +71,7 @@ def test_an_accumulation_is_completed_first(tmp_path: Path):
 def test_a_signal_in_the_last_step_is_too_late_to_matter(tmp_path: Path):
     trainer = fit(tmp_path, Signals(signal.SIGTERM, batch=STEPS - 1))
     assert trainer.global_step == STEPS
-    assert not (tmp_path / MARKER).exists()
+    assert not (tmp_path / PREEMPTED).exists()
 
 
 def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path: Path):
@@ -89,11 +90,11 @@ def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path:
     assert b"start the same command again" in printed
     [stopped] = list_checkpoints(run / FOLDER)
     assert 0 < step_of(stopped) < 120
-    assert json.loads((run / MARKER).read_text())["step"] == step_of(stopped)
+    assert json.loads((run / PREEMPTED).read_text())["step"] == step_of(stopped)
     main(["fit", *options])
     assert sorted(read_metrics(run)["loss/total"]) == list(range(120))
     # A run that goes on removes the launcher's mark.
-    assert not (run / MARKER).exists()
+    assert not (run / PREEMPTED).exists()
     straight, resumed = (read_tensors(find_checkpoint(tmp_path / name), "") for name in ("straight", "run"))
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
@@ -122,7 +123,7 @@ def test_ranks_stop_together_when_one_gets_a_signal(tmp_path: Path):
     assert results[1] == {"SIGTERM": f"stopped by SIGTERM at step 4, {saved}", "SIGUSR1": f"{other}, {saved}"}
     for name in ("SIGTERM", "SIGUSR1"):
         assert [step_of(path) for path in list_checkpoints(tmp_path / name / FOLDER)] == [4]
-        assert json.loads((tmp_path / name / MARKER).read_text())["step"] == 4
+        assert json.loads((tmp_path / name / PREEMPTED).read_text())["step"] == 4
 
 
 class Announces(Callback):

@@ -41,11 +41,15 @@ def test_the_shipped_model_is_small():
 
 def test_episodes_fail_because_of_their_fault(model, episodes):
     assert [episode.fault.kind for episode in episodes] == list(KINDS)
-    for episode, again in zip(episodes, draw_episodes(model, 5, seed=3), strict=True):
+    for episode in episodes:
         assert episode.loss.value > 0
-        assert episode.trace == again.trace
         assert success_of(make_graph(episode.system), model, [episode.task]) == 1
         assert success_of(episode.fault.graph, model, [episode.task]) == 0
+
+
+def test_the_same_seed_gives_the_same_episode(model):
+    one, other = (draw_episodes(model, 1, seed=3, kinds=("drop",)) for _ in range(2))
+    assert one[0].trace == other[0].trace
 
 
 def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
@@ -68,7 +72,7 @@ def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
 
 
 def test_bench_blame_writes_what_it_shows(tmp_path: Path):
-    record = bench_blame(tmp_path / "blame.json", num_episodes=5, num_choosing=5, scalars=("finegrained",))
+    record = bench_blame(tmp_path / "blame.json", num_episodes=5, num_choosing=5, scalars=("sequence_log_prob",))
     assert json.loads((tmp_path / "blame.json").read_text()) == json.loads(json.dumps(record))
     methods = {score["method"] for score in record["judging"]}
     assert {"random", "leave_one_out", record["chosen"]} <= methods
@@ -77,10 +81,10 @@ def test_bench_blame_writes_what_it_shows(tmp_path: Path):
 
 
 def test_repair_wins_back_what_was_lost(model):
-    damages = draw_damages(model, 2, num_tasks=4, seed=5)
+    damages = draw_damages(model, 1, num_tasks=4, seed=5)
     attribution = AttributionOptions(connections=ConnectionOptions(prompts=True, code=True))
     repairs = list(repair(model, damages, attribution=attribution, num_wrong=1))
-    assert [each.optimizer for each in repairs] == ["candidates/blame", "candidates/even"] * 2
+    assert [each.optimizer for each in repairs] == ["candidates/blame", "candidates/even"]
     for each in repairs:
         assert each.won_back >= 0.95
         assert 1 <= each.evaluations <= 14

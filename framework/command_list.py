@@ -1,0 +1,50 @@
+"""The commands: a line of help for each, and where its function is; a module is imported when it is asked for."""
+
+COMMANDS = {
+    "fit": "train from a recipe, or go on with a run",
+    "validate": "losses of a run's newest checkpoint on the validation set",
+    "sample": "images from a checkpoint",
+    "export": "a checkpoint's weights as safetensors, for sampling, sharing or a new run",
+    "evaluate": "distances between samples and real images",
+    "compare": "the method against the rows it is compared with",
+    "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
+    "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
+    "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
+    "agents": "graphs of language-model agents: run (on tasks, to traces), check, microworld (an example to try)",
+    "attribute": "blame: which agents made the errors of recorded runs",
+    "attribute-logs": "blame for logs of other frameworks, which a local model reads",
+    "optimize": "better prompts for the agents of a graph",
+    "bench": "speed of loader, training and attribution against bare ones; blame and repair of planted faults",
+    "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
+}
+FUNCTIONS: dict[str, str | dict[str, str]] = {
+    "sample": "framework.commands:sample",
+    "export": "framework.export:export",
+    "evaluate": "framework.commands:evaluate",
+    "compare": "framework.compare:compare",
+    "runs": {name: f"framework.runs:{name}" for name in ("ls", "show", "sync")},
+    "report": "framework.report.command:report",
+    "agents": {name: f"framework.agents:{name}" for name in ("run", "check", "microworld")},
+    "attribute": "framework.attribute:attribute",
+    "attribute-logs": "framework.attribute_logs:attribute_logs",
+    "optimize": "framework.optimize:optimize",
+    "bench": {
+        "data": "framework.bench:bench_data",
+        "training": "framework.bench_training:bench_training",
+        "attribution": "framework.bench_attribution:bench_attribution",
+        "blame": "framework.bench_blame:bench_blame",
+        "repair": "framework.bench_repair:bench_repair",
+    },
+    "shards": {
+        name: f"framework.shard_commands:{name}"
+        for name in (
+            *("images", "imagenet", "jsonl", "hf", "multiwoz", "digits", "microworld"),
+            *("index", "check", "stats", "peek"),
+        )
+    },
+}
+"""Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""
+DESCRIPTION = (
+    "Train pixel-space autoregressive image generators, sample from them and measure them; run systems of "
+    "language-model agents, blame them and improve their prompts."
+)

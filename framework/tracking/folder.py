@@ -1,0 +1,24 @@
+"""What a run keeps in its folder, by name; light, for commands that only look."""
+
+from pathlib import Path
+
+METRICS = "metrics"
+RECIPE = "recipe.yaml"
+PREEMPTED = "preempted.json"
+"""There while a preempted run waits to go on: a launcher such as torchrun hides the exit code."""
+UNSENT = ".unsent"
+"""Suffix of the marker beside the `.wandb` file of an online start whose data did not all get through."""
+_WANDB_ID = "wandb-id"
+
+
+def saved_wandb_id(folder: str | Path) -> str | None:
+    """The W&B id of the run in a folder, if it has one."""
+    file = Path(folder) / _WANDB_ID
+    return file.read_text().strip() if file.is_file() else None
+
+
+def keep_wandb_id(folder: Path, identity: str) -> None:
+    """Makes the run in a folder, which has none yet, go on as a run that W&B knows."""
+    if saved_wandb_id(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _WANDB_ID).write_text(identity)
