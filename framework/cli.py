@@ -93,6 +93,7 @@ FUNCTIONS: dict[str, Any] = {
         "multiwoz": shard_commands.multiwoz,
         "digits": shard_commands.digits,
         "microworld": shard_commands.microworld,
+        "microworld-tasks": shard_commands.microworld_tasks,
         "index": shard_commands.index,
         "check": shard_commands.check,
         "stats": shard_commands.stats,

@@ -1,10 +1,13 @@
 """The commands around shards; the docstrings are their `--help`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
@@ -23,9 +26,11 @@ from framework.data.transforms import ImageTransform
 from framework.data.writer import WriteOptions, write_image_shards
 from framework.errors import ConfigError, DataError
 from framework.evaluation.grid import save_grid
+from framework.gbc.environments.microworld import world
 from framework.gbc.environments.microworld.lessons import draw_lessons
 from framework.gbc.environments.microworld.tokenizer import make_tokenizer
 from framework.gbc.environments.multiwoz.shards import write_multiwoz_shards
+from framework.gbc.graph import save_graph
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUM_LISTED = 20
@@ -95,13 +100,43 @@ def microworld(
     for part, count in (("train", num_lessons), ("validation", num_validation)):
         if count < 1:
             raise ConfigError(f"{count} lessons for {part}", mend="use 1 or more")
-        options = WriteOptions(overwrite=overwrite)
-        with TemporaryDirectory() as folder:
-            lines = Path(folder) / "lessons.jsonl"
-            with lines.open("w", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(lesson) + "\n" for lesson in draw_lessons(f"{seed}/{part}", count))
-            _report(write_jsonl_shards(lines, Path(dest) / part, options=options), f"{dest}/{part}")
+        _write_episodes(Path(dest) / part, draw_lessons(f"{seed}/{part}", count), WriteOptions(overwrite=overwrite))
     make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
+
+
+def microworld_tasks(
+    dest: str,
+    *,
+    fault: str = "drop",
+    num_tasks: int = 256,
+    num_validation: int = 64,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make tasks of a system of the micro world, its graph with a planted fault, and candidate prompts.
+
+    See `recipes/gbc/microworld_train.yaml`.
+
+    Args:
+        dest: folder that gets `train`, `validation`, `graph.yaml`, `healthy.yaml` and `candidates.yaml`.
+        fault: what is planted in a prompt: drop, swap, format or route.
+        num_tasks: tasks to train on.
+        num_validation: tasks to validate on.
+        seed: of the system, the fault and the tasks.
+        overwrite: replace the tasks that are there.
+    """
+    kinds = [kind for kind in world.KINDS if kind != "tool"]
+    if fault not in kinds:
+        raise ConfigError(f"fault {fault!r}", mend=f"use one of {', '.join(kinds)}")
+    system, folder = world.draw_system(seed), Path(dest)
+    for part, count, drawn in (("train", num_tasks, 2 * seed), ("validation", num_validation, 2 * seed + 1)):
+        _write_episodes(folder / part, world.make_tasks(system, count, seed=drawn), WriteOptions(overwrite=overwrite))
+    planted = world.plant(system, fault, seed=seed)
+    save_graph(folder / "graph.yaml", planted.graph)
+    save_graph(folder / "healthy.yaml", world.make_graph(system))
+    candidates = {name: list(prompts) for name, prompts in world.candidate_prompts(system, seed=seed).items()}
+    (folder / "candidates.yaml").write_text(yaml.safe_dump(candidates, sort_keys=False, width=110))
+    console.print(f"{planted.words}: in {folder / 'graph.yaml'}")
 
 
 def check(dest: str, *, workers: int = 0) -> None:
@@ -329,6 +364,14 @@ def peek(
     images = [transform(shards.read(number)[0], name=shards.describe(number)) for number in numbers]
     save_grid(Path(out), torch.stack(images), columns=min(8, num))
     console.print(f"{num} images of {dest}, in its order row by row, in {out}")
+
+
+def _write_episodes(dest: Path, episodes: Iterable[Any], options: WriteOptions) -> None:
+    with TemporaryDirectory() as folder:
+        lines = Path(folder) / "episodes.jsonl"
+        with lines.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(episode) + "\n" for episode in episodes)
+        _report(write_jsonl_shards(lines, dest, options=options), str(dest))
 
 
 def _counts(title: str, counts: dict[str, int]) -> Table:
