@@ -1,8 +1,10 @@
 """The commands around shards; the docstrings are their `--help`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -96,12 +98,7 @@ def microworld(
     for part, count in (("train", num_lessons), ("validation", num_validation)):
         if count < 1:
             raise ConfigError(f"{count} lessons for {part}", mend="use 1 or more")
-        options = WriteOptions(overwrite=overwrite)
-        with TemporaryDirectory() as folder:
-            lines = Path(folder) / "lessons.jsonl"
-            with lines.open("w", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(lesson) + "\n" for lesson in draw_lessons(f"{seed}/{part}", count))
-            _report(write_jsonl_shards(lines, Path(dest) / part, options=options), f"{dest}/{part}")
+        _write_episodes(Path(dest) / part, draw_lessons(f"{seed}/{part}", count), WriteOptions(overwrite=overwrite))
     make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
 
 
@@ -332,6 +329,14 @@ def peek(
     images = [transform(shards.read(number)[0], name=shards.describe(number)) for number in numbers]
     save_grid(Path(out), torch.stack(images), columns=min(8, num))
     console.print(f"{num} images of {dest}, in its order row by row, in {out}")
+
+
+def _write_episodes(dest: Path, episodes: Iterable[Any], options: WriteOptions) -> None:
+    with TemporaryDirectory() as folder:
+        lines = Path(folder) / "episodes.jsonl"
+        with lines.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(episode) + "\n" for episode in episodes)
+        _report(write_jsonl_shards(lines, dest, options=options), str(dest))
 
 
 def _counts(title: str, counts: dict[str, int]) -> Table:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 
 from framework.evaluation.classifier import ClassifierModule
 from framework.gbc.language import LanguageModelModule
+from framework.gbc.module import GBCModule
 from framework.pra.module import PRAModule
 from framework.training_cli import TrainingCLI
 
@@ -41,7 +42,7 @@ def build(recipe: Path) -> LightningModule:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_builds(recipe):
     module = build(recipe)
-    assert isinstance(module, PRAModule | ClassifierModule | LanguageModelModule)
+    assert isinstance(module, PRAModule | ClassifierModule | LanguageModelModule | GBCModule)
     assert all(parameter.is_meta for parameter in module.parameters())
 
 

@@ -12,7 +12,7 @@ from framework.errors import ConfigError, DataError, FrameworkError
 from framework.gbc.graph import Graph
 from framework.gbc.losses import Loss, VerbalLoss, exact_match, slot_loss
 from framework.gbc.models import LocalModel, LocalModelConfig
-from framework.gbc.recipes import import_function, parse_record, read_yaml
+from framework.gbc.recipes import make_function, parse_record, read_yaml
 from framework.gbc.run import LanguageModel
 from framework.gbc.server import ServerModel, ServerModelConfig
 from framework.gbc.trace import Trace
@@ -26,18 +26,22 @@ def read_model_configs(path: str | Path) -> dict[str, LocalModelConfig | ServerM
     Raises:
         ConfigError: no such file, or an entry that is neither.
     """
-    value = read_yaml(path)
+    return parse_model_configs(read_yaml(path), source=str(path))
+
+
+def parse_model_configs(value: Any, *, source: str = "the recipe") -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """The models of parsed YAML, as `read_model_configs` reads them."""
     if not isinstance(value, dict) or not value:
         raise ConfigError(
-            f"{path} names no models", mend="write `NAME: {path: FOLDER}` or `NAME: {url: ..., model: ...}`"
+            f"{source} names no models", mend="write `NAME: {path: FOLDER}` or `NAME: {url: ..., model: ...}`"
         )
     configs: dict[str, LocalModelConfig | ServerModelConfig] = {}
     for name, entry in value.items():
-        source = f"model {name!r} of {path}"
+        what = f"model {name!r} of {source}"
         if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
-            raise ConfigError(source, mend="give it a `path` (a folder) or a `url` (a server)")
+            raise ConfigError(what, mend="give it a `path` (a folder) or a `url` (a server)")
         kind = LocalModelConfig if "path" in entry else ServerModelConfig
-        configs[str(name)] = parse_record(kind, entry, source=source)
+        configs[str(name)] = parse_record(kind, entry, source=what)
     return configs
 
 
@@ -47,16 +51,29 @@ def load_models(path: str | Path, graph: Graph, *others: str) -> dict[str, Langu
     Raises:
         ConfigError: a model that the file does not name, or that cannot be loaded.
     """
-    configs = read_model_configs(path)
+    used = used_configs(read_model_configs(path), graph, *others, source=str(path))
+    return {
+        name: LocalModel.load(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
+        for name, config in used.items()
+    }
+
+
+def used_configs(
+    configs: Mapping[str, LocalModelConfig | ServerModelConfig], graph: Graph, *others: str, source: str = "the recipe"
+) -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """Of named models those that a graph's agents use, and others by name.
+
+    Raises:
+        ConfigError: one that is not there.
+    """
     users = {agent.model: f"agent {agent.name!r}" for agent in reversed(graph.agents)}
-    models: dict[str, LanguageModel] = {}
+    found = {}
     for name, user in {**dict.fromkeys(others, "an option"), **users}.items():
         if name not in configs:
-            problem = f"{user} uses model {name!r}, which {path} does not name"
+            problem = f"{user} uses model {name!r}, which {source} does not name"
             raise ConfigError(problem, mend=f"use one of {', '.join(configs)}, or add it")
-        config = configs[name]
-        models[name] = LocalModel.load(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
-    return models
+        found[name] = configs[name]
+    return found
 
 
 def load_tasks(path: str | Path) -> list[dict[str, Any]]:
@@ -91,16 +108,17 @@ def load_tasks(path: str | Path) -> list[dict[str, Any]]:
     return list(tasks.values())
 
 
-def load_loss(name: str) -> Loss:
-    """`exact_match`, `slot_loss`, or the function at an import path; what is wrong with its values is an error.
+def load_loss(declared: str | Mapping[str, Any]) -> Loss:
+    """`exact_match`, `slot_loss`, or what `make_function` makes; what is wrong with its values is an error.
 
     Raises:
-        ConfigError: an unknown name, or an import path that leads nowhere.
+        ConfigError: an unknown name, or what `make_function` finds.
     """
-    if name not in _LOSSES and "." not in name and ":" not in name:
+    name = declared if isinstance(declared, str) else str(declared.get("class_path"))
+    if isinstance(declared, str) and name not in _LOSSES and "." not in name and ":" not in name:
         mend = f"use one of {', '.join(_LOSSES)}, or an import path such as package.module:function"
         raise ConfigError(f"loss {name!r}", mend=mend)
-    function = _LOSSES[name] if name in _LOSSES else import_function(name)
+    function = _LOSSES[name] if name in _LOSSES else make_function(declared)
 
     def loss(trace: Trace) -> VerbalLoss:
         try:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from jinja2 import TemplateError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -25,12 +24,17 @@ from transformers import (
 
 from framework.errors import ConfigError, DataError
 from framework.gbc.encode import Request, output_spans, render_blocks, token_spans
+from framework.gbc.steering import SoftPrompts, gates_of, read_steering, through_gates, with_soft_prompt
 from framework.gbc.trace import Block, Span
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A model's answer and what it saw; the fields are those of `trace.Step`."""
+    """A model's answer and what it saw; the fields are those of `trace.Step`.
+
+    Attributes:
+        usage: tokens read and written, as a server counts them; None where `input_ids` and `output_ids` tell.
+    """
 
     input_text: str
     input_ids: tuple[int, ...]
@@ -40,6 +44,7 @@ class Reply:
     output_ids: tuple[int, ...]
     output_spans: tuple[Span, ...]
     finish: Literal["stop", "length"]
+    usage: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,8 @@ class LocalModelConfig:
             chat template.
         temperature: of sampling; 0 takes the likeliest token.
         batch_size: most sequences in one pass of generation.
-        soft_prompts: a file of `framework optimize --optimizer soft_prompt`, with soft prompts by agent.
+        soft_prompts: a file of `framework optimize --optimizer soft_prompt` or of a training with `GBCModule`: soft
+            prompts by agent and, of the latter, gates.
     """
 
     path: str
@@ -99,6 +105,7 @@ class LocalModel:
 
     Attributes:
         soft: soft prompts by agent, `token hidden`: embeddings that follow the agent's prompt (`soft.py`).
+        gates: one value each, by the name of the message (`steering.py`).
 
     Raises:
         ConfigError: a tokenizer without offsets, or without a chat template and no `plain_format`.
@@ -110,7 +117,8 @@ class LocalModel:
         self.config = config or LocalModelConfig(path=str(model.name_or_path))
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.soft = nn.ParameterDict()
+        self.soft: SoftPrompts = nn.ParameterDict()
+        self.gates: dict[str, Tensor] = {}
         if not tokenizer.is_fast:
             mend = "use a folder with tokenizer.json"
             raise ConfigError(f"the tokenizer of {self.config.path} gives no offsets", mend=mend)
@@ -120,6 +128,7 @@ class LocalModel:
                 mend="use an instruction-tuned model, or set plain_format, such as '{prompt}\\n\\n{message}\\n'",
             )
         self._ends = _end_tokens(model, tokenizer)
+        self._mean_embedding: Tensor | None = None
 
     @classmethod
     def load(cls, config: LocalModelConfig) -> "LocalModel":
@@ -145,7 +154,10 @@ class LocalModel:
             raise ConfigError(f"{config.path} holds no usable model ({reason})", mend="save it again") from error
         loaded = cls(model.to(config.device), tokenizer, config)  # pyright: ignore[reportArgumentType]
         if config.soft_prompts is not None:
-            loaded.soft = _load_soft_prompts(config, int(model.config.get_text_config().hidden_size))
+            hidden_size = int(model.config.get_text_config().hidden_size)
+            loaded.soft, loaded.gates = read_steering(
+                config.soft_prompts, device=config.device, hidden_size=hidden_size
+            )
         return loaded
 
     @property
@@ -213,8 +225,8 @@ class LocalModel:
             seeds = [requests[index].seed for index in same]
             inputs = [encoded[index].ids for index in same]
             embeddings = None
-            if any(self.soft_prompt(requests[index].step) is not None for index in same):
-                embeddings = [self._with_soft_prompt(encoded[index], requests[index].step) for index in same]
+            if any(self._is_steered(requests[index].step, encoded[index].blocks) for index in same):
+                embeddings = [self._steered(encoded[index], requests[index].step) for index in same]
             outputs = self.generate(inputs, max_new_tokens=bound, seeds=seeds, embeddings=embeddings)
             for index, output in zip(same, outputs, strict=True):
                 answers[index] = self._reply(encoded[index], output)
@@ -262,15 +274,31 @@ class LocalModel:
         """The soft prompt of a step's agent, `token hidden`; None where it has none."""
         return self.soft.get(step.partition("@")[0])
 
-    def _with_soft_prompt(self, encoded: Encoded, step: str) -> Tensor:
+    def steer(
+        self, embeddings: Float[Tensor, "token hidden"], step: str, blocks: Sequence[Block]
+    ) -> Float[Tensor, "read hidden"]:
+        """What a step reads: its messages through their gates, its soft prompt after its prompt."""
+        gated = gates_of(step, blocks, self.gates)
+        if gated:
+            embeddings = through_gates(embeddings, gated, self._neutral().to(embeddings.device))
+        return with_soft_prompt(embeddings, self.soft_prompt(step), blocks)
+
+    def _is_steered(self, step: str, blocks: Sequence[Block]) -> bool:
+        return self.soft_prompt(step) is not None or bool(gates_of(step, blocks, self.gates))
+
+    def _steered(self, encoded: Encoded, step: str) -> Tensor:
         embeddings = self.model.get_input_embeddings()(torch.tensor(encoded.ids, device=self.device))
-        soft = self.soft_prompt(step)
-        place = soft_place(encoded.blocks)
-        return (
-            embeddings
-            if soft is None
-            else torch.cat([embeddings[:place], soft.to(embeddings.dtype), embeddings[place:]])
-        )
+        return self.steer(embeddings, step, encoded.blocks)
+
+    @torch.no_grad()
+    def _neutral(self) -> Float[Tensor, "hidden"]:
+        if self._mean_embedding is not None:
+            return self._mean_embedding
+        embed = self.model.get_input_embeddings()
+        count = embed.num_embeddings
+        assert isinstance(count, int)
+        self._mean_embedding = found = embed(torch.arange(count, device=self.device)).float().mean(dim=0)
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, without special tokens."""
@@ -320,11 +348,6 @@ class LocalModel:
         return tuple(row[:stop])
 
 
-def soft_place(blocks: Sequence[Block]) -> int:
-    """The input token that a soft prompt comes before: the one after the prompt."""
-    return next((block.tokens[1] for block in blocks if block.kind == "prompt"), 0)
-
-
 def pad_left(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and their mask, both int64 `batch token`; the padding stands before the tokens."""
     width = max(map(len, rows))
@@ -342,20 +365,6 @@ class _GumbelNoise(LogitsProcessor):
         uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + self.temperature * noise.to(scores.device)
-
-
-def _load_soft_prompts(config: LocalModelConfig, hidden: int) -> nn.ParameterDict:
-    assert config.soft_prompts is not None
-    try:
-        tensors = load_file(config.soft_prompts, device=config.device)
-    except (OSError, SafetensorError) as error:
-        problem = f"{config.soft_prompts} holds no soft prompts ({error})"
-        raise ConfigError(problem, mend="give a soft_prompts.safetensors of framework optimize") from None
-    for agent, tensor in tensors.items():
-        if tensor.ndim != 2 or tensor.shape[1] != hidden:
-            problem = f"{config.soft_prompts}: {agent!r} has shape {list(tensor.shape)}, {config.path} reads {hidden}"
-            raise ConfigError(problem, mend="give the file that was trained with this model")
-    return nn.ParameterDict({name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()})
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

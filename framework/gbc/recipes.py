@@ -1,7 +1,7 @@
 """YAML files to frozen records and back: what users write for graphs, models and candidates."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -72,6 +72,28 @@ def import_function(path: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{path!r} is no function", mend="give the import path of one")
     return found
+
+
+def make_function(declared: str | Mapping[str, Any]) -> Callable[..., Any]:
+    """The function at an import path, or what `{class_path: ..., init_args: {...}}` makes.
+
+    Raises:
+        ConfigError: an import path that leads nowhere, unknown keys, or arguments that do not fit.
+    """
+    if isinstance(declared, str):
+        return import_function(declared)
+    unknown = declared.keys() - {"class_path", "init_args"}
+    if unknown or not isinstance(declared.get("class_path"), str):
+        mend = "give an import path, or class_path and init_args"
+        raise ConfigError(f"a function is declared with {', '.join(declared) or 'nothing'}", mend=mend)
+    path = declared["class_path"]
+    try:
+        made = import_function(path)(**declared.get("init_args", {}))
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}", mend="see its arguments") from None
+    if not callable(made):
+        raise ConfigError(f"{path} makes no function", mend="give a class whose objects can be called")
+    return made
 
 
 def look_in_current_folder() -> None:

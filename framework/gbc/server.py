@@ -125,6 +125,7 @@ class ServerModel:
             output_ids=(),
             output_spans=(),
             finish="length" if finish == "length" else "stop",
+            usage=_usage(answer),
         )
 
     def _post(self, client: httpx.Client, body: dict[str, Any]) -> Any:
@@ -157,3 +158,12 @@ class ServerModel:
             f"{self.config.url} failed {self.config.retries + 1} times, at last: {problem}",
             mend="see whether the server runs, or allow more time or retries",
         )
+
+
+def _usage(answer: Any) -> tuple[int, int] | None:
+    """Tokens read and written, where the server tells."""
+    usage = answer.get("usage")
+    read, written = (
+        usage.get(f"{kind}_tokens") if isinstance(usage, dict) else None for kind in ("prompt", "completion")
+    )
+    return (read, written) if isinstance(read, int) and isinstance(written, int) else None

@@ -4,7 +4,7 @@ A recorded run is passed again, teacher-forced. Agents with soft prompts (Lester
 them after their prompts. A message is read as one-hot(y) + p - stop_gradient(p) (Bengio et al. 2013, arXiv 1308.3432),
 p the probabilities with which its author said the tokens y: the values are those of the run, and gradients reach the
 author. Tokens that the reader's tokenization merged with others stay constants. Only agents of one model are connected
-so.
+so. An output that has a target is one of these to its other readers, too: a constant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from framework.errors import ConfigError, DataError
-from framework.gbc.models import LocalModel, soft_place
+from framework.gbc.models import LocalModel
+from framework.gbc.steering import SoftPromptDict
 from framework.gbc.trace import Step, Trace
 
 
@@ -27,7 +28,7 @@ class SoftLoss:
     """The loss of a batch of traces.
 
     Attributes:
-        value: mean over the outputs of -log p of their targets, a token; natural logarithm.
+        value: mean over the traces of the mean over their outputs of -log p of the targets, a token; natural logarithm.
         flowing: share of the message tokens between agents of the model that gradients pass through.
     """
 
@@ -63,31 +64,56 @@ def make_soft_prompts(model: LocalModel, agents: Iterable[str], *, num_tokens: i
     generator = torch.Generator().manual_seed(seed)
     vocabulary = model.model.get_input_embeddings().num_embeddings
     assert isinstance(vocabulary, int)
-    prompts = nn.ParameterDict()
+    prompts = SoftPromptDict()
     for agent in agents:
         ids = torch.randint(vocabulary, (num_tokens,), generator=generator).to(model.device)
         prompts[agent] = nn.Parameter(model.model.get_input_embeddings()(ids).detach().float().clone())
     return prompts
 
 
-def soft_loss(model: LocalModel, name: str, traces: Sequence[Trace], targets: Sequence[str]) -> SoftLoss:
-    """How unlikely the targets are as the outputs of recorded runs; gradients reach `model.soft`.
+Target = str | Mapping[str, str]
+"""What should be said: by the one output, or by several, by their nodes."""
+
+
+def soft_loss(
+    model: LocalModel,
+    name: str,
+    traces: Sequence[Trace],
+    targets: Sequence[Target],
+    weights: Sequence[float] | None = None,
+) -> SoftLoss:
+    """How unlikely the targets are as the outputs of recorded runs; gradients reach `model.soft` and `model.gates`.
 
     Args:
-        model: with its soft prompts, those with which the traces were made.
+        model: with its soft prompts and gates, those with which the traces were made.
         name: of the model in the traces: agents of others are constants.
-        traces: runs that did not fail, with one output each, by an agent of the model.
-        targets: the right output of each.
+        traces: runs that did not fail.
+        targets: the right output of each: of the one output, by an agent of the model, or of several; of these, those
+            that ran and are of the model count.
+        weights: of the traces, in place of their mean.
 
     Raises:
         DataError: a trace without such an output.
     """
     losses, flowing = _pass(model, name, traces, targets, None)
-    return SoftLoss(value=torch.stack(losses).mean(), flowing=flowing)
+    whole = torch.stack(losses)
+    value = whole.mean() if weights is None else (whole * torch.tensor(weights, device=whole.device)).sum()
+    return SoftLoss(value=value, flowing=flowing)
+
+
+def trained_outputs(name: str, trace: Trace, target: Target) -> dict[str, str]:
+    """The outputs of a trace that are of the model and have a target, by step; empty if there are none."""
+    if isinstance(target, str):
+        wanted = {trace.outputs[0]: target} if len(trace.outputs) == 1 else {}
+    else:
+        nodes = {step: trace.step(step).node for step in trace.outputs}
+        wanted = {step: target[node] for step, node in nodes.items() if node in target}
+    steps = {step: trace.step(step) for step in wanted}
+    return {step: wanted[step] for step, ran in steps.items() if ran.model == name and ran.input_ids}
 
 
 def prompt_gradients(
-    model: LocalModel, name: str, traces: Sequence[Trace], targets: Sequence[str]
+    model: LocalModel, name: str, traces: Sequence[Trace], targets: Sequence[Target]
 ) -> list[tuple[PromptGradient, ...]]:
     """The gradient of -log p of the targets with respect to every agent's prompt, through all messages.
 
@@ -124,44 +150,40 @@ def _pass(
     model: LocalModel,
     name: str,
     traces: Sequence[Trace],
-    targets: Sequence[str],
+    targets: Sequence[Target],
     deltas: list[dict[str, Tensor]] | None,
 ) -> tuple[list[Tensor], float]:
     """The loss of each trace and the share of message tokens that gradients pass; fills `deltas` with leaves."""
-    for trace in traces:
-        if len(trace.outputs) != 1 or trace.step(trace.outputs[0]).model != name or not _has_tokens(trace):
-            mend = f"use graphs whose one output is of model {name!r}"
+    wanted = [trained_outputs(name, trace, target) for trace, target in zip(traces, targets, strict=True)]
+    for trace, found in zip(traces, wanted, strict=True):
+        if not found:
+            mend = f"use graphs with an output of model {name!r}, and a target for it"
             raise DataError(f"task {trace.id!r} has no output whose gradient is known", mend=mend)
     said: list[dict[str, Tensor]] = [{} for _ in traces]
     counts = [0, 0]
-    losses: dict[int, Tensor] = {}
+    losses: list[list[Tensor]] = [[] for _ in traces]
     for step_name, waiting in _waves(traces):
         # An output that was given, in some traces, has no tokens.
         index = [i for i in waiting if traces[i].step(step_name).model == name and traces[i].step(step_name).input_ids]
         if not index:
             continue
         steps = [traces[i].step(step_name) for i in index]
-        ends = [traces[i].outputs == (step_name,) for i in index]
         outputs = [
-            _target_ids(model, targets[i]) if end else step.output_ids
-            for i, step, end in zip(index, steps, ends, strict=True)
+            _target_ids(model, wanted[i][step_name]) if step_name in wanted[i] else step.output_ids
+            for i, step in zip(index, steps, strict=True)
         ]
         inputs = [
             _read(model, step, traces[i], said[i], counts, None if deltas is None else deltas[i])
             for i, step in zip(index, steps, strict=True)
         ]
         logits = _logits(model, inputs, outputs)
-        for i, end, chosen, ids in zip(index, ends, logits, outputs, strict=True):
+        for i, chosen, ids in zip(index, logits, outputs, strict=True):
             picks = torch.tensor(ids, device=model.device)
-            if end:
-                losses[i] = nn.functional.cross_entropy(chosen.float(), picks)
+            if step_name in wanted[i]:
+                losses[i].append(nn.functional.cross_entropy(chosen.float(), picks))
             else:
                 said[i][step_name] = _straight_through(model, chosen, picks)
-    return [losses[i] for i in range(len(traces))], counts[0] / max(1, counts[1])
-
-
-def _has_tokens(trace: Trace) -> bool:
-    return bool(trace.step(trace.outputs[0]).input_ids)
+    return [torch.stack(found).mean() for found in losses], counts[0] / max(1, counts[1])
 
 
 def _waves(traces: Sequence[Trace]) -> list[tuple[str, list[int]]]:
@@ -211,12 +233,7 @@ def _read(
             parts += [embeddings[place : start + match.a], said[block.source][match.b : match.b + match.size]]
             place = start + match.a + match.size
             counts[0] += match.size
-    whole = torch.cat([*parts, embeddings[place:]])
-    soft = model.soft_prompt(step.name)
-    if soft is None:
-        return whole
-    at = soft_place(step.blocks)
-    return torch.cat([whole[:at], soft.to(whole.dtype), whole[at:]])
+    return model.steer(torch.cat([*parts, embeddings[place:]]), step.name, step.blocks)
 
 
 def _logits(model: LocalModel, inputs: Sequence[Tensor], outputs: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -1,11 +1,14 @@
 """Curves of a run's metrics as a picture."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from framework.tracking.metric_files import read_metrics
 
 __all__ = ["draw_curves", "read_metrics"]
 _COLUMNS = 3
+_EACH = "_by_agent"
 
 
 def draw_curves(run_dir: Path) -> Path | None:
@@ -16,18 +19,34 @@ def draw_curves(run_dir: Path) -> Path | None:
     series = read_metrics(run_dir)
     if not series:
         return None
-    rows = -(-len(series) // _COLUMNS)
+    panels = _panels(series)
+    rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
-    for place, (name, values) in enumerate(series.items(), start=1):
+    for place, (title, names) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, _COLUMNS, place)
-        steps = sorted(values)
-        axes.plot(steps, [values[step] for step in steps], linewidth=1.2, marker="." if len(steps) < 10 else None)
-        positive = all(value > 0 for value in values.values())
-        if name.startswith(("loss/", "validation/")) and positive:
+        for name in names:
+            values = series[name]
+            steps = sorted(values)
+            marker = "." if len(steps) < 10 else None
+            label = name.partition("/")[2]
+            axes.plot(steps, [values[step] for step in steps], linewidth=1.2, marker=marker, label=label)
+        positive = all(value > 0 for name in names for value in series[name].values())
+        if title.startswith(("loss/", "validation/")) and positive:
             axes.set_yscale("log")
-        axes.set_title(name)
+        if title.endswith(_EACH):
+            axes.legend(fontsize="small")
+        axes.set_title(title)
         axes.set_xlabel("optimizer step")
         axes.grid(alpha=0.3)
     path = run_dir / "curves.png"
     figure.savefig(path, dpi=100)
     return path
+
+
+def _panels(series: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The metrics by panel: of each agent of a system, such as `credit_by_agent/hotel`, in one together."""
+    panels: dict[str, list[str]] = {}
+    for name in series:
+        group = name.partition("/")[0]
+        panels.setdefault(group if group.endswith(_EACH) else name, []).append(name)
+    return panels

@@ -40,7 +40,8 @@ class OptimizerConfig:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
-    """AdamW over the model's trainable parameters in two groups: with weight decay, and tagged `no_decay`."""
+    """AdamW over the model's trainable parameters in two groups, if neither is empty: with weight decay, and tagged
+    `no_decay`."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     decay = [p for p in trainable if NO_DECAY not in tags_of(p)]
     no_decay = [p for p in trainable if NO_DECAY in tags_of(p)]
@@ -48,7 +49,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
         {"params": decay, "weight_decay": config.weight_decay},
         {"params": no_decay, "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    # Some engines drop empty groups, and then schedules do not fit.
+    return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas)
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:

@@ -64,3 +64,11 @@ def test_one_value_is_seen(tmp_path: Path):
     with Image.open(path) as image:
         colors = {color: count for count, color in image.convert("RGB").getcolors(100_000)}
     assert any(blue > 150 > red for red, _, blue in colors), "the mark of a single point"
+
+
+def test_agents_share_a_panel(tmp_path: Path):
+    write(tmp_path, 0, "credit_by_agent/a,credit_by_agent/b,credit_by_agent/c,credit_by_agent/d,step", "1,2,3,4,0")
+    path = draw_curves(tmp_path)
+    assert path is not None
+    with Image.open(path) as picture:
+        assert picture.size == (1500, 300)

@@ -1,0 +1,76 @@
+"""MultiWOZ for `GBCModule`: tasks of an episode, the loss of a turn, and right outputs."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from framework.errors import ConfigError
+from framework.gbc.environments.multiwoz.database import Database
+from framework.gbc.environments.multiwoz.episodes import dialogue_from_json
+from framework.gbc.environments.multiwoz.losses import TurnLoss
+from framework.gbc.environments.multiwoz.slots import DOMAINS, domain_of
+from framework.gbc.environments.multiwoz.tasks import format_state, response_tasks, state_tasks
+from framework.gbc.losses import VerbalLoss
+from framework.gbc.run import Task
+from framework.gbc.trace import Trace
+
+
+class Tasks:
+    """The turns of a dialogue as tasks: to track its state and, with a release, to answer.
+
+    Args:
+        release: folder or zip with the databases; without one there are no answers to be judged.
+        max_context_turns: the last turns that the context has; all by default.
+        max_turns: the first turns that are taken; all by default.
+    """
+
+    def __init__(
+        self, release: str | None = None, max_context_turns: int | None = None, max_turns: int | None = None
+    ) -> None:
+        if any(bound is not None and bound < 1 for bound in (max_context_turns, max_turns)):
+            problem = f"max_context_turns {max_context_turns}, max_turns {max_turns}"
+            raise ConfigError(problem, mend="use 1 or more, or leave them out")
+        self.release, self.max_context_turns, self.max_turns = release, max_context_turns, max_turns
+
+    def __call__(self, episode: Any) -> list[dict[str, Any]]:
+        """The tasks of an episode; DataError for a dialogue that is empty, truncated or has unknown labels."""
+        dialogue = dialogue_from_json(episode)
+        if self.release is None:
+            tasks = state_tasks(dialogue, max_context_turns=self.max_context_turns)
+        else:
+            tasks = response_tasks(dialogue, self._database, max_context_turns=self.max_context_turns)
+        return tasks[: self.max_turns]
+
+    @cached_property
+    def _database(self) -> Database:
+        assert self.release is not None
+        return Database.of_release(self.release)
+
+
+class Loss:
+    """`TurnLoss` over a release's database.
+
+    Args:
+        release: folder or zip with the databases.
+    """
+
+    def __init__(self, release: str) -> None:
+        self.release = release
+
+    def __call__(self, trace: Trace) -> VerbalLoss:
+        """The loss of a trace of one turn."""
+        return self._loss(trace)
+
+    @cached_property
+    def _loss(self) -> TurnLoss:
+        return TurnLoss(Database.of_release(self.release))
+
+
+def turn_targets(task: Task) -> dict[str, str]:
+    """What the workers and, where the release has an answer, the responder should say."""
+    expected: Mapping[str, str] = task["expected"]
+    targets = {
+        domain: format_state({slot: value for slot, value in expected.items() if domain_of(slot) == domain})
+        for domain in DOMAINS
+    }
+    return targets | ({"responder": task["reference"]} if task.get("reference") else {})

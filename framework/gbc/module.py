@@ -1,0 +1,311 @@
+"""GBC as a LightningModule: hooks and logging; what a step does is in `training`."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from framework.data.batch import EpisodeBatch
+from framework.data.module import ShardDataModule
+from framework.errors import CheckpointError, ConfigError
+from framework.gbc.budget import Budget, BudgetConfig, Meter
+from framework.gbc.credits import AttributionOptions
+from framework.gbc.graph import Graph
+from framework.gbc.load import load_loss
+from framework.gbc.recipes import make_function
+from framework.gbc.run import RunOptions, Task
+from framework.gbc.steering import write_steering
+from framework.gbc.training.episodes import Played, failed_share, mean_loss, one_task, split_episodes, success_share
+from framework.gbc.training.failures import FailureConfig, Failures
+from framework.gbc.training.parameters import SoftConfig, SteeringParameters, make_parameters, with_gradients
+from framework.gbc.training.search import Blamed, PromptSearch, SearchConfig, mean_blame
+from framework.gbc.training.system import Declared, load_system, make_proposer, save_declared, target_of
+from framework.gbc.training.work import Share, Steering, Work, blamed_by_all, played_by_all
+from framework.training.checkpoint.ranks import world
+from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from framework.training.sharding import placement_of
+
+KEY = "gbc"
+"""Of the state in a checkpoint."""
+BEST, GRAPH, SOFT_PROMPTS, FAILURES = "best", "graph.yaml", "soft_prompts.safetensors", "failures.jsonl"
+"""The folder in the run's with the best prompts, its files, and the list of what failed."""
+_FORMAT = 1
+
+log = logging.getLogger(__name__)
+
+
+class GBCModule(LightningModule):
+    """Trains the prompts of a system of agents (arXiv 2606.28187) on episodes.
+
+    Args:
+        graph: YAML file of the graph, or its content.
+        models: YAML file of the models, or its content; the strategy says where local ones run.
+        loss: of a run: exact_match, slot_loss or an import path such as package.module:function; or class_path and
+            init_args of what makes one.
+        tasks: of an episode, such a function; by default an episode is a task.
+        run: how the graph runs.
+        attribution: how blame is found.
+        attribute_every_n_steps: optimizer steps between those whose errors are blamed on agents; 0 for none.
+        search: proposals of other prompts; none by default.
+        soft: soft prompts and gates; none by default.
+        optimizer: of soft prompts and gates.
+        budget: bounds of what is spent.
+        failures: how many episodes may fail.
+        seed: of first soft prompts, of sampling models and of proposals.
+    """
+
+    sample_unit = "task"
+    steering: SteeringParameters
+
+    def __init__(
+        self,
+        *,
+        graph: Declared,
+        models: Declared,
+        loss: Declared,
+        tasks: Declared | None = None,
+        run: RunOptions = RunOptions(),  # noqa: B008 - frozen
+        attribution: AttributionOptions = AttributionOptions(),  # noqa: B008
+        attribute_every_n_steps: int = 1,
+        search: SearchConfig | None = None,
+        soft: SoftConfig | None = None,
+        optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, weight_decay=0.0, warmup_steps=0),  # noqa: B008
+        budget: BudgetConfig = BudgetConfig(),  # noqa: B008
+        failures: FailureConfig = FailureConfig(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if attribute_every_n_steps < 0:
+            raise ConfigError(f"attribute_every_n_steps {attribute_every_n_steps}", mend="use 0 for never, or more")
+        self.graph_source, self.models_source = graph, models
+        self.loss_source, self.tasks_source = loss, tasks
+        self.run_options, self.attribution, self.attribute_every = run, attribution, attribute_every_n_steps
+        self.search_config, self.soft_config, self.optimizer_config = search, soft, optimizer
+        self.seed = seed
+        self.budget_config, self.budget, self.failures = budget, Budget(budget), Failures(failures)
+        self.search: PromptSearch | None = None
+        self._held_out: list[tuple[Played, Task]] | None = None
+
+    def configure_model(self) -> None:
+        if hasattr(self, "steering"):
+            return
+        placement, soft, search = placement_of(self), self.soft_config, self.search_config
+        if placement.device.type == "meta":
+            # A plan, without files.
+            self.steering = SteeringParameters({}, ())
+            return
+        others = [search.writer] if search is not None and search.writer is not None else []
+        system = self.system = load_system(self.graph_source, self.models_source, placement, *others)
+        self.work = Work(
+            system,
+            judge=load_loss(self.loss_source),
+            tasks_of=one_task if self.tasks_source is None else make_function(self.tasks_source),
+            soft=soft,
+            target=None if soft is None else target_of(soft.target),
+            run=self.run_options,
+            attribution=self.attribution,
+            examples=search is not None and search.proposer == "opro",
+            meter=Meter(self.budget_config.prices),
+            seed=self.seed,
+        )
+        trained = None if soft is None else soft.local_model(system.graph, system.models)
+        self.steering = make_parameters(system.graph, trained, soft, seed=self.seed).to(placement.device)
+        if placement.shard is not None:
+            placement.shard(self.steering, (), False)
+            self.steering.tag_parameters()
+        if search is not None:
+            self.search = PromptSearch(
+                system.graph,
+                make_proposer(search, system.models),
+                search,
+                seed=self.seed,
+                evaluate=self._held_out_loss,
+                together=system.lockstep.together,
+                restless=soft is not None,
+            )
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ShardDataModule) and data.kind != "episodes":
+            raise ConfigError(f"data.kind is {data.kind}", mend="train agents on episodes")
+        held_out = isinstance(data, ShardDataModule) and data.validation is not None
+        if stage == "fit" and self.search_config is not None and not held_out:
+            mend = "give data.validation, the episodes that decide which prompts are kept"
+            raise ConfigError("model.search without held-out episodes", mend=mend)
+
+    @property
+    def graph(self) -> Graph:
+        """The system with its best prompts so far."""
+        return self.system.graph if self.search is None else self.system.graph.with_prompts(self.search.prompts)
+
+    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
+        values = self.steering()
+        steering, work = self._detached(values), self.work
+        with work.together(steering):
+            played = work.play(self.graph, self._tasks(batch), epoch=batch.epoch)
+            blamed: list[Blamed] = []
+            if self.attribute_every and self.global_step % self.attribute_every == 0:
+                played, blamed = work.blame(played)
+            played, flow = work.flow(played, steering, num_episodes=len(batch))
+        shares = self._exchanged(work.exchange(played, blamed, flow))
+        everyone, errors = played_by_all(shares), blamed_by_all(shares)
+        self._note_failures(everyone)
+        if self.search is not None:
+            self.search.note(errors)
+        self._log_batch(everyone, errors, shares)
+        self.failures.check()
+        if self.soft_config is None:
+            return with_gradients(torch.tensor(mean_loss(everyone), device=self.device), values, [torch.zeros(())])
+        value = sum(share.value for share in shares) / len(shares)
+        return with_gradients(torch.tensor(value, device=self.device), values, flow.gradients)
+
+    def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        rank, size = world()
+        with self.work.together(self._detached(self.steering())):
+            played = self.work.play(self.graph, self._tasks(batch)[rank::size], epoch=0)
+        everyone = played_by_all(self._exchanged(self.work.exchange(played)))
+        self.log("validation/loss", mean_loss(everyone), batch_size=len(batch))
+        self.log("validation/success", success_share(everyone), prog_bar=True, batch_size=len(batch))
+        self.log("validation/failed_share", failed_share(everyone), batch_size=len(batch))
+
+    def _tasks(self, batch: EpisodeBatch) -> list[tuple[Played, Task]]:
+        return split_episodes(batch.indices.tolist(), batch.episodes, self.work.tasks_of)
+
+    def _detached(self, values: Sequence[Tensor]) -> Steering:
+        soft, gates = self.steering.named([value.detach() for value in values])
+        return Steering(soft=soft, gates=gates)
+
+    def _exchanged(self, shares: list[Share]) -> list[Share]:
+        """The shares, their spending booked."""
+        self.budget.add([each.spent for each in shares], wall_seconds=max(each.seconds for each in shares))
+        return shares
+
+    @torch.no_grad()
+    def _held_out_loss(self, graph: Graph) -> float:
+        """Mean over the held-out episodes, which the processes share among them."""
+        rank, size = world()
+        assert self.search_config is not None
+        with self.work.together(self._detached(self.steering())):
+            played = self.work.play(graph, self._held_out_tasks()[rank::size], epoch=0)
+        everyone = played_by_all(self._exchanged(self.work.exchange(played)))
+        failed = self.search_config.failed_loss
+        total = sum(each.weight * (failed if each.loss is None else each.loss.value) for each in everyone)
+        return total / sum(each.weight for each in everyone)
+
+    def _held_out_tasks(self) -> list[tuple[Played, Task]]:
+        if self._held_out is None:
+            assert self.search_config is not None
+            shards = self.trainer.datamodule.validation_set  # pyright: ignore[reportAttributeAccessIssue]
+            count = min(self.search_config.num_held_out, len(shards))
+            numbers = [row * len(shards) // count for row in range(count)]
+            episodes = [json.loads(shards.read(number)[0]) for number in numbers]
+            self._held_out = split_episodes(numbers, episodes, self.work.tasks_of)
+        return self._held_out
+
+    def _note_failures(self, everyone: Sequence[Played]) -> None:
+        lines = []
+        for each in everyone:
+            self.failures.note(each.failure)
+            if each.failure is not None:
+                entry = {"step": self.global_step, "sample": each.sample, "task": each.id, "reason": each.failure}
+                lines.append(json.dumps(entry) + "\n")
+        if lines and self.trainer.is_global_zero:
+            path = Path(self.trainer.default_root_dir) / FAILURES
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                stream.writelines(lines)
+
+    def _log_batch(self, everyone: Sequence[Played], errors: Sequence[Blamed], shares: Sequence[Share]) -> None:
+        """What all processes know alike."""
+        found = {
+            "loss/verbal": mean_loss(everyone),
+            "success/train": success_share(everyone),
+            "failures/count": float(self.failures.failed),
+            "failures/share": self.failures.share,
+        }
+        if self.soft_config is not None:
+            found["loss/target_nats_per_token"] = sum(share.value for share in shares) / len(shares)
+            found["soft/flowing_share"] = sum(share.flowing for share in shares) / len(shares)
+            found["soft/trained_share"] = sum(share.num_traces for share in shares) / len(everyone)
+        for credit in mean_blame(errors):
+            for kind in ("own", "through", "walk"):
+                found[f"credit_{kind}_by_agent/{credit.name}"] = getattr(credit, kind)
+        self.log_dict(found, batch_size=1)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
+        # Before the callbacks of the batch's end: a checkpoint of this step has all of it.
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            self._end_step(self.global_step + 1)
+
+    def _end_step(self, step: int) -> None:
+        config, search = self.search_config, self.search
+        if config is not None and search is not None and step % config.every_n_steps == 0 and not search.finished:
+            trials = search.update(stop=lambda: self.budget.exceeded() is not None)
+            for trial in trials:
+                kept = ", kept" if trial.kept else ""
+                log.info("step %s: %s, held-out loss %.4g%s", step, ", ".join(trial.changes), trial.loss, kept)
+            if any(trial.kept for trial in trials):
+                self._save_prompts()
+        if search is not None and search.state is not None:
+            self.log("search/held_out_loss", search.state.loss, prog_bar=True, batch_size=1)
+            self.log("search/trials", float(len(search.state.trials)), batch_size=1)
+            self.log("search/failed_proposals", float(search.problems), batch_size=1)
+        self.log_dict(self.budget.metrics(), batch_size=1)
+        self.budget.start_step()
+        self._stop_if(self.budget.exceeded())
+        if search is not None and search.finished and self.soft_config is None:
+            self._stop_if("nothing is left to try, or the goal is reached")
+
+    def _stop_if(self, reason: str | None) -> None:
+        if reason is not None and not self.trainer.should_stop:
+            log.info("training ends: %s", reason)
+            self.trainer.should_stop = True
+
+    def _save_prompts(self) -> None:
+        """The best prompts as a graph; by the first process."""
+        if self.trainer.is_global_zero:
+            path = Path(self.trainer.default_root_dir) / BEST / GRAPH
+            save_declared(path, self.system.declared, self.graph.prompts)
+
+    def on_train_start(self) -> None:
+        self.work.start_clock()
+        self._stop_if(self.budget.exceeded())
+
+    def on_train_end(self) -> None:
+        self._save_prompts()
+        with torch.no_grad():
+            soft, gates = self.steering.named(self.steering())
+        if self.soft_config is not None and self.trainer.is_global_zero:
+            write_steering(Path(self.trainer.default_root_dir) / BEST / SOFT_PROMPTS, soft, gates)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.steering, self.optimizer_config)
+        schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = {
+            "format": _FORMAT,
+            "prompts": self.graph.prompts,
+            "search": None if self.search is None else self.search.state_dict(),
+            "budget": self.budget.state_dict(),
+            "failures": self.failures.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state: Mapping[str, Any] | None = checkpoint.get(KEY)
+        if state is None or state.get("format") != _FORMAT:
+            raise CheckpointError("the checkpoint is not of GBC", mend="choose another run folder or checkpoint")
+        if state["prompts"].keys() != self.system.graph.prompts.keys():
+            problem = f"the checkpoint's agents are {', '.join(state['prompts'])}"
+            raise CheckpointError(problem, mend="use the graph of that run, or another --run.dir")
+        self.budget.load_state_dict(state["budget"])
+        self.failures.load_state_dict(state["failures"])
+        if self.search is not None and state["search"] is not None:
+            self.search.load_state_dict(state["search"])
