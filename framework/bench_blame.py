@@ -17,9 +17,11 @@ from rich.table import Table
 
 from framework.errors import ConfigError
 from framework.files import written_whole
+from framework.gbc.edits import EditOptions
 from framework.gbc.environments.microworld.blame import (
     SCALARS,
     MethodScore,
+    score_edits,
     score_gradients,
     score_leave_one_out,
     score_random,
@@ -28,6 +30,12 @@ from framework.gbc.environments.microworld.episodes import Episode, draw_episode
 from framework.gbc.environments.microworld.world import KINDS, load_model
 from framework.gbc.gradients import Scalar
 from framework.gbc.models import LocalModel
+
+EDITS = {
+    "edits": EditOptions(),
+    "edits/keep 0.3": EditOptions(keep=0.3),
+    "edits/keep 0": EditOptions(keep=0.0, max_kept=0),
+}
 
 
 def bench_blame(
@@ -87,6 +95,7 @@ def measure(model: LocalModel, episodes: list[Episode], scalars: Sequence[Scalar
         score_leave_one_out(model, episodes),
         *score_gradients(model, episodes, scalars=("finegrained",), attention=True),
         *score_gradients(model, episodes, scalars=scalars),
+        *score_edits(model, episodes, edits=EDITS),
     ]
 
 

@@ -10,7 +10,6 @@ connections all have weight 0. Inputs are user turns, prompts (those of agents w
 """
 
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -27,10 +26,11 @@ from framework.gbc.credits import (
     MessageCredit,
     Trajectory,
 )
+from framework.gbc.edits import connect_by_edits
+from framework.gbc.flow import loss_shares, output_units, to_author
 from framework.gbc.gradients import token_scores
 from framework.gbc.graph import Graph
 from framework.gbc.losses import VerbalLoss
-from framework.gbc.rivals import Correction
 from framework.gbc.run import LanguageModel
 from framework.gbc.trace import Span, Step, Trace
 
@@ -61,23 +61,35 @@ def attribute(
     for trace in traces:
         if trace.failure is not None:
             raise ConfigError(f"the run of task {trace.id!r} failed ({trace.failure})", mend="leave failed traces out")
-    corrections = [corrections_of(trace, loss) for trace, loss in zip(traces, losses, strict=True)]
-    found = connect(traces, graph, models, [loss.value for loss in losses], options.connections, scorer, corrections)
+    found = _connect(traces, graph, models, losses, options, scorer)
     return [
         attribute_trace(trace, connections, loss, options)
         for trace, connections, loss in zip(traces, found, losses, strict=True)
     ]
 
 
-def corrections_of(trace: Trace, loss: VerbalLoss) -> list[Correction]:
-    """What should stand for each wrong text of an output; it may have been said by any agent on the way."""
-    found = []
-    for place in loss.places:
-        output = trace.step(place.step).output
-        if place.expected and place.start < place.stop:
-            wrong, before, after = output[place.start : place.stop], output[: place.start], output[place.stop :]
-            found.append(Correction(wrong=wrong, right=place.expected, before=before, after=after))
-    return found
+def _connect(
+    traces: Sequence[Trace],
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    losses: Sequence[VerbalLoss],
+    options: AttributionOptions,
+    scorer: Scorer,
+) -> list[StepConnections]:
+    """By edits where they are asked for and the loss has places, otherwise by gradients."""
+    by_edits = [options.edits is not None and bool(loss.places) for loss in losses]
+    found: dict[int, StepConnections] = {}
+    for edits in (True, False):
+        chosen = [index for index, each in enumerate(by_edits) if each == edits]
+        some, theirs = [traces[index] for index in chosen], [losses[index] for index in chosen]
+        if not chosen:
+            continue
+        if edits and options.edits is not None:
+            each = connect_by_edits(some, graph, models, theirs, options.edits, options.connections)
+        else:
+            each = connect(some, graph, models, [loss.value for loss in theirs], options.connections, scorer)
+        found.update(zip(chosen, each, strict=True))
+    return [found[index] for index in range(len(traces))]
 
 
 def attribute_trace(
@@ -89,7 +101,7 @@ def attribute_trace(
     edges: list[EdgeCredit] = []
     prompts: list[MessageCredit] = []
     own: dict[str, float] = dict.fromkeys((step.name for step in trace.steps), 0.0)
-    starts = _starts(trace, loss, units)
+    starts = loss_shares(trace, loss, units)
     for name, start in starts.items():
         credits[name] += loss.value * start
         edges.append(_output_edge(name, start.sum().item(), loss.value))
@@ -108,7 +120,7 @@ def attribute_trace(
                     prompts.append(_prompt(connection, flow, step))
             else:
                 source = trace.step(connection.source)
-                credits[source.name] += _to_units(connection, flow, step, source, units[source.name])
+                credits[source.name] += to_author(flow, connection, step, source, units[source.name])
     trajectories = sorted(_walks(trace, connections, starts, credits, options), key=lambda walk: -walk.weight)
     return Attribution(
         id=trace.id,
@@ -122,58 +134,6 @@ def attribute_trace(
         gap=loss.value - sum(own.values()),
         options=options,
     )
-
-
-def output_units(step: Step) -> tuple[Span, ...]:
-    """What credit is given to in an output: its tokens, or its words where the tokens are unknown; at least one."""
-    if step.output_ids:
-        return step.output_spans
-    words = tuple(match.span() for match in re.finditer(r"\s*\S+", step.output))
-    return words or ((0, len(step.output)),)
-
-
-def _starts(trace: Trace, loss: VerbalLoss, units: Mapping[str, tuple[Span, ...]]) -> dict[str, Tensor]:
-    """How the loss is handed to the outputs' tokens: all of it, by the places, or evenly where there are none."""
-    starts = {name: torch.zeros(len(units[name]), dtype=torch.float64) for name in trace.outputs}
-    for place in loss.places:
-        if place.step in starts and place.weight > 0:
-            starts[place.step] += place.weight * _spread(units[place.step], place.start, place.stop)
-    if not any(start.sum() > 0 for start in starts.values()):
-        starts = {name: _spread(units[name], 0, len(trace.step(name).output)) for name in trace.outputs}
-    total = sum(start.sum().item() for start in starts.values())
-    return {name: start / total for name, start in starts.items()}
-
-
-def _spread(units: Sequence[Span], start: int, stop: int) -> Tensor:
-    """1, shared by the units as they overlap a span; evenly by all units where none does."""
-    return _spread_each([(start, stop)], units)[0]
-
-
-def _spread_each(spans: Sequence[Span], units: Sequence[Span]) -> Tensor:
-    """`_spread` of each of many spans, `span unit`."""
-    parts = torch.tensor(spans, dtype=torch.float64).reshape(-1, 1, 2)
-    bounds = torch.tensor(units, dtype=torch.float64)
-    overlap = torch.minimum(parts[..., 1], bounds[:, 1]) - torch.maximum(parts[..., 0], bounds[:, 0])
-    overlap = overlap.clamp(min=0)
-    total = overlap.sum(dim=1, keepdim=True)
-    return torch.where(total > 0, overlap / torch.where(total > 0, total, 1), 1 / len(units))
-
-
-def _to_units(connection: Connection, flow: Tensor, step: Step, source: Step, units: Sequence[Span]) -> Tensor:
-    """Credit of the source's output tokens from the credit of the block's tokens in the reader's input."""
-    block, total = connection.block, flow.sum().item()
-    core = source.output.strip()
-    if block is None or connection.tokens is None or block.text != core or not core:
-        return total * _spread(units, 0, len(source.output))
-    shift = source.output.index(core) - block.chars[0]
-    spread = (flow[:, None] * connection.tokens).sum(dim=0)
-    spans = [
-        (max(start, block.chars[0]) + shift, min(stop, block.chars[1]) + shift)
-        for start, stop in step.input_spans[slice(*block.tokens)]
-    ]
-    credit = spread @ _spread_each(spans, units)
-    # A block without tokens, or rows without any weight in it.
-    return credit + (total - spread.sum().item()) * _spread(units, 0, len(source.output))
 
 
 def _edge(connection: Connection, target: str, credit: float) -> EdgeCredit:

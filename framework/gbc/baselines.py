@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from framework.gbc.gradients import BY_TOKEN, GradientOptions, TokenRow, TokenScores
+from framework.gbc.gradients import GradientOptions, TokenRow, TokenScores
 from framework.gbc.graph import Graph
 from framework.gbc.losses import Loss
 from framework.gbc.run import LanguageModel, RunOptions, run_graph
@@ -22,7 +22,7 @@ def attention_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: 
     Args:
         model: in evaluation mode; its attention is computed by the implementation that gives weights.
         rows: the answers.
-        options: a row for each output token where the scalar is in `BY_TOKEN`, otherwise their mean.
+        options: a row for each output token where the scalar is `finegrained`, otherwise their mean.
     """
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
@@ -38,7 +38,7 @@ def _attention(model: PreTrainedModel, row: TokenRow, options: GradientOptions) 
     first, stop = len(row.input_ids) - 1, len(row.input_ids)
     layers = torch.stack([layer[0, :, first:, row.prefix : stop].float().mean(dim=0) for layer in result.attentions])
     scores = layers.mean(dim=0).cpu()
-    if options.scalar not in BY_TOKEN:
+    if options.scalar != "finegrained":
         scores = scores.mean(dim=0, keepdim=True)
     picks = torch.tensor(row.output_ids, device=model.device)[:, None]
     log_probs = result.logits[0, first:].float().log_softmax(dim=-1).gather(1, picks)[:, 0].cpu()

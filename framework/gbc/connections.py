@@ -20,9 +20,8 @@ from framework.gbc.estimators import leave_one_out, score_function
 from framework.gbc.gradients import GradientOptions, Score, TokenRow, TokenScores, token_scores
 from framework.gbc.graph import Agent, Estimator, Graph, UserTurn
 from framework.gbc.models import LocalModel
-from framework.gbc.rivals import Correction, find_rivals
 from framework.gbc.run import LanguageModel
-from framework.gbc.trace import Block, Step, Trace
+from framework.gbc.trace import Block, Span, Step, Trace
 
 Reduction = Literal["mean", "max", "sum"]
 
@@ -36,8 +35,7 @@ class ConnectionOptions:
 
     Args:
         gradients: what is differentiated, and with how much memory.
-        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding;
-            `edit` (ours), what another token in its place could change; needs `gradients.edits`.
+        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding.
         reduction: of a block's tokens to its weight: `mean` and `max` of magnitudes; `sum` (ours), the magnitude of the
             sum with signs, in which evidence for and against cancels.
         prompts: whether the prompt is an input with credit of its own (ours). It then gets gradients, and only the
@@ -72,6 +70,7 @@ class Connection:
         share: of the step's credit, per row; the shares of a row add up to 1, or to 0 where no input had any weight.
         tokens: how its credit is spread over the block's tokens, `row token`, each row adding up to 1; None where the
             tokens are unknown.
+        parts: spans of the source's output that stand in place of the block's tokens; None where those are meant.
     """
 
     source: str
@@ -81,6 +80,21 @@ class Connection:
     weight: Float[Tensor, "row"]
     share: Float[Tensor, "row"]
     tokens: Float[Tensor, "row token"] | None
+    parts: tuple[Span, ...] | None = None
+
+    @classmethod
+    def without_credit(cls, block: Block) -> "Connection":
+        """Of a step that has none to give."""
+        start, stop = block.tokens
+        return cls(
+            source=block.source,
+            kind=block.kind,
+            estimator="gradient",
+            block=block,
+            weight=torch.zeros(1, dtype=torch.float64),
+            share=torch.zeros(1, dtype=torch.float64),
+            tokens=torch.zeros(1, stop - start, dtype=torch.float64),
+        )
 
 
 StepConnections = Mapping[str, tuple[Connection, ...]]
@@ -94,7 +108,6 @@ def connect(
     losses: Sequence[float],
     options: ConnectionOptions,
     scorer: Scorer = token_scores,
-    corrections: Sequence[Sequence[Correction]] | None = None,
 ) -> list[StepConnections]:
     """The connections of every step of traces.
 
@@ -105,19 +118,18 @@ def connect(
         losses: of each trace: `score_function` weighs by them.
         options: which weights.
         scorer: of the tokens that agents read.
-        corrections: for each trace, its wrong texts, for the scalar `contrast`.
 
     Raises:
         ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
     """
-    scores = _gradient_scores(traces, graph, models, options, scorer, corrections)
+    scores = _gradient_scores(traces, graph, models, options, scorer)
     choices = score_function(traces, graph, models, losses, options.gradients)
     counterfactuals = leave_one_out(traces, graph, models, options.estimate_seed)
     return [
         {
-            step.name: _step_connections(
+            step.name: step_connections(
                 step,
-                _estimator(graph, step),
+                estimator_of(graph, step),
                 scores.get((index, step.name)),
                 {**choices.get((index, step.name), {}), **counterfactuals.get((index, step.name), {})},
                 options,
@@ -128,7 +140,12 @@ def connect(
     ]
 
 
-def _estimator(graph: Graph, step: Step) -> Estimator:
+def estimator_of(graph: Graph, step: Step) -> Estimator:
+    """What gives the weights of a step's connections.
+
+    Raises:
+        ConfigError: a step of no node of the graph.
+    """
     if step.node not in graph.nodes:
         mend = "use the graph that made the trace"
         raise ConfigError(f"the trace has a node {step.node!r}, the graph has none", mend=mend)
@@ -149,14 +166,13 @@ def _gradient_scores(
     models: Mapping[str, LanguageModel],
     options: ConnectionOptions,
     scorer: Scorer,
-    corrections: Sequence[Sequence[Correction]] | None,
 ) -> dict[tuple[int, str], tuple[int, TokenScores]]:
     """For each step with gradients: the length of its prefix and the scores after it."""
     rows: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
     for index, trace in enumerate(traces):
         for step in trace.steps:
             leaves = [block for block in _leaves(step, options.prompts) if block.tokens[0] < block.tokens[1]]
-            if _estimator(graph, step) != "gradient":
+            if estimator_of(graph, step) != "gradient":
                 continue
             if step.model is None or not isinstance(models.get(step.model), LocalModel) or not step.input_ids:
                 raise ConfigError(
@@ -170,8 +186,7 @@ def _gradient_scores(
                 raise ConfigError(f"agent {step.node!r} has a soft prompt, which is no part of traces", mend=mend)
             if leaves and step.output_ids:
                 prefix = min(block.tokens[0] for block in leaves)
-                rivals = find_rivals(model, step, corrections[index]) if corrections else ()
-                row = TokenRow(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, rivals=rivals)
+                row = TokenRow(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids)
                 rows[step.model].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
     for name, asked in rows.items():
@@ -182,13 +197,22 @@ def _gradient_scores(
     return found
 
 
-def _step_connections(
+def step_connections(
     step: Step,
     estimator: Estimator,
     scored: tuple[int, TokenScores] | None,
     estimated: Mapping[str, float],
     options: ConnectionOptions,
 ) -> tuple[Connection, ...]:
+    """The connections of one step.
+
+    Args:
+        step: the step.
+        estimator: what gives their weights.
+        scored: the length of its prefix and the scores after it, where it has gradients.
+        estimated: weights by source, 1 where one is missing.
+        options: reduction, and whether prompts and code are inputs.
+    """
     leaves = _leaves(step, options.prompts and scored is not None)
     # Of every block, before the scale of the scores: that cancels in shares, and may be too small for a number.
     tokens = [_block_scores(block, *scored, options.score) if scored is not None else None for block in leaves]

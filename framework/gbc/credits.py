@@ -7,6 +7,7 @@ from typing import Literal
 
 from framework.errors import ConfigError
 from framework.gbc.connections import ConnectionOptions
+from framework.gbc.edits import EditOptions
 from framework.gbc.graph import Estimator
 from framework.gbc.trace import Span
 
@@ -20,12 +21,14 @@ class AttributionOptions:
 
     Args:
         connections: which connection weights.
+        edits: connections by edits instead, for losses that know what is wrong where; None for none.
         top_m: of the walk: connections kept into every output.
         seed: of the walk: ties are broken at random, with the task's id.
         max_trajectories: most trajectories that are listed.
     """
 
     connections: ConnectionOptions = ConnectionOptions()  # noqa: RUF009 - frozen
+    edits: EditOptions | None = None
     top_m: int = 1
     seed: int = 0
     max_trajectories: int = 1000

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
@@ -21,10 +21,8 @@ from transformers import PreTrainedModel
 from framework.errors import ConfigError, DataError
 from framework.gbc.prefix import checkpointed_layers, frozen_prefix
 
-Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained", "contrast"]
-BY_TOKEN: tuple[Scalar, ...] = ("finegrained", "contrast")
-"""The scalars of each output token by itself."""
-Score = Literal["l1", "gradient_input", "edit"]
+Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained"]
+Score = Literal["l1", "gradient_input"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +32,17 @@ class GradientOptions:
     Args:
         scalar: of the generated tokens y with logits z and probabilities p: `sum_squares`, Σ z(y)²;
             `sequence_log_prob`, Σ log p(y) (ours: stable); `product_probs`, Π p(y); `finegrained`, log p(y) of each
-            token by itself: a gradient for every output token; `contrast` (ours): z(y) - z(what y should have been) of
-            each token whose right form the row knows, log p(y) of the others.
+            token by itself: a gradient for every output token.
         max_tokens: most tokens with gradients in one pass, padding included; a single longer row is passed alone.
         checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
-        gradients_at_once: of `finegrained` and `contrast`: output tokens whose gradients are taken together; 1 takes
-            least memory. By default 16, and 1 on a CPU, where more are slower.
-        edits: whether the score `edit` is computed, which takes the products of gradients and all embeddings.
+        gradients_at_once: of `finegrained`: output tokens whose gradients are taken together; 1 takes least memory. By
+            default 16, and 1 on a CPU, where more are slower.
     """
 
     scalar: Scalar = "finegrained"
     max_tokens: int = 16384
     checkpointing: bool = False
     gradients_at_once: int | None = None
-    edits: bool = False
 
     def __post_init__(self) -> None:
         if self.scalar not in get_args(Scalar):
@@ -65,13 +60,11 @@ class TokenRow:
         input_ids: what it read, at least one token.
         prefix: the number of first tokens that get no gradient: the cached prompt; less than all.
         output_ids: what it generated, at least one token.
-        rivals: for each output token, what it should have been, or -1 where that is unknown; for `contrast`.
     """
 
     input_ids: tuple[int, ...]
     prefix: int
     output_ids: tuple[int, ...]
-    rivals: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.prefix < len(self.input_ids) or not self.output_ids:
@@ -79,9 +72,6 @@ class TokenRow:
                 f"{len(self.input_ids)} input tokens, a prefix of {self.prefix}, {len(self.output_ids)} output tokens",
                 mend="give inputs with tokens after the prefix, and outputs that are not empty",
             )
-        if self.rivals and len(self.rivals) != len(self.output_ids):
-            problem = f"{len(self.rivals)} rivals of {len(self.output_ids)} output tokens"
-            raise DataError(problem, mend="give one for each, -1 where it is unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +82,8 @@ class TokenScores:
 
     Attributes:
         l1: Σ |gradient| over the embedding's values, `row token`; a row for each output token where the scalar is
-            in `BY_TOKEN`, otherwise one.
+            `finegrained`, otherwise one.
         gradient_input: Σ gradient · embedding, `row token`.
-        edit: how far the scalar falls, to first order, when the token is exchanged for the best other one of the
-            vocabulary, gradient · embedding - min over v of gradient · embedding(v), `row token` (the first-order edits
-            of HotFlip, Ebrahimi et al. 2018, arXiv 1712.06751, here as a score); None unless asked for.
         log_probs: log p of each output token, natural logarithm, `output`.
         log_scale: 0 but for `product_probs`.
     """
@@ -105,22 +92,14 @@ class TokenScores:
     gradient_input: Float[Tensor, "row token"]
     log_probs: Float[Tensor, "output"]
     log_scale: float
-    edit: Float[Tensor, "row token"] | None = None
 
     def absolute(self, score: Score) -> Tensor:
         """Scores with their scale, float64 `row token`; they may underflow to 0."""
         return self.of(score).double() * math.exp(self.log_scale)
 
     def of(self, score: Score) -> Float[Tensor, "row token"]:
-        """Scores without their scale.
-
-        Raises:
-            ConfigError: `edit`, which was not computed.
-        """
-        found = getattr(self, score)
-        if found is None:
-            raise ConfigError(f"score {score!r} without gradients.{score}s", mend=f"set gradients.{score}s")
-        return found
+        """Scores without their scale."""
+        return self.l1 if score == "l1" else self.gradient_input
 
 
 def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
@@ -134,7 +113,7 @@ def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Grad
         options: scalar and memory.
     """
     results: dict[int, TokenScores] = {}
-    for chunk in _chunks(rows, options.max_tokens):
+    for chunk in chunk_rows(rows, options.max_tokens):
         for index, scores in zip(chunk, _batch_scores(model, [rows[i] for i in chunk], options), strict=True):
             results[index] = scores
     return [results[index] for index in range(len(rows))]
@@ -146,13 +125,28 @@ def output_log_probs(
 ) -> list[Float[Tensor, "_"]]:
     """log p of the output tokens of each row, on the CPU; without gradients."""
     results: dict[int, Tensor] = {}
-    for chunk in _chunks(rows, max_tokens):
-        log_probs = _forward(model, [rows[index] for index in chunk]).log_probs.cpu()
+    for chunk in chunk_rows(rows, max_tokens):
+        log_probs = forward_rows(model, [rows[index] for index in chunk]).log_probs.cpu()
         results.update({index: log_probs[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
     return [results[index] for index in range(len(rows))]
 
 
-def _chunks(rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
+@torch.no_grad()
+def likeliest_tokens(
+    model: PreTrainedModel, rows: Sequence[TokenRow], *, count: int, max_tokens: int = 16384
+) -> list[Int[Tensor, "output count"]]:
+    """For each output token of each row the likeliest tokens in its place, on the CPU; without gradients."""
+    results: dict[int, Tensor] = {}
+    for chunk in chunk_rows(rows, max_tokens):
+        logits = forward_rows(model, [rows[index] for index in chunk]).logits
+        tokens = logits.topk(min(count, logits.shape[2]), dim=2).indices.cpu()
+        results.update({index: tokens[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
+    return [results[index] for index in range(len(rows))]
+
+
+def chunk_rows(rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
+    """Numbers of the rows that go into one pass, by length; those without a prefix apart from the others."""
+
     def width(index: int) -> int:
         return len(rows[index].input_ids) - rows[index].prefix + len(rows[index].output_ids)
 
@@ -169,35 +163,41 @@ def _chunks(rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """A batch after its forward pass: leaves, and what scalars are made of; both padded on the right."""
+class Pass:
+    """A batch after its forward pass, padded on the right.
+
+    Attributes:
+        embeddings: of the inputs after the prefix and of the outputs that are read: what gradients are taken to.
+        logits: that each output token was chosen by, in float32 or wider.
+        log_probs: of the output tokens; 0 in the padding.
+        picked: their logits; 0 in the padding.
+        lengths: tokens of each input after the prefix.
+        outputs: tokens of each output.
+    """
 
     embeddings: Float[Tensor, "batch token hidden"]
-    picked: Float[Tensor, "batch output"]
-    contrast: Float[Tensor, "batch output"]
+    logits: Float[Tensor, "batch output vocabulary"]
     log_probs: Float[Tensor, "batch output"]
+    picked: Float[Tensor, "batch output"]
     lengths: list[int]
     outputs: list[int]
 
 
 def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> Iterator[TokenScores]:
-    by_token = options.scalar in BY_TOKEN
+    by_token = options.scalar == "finegrained"
     at_once = options.gradients_at_once or (1 if model.device.type == "cpu" else 16)
     together = by_token and at_once > 1 and not options.checkpointing
     # The backward passes of the fused kernels cannot be batched.
     kernel = sdpa_kernel(SDPBackend.MATH) if together else nullcontext()
     with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext():
-        result = _forward(model, rows)
-        values = result.contrast if options.scalar == "contrast" else result.log_probs
-        if options.scalar == "sum_squares":
-            values = result.picked.square()
-        vocabulary = _vocabulary(model) if options.edits else None
+        result = forward_rows(model, rows)
+        values = result.picked.square() if options.scalar == "sum_squares" else result.log_probs
         if by_token:
-            reduced = _gradient_rows(values, result.embeddings, at_once if together else 1, vocabulary)
+            reduced = _gradient_rows(values, result.embeddings, at_once if together else 1)
         else:
             (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
-            reduced = _reduce(gradient[None], result.embeddings, vocabulary)
-    l1, product, *edit = (scores.cpu() for scores in reduced)
+            reduced = _reduce(gradient[None], result.embeddings)
+    l1, product = (scores.cpu() for scores in reduced)
     log_probs = result.log_probs.detach().cpu()
     for index, (length, output) in enumerate(zip(result.lengths, result.outputs, strict=True)):
         kept = slice(0, output if by_token else 1)
@@ -207,11 +207,11 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
             gradient_input=product[kept, index, :length].clone(),
             log_probs=chances.clone(),
             log_scale=chances.double().sum().item() if options.scalar == "product_probs" else 0.0,
-            edit=edit[0][kept, index, :length].clone() if edit else None,
         )
 
 
-def _forward(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Pass:
+def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
+    """One teacher-forced pass over a batch of answers, their prefixes without gradients."""
     device = model.device
     lengths = [len(row.input_ids) - row.prefix for row in rows]
     outputs = [len(row.output_ids) for row in rows]
@@ -237,20 +237,18 @@ def _forward(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Pass:
         logits_to_keep=width - first,
     ).logits
     values = _of_outputs(logits, rows, [length - 1 - first for length in lengths])
-    return _Pass(embeddings, *values, lengths, outputs)
+    return Pass(embeddings, *values, lengths, outputs)
 
 
 def _of_outputs(
     logits: Float[Tensor, "batch kept vocabulary"], rows: Sequence[TokenRow], starts: list[int]
-) -> tuple[Float[Tensor, "batch output"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
-    """Logits, contrasts and log-probabilities of the generated tokens, float32 or wider, 0 in the padding."""
+) -> tuple[Float[Tensor, "batch output vocabulary"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
+    """The generated tokens' logits over the vocabulary, log-probabilities and own logits; 0 in the padding."""
     width = max(len(row.output_ids) for row in rows)
     targets = torch.zeros(len(rows), width, dtype=torch.long)
-    rivals = torch.full((len(rows), width), -1)
     valid = torch.zeros(len(rows), width, dtype=torch.bool)
     for index, row in enumerate(rows):
         targets[index, : len(row.output_ids)] = torch.tensor(row.output_ids)
-        rivals[index, : len(row.rivals)] = torch.tensor(row.rivals, dtype=torch.long)
         valid[index, : len(row.output_ids)] = True
     columns = torch.tensor(starts)[:, None] + torch.arange(width)
     columns = columns.clamp(max=logits.shape[1] - 1).to(logits.device)
@@ -258,16 +256,14 @@ def _of_outputs(
     chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
     picked = chosen.gather(2, targets[..., None].to(logits.device))[..., 0]
     log_probs = picked - chosen.logsumexp(dim=2)
-    valid, rivals = valid.to(logits.device), rivals.to(logits.device)
-    contrast = picked - chosen.gather(2, rivals.clamp(min=0)[..., None])[..., 0]
-    contrast = contrast.where(rivals >= 0, log_probs)
-    return picked.where(valid, 0.0), contrast.where(valid, 0.0), log_probs.where(valid, 0.0)
+    valid = valid.to(logits.device)
+    return chosen, log_probs.where(valid, 0.0), picked.where(valid, 0.0)
 
 
-def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int, vocabulary: Tensor | None) -> tuple[Tensor, ...]:
+def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
     """Reduced gradients of every output token, `output batch token`: rows of a batch do not touch each other."""
     count = values.shape[1]
-    parts: list[tuple[Tensor, ...]] = []
+    parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, count, at_once):
         stop = min(start + at_once, count)
         keep = stop < count
@@ -278,27 +274,15 @@ def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int, vocabulary:
             picks = torch.zeros(stop - start, *values.shape, device=values.device)
             picks[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
             (gradient,) = torch.autograd.grad(values, embeddings, picks, retain_graph=keep, is_grads_batched=True)
-        parts.append(_reduce(gradient, embeddings, vocabulary))
-    return tuple(torch.cat(scores) for scores in zip(*parts, strict=True))
-
-
-@torch.no_grad()
-def _vocabulary(model: PreTrainedModel) -> Float[Tensor, "vocabulary hidden"]:
-    """What each token is embedded as: some models scale the weights."""
-    embed = model.get_input_embeddings()
-    count = embed.num_embeddings
-    assert isinstance(count, int)
-    return embed(torch.arange(count, device=model.device))
+        parts.append(_reduce(gradient, embeddings))
+    l1, product = (torch.cat(scores) for scores in zip(*parts, strict=True))
+    return l1, product
 
 
 def _reduce(
-    gradient: Float[Tensor, "row batch token hidden"],
-    embeddings: Float[Tensor, "batch token hidden"],
-    vocabulary: Float[Tensor, "vocabulary hidden"] | None,
-) -> tuple[Float[Tensor, "row batch token"], ...]:
-    """L1, gradient times input and, given the vocabulary's embeddings, the edits."""
+    gradient: Float[Tensor, "row batch token hidden"], embeddings: Float[Tensor, "batch token hidden"]
+) -> tuple[Float[Tensor, "row batch token"], Float[Tensor, "row batch token"]]:
+    """L1, and gradient times input."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
     gradient, values = gradient.to(wide), embeddings.detach().to(wide)
-    product = (gradient * values).sum(dim=-1)
-    scores = (gradient.abs().sum(dim=-1), product)
-    return scores if vocabulary is None else (*scores, product - (gradient @ vocabulary.to(wide).T).amin(dim=-1))
+    return gradient.abs().sum(dim=-1), (gradient * values).sum(dim=-1)

@@ -16,8 +16,9 @@ from framework.errors import ConfigError
 from framework.files import written_whole
 from framework.gbc.recipes import look_in_current_folder, parse_record, read_yaml, to_yaml
 
-Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function"]
-"""How an edge gets its weight; all but `gradient` are for edges where no gradient flows."""
+Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function", "rerun"]
+"""How an edge gets its weight; all but `gradient` are for edges where no gradient flows. `rerun`, for tools: by edits,
+the tool is run again with what its inputs should have been; by gradients, as `pass_through`."""
 
 ToolFunction = Callable[[Mapping[str, str]], str]
 """What a tool does: the texts that it reads, by the names of their nodes, to its output."""
@@ -121,6 +122,8 @@ class Agent:
 
     def __post_init__(self) -> None:
         _check_estimator(self.name, self.estimator)
+        if self.estimator == "rerun":
+            raise ConfigError(f"agent {self.name!r} declares rerun, which is for tools", mend="use leave_one_out")
         if self.max_new_tokens < 1:
             raise ConfigError(f"agent {self.name!r}: max_new_tokens {self.max_new_tokens}", mend="use 1 or more")
         named = [source for _, source in self.pieces() if source is not None]

@@ -2,12 +2,17 @@
 
 An episode is {prompt, message, answer}. The model reads prompt and message as `LocalModel` renders them and learns the
 answer with the end token; what it reads has no loss.
+
+An episode may have a `twin`, another such lesson of as many tokens. In training the two are mixed (Zhang et al. 2018,
+arXiv 1710.09412, here of tokens): the model reads a share of each embedding and learns each answer with its share. Then
+its gradients tell what another token would change, which those of a model that has only ever read whole tokens do not.
 """
 
+import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,12 +32,12 @@ from transformers import (
 from framework.data.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError, DataError
+from framework.seeds import seed_of
 from framework.tags import NO_DECAY, tag
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 
 CHECKPOINT_KEY = "language_model"
-_IGNORED = -100
 _PARTS = 2
 """Passes in which a batch is computed, each of answers of similar length."""
 
@@ -94,8 +99,9 @@ class LanguageModelModule(LightningModule):
     Args:
         tokenizer: folder of a fast tokenizer with a chat template.
         architecture: the model.
-        optimizer: AdamW and its schedule.
-        seed: of the initial weights.
+        optimizer: with its schedule.
+        seed: of the initial weights and of the shares of twins.
+        mix_twins: whether episodes are mixed with their twins.
     """
 
     sample_unit = "task"
@@ -108,8 +114,10 @@ class LanguageModelModule(LightningModule):
         architecture: LanguageModelConfig,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         seed: int = 0,
+        mix_twins: bool = True,
     ) -> None:
         super().__init__()
+        self.mix_twins = mix_twins
         self.tokenizer_path, self.architecture = tokenizer, architecture
         self.optimizer_config, self.seed = optimizer, seed
 
@@ -117,8 +125,9 @@ class LanguageModelModule(LightningModule):
         if hasattr(self, "model"):
             return
         self.model = make_language_model(self.architecture, seed=self.seed)
+        embeddings = self.model.get_input_embeddings().weight
         for parameter in self.model.parameters():
-            if parameter.dim() < 2:
+            if parameter.dim() < 2 or parameter is embeddings:
                 tag(parameter, NO_DECAY)
 
     def setup(self, stage: str) -> None:
@@ -132,13 +141,13 @@ class LanguageModelModule(LightningModule):
             raise ConfigError(f"{problem}, the model {self.architecture.vocabulary_size}", mend=mend)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
-        parts = [self._losses(ids, targets) for ids, targets in self._encode(batch)]
-        loss = torch.cat([losses for losses, _ in parts]).mean()
+        losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mix_twins)])
+        loss = losses.mean()
         self.log("loss/cross_entropy_nats", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
-        parts = [self._losses(ids, targets) for ids, targets in self._encode(batch)]
+        parts = [self._losses(part) for part in self._encode(batch, mixed=False)]
         right = torch.cat([right for _, right in parts]).float().mean()
         loss = torch.cat([losses for losses, _ in parts]).mean()
         self.log("validation/cross_entropy_nats", loss, batch_size=len(batch))
@@ -152,39 +161,75 @@ class LanguageModelModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = asdict(self.architecture) | {"tokenizer": self.tokenizer_path}
 
-    def _encode(self, batch: EpisodeBatch) -> Iterator[tuple[Int[Tensor, "batch token"], Int[Tensor, "batch token"]]]:
-        """Token ids and targets of a batch in parts of similar length: little is computed for padding."""
-        pairs = sorted((encode_episode(self.tokenizer, episode) for episode in batch.episodes), key=_length)
-        size = -(-len(pairs) // _PARTS)
-        for start in range(0, len(pairs), size):
-            part = pairs[start : start + size]
-            width = _length(part[-1])
+    def _encode(self, batch: EpisodeBatch, *, mixed: bool) -> Iterator["_Part"]:
+        """A batch in parts of similar length: little is computed for padding."""
+        samples = zip(batch.episodes, batch.sample_passes(), batch.indices.tolist(), strict=True)
+        lessons = [self._lesson(episode, (passed, index) if mixed else None) for episode, passed, index in samples]
+        lessons.sort(key=lambda lesson: len(lesson.ids))
+        size = -(-len(lessons) // _PARTS)
+        for start in range(0, len(lessons), size):
+            part = lessons[start : start + size]
+            width = len(part[-1].ids)
             if width > self.architecture.max_tokens:
                 problem = f"an episode of {width} tokens, the model reads {self.architecture.max_tokens}"
                 raise DataError(problem, mend="raise model.architecture.max_tokens, or leave long episodes out")
             # Padding on the right is read by nobody: no mask is needed.
-            ids = torch.zeros(len(part), width, dtype=torch.long)
-            targets = torch.full((len(part), width), _IGNORED)
-            for row, (read, said) in enumerate(part):
-                ids[row, : len(read) + len(said)] = torch.tensor([*read, *said])
-                targets[row, len(read) : len(read) + len(said)] = torch.tensor(said)
-            yield ids.to(self.device), targets.to(self.device)
+            ids, twins = torch.zeros(2, len(part), width, dtype=torch.long)
+            said = torch.zeros(len(part), width, dtype=torch.bool)
+            for row, lesson in enumerate(part):
+                ids[row, : len(lesson.ids)] = torch.tensor(lesson.ids)
+                twins[row, : len(lesson.ids)] = torch.tensor(lesson.twin)
+                said[row, lesson.read : len(lesson.ids)] = True
+            shares = torch.tensor([lesson.share for lesson in part])
+            yield _Part(*(tensor.to(self.device) for tensor in (ids, twins, said, shares)))
 
-    def _losses(
-        self, ids: Int[Tensor, "batch token"], targets: Int[Tensor, "batch token"]
-    ) -> tuple[Float[Tensor, "answer"], Bool[Tensor, "batch"]]:
+    def _lesson(self, episode: Any, sample: tuple[int, int] | None) -> "_Lesson":
+        read, answer = encode_episode(self.tokenizer, episode)
+        ids = [*read, *answer]
+        twin = episode.get("twin") if sample is not None else None
+        if twin is None:
+            return _Lesson(ids, ids, len(read), 1.0)
+        other, said = encode_episode(self.tokenizer, twin)
+        if (len(other), len(said)) != (len(read), len(answer)):
+            problem = f"the twin of {str(episode)[:60]!r} has {len(other)} + {len(said)} tokens"
+            raise DataError(problem, mend=f"make it as long as the episode, {len(read)} + {len(answer)}")
+        return _Lesson(
+            ids, [*other, *said], len(read), random.Random(seed_of("twin", self.seed, *sample or ())).random()
+        )
+
+    def _losses(self, part: "_Part") -> tuple[Float[Tensor, "answer"], Bool[Tensor, "batch"]]:
         """-log p of each token of the answers, and whether each whole answer is the likeliest."""
-        hidden = self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        kept = targets[:, 1:] != _IGNORED
-        wanted = targets[:, 1:][kept]
+        embed = self.model.get_input_embeddings()
+        shares = part.shares[:, None, None]
+        embeddings = shares * embed(part.ids) + (1 - shares) * embed(part.twins)
+        hidden = self.model.get_decoder()(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        kept = part.said[:, 1:]
         head = self.model.get_output_embeddings()
         assert head is not None
         logits = head(hidden[:, :-1][kept]).float()
-        return F.cross_entropy(logits, wanted, reduction="none"), whole_answers(logits.argmax(dim=-1) == wanted, kept)
+        wanted, others = part.ids[:, 1:][kept], part.twins[:, 1:][kept]
+        weights = part.shares[:, None].expand_as(kept)[kept]
+        losses = weights * F.cross_entropy(logits, wanted, reduction="none")
+        losses = losses + (1 - weights) * F.cross_entropy(logits, others, reduction="none")
+        return losses, whole_answers(logits.argmax(dim=-1) == wanted, kept)
 
 
-def _length(pair: tuple[list[int], list[int]]) -> int:
-    return len(pair[0]) + len(pair[1])
+class _Lesson(NamedTuple):
+    """Token ids of a lesson and of its twin, how many are read, and the lesson's share."""
+
+    ids: list[int]
+    twin: list[int]
+    read: int
+    share: float
+
+
+class _Part(NamedTuple):
+    """Some lessons of a batch, padded on the right."""
+
+    ids: Int[Tensor, "batch token"]
+    twins: Int[Tensor, "batch token"]
+    said: Bool[Tensor, "batch token"]
+    shares: Float[Tensor, "batch"]
 
 
 def encode_episode(tokenizer: PreTrainedTokenizerBase, episode: Any) -> tuple[list[int], list[int]]:

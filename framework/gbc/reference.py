@@ -38,10 +38,7 @@ def kept_graph_scores(
         step = embed(torch.tensor([[token]], device=model.device)).detach()
     logits, picks = torch.stack(rows), torch.tensor(row.output_ids, device=model.device)[:, None]
     picked, log_probs = logits.gather(1, picks)[:, 0], logits.log_softmax(dim=1).gather(1, picks)[:, 0]
-    rivals = torch.tensor(row.rivals or [-1] * len(picks), device=model.device)
-    others = logits.gather(1, rivals.clamp(min=0)[:, None])[:, 0]
     values = {
-        "contrast": lambda: torch.where(rivals >= 0, picked - others, log_probs),
         "sum_squares": lambda: picked.square().sum()[None],
         "sequence_log_prob": lambda: log_probs.sum()[None],
         "product_probs": lambda: log_probs.exp().prod()[None],

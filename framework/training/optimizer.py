@@ -1,11 +1,14 @@
-"""AdamW with groups chosen by parameter tags, and its learning-rate schedule."""
+"""AdamW or Muon with groups chosen by parameter tags, and the learning-rate schedule."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from framework.errors import ConfigError
@@ -14,9 +17,12 @@ from framework.tags import NO_DECAY, tags_of
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule.
+    """An optimizer and its schedule.
 
     Args:
+        method: `adamw`, or `muon`: orthogonalised momentum (Jordan et al. 2024) for the matrices that decay, with steps
+            as large as AdamW's (Liu et al. 2025, arXiv 2502.16982), and AdamW for the rest; for models that every
+            process holds whole.
         learning_rate: peak learning rate.
         betas: AdamW's decay rates of the moments.
         weight_decay: decoupled weight decay; not applied to parameters tagged `no_decay`.
@@ -25,6 +31,7 @@ class OptimizerConfig:
         final_fraction: fraction of the peak that the cosine ends at.
     """
 
+    method: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
@@ -39,18 +46,57 @@ class OptimizerConfig:
             raise ConfigError(f"warmup_steps {self.warmup_steps}", mend="use 0 or more")
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
-    """AdamW over the model's trainable parameters in two groups, if neither is empty: with weight decay, and tagged
-    `no_decay`."""
+class MuonAdamW(Optimizer):
+    """torch's Muon for the groups of matrices and its AdamW for the others, as one optimizer with one state.
+
+    Args:
+        matrices: groups for Muon, all of its options in them.
+        others: groups for AdamW.
+    """
+
+    def __init__(self, matrices: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+        self.parts = (Muon(matrices), *([AdamW(others)] if others else []))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of both."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # A loaded state brings groups and a state of its own.
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups, part.state = [next(groups) for _ in part.param_groups], self.state
+            part.step()
+        return loss
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimizer over the model's trainable parameters, with weight decay and, tagged `no_decay`, without; empty
+    groups are left out.
+
+    Raises:
+        ConfigError: Muon for weights that are sharded or no matrices, or for none.
+    """
     trainable = [p for p in model.parameters() if p.requires_grad]
     decay = [p for p in trainable if NO_DECAY not in tags_of(p)]
     no_decay = [p for p in trainable if NO_DECAY in tags_of(p)]
-    groups = [
-        {"params": decay, "weight_decay": config.weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
-    ]
+    rate = {"lr": config.learning_rate}
+    first = {"params": decay, "weight_decay": config.weight_decay, **rate}
     # Some engines drop empty groups, and then schedules do not fit.
-    return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas)
+    groups = [
+        {**group, "betas": config.betas}
+        for group in (first, {"params": no_decay, "weight_decay": 0.0, **rate})
+        if group["params"]
+    ]
+    if config.method == "adamw":
+        return AdamW(groups)
+    if not decay or any(isinstance(p, DTensor) or p.ndim != 2 for p in decay):
+        mend = "use strategy ddp, or method adamw"
+        raise ConfigError("optimizer method muon over weights that are sharded or no matrices", mend=mend)
+    return MuonAdamW([{**first, "adjust_lr_fn": "match_rms_adamw"}], groups[1:])
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
@@ -63,7 +109,7 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
     return config.final_fraction + (1 - config.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_schedule(optimizer: AdamW, config: OptimizerConfig, total_steps: int) -> LambdaLR:
+def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LambdaLR:
     """Warm-up and then constant or cosine, one step for each optimizer step.
 
     Raises:

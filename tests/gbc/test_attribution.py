@@ -193,7 +193,7 @@ VARIANTS = [
     ConnectionOptions(gradients=GradientOptions(scalar="finegrained"), prompts=True),
     ConnectionOptions(gradients=GradientOptions(scalar="sum_squares"), score="gradient_input"),
     ConnectionOptions(gradients=GradientOptions(scalar="product_probs"), reduction="max", prompts=True),
-    ConnectionOptions(gradients=GradientOptions(scalar="contrast"), prompts=True, code=True),
+    ConnectionOptions(gradients=GradientOptions(scalar="sequence_log_prob"), prompts=True, code=True),
     ConnectionOptions(gradients=GradientOptions(scalar="sequence_log_prob"), score="gradient_input", reduction="max"),
 ]
 

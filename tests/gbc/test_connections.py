@@ -1,4 +1,4 @@
-"""Connection weights of a step: reductions by hand, rivals of wrong tokens, which variants there are."""
+"""Connection weights of a step: reductions by hand, which variants there are."""
 
 from typing import Any
 
@@ -6,12 +6,9 @@ import pytest
 import torch
 
 from framework.errors import ConfigError
-from framework.gbc.attribution import attribute
 from framework.gbc.connections import ConnectionOptions, connect
-from framework.gbc.credits import AttributionOptions
-from framework.gbc.gradients import GradientOptions, TokenScores
+from framework.gbc.gradients import TokenScores
 from framework.gbc.graph import Agent, Graph, Tool
-from framework.gbc.losses import Place, VerbalLoss
 from framework.gbc.run import RunOptions, run_graph
 from framework.gbc.soft import make_soft_prompts
 from framework.testing.language_models import tiny_local_model
@@ -63,19 +60,6 @@ def test_reductions_by_hand(model, trace, reduction: Any):
     assert (user.share + other.share).item() == pytest.approx(1.0)
     assert user.tokens is not None
     assert user.tokens.sum().item() == pytest.approx(1.0)
-
-
-def test_contrast_differs_where_the_loss_knows_what_is_right(model, trace):
-    options = AttributionOptions(connections=ConnectionOptions(gradients=GradientOptions(scalar="contrast")))
-    spans = [span for span in trace.step("b").output_spans if span[1] > span[0]]
-    losses = [
-        VerbalLoss(value=1.0, text="", places=(Place(step="b", start=spans[0][0], stop=spans[0][1], expected=right),))
-        for right in ("", "north")
-    ]
-    plain, contrast = attribute([trace] * 2, GRAPH, {"m": model}, losses, options)
-    assert plain.gap == pytest.approx(0.0, abs=1e-9)
-    assert contrast.gap == pytest.approx(0.0, abs=1e-9)
-    assert plain.credit_of("a").through != contrast.credit_of("a").through
 
 
 def test_a_soft_prompt_is_no_part_of_a_trace(trace):

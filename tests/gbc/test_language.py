@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from framework.cli import main
+from framework.data.batch import EpisodeBatch
 from framework.errors import CheckpointError, ConfigError, DataError
 from framework.gbc.environments.microworld.lessons import draw_lessons
 from framework.gbc.environments.microworld.tokenizer import END, make_tokenizer
 from framework.gbc.environments.microworld.world import load_model
 from framework.gbc.language import (
     LanguageModelConfig,
+    LanguageModelModule,
     encode_episode,
     export_language_model,
     load_tokenizer,
@@ -86,3 +88,32 @@ def test_models_are_functions_of_their_seeds(family):
     first, again, other = (make_language_model(config, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
+def test_twins_are_mixed_by_shares():
+    lessons = [lesson for lesson in draw_lessons("a", 40) if "twin" in lesson][:3]
+    tokenizer = make_tokenizer()
+    config = LanguageModelConfig(vocabulary_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2)
+    module = LanguageModelModule(tokenizer="", architecture=config)
+    module.tokenizer = tokenizer
+    module.configure_model()
+    batch = EpisodeBatch(episodes=tuple(lessons), indices=torch.tensor([4, 5, 6]), epoch=0)
+    embed = module.model.get_input_embeddings()
+    for part, plain in zip(module._encode(batch, mixed=True), module._encode(batch, mixed=False), strict=True):
+        assert ((part.shares > 0) & (part.shares < 1)).all()
+        assert (plain.shares == 1).all()
+        assert torch.equal(plain.ids, plain.twins)
+        # A hand-made mixture of the first lesson's two readings.
+        share, width = part.shares[0], int(part.said[0].nonzero()[-1]) + 1
+        read = share * embed(part.ids[0, :width]) + (1 - share) * embed(part.twins[0, :width])
+        chances = module.model(inputs_embeds=read[None]).logits[0, :-1].log_softmax(dim=-1)
+        said = part.said[0, 1:width]
+        wanted, other = (ids[0, 1:width][said][:, None] for ids in (part.ids, part.twins))
+        expected = -share * chances[said].gather(1, wanted) - (1 - share) * chances[said].gather(1, other)
+        count = int(said.sum())
+        torch.testing.assert_close(module._losses(part)[0][:count], expected[:, 0], rtol=1e-4, atol=1e-5)
+    again = next(module._encode(batch, mixed=True))
+    assert torch.equal(again.shares, next(module._encode(batch, mixed=True)).shares)
+    longer = {**lessons[0], "twin": {**lessons[0]["twin"], "answer": lessons[0]["answer"] + " none"}}
+    with pytest.raises(DataError, match="the twin of"):
+        list(module._encode(EpisodeBatch(episodes=(longer,), indices=torch.tensor([0]), epoch=0), mixed=True))

@@ -1,5 +1,6 @@
 """Optimizer groups by tags, and the schedule by hand."""
 
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -103,3 +104,42 @@ def test_cosine_without_an_end():
 def test_optimizers_that_cannot_be(changes: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         OptimizerConfig(**changes)
+
+
+def test_muon_takes_the_matrices_that_decay_and_adamw_the_rest():
+    model = tiny_model()
+    config = OptimizerConfig(method="muon", learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(model, config)
+    muon, adamw = optimizer.param_groups
+    assert all(p.ndim == 2 and NO_DECAY not in tags_of(p) for p in muon["params"])
+    assert all(NO_DECAY in tags_of(p) for p in adamw["params"])
+    matrix, other = muon["params"][0], adamw["params"][0]
+    before, old = matrix.detach().clone(), other.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    gradient = matrix.grad.clone()
+    optimizer.step()
+    # Five steps of Newton-Schulz bring all singular values near 1; the step has AdamW's size, 0.2 a value.
+    update = (before * 0.95 - matrix.detach()) / 0.1
+    values = torch.linalg.svdvals(update / (0.2 * max(update.shape) ** 0.5))
+    assert ((values > 0.6) & (values < 1.3)).all()
+    assert (torch.sign(update) == torch.sign(gradient)).float().mean() > 0.6
+    torch.testing.assert_close((other.detach() - old).abs(), torch.full_like(old, 0.1), rtol=1e-3, atol=1e-4)
+
+
+def test_muons_state_is_saved_and_loaded():
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+
+    config = OptimizerConfig(method="muon", learning_rate=0.01)
+    one, two = tiny_model(), tiny_model()
+    first, second = build_optimizer(one, config), build_optimizer(two, config)
+    step(one, first, 0)
+    two.load_state_dict(one.state_dict())
+    second.load_state_dict(deepcopy(first.state_dict()))
+    for seed in (1, 2):
+        step(one, first, seed)
+        step(two, second, seed)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -160,7 +160,7 @@ def test_a_context_without_room_for_the_task():
 # Blame.
 
 
-@pytest.mark.parametrize("scalar", ["sequence_log_prob", "finegrained", "contrast"])
+@pytest.mark.parametrize("scalar", ["sequence_log_prob", "finegrained"])
 def test_credits_add_up_to_the_loss(scalar):
     model = tiny_local_model()
     read = read_log(CALLING, model)

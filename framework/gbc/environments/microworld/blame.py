@@ -4,34 +4,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from framework.gbc.attribution import attribute_trace, corrections_of
+from framework.gbc.attribution import attribute, attribute_trace
 from framework.gbc.baselines import attention_scores, leave_agents_out
 from framework.gbc.connections import ConnectionOptions, Reduction, Scorer, connect
 from framework.gbc.credits import Attribution, AttributionOptions
+from framework.gbc.edits import EditOptions
 from framework.gbc.environments.microworld.episodes import Episode, Recorder, Remembered
 from framework.gbc.environments.microworld.system import MODEL
-from framework.gbc.environments.microworld.tasks import SLOT, answer_loss
-from framework.gbc.gradients import BY_TOKEN, GradientOptions, Scalar, Score, TokenRow, TokenScores, token_scores
-from framework.gbc.losses import Place, VerbalLoss
+from framework.gbc.environments.microworld.tasks import answer_loss
+from framework.gbc.gradients import GradientOptions, Scalar, Score, TokenRow, TokenScores, token_scores
 from framework.gbc.models import LocalModel
 from framework.gbc.run import RunOptions
 
-Credit = Literal["walk", "complete", "excess"]
-SCALARS: tuple[Scalar, ...] = ("finegrained", "contrast")
+Credit = Literal["walk", "complete"]
+SCALARS: tuple[Scalar, ...] = ("finegrained", "sum_squares")
 VARIANTS: tuple[tuple[Reduction, Score], ...] = (
     ("mean", "l1"),
     ("max", "l1"),
     ("mean", "gradient_input"),
     ("max", "gradient_input"),
-    ("mean", "edit"),
-    ("max", "edit"),
 )
-"""The published four, and ours."""
-CREDITS: tuple[Credit, ...] = ("walk", "complete", "excess")
+"""The published four."""
+CREDITS: tuple[Credit, ...] = ("walk", "complete")
 _MAX_TOKENS = 512
 """Of a pass: the long answers apart from the short ones, which saves padding."""
 
@@ -42,15 +40,13 @@ class Cost:
 
     Attributes:
         answers: that had to be generated, one by one token.
-        passes: teacher-forced passes over recorded steps, with their backward passes.
-        backwards: gradients taken, one for each output token where the scalar is of each by itself.
+        passes: teacher-forced passes over recorded answers.
         tokens: read or generated, forwards.
         seconds: of wall time.
     """
 
     answers: int = 0
     passes: int = 0
-    backwards: int = 0
     tokens: int = 0
     seconds: float = 0.0
 
@@ -60,7 +56,7 @@ class MethodScore:
     """How often a method names the culprit.
 
     Attributes:
-        method: its name: for gradients `scalar/score/reduction/credit`.
+        method: its name: for gradients `scalar/score/reduction/credit`, for edits `name/credit`.
         top1: share of the episodes, a tie of n nodes with the culprit among them counting 1/n.
         by_kind: the same for each kind of fault.
         cost: of naming them.
@@ -120,7 +116,7 @@ def score_gradients(
         for episode in episodes:
             for reduction, score in VARIANTS[:2] if attention else VARIANTS:
                 options = ConnectionOptions(
-                    gradients=GradientOptions(scalar=scalar, max_tokens=_MAX_TOKENS, edits=not attention),
+                    gradients=GradientOptions(scalar=scalar, max_tokens=_MAX_TOKENS),
                     score=score,
                     reduction=reduction,
                     prompts=True,
@@ -135,40 +131,60 @@ def score_gradients(
     return found
 
 
-def blame_of(attribution: tuple[Attribution, Attribution | None], credit: Credit) -> dict[str, float]:
-    """Blame by node.
+def score_edits(
+    model: LocalModel, episodes: Sequence[Episode], *, edits: Mapping[str, EditOptions]
+) -> list[MethodScore]:
+    """Credit by edits, walked and complete.
 
     Args:
-        attribution: of the loss, and of the right slots of the same answer as if they were wrong.
-        credit: `walk`: the strongest trajectory is walked from its end; `complete`: own credit; `excess`: own credit
-            beyond that for the right slots.
+        model: of the episodes.
+        episodes: with a trace each.
+        edits: options by name.
     """
-    wrong, right = attribution
+    found: list[MethodScore] = []
+    for name, options in edits.items():
+        blames: dict[Credit, list[Mapping[str, float]]] = {credit: [] for credit in CREDITS}
+        started, rows, tokens = time.perf_counter(), 0, 0
+
+        def count(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            nonlocal rows, tokens
+            height, width = kwargs["attention_mask"].shape
+            # The template before the prompt is a pass of its own, of one token.
+            if width > 1:
+                rows, tokens = rows + height, tokens + int(kwargs["attention_mask"].sum())
+
+        hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
+        try:
+            for episode in episodes:
+                (attribution,) = attribute(
+                    [episode.trace],
+                    episode.fault.graph,
+                    {MODEL: model},
+                    [episode.loss],
+                    AttributionOptions(edits=options),
+                )
+                for credit in CREDITS:
+                    blames[credit].append(blame_of(attribution, credit))
+        finally:
+            hook.remove()
+        cost = Cost(passes=rows, tokens=tokens, seconds=time.perf_counter() - started)
+        found += [_score(f"{name}/{credit}", episodes, blames[credit], cost) for credit in CREDITS]
+    return found
+
+
+def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:
+    """Blame by node: the strongest trajectory walked from its end, or the credit that ends at the node."""
     if credit == "walk":
-        steps = wrong.trajectories[0].steps if wrong.trajectories else ()
+        steps = attribution.trajectories[0].steps if attribution.trajectories else ()
         names = [step.rpartition(" of ")[2].partition("@")[0] for step in steps]
         return {name: float(index) for index, name in enumerate(names)}
-    usual = {each.name: each.own for each in right.agents} if right is not None and credit == "excess" else {}
-    return {each.name: each.own / wrong.loss - usual.get(each.name, 0.0) for each in wrong.agents}
+    return {each.name: each.own for each in attribution.agents}
 
 
-def right_slots(episode: Episode) -> VerbalLoss | None:
-    """A loss of 1 at the slots of the answer that are right; None where there are none."""
-    (step,) = episode.trace.outputs
-    wrong = {place.start for place in episode.loss.places}
-    spans = [match.span(2) for match in SLOT.finditer(episode.trace.step(step).output)]
-    places = tuple(Place(step=step, start=start, stop=stop) for start, stop in spans if start not in wrong)
-    return VerbalLoss(value=1.0, text="", places=places) if places else None
-
-
-def _attribute(
-    model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer
-) -> tuple[Attribution, Attribution | None]:
-    trace, loss, right = episode.trace, episode.loss, right_slots(episode)
-    corrections, settings = [corrections_of(trace, loss)], AttributionOptions(connections=options)
-    (found,) = connect([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer, corrections)
-    usual = None if right is None else attribute_trace(trace, found, right, settings)
-    return attribute_trace(trace, found, loss, settings), usual
+def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
+    trace, loss = episode.trace, episode.loss
+    (found,) = connect([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
+    return attribute_trace(trace, found, loss, AttributionOptions(connections=options))
 
 
 class _Counter:
@@ -184,10 +200,8 @@ class _Counter:
         if new:
             started = time.perf_counter()
             self.scores = dict(zip(new, self.scorer(model, new, options), strict=True))
-            by_token = options.scalar in BY_TOKEN
             self.cost = Cost(
                 passes=self.cost.passes + len(new),
-                backwards=self.cost.backwards + sum(len(row.output_ids) if by_token else 1 for row in new),
                 tokens=self.cost.tokens + sum(len(row.input_ids) + len(row.output_ids) - 1 for row in new),
                 seconds=self.cost.seconds + time.perf_counter() - started,
             )

@@ -12,7 +12,6 @@ from framework.gbc.environments.microworld.system import (
     NAMES,
     NOBODY,
     NOTHING,
-    RESPONDER_STYLES,
     STYLES,
     Row,
     Rows,
@@ -95,8 +94,7 @@ def _swap(system: System, graph: Graph, name: str, rng: random.Random) -> tuple[
 def _format(system: System, graph: Graph, name: str, rng: random.Random) -> tuple[Graph, str]:
     rows: dict[str, Row] = dict(_rows(system, name))
     field = rng.choice([field for field in FIELDS if rows[field].source != NOTHING])
-    others = RESPONDER_STYLES if name == "responder" else STYLES
-    style = rng.choice([style for style in others if style != rows[field].style])
+    (style,) = (style for style in STYLES if style != rows[field].style)
     rows[field] = replace(rows[field], style=style)
     return _with_rows(system, graph, name, rows), f"{name} writes {field} {style}"
 
@@ -126,7 +124,7 @@ class _Kind:
 KINDS: Mapping[str, _Kind] = {
     "drop": _Kind(nodes=_writers, make=_drop),
     "swap": _Kind(nodes=_writers, make=_swap),
-    "format": _Kind(nodes=_writers, make=_format),
+    "format": _Kind(nodes=lambda system, graph: tuple(system.workers), make=_format),
     "route": _Kind(nodes=lambda system, graph: ("manager",), make=_route),
     "tool": _Kind(nodes=lambda system, graph: tuple(tool.name for tool in graph.tools), make=_corrupt),
 }

@@ -1,13 +1,15 @@
 """What the micro world's language model learns from: prompt and message to the answer by the rules (ours).
 
-Lessons are steps of runs by the rules, over the whole space of prompts: a third of healthy systems, a third with rows
-and routes drawn without any regard to sense, so that a prompt steers the answer and nothing else does, and a third that
-copies every field as it is.
+Lessons are steps of runs by the rules, over the whole space of prompts: half of healthy systems, and half with rows and
+routes drawn without any regard to sense, so that a prompt steers the answer and nothing else does. Most have a twin,
+another lesson but for one word, to be mixed with (see `LanguageModelModule`): a model that has read words by halves
+says to first order what another word would change.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from framework.gbc.environments.microworld.rules import RuleModel
@@ -15,34 +17,44 @@ from framework.gbc.environments.microworld.system import (
     DOMAINS,
     FIELDS,
     MODEL,
+    NAMES,
     NOBODY,
     NONE,
     NOTHING,
-    RESPONDER_STYLES,
+    SAME,
     STYLES,
     Row,
     System,
     draw_system,
+    look_up,
     make_graph,
 )
 from framework.gbc.environments.microworld.tasks import draw_request
-from framework.gbc.graph import Agent
+from framework.gbc.environments.microworld.twins import draw_twin
+from framework.gbc.graph import Agent, Graph
 from framework.gbc.run import RunOptions, run_graph
 
 _SILENT = 0.1
 """Share of the runs in which one node says nothing, as in counterfactual runs."""
-_KEPT = {"manager": 0.5, "worker": 0.3, "resting": 0.1, "responder": 1.0}
-"""Share of the steps that become lessons: as many as it takes to learn each role, and few without anything to do."""
+_SHIFTED = 0.5
+"""Share of the runs whose databases read too far: or their names would be learned by heart, not read."""
+_KEPT = {"manager": 0.5, "worker": 0.4, "resting": 0.1, "unsent": 0.6, "responder": 1.0}
+"""Share of the steps that become lessons: as many as it takes to learn each role, few of workers without anything to
+do, and more of those who are asked but not sent: or the manager's word would count for nothing."""
+
+
+_TWINS = 0.6
+"""Share of the lessons that get a twin."""
 
 
 def draw_lessons(seed: str, num_lessons: int) -> Iterator[dict[str, Any]]:
-    """Lessons {role, prompt, message, answer}, a function of the seed, any text."""
+    """Lessons {role, prompt, message, answer}, most with a `twin`, a function of the seed, any text."""
     rng = random.Random(f"lessons/{seed}")
     count = 0
     while count < num_lessons:
         system = draw_system(rng.getrandbits(48))
         request = draw_request(rng, system, most=len(DOMAINS))
-        graph = make_graph(rng.choice((system, _plain(system), _any(rng, system))))
+        graph = _shifted(rng, make_graph(rng.choice((system, _any(rng, system)))))
         silent = [node.name for node in (*graph.agents, *graph.tools)]
         given = {rng.choice(silent): ""} if rng.random() < _SILENT else {}
         options = RunOptions(on_empty="keep")
@@ -52,17 +64,22 @@ def draw_lessons(seed: str, num_lessons: int) -> Iterator[dict[str, Any]]:
                 if not isinstance(agent, Agent) or step.name in given or not step.output or count >= num_lessons:
                     continue
                 role = step.node if step.node in ("manager", "responder") else "worker"
-                resting = role == "worker" and set(step.output.split()[1::2]) == {NONE}
-                if rng.random() < _KEPT["resting" if resting else role]:
+                kept = role
+                if role == "worker" and set(step.output.split()[1::2]) == {NONE}:
+                    kept = "unsent" if f" {system.serves[step.node]}-" in request else "resting"
+                if rng.random() < _KEPT[kept]:
                     count += 1
                     message = step.input_text.partition("\n")[2]
-                    yield {"role": role, "prompt": agent.prompt, "message": message, "answer": step.output}
+                    lesson = {"role": role, "prompt": agent.prompt, "message": message, "answer": step.output}
+                    twin = draw_twin(rng, lesson) if rng.random() < _TWINS else None
+                    yield lesson if twin is None else {**lesson, "twin": twin}
 
 
-def _plain(system: System) -> System:
-    """Everything stays as it is: what is learned first."""
-    rows, same = ({field: Row(source=field, style=style) for field in FIELDS} for style in ("full", "same"))
-    return replace(system, workers=dict.fromkeys(system.workers, rows), responder=same)
+def _shifted(rng: random.Random, graph: Graph) -> Graph:
+    if rng.random() >= _SHIFTED:
+        return graph
+    wrong = {domain: rng.randrange(len(NAMES)) for domain in DOMAINS}
+    return replace(graph, tools=tuple(replace(tool, function=partial(look_up, wrong=wrong)) for tool in graph.tools))
 
 
 def _any(rng: random.Random, system: System) -> System:
@@ -71,7 +88,7 @@ def _any(rng: random.Random, system: System) -> System:
         system,
         routes={domain: rng.choice((*workers, NOBODY)) for domain in rng.sample(DOMAINS, len(DOMAINS))},
         workers={name: _any_rows(rng, STYLES) for name in workers},
-        responder=_any_rows(rng, RESPONDER_STYLES),
+        responder=_any_rows(rng, (SAME,)),
     )
 
 

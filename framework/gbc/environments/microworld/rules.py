@@ -5,12 +5,24 @@ The language model is trained to do as these rules say for every prompt, right o
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from framework.gbc.encode import Request
-from framework.gbc.environments.microworld.system import DOMAINS, FIELDS, FULL, NONE, NOTHING, SHORT, parse_slots
+from framework.gbc.environments.microworld.system import (
+    DOMAINS,
+    FIELDS,
+    FULL,
+    NONE,
+    NOTHING,
+    REST,
+    SAME,
+    SHORT,
+    WORKERS,
+    parse_slots,
+)
 from framework.gbc.models import Reply
 
-_ROW = re.compile(r"(\S+) from (\S+) (\S+)")
+_ROW = re.compile(r"(\S+) from (\S+)(?: ([^\s,]\S*))?")
 _ROUTE = re.compile(r"(\S+) to (\S+)")
 
 
@@ -40,24 +52,25 @@ def answer(prompt: str, message: str) -> str:
     texts = dict(line.split(":", 1) for line in message.splitlines() if ":" in line)
     if head == "manager":
         return _manage(dict(_ROUTE.findall(rules)), texts.get("user", ""))
-    rows = {field: (source, style) for field, source, style in _ROW.findall(rules)}
+    rows = {field: (source, style or SAME) for field, source, style in _ROW.findall(rules)}
     if head == "responder":
         return _respond(rows, texts)
-    worker, _, domain = head.split()
-    asked = parse_slots(texts.get("user", "")) if f" {domain} {worker} " in f"{texts.get('manager', '')} " else {}
-    return " ".join(_fill(domain, rows, asked))
+    worker, _, domain = message.partition("\n")[0].split()
+    sent = dict(pairwise(texts.get("manager", "").split())).get(worker, REST) != REST
+    return " ".join(_fill(domain, rows, parse_slots(texts.get("user", "")) if sent else {}))
 
 
 def _manage(routes: dict[str, str], request: str) -> str:
-    """`hotel alpha train rest ...`: for every domain the worker, where it is asked for."""
+    """`alpha hotel bravo rest ...`: for every worker what it is sent for, of the domains that are asked for."""
     wanted = {slot.partition("-")[0] for slot in parse_slots(request)}
-    return " ".join(f"{domain} {worker if domain in wanted else 'rest'}" for domain, worker in routes.items())
+    sent = {worker: domain for domain, worker in reversed(routes.items()) if domain in wanted}
+    return " ".join(f"{worker} {sent.get(worker, REST)}" for worker in WORKERS)
 
 
 def _fill(domain: str, rows: dict[str, tuple[str, str]], asked: dict[str, str]) -> list[str]:
     words = []
     for field in FIELDS:
-        source, style = rows.get(field, (NOTHING, "same"))
+        source, style = rows.get(field, (NOTHING, SAME))
         words += [f"{domain}-{field}", styled(asked.get(f"{domain}-{source}", NONE), style)]
     return words
 

@@ -3,9 +3,10 @@
 Every system is its own contract, drawn by a seed: who serves which domain, which field of the user's request fills
 which field of a form, what stays empty, and how values are written. The prompts say it in words:
 
-- manager: `manager : hotel to alpha , train to bravo`; it names the worker for every domain that is asked for.
-- worker: `alpha serves hotel : area from area full , price from nothing full , ...`; it writes a form with every field.
-- responder: `responder : area from area same , ...`; it writes the answer from the forms and the databases' names.
+- manager: `manager : hotel to alpha , train to bravo`; it says what every worker is sent for, or that it rests.
+- worker: `worker : area from area full , price from nothing full , ...`; it writes a form with every field.
+  Who it is and what it serves stands in its message, not in its prompt: `alpha serves hotel`.
+- responder: `responder : area from price , ...`; it writes the answer from the forms and the databases' names.
 
 A wrong prompt of one system is a right one of another: no word gives a fault away.
 """
@@ -14,6 +15,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from framework.errors import ConfigError
 from framework.gbc.graph import Agent, Graph, Tool
@@ -35,8 +37,9 @@ NAMES = ("acorn", "birch", "cedar", "daisy", "elder", "fern", "ginger", "hazel",
 NONE = "none"
 NOTHING = "nothing"
 NOBODY = "nobody"
+REST = "rest"
 STYLES: tuple[str, ...] = ("full", "short")
-RESPONDER_STYLES: tuple[str, ...] = ("same", "full", "short")
+SAME = "same"
 DATABASES: dict[str, tuple[str, ...]] = {"places": ("hotel", "restaurant", "attraction"), "travel": ("train", "taxi")}
 
 
@@ -46,7 +49,7 @@ class Row:
 
     Attributes:
         source: the field whose value is taken, or `nothing`.
-        style: how the value is written.
+        style: how the value is written; `same`, as it is, is what the responder does and is not said.
     """
 
     source: str
@@ -82,7 +85,7 @@ class System:
         """The agents' prompts by name."""
         return {
             "manager": manager_prompt(self.routes),
-            **{name: worker_prompt(name, self.serves[name], rows) for name, rows in self.workers.items()},
+            **{name: worker_prompt(rows) for name, rows in self.workers.items()},
             "responder": responder_prompt(self.responder),
         }
 
@@ -109,7 +112,7 @@ def draw_system(seed: int, *, num_workers: int | None = None) -> System:
         serves=serves,
         routes={domain: routes[domain] for domain in rng.sample(DOMAINS, len(DOMAINS))},
         workers={name: draw_rows(rng, STYLES, empty=0.5) for name in names},
-        responder=draw_rows(rng, RESPONDER_STYLES, empty=0.2),
+        responder=draw_rows(rng, (SAME,), empty=0.2),
     )
 
 
@@ -128,14 +131,26 @@ def make_graph(system: System) -> Graph:
     """The healthy graph: manager, workers, databases, responder; 5 to 7 agents and 1 or 2 tools."""
     prompts = system.prompts()
     databases = tuple(
-        Tool(name=name, reads=tuple(w for w in system.workers if system.serves[w] in domains), function=look_up)
+        Tool(
+            name=name,
+            reads=tuple(w for w in system.workers if system.serves[w] in domains),
+            function=look_up,
+            estimator="rerun",
+        )
         for name, domains in DATABASES.items()
         if set(domains) & set(system.domains)
     )
-    length = 2 * (len(FIELDS) + 1) * len(system.workers) + 2
+    length = 2 * (len(FIELDS) + 1) * len(WORKERS) + 2
     manager = agent("manager", prompts, ("user",), role="names the workers that are needed", max_new_tokens=length)
     workers = (
-        agent(name, prompts, ("user", "manager"), role=f"fills in the form of {domain}", max_new_tokens=length)
+        agent(
+            name,
+            prompts,
+            ("user", "manager"),
+            role=f"fills in the form of {domain}",
+            max_new_tokens=length,
+            template=f"{name} serves {domain}\nuser: {{user}}\nmanager: {{manager}}",
+        )
         for name, domain in system.serves.items()
     )
     read = (*system.workers, *(tool.name for tool in databases))
@@ -143,9 +158,9 @@ def make_graph(system: System) -> Graph:
     return Graph(agents=(manager, *workers, responder), tools=databases, outputs=("responder",))
 
 
-def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], *, role: str, max_new_tokens: int) -> Agent:
+def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], **options: Any) -> Agent:
     """An agent of the micro model."""
-    return Agent(name=name, prompt=prompts[name], model=MODEL, reads=reads, role=role, max_new_tokens=max_new_tokens)
+    return Agent(name=name, prompt=prompts[name], model=MODEL, reads=reads, **options)
 
 
 def manager_prompt(routes: Mapping[str, str]) -> str:
@@ -153,19 +168,21 @@ def manager_prompt(routes: Mapping[str, str]) -> str:
     return "manager : " + " , ".join(f"{domain} to {worker}" for domain, worker in routes.items())
 
 
-def worker_prompt(name: str, domain: str, rows: Rows) -> str:
-    """`alpha serves hotel : area from area full , ...`."""
-    return f"{name} serves {domain} : {rows_text(rows)}"
+def worker_prompt(rows: Rows) -> str:
+    """`worker : area from area full , ...`."""
+    return f"worker : {rows_text(rows)}"
 
 
 def responder_prompt(rows: Rows) -> str:
-    """`responder : area from area same , ...`."""
+    """`responder : area from price , ...`."""
     return f"responder : {rows_text(rows)}"
 
 
 def rows_text(rows: Rows) -> str:
     """`area from price short , ...`."""
-    return " , ".join(f"{field} from {row.source} {row.style}" for field, row in rows.items())
+    return " , ".join(
+        f"{field} from {row.source}" + (f" {row.style}" if row.style != SAME else "") for field, row in rows.items()
+    )
 
 
 def parse_slots(text: str) -> dict[str, str]:

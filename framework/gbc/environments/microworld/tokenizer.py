@@ -11,7 +11,8 @@ from framework.gbc.environments.microworld.system import (
     NOBODY,
     NONE,
     NOTHING,
-    RESPONDER_STYLES,
+    REST,
+    STYLES,
     VALUES,
     WORKERS,
 )
@@ -21,7 +22,7 @@ TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-_WORDS = "manager to serves responder from rest : , and please book i need am looking for find me"
+_WORDS = "manager to serves worker responder from : , and please book i need am looking for find me"
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -31,7 +32,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         *(f"{domain}-{field}" for domain in DOMAINS for field in (*FIELDS, "name")),
         *(word for values in VALUES.values() for pair in values.items() for word in pair),
         *(f"{node}:" for node in ("user", "manager", *WORKERS, *DATABASES)),
-        *(*DOMAINS, *FIELDS, *WORKERS, *NAMES, *RESPONDER_STYLES, NONE, NOTHING, NOBODY),
+        *(*DOMAINS, *FIELDS, *WORKERS, *NAMES, *STYLES, NONE, NOTHING, NOBODY, REST),
     ]
     special = [PAD, END, UNKNOWN, "<system>", "<user>", "<assistant>"]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *words]))}

@@ -10,26 +10,27 @@ from framework.gbc.environments.microworld.tokenizer import UNKNOWN, make_tokeni
 from framework.gbc.losses import VerbalLoss
 from framework.gbc.run import run_graph
 
-WORKER = "alpha serves hotel : area from area short , price from nothing full , day from price short"
+WORKER = "worker : area from area short , price from nothing full , day from price short"
+ALPHA = "alpha serves hotel"
 REQUEST = "user: find me hotel-day monday hotel-area north hotel-price cheap and taxi-area west"
 
 
 def test_a_worker_by_hand():
-    asked = f"{REQUEST}\nmanager: taxi rest hotel alpha"
+    asked = f"{ALPHA}\n{REQUEST}\nmanager: alpha hotel bravo rest"
     assert answer(WORKER, asked) == "hotel-area n hotel-price none hotel-day $1"
-    resting = f"{REQUEST}\nmanager: hotel bravo taxi alpha"
+    resting = f"{ALPHA}\n{REQUEST}\nmanager: alpha rest bravo hotel"
     assert answer(WORKER, resting) == "hotel-area none hotel-price none hotel-day none"
 
 
 def test_a_manager_by_hand():
     prompt = "manager : hotel to charlie , taxi to nobody , train to alpha"
-    assert answer(prompt, REQUEST) == "hotel charlie taxi nobody train rest"
+    assert answer(prompt, REQUEST) == "alpha rest bravo rest charlie hotel delta rest echo rest"
 
 
 def test_a_responder_by_hand():
-    prompt = "responder : area from day same , price from price full , day from nothing short"
+    prompt = "responder : area from day , price from price , day from nothing"
     read = "alpha: hotel-area n hotel-price $1 hotel-day mon\nbravo:\nplaces: hotel-name acorn"
-    assert answer(prompt, read) == "hotel-area mon hotel-price cheap hotel-day none hotel-name acorn"
+    assert answer(prompt, read) == "hotel-area mon hotel-price $1 hotel-day none hotel-name acorn"
 
 
 def test_the_database_by_hand():

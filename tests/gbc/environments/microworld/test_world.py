@@ -10,7 +10,13 @@ from framework.bench_repair import bench_repair
 from framework.errors import ConfigError
 from framework.gbc.connections import ConnectionOptions
 from framework.gbc.credits import AttributionOptions
-from framework.gbc.environments.microworld.blame import score_gradients, score_leave_one_out, score_random
+from framework.gbc.edits import EditOptions
+from framework.gbc.environments.microworld.blame import (
+    score_edits,
+    score_gradients,
+    score_leave_one_out,
+    score_random,
+)
 from framework.gbc.environments.microworld.episodes import Remembered, draw_episodes
 from framework.gbc.environments.microworld.repair import draw_damages, repair, success_of
 from framework.gbc.environments.microworld.world import KINDS, draw_system, load_model, make_graph, make_tasks
@@ -63,10 +69,13 @@ def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
     tools = [len(episode.fault.graph.tools) for episode in episodes]
     assert left.cost.answers == sum(2 * w + 1 + t for w, t in zip(workers, tools, strict=True))
     scores = score_gradients(model, episodes, scalars=("finegrained",))
-    assert len({score.method for score in scores}) == 6 * 3
+    scores += score_edits(model, episodes, edits={"edits": EditOptions()})
+    assert len({score.method for score in scores}) == 4 * 2 + 2
     for score in scores:
         assert score.cost.answers == 0
-        assert score.cost.passes == sum(w + 2 for w in workers)
+        # Edits look at what each agent could have said, and then at those whose words were wrong.
+        passes = sum(w + 2 for w in workers)
+        assert score.cost.passes == passes if "edits" not in score.method else passes <= score.cost.passes <= 2 * passes
         assert score.top1 == pytest.approx(sum(score.hits) / 5)
         assert score.by_kind == pytest.approx(dict(zip(KINDS, score.hits, strict=True)))
 

@@ -1,0 +1,398 @@
+"""Connections by edits: which input, had one token of it been another, would have mended what is wrong (ours).
+
+The size of a gradient says what an output depends on, and a wrong word depends on many right ones. An edit asks for a
+cause: from the wrong tokens of the outputs and what should stand there, the few first-order edits of the input are
+chosen that mend most of them and harm the right tokens least. An edit of the agent's own prompt ends the chain. An edit
+of a message is what its author should have said there, and the author is asked next, down to the inputs. What users say
+is taken as given, and what no edit mends is the agent's own.
+
+What could stand in a message are the tokens that its author held likeliest there and those that are missing downstream,
+and in a prompt the tokens of all prompts.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from framework.errors import ConfigError
+from framework.gbc.connections import Connection, ConnectionOptions, StepConnections, estimator_of, step_connections
+from framework.gbc.effects import RUNNER_UP, EditEffects, EditRow, edit_effects
+from framework.gbc.estimators import Estimates, leave_one_out, score_function
+from framework.gbc.flow import block_shift, loss_shares, output_units, to_author
+from framework.gbc.gradients import TokenRow, likeliest_tokens
+from framework.gbc.graph import Graph, Tool
+from framework.gbc.losses import VerbalLoss
+from framework.gbc.models import LocalModel
+from framework.gbc.rerun import rerun_connections
+from framework.gbc.run import LanguageModel
+from framework.gbc.trace import Block, Span, Step, Trace
+
+_LEAST = 0.05
+"""Of a wrong token: an edit that mends less is no explanation."""
+_LEAST_MARGIN = 0.5
+"""Natural logarithm: a token that was as good as undecided is not held against an edit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions:
+    """How edits are looked for.
+
+    Args:
+        alternatives: tokens that could stand in each place of a message: those that its author held likeliest.
+        keep: how much a right token that an edit breaks counts against a wrong one that it mends.
+        max_edits: edits of one answer's input.
+        max_wished: wrong tokens of an answer, those with the most credit.
+        max_kept: right tokens of an answer, evenly over it; each takes a backward pass.
+        max_tokens: most tokens with gradients in one pass, padding included.
+    """
+
+    alternatives: int = 16
+    keep: float = 1.0
+    max_edits: int = 4
+    max_wished: int = 16
+    max_kept: int = 32
+    max_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("alternatives", "max_edits", "max_wished", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}", mend="use 1 or more")
+        if self.keep < 0 or self.max_kept < 0:
+            raise ConfigError(f"keep {self.keep}, max_kept {self.max_kept}", mend="use 0 or more")
+
+
+@dataclass
+class Ledger:
+    """What is known of a trace so far, from its end on.
+
+    Attributes:
+        trace: the trace.
+        units: of every step's output.
+        credits: of the units.
+        wishes: what should stand in a span of a step's output, with its weight in units of the loss.
+        found: connections of the steps that are done.
+    """
+
+    trace: Trace
+    units: dict[str, tuple[Span, ...]]
+    credits: dict[str, Tensor]
+    wishes: dict[str, dict[tuple[int, int, str], float]] = field(default_factory=dict)
+    found: dict[str, tuple[Connection, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, trace: Trace, loss: VerbalLoss) -> "Ledger":
+        """The credit of the loss at the outputs, and what should stand there."""
+        units = {step.name: output_units(step) for step in trace.steps}
+        credits = {name: torch.zeros(len(spans), dtype=torch.float64) for name, spans in units.items()}
+        for name, shares in loss_shares(trace, loss, units).items():
+            credits[name] += loss.value * shares
+        ledger = cls(trace=trace, units=units, credits=credits)
+        total = sum(place.weight for place in loss.places) or 1.0
+        for place in loss.places:
+            if place.expected:
+                ledger.wish(place.step, (place.start, place.stop), place.expected, loss.value * place.weight / total)
+        return ledger
+
+    def wish(self, step: str, span: Span, text: str, weight: float) -> None:
+        """Adds what should stand in a span of a step's output."""
+        wishes = self.wishes.setdefault(step, {})
+        wish = (span[0], span[1], text)
+        wishes[wish] = wishes.get(wish, 0.0) + weight
+
+    def close(self, step: Step, connections: tuple[Connection, ...]) -> None:
+        """Hands a step's credit on to the authors of what it read."""
+        self.found[step.name] = connections
+        credit = self.credits[step.name]
+        for connection in connections:
+            if connection.kind in ("message", "control"):
+                source = self.trace.step(connection.source)
+                flow = (credit if len(connection.share) > 1 else credit.sum()[None]) * connection.share
+                self.credits[source.name] += to_author(flow, connection, step, source, self.units[source.name])
+
+
+def connect_by_edits(
+    traces: Sequence[Trace],
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    losses: Sequence[VerbalLoss],
+    options: EditOptions,
+    others: ConnectionOptions = ConnectionOptions(),  # noqa: B008 - frozen
+) -> list[StepConnections]:
+    """The connections of every step of traces; from the ends on, the answers of a model at one depth in one batch.
+
+    Args:
+        traces: runs of `graph`, or of one with the same nodes; recorded ones will do.
+        graph: for its tools and estimators.
+        models: those whose gradients or answers are needed.
+        losses: of each trace, with places; what is wrong is mended, what should stand there if it is known.
+        options: how edits are looked for.
+        others: for the estimators of steps without gradients.
+
+    Raises:
+        ConfigError: what `connect` finds.
+    """
+    ledgers = [Ledger.of(trace, loss) for trace, loss in zip(traces, losses, strict=True)]
+    values = [loss.value for loss in losses]
+    estimates = score_function(traces, graph, models, values, others.gradients)
+    for key, each in leave_one_out(traces, graph, models, others.estimate_seed).items():
+        estimates[key] = {**estimates.get(key, {}), **each}
+    likely = _likely_tokens(ledgers, graph, models, options)
+    for level in _levels(traces):
+        asked: dict[str, list[tuple[int, Step]]] = defaultdict(list)
+        for index, step in level:
+            if estimator_of(graph, step) == "gradient" and ledgers[index].credits[step.name].sum() > 0:
+                asked[step.model or ""].append((index, step))
+            else:
+                ledgers[index].close(step, _without_gradients(ledgers[index], graph, step, estimates, index, others))
+        for name, steps in asked.items():
+            _explain(ledgers, local_model(models, name), steps, likely, options)
+    return [ledger.found for ledger in ledgers]
+
+
+def local_model(models: Mapping[str, LanguageModel], name: str) -> LocalModel:
+    """A model with gradients; ConfigError if it has none."""
+    model = models.get(name)
+    if not isinstance(model, LocalModel):
+        mend = "declare pass_through, leave_one_out or score_function"
+        raise ConfigError(f"an agent declares gradient, its model {name!r} gives none", mend=mend)
+    return model
+
+
+def _levels(traces: Sequence[Trace]) -> list[list[tuple[int, Step]]]:
+    """Steps by their depth: every step after all that read it."""
+    levels: dict[int, list[tuple[int, Step]]] = defaultdict(list)
+    for index, trace in enumerate(traces):
+        depth: dict[str, int] = defaultdict(int)
+        for step in reversed(trace.steps):
+            levels[depth[step.name]].append((index, step))
+            for source in (*(block.source for block in step.messages), *step.controls):
+                depth[source] = max(depth[source], depth[step.name] + 1)
+    return [levels[depth] for depth in sorted(levels)]
+
+
+def _likely_tokens(
+    ledgers: Sequence[Ledger], graph: Graph, models: Mapping[str, LanguageModel], options: EditOptions
+) -> dict[tuple[int, str], Tensor]:
+    """For every answer the tokens that could have been said in each place, `output alternative`."""
+    asked: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
+    for index, ledger in enumerate(ledgers):
+        for step in ledger.trace.steps:
+            if estimator_of(graph, step) == "gradient" and step.output_ids and step.input_ids:
+                row = TokenRow(input_ids=step.input_ids, prefix=0, output_ids=step.output_ids)
+                asked[step.model or ""].append(((index, step.name), row))
+    found: dict[tuple[int, str], Tensor] = {}
+    for name, rows in asked.items():
+        model = local_model(models, name)
+        tokens = likeliest_tokens(
+            model.model, [row for _, row in rows], count=options.alternatives, max_tokens=options.max_tokens
+        )
+        found.update(zip((key for key, _ in rows), tokens, strict=True))
+    return found
+
+
+def _without_gradients(
+    ledger: Ledger, graph: Graph, step: Step, estimates: Estimates, index: int, options: ConnectionOptions
+) -> tuple[Connection, ...]:
+    estimator, node = estimator_of(graph, step), graph.nodes[step.node]
+    if isinstance(node, Tool) and node.estimator == "rerun" and step.messages:
+        return rerun_connections(ledger.trace, step, node, ledger.wishes)
+    known = estimates.get((index, step.name), {})
+    found = step_connections(step, estimator, None, known, ConnectionOptions(code=True, score=options.score))
+    if estimator != "gradient":
+        return found
+    # Nothing is wrong here.
+    return tuple(Connection.without_credit(block) for block in step.blocks)
+
+
+def _explain(
+    ledgers: Sequence[Ledger],
+    model: LocalModel,
+    steps: Sequence[tuple[int, Step]],
+    likely: Mapping[tuple[int, str], Tensor],
+    options: EditOptions,
+) -> None:
+    """Finds the edits of answers' inputs, hands their credit on, and tells the authors what they should have said."""
+    asked: list[tuple[Ledger, Step, EditRow, list[float]]] = []
+    for index, step in steps:
+        ledger = ledgers[index]
+        wished = _wished_tokens(ledger, model, step)[: options.max_wished]
+        wrong = {place for place, _, _ in wished}
+        kept = [place for place, (start, stop) in enumerate(step.output_spans) if place not in wrong and start < stop]
+        edits = _possible_edits(ledger.trace, model, step, [target for _, target, _ in wished], likely, index)
+        if not edits or not wished:
+            ledger.close(step, tuple(Connection.without_credit(block) for block in step.blocks))
+            continue
+        mended = list(step.output_ids)
+        for place, target, _ in reversed(wished):
+            mended[place] = step.output_ids[place] if target == RUNNER_UP else target
+        row = EditRow(
+            row=TokenRow(input_ids=step.input_ids, prefix=min(place for place, _ in edits), output_ids=tuple(mended)),
+            wished=tuple((place, step.output_ids[place], target) for place, target, _ in wished),
+            kept=tuple(kept[:: -(-len(kept) // options.max_kept)] if kept and options.max_kept else ()),
+            edits=edits,
+        )
+        asked.append((ledger, step, row, [weight for _, _, weight in wished]))
+    found = edit_effects(model.model, [row for _, _, row, _ in asked], max_tokens=options.max_tokens)
+    for (ledger, step, row, weights), effects in zip(asked, found, strict=True):
+        taken = choose_edits(effects, torch.tensor(weights, dtype=torch.float64), options)
+        _pass_wishes(ledger, model, step, row, taken)
+        ledger.close(step, _connections(step, row, taken))
+
+
+def _wished_tokens(ledger: Ledger, model: LocalModel, step: Step) -> list[tuple[int, int, float]]:
+    """Output tokens with credit, what should stand there, and the credit; the most first."""
+    found: dict[tuple[int, int], float] = defaultdict(float)
+    wished = torch.zeros(len(step.output_ids), dtype=torch.bool)
+    for (start, stop, text), weight in ledger.wishes.get(step.name, {}).items():
+        target = _first_difference(model, step, start, stop, text)
+        if target is not None:
+            found[target] += weight
+            wished |= torch.tensor([start < end and begin < stop for begin, end in step.output_spans])
+    credit = ledger.credits[step.name]
+    for place in ((credit > 0) & ~wished).nonzero()[:, 0].tolist():
+        found[place, RUNNER_UP] += credit[place].item()
+    return sorted(((place, target, weight) for (place, target), weight in found.items()), key=lambda each: -each[2])
+
+
+def _first_difference(model: LocalModel, step: Step, start: int, stop: int, text: str) -> tuple[int, int] | None:
+    """The first output token that is another with `text` in a span, and that other one; None if there is none."""
+    mended = step.output[:start] + text + step.output[stop:]
+    ids = model.tokenizer(mended, add_special_tokens=False)["input_ids"]
+    assert isinstance(ids, list)
+    pairs = enumerate(zip(step.output_ids, ids, strict=False))
+    place = next((number for number, (said, other) in pairs if said != other), None)
+    return None if place is None else (place, ids[place])
+
+
+def _possible_edits(
+    trace: Trace,
+    model: LocalModel,
+    step: Step,
+    targets: Sequence[int],
+    likely: Mapping[tuple[int, str], Tensor],
+    index: int,
+) -> tuple[tuple[int, int], ...]:
+    missing = {target for target in targets if target != RUNNER_UP}
+    special = set(model.tokenizer.all_special_ids)
+    edits: list[tuple[int, int]] = []
+    for block in step.blocks:
+        if block.kind == "message" and trace.step(block.source).kind == "user":
+            continue
+        said = _said_tokens(trace, block, step) if block.kind == "message" else {}
+        for place in range(*block.tokens):
+            could = _prompt_tokens(trace, step.model) if block.kind == "prompt" else missing
+            if place in said and (index, block.source) in likely:
+                could = missing | set(likely[index, block.source][said[place]].tolist())
+            edits += [(place, token) for token in sorted(could - special - {step.input_ids[place]})]
+    return tuple(edits)
+
+
+def _prompt_tokens(trace: Trace, model: str | None) -> set[int]:
+    """Tokens of all prompts that a model has in a trace."""
+    return {
+        token
+        for step in trace.steps
+        if step.model == model
+        for block in step.blocks
+        if block.kind == "prompt"
+        for token in step.input_ids[slice(*block.tokens)]
+    }
+
+
+def _said_tokens(trace: Trace, block: Block, step: Step) -> dict[int, int]:
+    """For tokens of a block that are tokens of its author's output, their numbers in it."""
+    source = trace.step(block.source)
+    shift = block_shift(block, source)
+    if shift is None or source.model != step.model:
+        return {}
+    ends = {stop: number for number, (start, stop) in enumerate(source.output_spans) if start < stop}
+    found = {}
+    for place in range(*block.tokens):
+        number = ends.get(step.input_spans[place][1] + shift)
+        if number is not None and source.output_ids[number] == step.input_ids[place]:
+            found[place] = number
+    return found
+
+
+def choose_edits(
+    effects: EditEffects, weights: Float[Tensor, "wished"], options: EditOptions
+) -> Float[Tensor, "wished edit"]:
+    """How much of each wrong token's credit each edit explains; few edits, one after another the best (ours).
+
+    A wrong token is mended in full by the edit under which its margin falls most, and by others in proportion. What an
+    edit harms is the part of right tokens' margins that it takes. Both are sums of tokens, wrong ones weighted by their
+    credit.
+    """
+    falls = effects.falls.double().clamp(min=0)
+    largest = falls.amax(dim=1, keepdim=True)
+    gains = torch.where(largest > 0, falls / torch.where(largest > 0, largest, 1), 0)
+    margins = effects.kept_margins.double().clamp(min=_LEAST_MARGIN)[:, None]
+    harm = (effects.harms.double() / margins).clamp(0, 1).sum(dim=0)
+    # What comes out right once the words before it are has no cause of its own.
+    caused = effects.margins.double() > 0
+    weights = torch.where(caused, weights, 0) if caused.any() else weights
+    scale = weights[weights > 0].mean()
+    left = weights.double() / scale
+    taken = torch.zeros_like(falls)
+    for _ in range(options.max_edits):
+        value = torch.where(taken.any(dim=0), -torch.inf, left @ gains - options.keep * harm)
+        best = int(value.argmax())
+        if value[best] <= _LEAST:
+            break
+        part = left * gains[:, best]
+        taken[:, best] += part
+        left = left - part
+    return taken * scale
+
+
+def _pass_wishes(ledger: Ledger, model: LocalModel, step: Step, row: EditRow, taken: Tensor) -> None:
+    for edit in taken.sum(dim=0).nonzero()[:, 0].tolist():
+        place, token = row.edits[edit]
+        block = _block_of(step, place)
+        if block.kind == "prompt":
+            continue
+        shift = block_shift(block, ledger.trace.step(block.source))
+        if shift is None:
+            continue
+        start, stop = step.input_spans[place]
+        text = step.input_text[start:stop]
+        start += len(text) - len(text.lstrip())
+        ledger.wish(
+            block.source, (start + shift, stop + shift), model.decode([token]).strip(), taken[:, edit].sum().item()
+        )
+
+
+def _block_of(step: Step, place: int) -> Block:
+    return next(block for block in step.blocks if block.tokens[0] <= place < block.tokens[1])
+
+
+def _connections(step: Step, row: EditRow, taken: Float[Tensor, "wished edit"]) -> tuple[Connection, ...]:
+    """Shares by what edits explain; output tokens that nobody asked about have the mean of the others."""
+    by_token = torch.zeros(len(step.output_ids), len(step.input_ids), dtype=torch.float64)
+    for number, (place, _, _) in enumerate(row.wished):
+        for edit in taken[number].nonzero()[:, 0].tolist():
+            by_token[place, row.edits[edit][0]] += taken[number, edit]
+    if not by_token.any():
+        for block in step.blocks:
+            by_token[:, slice(*block.tokens)] = float(block.kind == "prompt")
+    total = by_token.sum(dim=1, keepdim=True)
+    mean = by_token.sum(dim=0, keepdim=True) / by_token.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    shares = torch.where(total > 0, by_token / torch.where(total > 0, total, 1), mean)
+    return tuple(_connection(block, shares[:, slice(*block.tokens)]) for block in step.blocks)
+
+
+def _connection(block: Block, shares: Float[Tensor, "row token"]) -> Connection:
+    share = shares.sum(dim=1)
+    return Connection(
+        source=block.source,
+        kind=block.kind,
+        estimator="gradient",
+        block=block,
+        weight=share,
+        share=share,
+        tokens=torch.where(share[:, None] > 0, shares / torch.where(share > 0, share, 1)[:, None], 0.0),
+    )

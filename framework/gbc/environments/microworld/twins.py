@@ -1,0 +1,56 @@
+"""Twins of lessons: the same lesson but for one word, with the answer to that (ours)."""
+
+import random
+import re
+from typing import Any
+
+from framework.gbc.environments.microworld.rules import answer
+from framework.gbc.environments.microworld.system import (
+    DOMAINS,
+    FIELDS,
+    FULL,
+    NAMES,
+    NOBODY,
+    NONE,
+    NOTHING,
+    REST,
+    SHORT,
+    STYLES,
+    WORKERS,
+)
+
+_KINDS: tuple[tuple[str, ...], ...] = (
+    (*SHORT, *FULL, NONE),
+    (*FIELDS, NOTHING),
+    STYLES,
+    (*WORKERS, NOBODY),
+    (*DOMAINS, REST),
+    (*NAMES, NONE),
+)
+"""Words that can stand in each other's place."""
+_MOST_KINDS = 3
+_MOST_WORDS = 8
+
+
+def draw_twin(rng: random.Random, lesson: dict[str, Any]) -> dict[str, str] | None:
+    """A twin {prompt, message, answer} whose answer is another, of as many words; None where none was found."""
+    texts = {"prompt": re.split(r"(\s)", lesson["prompt"]), "message": re.split(r"(\s)", lesson["message"])}
+    places: dict[tuple[str, int], list[int]] = {}
+    for part, words in texts.items():
+        # Who an agent is stays as it is.
+        first = words.index("\n") if part == "message" and " serves " in lesson["message"].partition("\n")[0] else 0
+        for index, word in enumerate(words[first:], first):
+            for kind, others in enumerate(_KINDS):
+                if word in others:
+                    places.setdefault((part, kind), []).append(index)
+    # Kinds first: those that seldom matter, such as who is sent, come as often as values.
+    for part, kind in rng.sample(list(places), min(_MOST_KINDS, len(places))):
+        found = places[part, kind]
+        for index in rng.sample(found, min(_MOST_WORDS, len(found))):
+            words = list(texts[part])
+            words[index] = rng.choice([word for word in _KINDS[kind] if word != words[index]])
+            twin = {name: lesson[name] for name in ("prompt", "message")} | {part: "".join(words)}
+            said = answer(twin["prompt"], twin["message"])
+            if said != lesson["answer"] and len(said.split()) == len(lesson["answer"].split()):
+                return {**twin, "answer": said}
+    return None
