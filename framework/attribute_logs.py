@@ -35,7 +35,7 @@ MOST_EDGES = 3
 """Edges into a step that the page shows: those with most credit; every agent may read every message before it."""
 
 DEFAULTS = AttributionOptions(
-    connections=ConnectionOptions(prompts=True, gradients=GradientOptions(scalar="sequence_log_prob"))
+    connections=ConnectionOptions(prompts=True, gradients=GradientOptions(scalar="sequence_log_prob")), edits=None
 )
 """One gradient a message, and prompts with credit of their own: what an agent does not take from what it read."""
 

@@ -20,15 +20,15 @@ class AttributionOptions:
     """How blame is found.
 
     Args:
-        connections: which connection weights.
-        edits: connections by edits instead, for losses that know what is wrong where; None for none.
+        connections: which connection weights, where there are no edits.
+        edits: connections by edits (ours), for losses that know which places are wrong; None for gradients alone.
         top_m: of the walk: connections kept into every output.
         seed: of the walk: ties are broken at random, with the task's id.
         max_trajectories: most trajectories that are listed.
     """
 
     connections: ConnectionOptions = ConnectionOptions()  # noqa: RUF009 - frozen
-    edits: EditOptions | None = None
+    edits: EditOptions | None = EditOptions()  # noqa: RUF009 - frozen
     top_m: int = 1
     seed: int = 0
     max_trajectories: int = 1000

@@ -18,7 +18,7 @@ class Candidates:
 
     Args:
         candidates: prompts by agent.
-        by: the credit that blames: of the walk, what ends at the agent, or what passes through it.
+        by: the credit that blames: of the walk, what ends at the agent, or what passes through it; equals by the walk.
         spread: `blame`, or `even`: the agent with the fewest trials, without looking at blame (to compare with).
     """
 
@@ -26,7 +26,7 @@ class Candidates:
         self,
         candidates: Mapping[str, Sequence[str]],
         *,
-        by: Literal["walk", "own", "through"] = "walk",
+        by: Literal["walk", "own", "through"] = "own",
         spread: Literal["blame", "even"] = "blame",
     ) -> None:
         if not any(candidates.values()):
@@ -44,7 +44,8 @@ class Candidates:
         # Agents in random order, so that ties are broken at random.
         agents = generator.sample(sorted(left), len(left))
         if self.needs_blame:
-            agents.sort(key=lambda agent: -getattr(evidence.credit_of(agent), self.by))
+            credits = {agent: evidence.credit_of(agent) for agent in agents}
+            agents.sort(key=lambda agent: (getattr(credits[agent], self.by), credits[agent].walk), reverse=True)
         else:
             agents.sort(key=lambda agent: trials[agent])
         return [{agents[0]: generator.choice(left[agents[0]])}]

@@ -184,7 +184,7 @@ def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:
 def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
     trace, loss = episode.trace, episode.loss
     (found,) = connect([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
-    return attribute_trace(trace, found, loss, AttributionOptions(connections=options))
+    return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 
 class _Counter:

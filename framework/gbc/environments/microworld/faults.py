@@ -8,9 +8,9 @@ from functools import partial
 from framework.errors import ConfigError
 from framework.gbc.environments.microworld.system import (
     DATABASES,
+    DOMAINS,
     FIELDS,
     NAMES,
-    NOBODY,
     NOTHING,
     STYLES,
     Row,
@@ -100,10 +100,10 @@ def _format(system: System, graph: Graph, name: str, rng: random.Random) -> tupl
 
 
 def _route(system: System, graph: Graph, name: str, rng: random.Random) -> tuple[Graph, str]:
-    domain = rng.choice(system.domains)
-    worker = rng.choice([other for other in (*system.workers, NOBODY) if other != system.routes[domain]])
-    changed = replace(system, routes={**system.routes, domain: worker})
-    return graph.with_prompts({name: changed.prompts()[name]}), f"{name} sends {domain} to {worker}"
+    worker = rng.choice(list(system.workers))
+    domain = rng.choice([other for other in (*DOMAINS, NOTHING) if other != system.routes[worker]])
+    changed = replace(system, routes={**system.routes, worker: domain})
+    return graph.with_prompts({name: changed.prompts()[name]}), f"{name} sends {worker} for {domain}"
 
 
 def _corrupt(system: System, graph: Graph, name: str, rng: random.Random) -> tuple[Graph, str]:

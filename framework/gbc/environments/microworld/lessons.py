@@ -18,11 +18,11 @@ from framework.gbc.environments.microworld.system import (
     FIELDS,
     MODEL,
     NAMES,
-    NOBODY,
     NONE,
     NOTHING,
     SAME,
     STYLES,
+    WORKERS,
     Row,
     System,
     draw_system,
@@ -83,11 +83,10 @@ def _shifted(rng: random.Random, graph: Graph) -> Graph:
 
 
 def _any(rng: random.Random, system: System) -> System:
-    workers = tuple(system.workers)
     return replace(
         system,
-        routes={domain: rng.choice((*workers, NOBODY)) for domain in rng.sample(DOMAINS, len(DOMAINS))},
-        workers={name: _any_rows(rng, STYLES) for name in workers},
+        routes={worker: rng.choice((*DOMAINS, NOTHING)) for worker in WORKERS},
+        workers={name: _any_rows(rng, STYLES) for name in system.workers},
         responder=_any_rows(rng, (SAME,)),
     )
 

@@ -17,13 +17,12 @@ from framework.gbc.environments.microworld.system import (
     REST,
     SAME,
     SHORT,
-    WORKERS,
     parse_slots,
 )
 from framework.gbc.models import Reply
 
 _ROW = re.compile(r"(\S+) from (\S+)(?: ([^\s,]\S*))?")
-_ROUTE = re.compile(r"(\S+) to (\S+)")
+_ROUTE = re.compile(r"(\S+) for (\S+)")
 
 
 class RuleModel:
@@ -63,8 +62,7 @@ def answer(prompt: str, message: str) -> str:
 def _manage(routes: dict[str, str], request: str) -> str:
     """`alpha hotel bravo rest ...`: for every worker what it is sent for, of the domains that are asked for."""
     wanted = {slot.partition("-")[0] for slot in parse_slots(request)}
-    sent = {worker: domain for domain, worker in reversed(routes.items()) if domain in wanted}
-    return " ".join(f"{worker} {sent.get(worker, REST)}" for worker in WORKERS)
+    return " ".join(f"{worker} {domain if domain in wanted else REST}" for worker, domain in routes.items())
 
 
 def _fill(domain: str, rows: dict[str, tuple[str, str]], asked: dict[str, str]) -> list[str]:

@@ -3,7 +3,7 @@
 Every system is its own contract, drawn by a seed: who serves which domain, which field of the user's request fills
 which field of a form, what stays empty, and how values are written. The prompts say it in words:
 
-- manager: `manager : hotel to alpha , train to bravo`; it says what every worker is sent for, or that it rests.
+- manager: `manager : alpha for hotel , bravo for train , ...`; it says what every worker is sent for, or that it rests.
 - worker: `worker : area from area full , price from nothing full , ...`; it writes a form with every field.
   Who it is and what it serves stands in its message, not in its prompt: `alpha serves hotel`.
 - responder: `responder : area from price , ...`; it writes the answer from the forms and the databases' names.
@@ -36,7 +36,6 @@ FULL = {short: full for full, short in SHORT.items()}
 NAMES = ("acorn", "birch", "cedar", "daisy", "elder", "fern", "ginger", "hazel", "iris", "juniper", "kale", "laurel")
 NONE = "none"
 NOTHING = "nothing"
-NOBODY = "nobody"
 REST = "rest"
 STYLES: tuple[str, ...] = ("full", "short")
 SAME = "same"
@@ -66,7 +65,7 @@ class System:
 
     Attributes:
         serves: domain by worker, in their order.
-        routes: worker by domain, or `nobody`; domains that the system does not serve have routes as well.
+        routes: domain, or `nothing`, by worker; those that are not there have routes as well.
         workers: rows by worker.
         responder: its rows.
     """
@@ -106,11 +105,10 @@ def draw_system(seed: int, *, num_workers: int | None = None) -> System:
     names = WORKERS[: num_workers or rng.randint(3, len(WORKERS))]
     shuffled = rng.sample(DOMAINS, len(DOMAINS))
     serves = dict(zip(names, shuffled, strict=False))
-    routes = {domain: worker for worker, domain in serves.items()}
-    routes |= {domain: rng.choice((*names, NOBODY)) for domain in shuffled[len(names) :]}
+    routes = {worker: serves.get(worker, rng.choice((*DOMAINS, NOTHING))) for worker in WORKERS}
     return System(
         serves=serves,
-        routes={domain: routes[domain] for domain in rng.sample(DOMAINS, len(DOMAINS))},
+        routes=routes,
         workers={name: draw_rows(rng, STYLES, empty=0.5) for name in names},
         responder=draw_rows(rng, (SAME,), empty=0.2),
     )
@@ -164,8 +162,8 @@ def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], **optio
 
 
 def manager_prompt(routes: Mapping[str, str]) -> str:
-    """`manager : hotel to alpha , train to bravo`."""
-    return "manager : " + " , ".join(f"{domain} to {worker}" for domain, worker in routes.items())
+    """`manager : alpha for hotel , bravo for train`."""
+    return "manager : " + " , ".join(f"{worker} for {domain}" for worker, domain in routes.items())
 
 
 def worker_prompt(rows: Rows) -> str:

@@ -8,7 +8,6 @@ from framework.gbc.environments.microworld.system import (
     DOMAINS,
     FIELDS,
     NAMES,
-    NOBODY,
     NONE,
     NOTHING,
     REST,
@@ -22,7 +21,7 @@ TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-_WORDS = "manager to serves worker responder from : , and please book i need am looking for find me"
+_WORDS = "manager serves worker responder from : , and please book i need am looking for find me"
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -32,7 +31,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         *(f"{domain}-{field}" for domain in DOMAINS for field in (*FIELDS, "name")),
         *(word for values in VALUES.values() for pair in values.items() for word in pair),
         *(f"{node}:" for node in ("user", "manager", *WORKERS, *DATABASES)),
-        *(*DOMAINS, *FIELDS, *WORKERS, *NAMES, *STYLES, NONE, NOTHING, NOBODY, REST),
+        *(*DOMAINS, *FIELDS, *WORKERS, *NAMES, *STYLES, NONE, NOTHING, REST),
     ]
     special = [PAD, END, UNKNOWN, "<system>", "<user>", "<assistant>"]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *words]))}

@@ -10,21 +10,19 @@ from framework.gbc.environments.microworld.system import (
     FIELDS,
     FULL,
     NAMES,
-    NOBODY,
     NONE,
     NOTHING,
     REST,
     SHORT,
     STYLES,
-    WORKERS,
 )
 
 _KINDS: tuple[tuple[str, ...], ...] = (
     (*SHORT, *FULL, NONE),
     (*FIELDS, NOTHING),
     STYLES,
-    (*WORKERS, NOBODY),
     (*DOMAINS, REST),
+    (*DOMAINS, NOTHING),
     (*NAMES, NONE),
 )
 """Words that can stand in each other's place."""

@@ -2,10 +2,11 @@
 
 import random
 from importlib.resources import as_file, files
+from itertools import count
 
 from framework.errors import ConfigError
 from framework.gbc.environments.microworld.faults import KINDS, plant
-from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
+from framework.gbc.environments.microworld.system import MODEL, WORKERS, System, draw_system, make_graph
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.models import LocalModel, LocalModelConfig
 
@@ -24,7 +25,9 @@ __all__ = [
 
 
 MOST_WRONG = 5
-"""Wrong prompts that every agent has: a drop or two, a swap, formats."""
+"""Wrong candidates of an agent."""
+_MOST_PLANTED = 20
+"""Faults that are tried for candidates; there may be too few, and then those are other systems' prompts."""
 
 
 def load_model(path: str | None = None, *, device: str = "cpu", batch_size: int = 64) -> LocalModel:
@@ -57,9 +60,15 @@ def candidate_prompts(system: System, *, num_wrong: int = 4, seed: int = 0) -> d
     for name, prompt in graph.prompts.items():
         kinds = [kind for kind, each in KINDS.items() if name in each.nodes(system, graph)]
         prompts = [prompt]
-        while len(prompts) < num_wrong + 1:
-            faulty = plant(system, rng.choice(kinds), seed=rng.getrandbits(48), culprit=name).graph.prompts[name]
-            if faulty not in prompts:
-                prompts.append(faulty)
+        for tried in count():
+            if len(prompts) == num_wrong + 1:
+                break
+            seed = rng.getrandbits(48)
+            if tried < _MOST_PLANTED:
+                wrong = plant(system, rng.choice(kinds), seed=seed, culprit=name).graph.prompts[name]
+            else:
+                wrong = draw_system(seed, num_workers=len(WORKERS)).prompts()[name]
+            if wrong not in prompts:
+                prompts.append(wrong)
         found[name] = tuple(rng.sample(prompts, len(prompts)))
     return found

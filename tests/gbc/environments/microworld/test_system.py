@@ -23,8 +23,8 @@ def test_a_worker_by_hand():
 
 
 def test_a_manager_by_hand():
-    prompt = "manager : hotel to charlie , taxi to nobody , train to alpha"
-    assert answer(prompt, REQUEST) == "alpha rest bravo rest charlie hotel delta rest echo rest"
+    prompt = "manager : alpha for train , bravo for nothing , charlie for hotel"
+    assert answer(prompt, REQUEST) == "alpha rest bravo rest charlie hotel"
 
 
 def test_a_responder_by_hand():
