@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import LightningModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
@@ -102,6 +104,7 @@ class LanguageModelModule(LightningModule):
         optimizer: with its schedule.
         seed: of the initial weights and of the shares of twins.
         mix_twins: whether episodes are mixed with their twins.
+        initial_weights: folder of an exported model to begin with; must stay in place for a resume.
     """
 
     sample_unit = "task"
@@ -115,9 +118,10 @@ class LanguageModelModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         seed: int = 0,
         mix_twins: bool = True,
+        initial_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.mix_twins = mix_twins
+        self.mix_twins, self.initial_weights = mix_twins, initial_weights
         self.tokenizer_path, self.architecture = tokenizer, architecture
         self.optimizer_config, self.seed = optimizer, seed
 
@@ -125,6 +129,8 @@ class LanguageModelModule(LightningModule):
         if hasattr(self, "model"):
             return
         self.model = make_language_model(self.architecture, seed=self.seed)
+        if self.initial_weights is not None:
+            load_weights(self.model, self.initial_weights)
         embeddings = self.model.get_input_embeddings().weight
         for parameter in self.model.parameters():
             if parameter.dim() < 2 or parameter is embeddings:
@@ -268,6 +274,24 @@ def whole_answers(right: Bool[Tensor, "answer"], kept: Bool[Tensor, "batch token
     grid = torch.ones_like(kept)
     grid[kept] = right
     return grid.all(dim=1)
+
+
+def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
+    """Fills a model with the weights of an exported one.
+
+    Raises:
+        ConfigError: no such folder, or weights of another shape.
+    """
+    try:
+        # Tied: the head's are the embeddings'.
+        missing, unknown = model.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        mend = "give the folder of an exported model of the same architecture"
+        raise ConfigError(f"{folder} holds no weights for this model ({reason})", mend=mend) from None
+    if unknown or set(missing) - {"lm_head.weight"}:
+        problem = f"{folder} has other weights ({', '.join([*missing, *unknown][:3])})"
+        raise ConfigError(problem, mend="give the folder of an exported model of the same architecture")
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

@@ -14,17 +14,21 @@ Wishes = Mapping[str, Mapping[tuple[int, int, str], float]]
 
 
 def rerun_connections(trace: Trace, step: Step, tool: Tool, wishes: Wishes) -> tuple[Connection, ...]:
-    """The connections of a tool's step: a wish that the tool grants when it is run again with inputs that are mended is
-    the inputs' credit, any other is its code's.
+    """The connections of a tool's step.
+
+    What the tool gives as it should when it is run again with inputs that are mended is the inputs' credit. The rest its
+    code shares with inputs that are wrong in other ways, by the weight of what is wrong: they are the likelier cause.
 
     Args:
         trace: of the step.
         step: the tool's; it reads something.
         tool: is run again, once for every input that somebody wishes to be other: it should change nothing outside.
-        wishes: for the outputs of all steps after or before it.
+        wishes: for the outputs of all steps.
     """
-    granted: dict[str, float] = {}
     asked = wishes.get(step.name, {})
+    total = sum(asked.values()) or 1.0
+    wrong = {block.source: sum(wishes.get(block.source, {}).values()) for block in step.messages}
+    granted = dict.fromkeys(wrong, 0.0)
     for source, texts in _mended(trace, step, wishes).items():
         try:
             output = tool.function(texts)
@@ -32,21 +36,19 @@ def rerun_connections(trace: Trace, step: Step, tool: Tool, wishes: Wishes) -> t
             # A tool may raise anything: then it grants nothing.
             continue
         granted[source] = sum(weight for wish, weight in asked.items() if _is_granted(step.output, output, wish))
-    total = sum(asked.values())
-    share = min(1.0, max(granted.values(), default=0.0) / total) if total else 0.0
-    parts = sum(granted.values())
+    share = min(1.0, max(granted.values()) / total)
+    rest = (1 - share) / (total + sum(wrong.values()))
+    parts = sum(granted.values()) or 1.0
+    shares = {source: share * granted[source] / parts + rest * wrong[source] for source in wrong}
     return (
-        *(
-            _message(step, source, share * granted.get(source, 0.0) / parts if parts else 0.0, wishes)
-            for source in (block.source for block in step.messages)
-        ),
+        *(_message(step, source, part, wishes) for source, part in shares.items()),
         Connection(
             source=step.name,
             kind="code",
             estimator="rerun",
             block=None,
             weight=torch.ones(1, dtype=torch.float64),
-            share=torch.tensor([1 - share], dtype=torch.float64),
+            share=torch.tensor([rest * total], dtype=torch.float64),
             tokens=None,
         ),
     )

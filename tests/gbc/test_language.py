@@ -117,3 +117,20 @@ def test_twins_are_mixed_by_shares():
     longer = {**lessons[0], "twin": {**lessons[0]["twin"], "answer": lessons[0]["answer"] + " none"}}
     with pytest.raises(DataError, match="the twin of"):
         list(module._encode(EpisodeBatch(episodes=(longer,), indices=torch.tensor([0]), epoch=0), mixed=True))
+
+
+def test_a_model_begins_with_the_weights_of_another(run: Path, tmp_path: Path):
+    export_language_model(run / "run", tmp_path / "model")
+    config = LanguageModelConfig(
+        vocabulary_size=128, family="llama", hidden_size=16, intermediate_size=256, num_layers=4, num_heads=4
+    )
+    module = LanguageModelModule(tokenizer="", architecture=config, initial_weights=str(tmp_path / "model"))
+    module.configure_model()
+    trained = read_tensors(find_checkpoint(run / "run"), "model.")
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(value, trained[name])
+    for folder, problem in ((str(tmp_path), "holds no weights"), (str(tmp_path / "model"), "holds no weights")):
+        other = LanguageModelConfig(vocabulary_size=128, hidden_size=32, num_heads=4)
+        module = LanguageModelModule(tokenizer="", architecture=other, initial_weights=folder)
+        with pytest.raises(ConfigError, match=problem):
+            module.configure_model()
