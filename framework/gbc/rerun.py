@@ -16,7 +16,7 @@ Wishes = Mapping[str, Mapping[tuple[int, int, str], float]]
 def rerun_connections(trace: Trace, step: Step, tool: Tool, wishes: Wishes) -> tuple[Connection, ...]:
     """The connections of a tool's step.
 
-    What the tool gives as it should when it is run again with inputs that are mended is the inputs' credit. The rest its
+    What the tool gives as it should when it is run again with mended inputs is their credit. The rest its
     code shares with inputs that are wrong in other ways, by the weight of what is wrong: they are the likelier cause.
 
     Args:
