@@ -33,9 +33,10 @@ from framework.gbc.models import LocalModel
 
 EDITS = {
     "edits": EditOptions(),
-    "edits/keep 0.3": EditOptions(keep=0.3),
-    "edits/keep 0": EditOptions(keep=0.0, max_kept=0),
+    "edits, keep 1": EditOptions(keep=1.0),
+    "edits, keep 0": EditOptions(keep=0.0, max_kept=0),
 }
+"""The default, and its weight of what an edit breaks at other values."""
 
 
 def bench_blame(

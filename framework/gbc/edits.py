@@ -51,7 +51,7 @@ class EditOptions:
     """
 
     alternatives: int = 16
-    keep: float = 1.0
+    keep: float = 0.3
     max_edits: int = 4
     max_wished: int = 16
     max_kept: int = 32

@@ -40,7 +40,7 @@ def test_one_edit_that_mends_all_is_chosen_before_many():
 
 def test_an_edit_that_breaks_what_is_right_is_not_chosen():
     falls, harms = [[5.0, 4.0]], [[2.0, 0.0], [1.0, 0.0]]
-    kept = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1))
+    kept = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1, keep=1.0))
     assert kept.tolist() == [[0.0, pytest.approx(0.8)]]
     careless = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1, keep=0.0))
     assert careless.tolist() == [[1.0, 0.0]]
