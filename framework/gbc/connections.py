@@ -156,6 +156,24 @@ def estimator_of(graph: Graph, step: Step) -> Estimator:
     return node.estimator
 
 
+def model_of(models: Mapping[str, LanguageModel], step: Step) -> LocalModel:
+    """The model of a step whose connections have gradients.
+
+    Raises:
+        ConfigError: a model that gives none, or one with a soft prompt for the agent.
+    """
+    model = models.get(step.model or "")
+    if not isinstance(model, LocalModel) or not step.input_ids:
+        raise ConfigError(
+            f"agent {step.node!r} declares gradient, its model {step.model!r} gives none",
+            mend="declare pass_through, leave_one_out or score_function",
+        )
+    if model.soft_prompt(step.name) is not None:
+        mend = "attribute without soft prompts, or declare another estimator"
+        raise ConfigError(f"agent {step.node!r} has a soft prompt, which is no part of traces", mend=mend)
+    return model
+
+
 def _leaves(step: Step, prompts: bool) -> list[Block]:
     return [block for block in step.blocks if block.kind == "message" or prompts]
 
@@ -174,20 +192,11 @@ def _gradient_scores(
             leaves = [block for block in _leaves(step, options.prompts) if block.tokens[0] < block.tokens[1]]
             if estimator_of(graph, step) != "gradient":
                 continue
-            if step.model is None or not isinstance(models.get(step.model), LocalModel) or not step.input_ids:
-                raise ConfigError(
-                    f"agent {step.node!r} declares gradient, its model {step.model!r} gives none",
-                    mend="declare pass_through, leave_one_out or score_function",
-                )
-            model = models[step.model]
-            assert isinstance(model, LocalModel)
-            if model.soft_prompt(step.name) is not None:
-                mend = "attribute without soft prompts, or declare another estimator"
-                raise ConfigError(f"agent {step.node!r} has a soft prompt, which is no part of traces", mend=mend)
+            model_of(models, step)
             if leaves and step.output_ids:
                 prefix = min(block.tokens[0] for block in leaves)
                 row = TokenRow(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids)
-                rows[step.model].append(((index, step.name), row))
+                rows[step.model or ""].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
     for name, asked in rows.items():
         model = models[name]

@@ -19,7 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.errors import ConfigError
-from framework.gbc.connections import Connection, ConnectionOptions, StepConnections, estimator_of, step_connections
+from framework.gbc.connections import (
+    Connection,
+    ConnectionOptions,
+    StepConnections,
+    estimator_of,
+    model_of,
+    step_connections,
+)
 from framework.gbc.effects import RUNNER_UP, EditEffects, EditRow, edit_effects
 from framework.gbc.estimators import Estimates, leave_one_out, score_function
 from framework.gbc.flow import block_shift, loss_shares, output_units, to_author
@@ -148,18 +155,9 @@ def connect_by_edits(
                 asked[step.model or ""].append((index, step))
             else:
                 ledgers[index].close(step, _without_gradients(ledgers[index], graph, step, estimates, index, others))
-        for name, steps in asked.items():
-            _explain(ledgers, local_model(models, name), steps, likely, options)
+        for steps in asked.values():
+            _explain(ledgers, model_of(models, steps[0][1]), steps, likely, options)
     return [ledger.found for ledger in ledgers]
-
-
-def local_model(models: Mapping[str, LanguageModel], name: str) -> LocalModel:
-    """A model with gradients; ConfigError if it has none."""
-    model = models.get(name)
-    if not isinstance(model, LocalModel):
-        mend = "declare pass_through, leave_one_out or score_function"
-        raise ConfigError(f"an agent declares gradient, its model {name!r} gives none", mend=mend)
-    return model
 
 
 def _levels(traces: Sequence[Trace]) -> list[list[tuple[int, Step]]]:
@@ -179,16 +177,19 @@ def _likely_tokens(
 ) -> dict[tuple[int, str], Tensor]:
     """For every answer the tokens that could have been said in each place, `output alternative`."""
     asked: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
+    languages: dict[str, LocalModel] = {}
     for index, ledger in enumerate(ledgers):
         for step in ledger.trace.steps:
-            if estimator_of(graph, step) == "gradient" and step.output_ids and step.input_ids:
+            if estimator_of(graph, step) == "gradient" and step.output_ids:
+                name = step.model or ""
+                languages[name] = model_of(models, step)
                 row = TokenRow(input_ids=step.input_ids, prefix=0, output_ids=step.output_ids)
-                asked[step.model or ""].append(((index, step.name), row))
+                asked[name].append(((index, step.name), row))
     found: dict[tuple[int, str], Tensor] = {}
     for name, rows in asked.items():
-        model = local_model(models, name)
+        each = [row for _, row in rows]
         tokens = likeliest_tokens(
-            model.model, [row for _, row in rows], count=options.alternatives, max_tokens=options.max_tokens
+            languages[name].model, each, count=options.alternatives, max_tokens=options.max_tokens
         )
         found.update(zip((key for key, _ in rows), tokens, strict=True))
     return found

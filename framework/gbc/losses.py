@@ -20,7 +20,7 @@ class Place:
         step: the output's step.
         start, stop: characters of its output.
         weight: share of the loss against those of other places.
-        expected: what should stand there; empty where that is unknown or nothing. For the scalar `contrast`.
+        expected: what should stand there; empty where that is unknown or nothing. Blame by edits begins with it.
     """
 
     step: str

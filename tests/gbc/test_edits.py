@@ -15,6 +15,7 @@ from framework.gbc.effects import EditEffects
 from framework.gbc.graph import Agent, Graph, Tool
 from framework.gbc.losses import Place, VerbalLoss
 from framework.gbc.run import RunOptions, run_graph
+from framework.gbc.soft import make_soft_prompts
 from framework.testing.language_models import tiny_local_model
 
 OPTIONS = AttributionOptions(edits=EditOptions(alternatives=4))
@@ -121,3 +122,12 @@ def test_options_that_cannot_be_used(changes: dict[str, Any]):
 def test_only_tools_are_run_again():
     with pytest.raises(ConfigError, match="declares rerun"):
         replace(GRAPH.agents[0], estimator="rerun")
+
+
+def test_a_soft_prompt_is_no_part_of_a_trace(traces):
+    model = tiny_local_model()
+    model.soft = make_soft_prompts(model, ["end"], num_tokens=2)
+    with pytest.raises(ConfigError, match="agent 'end' has a soft prompt"):
+        attribute(traces[:1], GRAPH, {"m": model}, [loss_of(traces[0])], OPTIONS)
+    with pytest.raises(ConfigError, match="its model 'm' gives none"):
+        attribute(traces[:1], GRAPH, {}, [loss_of(traces[0])], OPTIONS)
