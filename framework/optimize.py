@@ -19,7 +19,7 @@ from framework.gbc.losses import Loss
 from framework.gbc.models import LocalModel
 from framework.gbc.optimizers import loop
 from framework.gbc.optimizers.candidates import Candidates
-from framework.gbc.optimizers.loop import OptimizeOptions, Proposer
+from framework.gbc.optimizers.loop import Blame, OptimizeOptions, Proposer
 from framework.gbc.optimizers.opro import Opro
 from framework.gbc.optimizers.soft_prompt import SoftPromptOptions, SoftPromptTrainer
 from framework.gbc.optimizers.state import OptimizerState, Trial, load_state
@@ -40,7 +40,7 @@ def optimize(
     out: str,
     optimizer: Literal["candidates", "opro", "soft_prompt"] = "candidates",
     candidates: str | None = None,
-    by: Literal["walk", "own", "through"] = "walk",
+    by: Blame = "own",
     model: str | None = None,
     target: str = "expected",
     options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
@@ -134,7 +134,7 @@ def _only_model(models: str) -> str:
     return names[0]
 
 
-def _candidates(path: str | None, by: Literal["walk", "own", "through"]) -> Candidates:
+def _candidates(path: str | None, by: Blame) -> Candidates:
     if path is None:
         raise ConfigError("no candidates", mend="give --candidates FILE.yaml, or --optimizer opro or soft_prompt")
     return Candidates(load_candidates(path), by=by)

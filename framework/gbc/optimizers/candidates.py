@@ -7,7 +7,7 @@ from typing import Literal
 
 from framework.errors import ConfigError
 from framework.gbc.graph import Graph
-from framework.gbc.optimizers.loop import Evidence
+from framework.gbc.optimizers.loop import Blame, Evidence
 from framework.gbc.optimizers.state import OptimizerState
 
 
@@ -26,13 +26,13 @@ class Candidates:
         self,
         candidates: Mapping[str, Sequence[str]],
         *,
-        by: Literal["walk", "own", "through"] = "own",
+        by: Blame = "own",
         spread: Literal["blame", "even"] = "blame",
     ) -> None:
         if not any(candidates.values()):
             raise ConfigError("no candidates", mend="give prompts for some agents")
         self.candidates = {agent: tuple(prompts) for agent, prompts in candidates.items()}
-        self.by = by
+        self.by: Blame = by
         self.needs_blame = spread == "blame"
 
     def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
@@ -44,8 +44,7 @@ class Candidates:
         # Agents in random order, so that ties are broken at random.
         agents = generator.sample(sorted(left), len(left))
         if self.needs_blame:
-            credits = {agent: evidence.credit_of(agent) for agent in agents}
-            agents.sort(key=lambda agent: (getattr(credits[agent], self.by), credits[agent].walk), reverse=True)
+            agents.sort(key=lambda agent: evidence.blame_of(agent, self.by), reverse=True)
         else:
             agents.sort(key=lambda agent: trials[agent])
         return [{agents[0]: generator.choice(left[agents[0]])}]

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from framework.errors import ConfigError
 from framework.gbc.attribution import attribute
@@ -14,6 +14,9 @@ from framework.gbc.losses import Loss, VerbalLoss
 from framework.gbc.optimizers.state import OptimizerState, Trial, save_state
 from framework.gbc.run import LanguageModel, RunOptions, Task, run_graph
 from framework.gbc.trace import Trace
+
+Blame = Literal["walk", "own", "through"]
+"""The credit that blames: of the walk, what ends at an agent, or what passes through it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,11 @@ class Evidence:
         """The mean credit of an agent; zero if it ran in no trace."""
         none = AgentCredit(name=agent, through=0.0, own=0.0, walk=0.0)
         return next((credit for credit in self.credits if credit.name == agent), none)
+
+    def blame_of(self, agent: str, by: Blame) -> tuple[float, float]:
+        """What agents are compared by: a credit, and of equals the walk's."""
+        credit = self.credit_of(agent)
+        return getattr(credit, by), credit.walk
 
 
 @runtime_checkable

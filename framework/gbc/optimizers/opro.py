@@ -6,12 +6,11 @@ Published, after OPRO (Yang et al. 2023, arXiv 2309.03409); the words are ours.
 import random
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 from framework.errors import ConfigError, FrameworkError
 from framework.gbc.encode import Piece, Request
 from framework.gbc.graph import Graph, UserTurn, reads_of
-from framework.gbc.optimizers.loop import Evidence
+from framework.gbc.optimizers.loop import Blame, Evidence
 from framework.gbc.optimizers.state import OptimizerState
 from framework.gbc.run import LanguageModel
 
@@ -44,14 +43,15 @@ class Opro:
         model: LanguageModel,
         *,
         agents_per_step: int = 1,
-        by: Literal["walk", "own", "through"] = "walk",
+        by: Blame = "own",
         max_history: int = 8,
         max_examples: int = 3,
         max_new_tokens: int = 512,
     ) -> None:
         if min(agents_per_step, max_new_tokens) < 1 or min(max_history, max_examples) < 0:
             raise ConfigError(f"agents_per_step {agents_per_step}, history {max_history}", mend="use 1 or more")
-        self.model, self.by = model, by
+        self.model = model
+        self.by: Blame = by
         self.agents_per_step, self.max_new_tokens = agents_per_step, max_new_tokens
         self.max_history, self.max_examples = max_history, max_examples
 
@@ -64,9 +64,9 @@ class Opro:
         prompts = evidence.graph.prompts
         # In random order, so that ties are broken at random.
         agents = generator.sample(sorted(prompts), len(prompts))
-        blamed = [agent for agent in agents if getattr(evidence.credit_of(agent), self.by) > 0]
-        blamed.sort(key=lambda agent: -getattr(evidence.credit_of(agent), self.by))
-        agents = blamed[: self.agents_per_step]
+        blamed = {agent: evidence.blame_of(agent, self.by) for agent in agents}
+        agents = sorted(filter(lambda agent: any(blamed[agent]), agents), key=lambda agent: blamed[agent], reverse=True)
+        agents = agents[: self.agents_per_step]
         requests = [
             Request(
                 step=f"opro for {agent}",

@@ -15,7 +15,7 @@ from framework.errors import CheckpointError, ConfigError, FrameworkError
 from framework.gbc.credits import AgentCredit, Attribution
 from framework.gbc.graph import Graph
 from framework.gbc.losses import VerbalLoss
-from framework.gbc.optimizers.loop import Evidence, Proposer
+from framework.gbc.optimizers.loop import Blame, Evidence, Proposer
 from framework.gbc.optimizers.state import OptimizerState, Trial
 from framework.gbc.records import from_json, to_json
 from framework.gbc.trace import Trace
@@ -43,7 +43,7 @@ class SearchConfig:
     every_n_steps: int = 1
     candidates: str | None = None
     writer: str | None = None
-    by: Literal["walk", "own", "through"] = "walk"
+    by: Blame = "own"
     num_held_out: int = 32
     min_gain: float = 0.0
     goal: float = 0.0
