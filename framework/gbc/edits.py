@@ -201,12 +201,10 @@ def _without_gradients(
     estimator, node = estimator_of(graph, step), graph.nodes[step.node]
     if isinstance(node, Tool) and node.estimator == "rerun" and step.messages:
         return rerun_connections(ledger.trace, step, node, ledger.wishes)
-    known = estimates.get((index, step.name), {})
-    found = step_connections(step, estimator, None, known, ConnectionOptions(code=True, score=options.score))
-    if estimator != "gradient":
-        return found
-    # Nothing is wrong here.
-    return tuple(Connection.without_credit(block) for block in step.blocks)
+    if estimator == "gradient":
+        # Nothing is wrong here.
+        return tuple(Connection.without_credit(block) for block in step.blocks)
+    return step_connections(step, estimator, None, estimates.get((index, step.name), {}), options)
 
 
 def _explain(
