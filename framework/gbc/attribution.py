@@ -110,9 +110,7 @@ def attribute_trace(
         if not connections[step.name]:
             own[step.name] += total
         for connection in connections[step.name]:
-            # A row for each output token, or one for all.
-            per_row = credit if len(connection.share) > 1 else credit.sum()[None]
-            flow = per_row * connection.share if len(credit) else connection.share * 0
+            flow = connection.flow(credit)
             edges.append(_edge(connection, step.name, flow.sum().item()))
             if connection.kind in ("prompt", "code"):
                 own[step.name] += flow.sum().item()

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from framework.errors import ConfigError
-from framework.gbc.estimators import leave_one_out, score_function
+from framework.gbc.estimators import Estimates, leave_one_out, score_function
 from framework.gbc.gradients import GradientOptions, Score, TokenRow, TokenScores, token_scores
 from framework.gbc.graph import Agent, Estimator, Graph, UserTurn
 from framework.gbc.models import LocalModel
@@ -82,6 +82,11 @@ class Connection:
     tokens: Float[Tensor, "row token"] | None
     parts: tuple[Span, ...] | None = None
 
+    def flow(self, credit: Float[Tensor, "output"]) -> Float[Tensor, "row"]:
+        """What flows over it of the credit of the step's output tokens: a row for each of them, or one for all."""
+        per_row = credit if len(self.share) > 1 else credit.sum()[None]
+        return per_row * self.share if len(credit) else self.share * 0
+
     @classmethod
     def without_credit(cls, block: Block) -> "Connection":
         """Of a step that has none to give."""
@@ -123,21 +128,34 @@ def connect(
         ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
     """
     scores = _gradient_scores(traces, graph, models, options, scorer)
-    choices = score_function(traces, graph, models, losses, options.gradients)
-    counterfactuals = leave_one_out(traces, graph, models, options.estimate_seed)
+    estimates = estimates_of(traces, graph, models, losses, options)
     return [
         {
             step.name: step_connections(
                 step,
                 estimator_of(graph, step),
                 scores.get((index, step.name)),
-                {**choices.get((index, step.name), {}), **counterfactuals.get((index, step.name), {})},
+                estimates.get((index, step.name), {}),
                 options,
             )
             for step in trace.steps
         }
         for index, trace in enumerate(traces)
     ]
+
+
+def estimates_of(
+    traces: Sequence[Trace],
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    losses: Sequence[float],
+    options: ConnectionOptions,
+) -> Estimates:
+    """What the estimators `score_function` and `leave_one_out` give; arguments and errors as in `connect`."""
+    found = score_function(traces, graph, models, losses, options.gradients)
+    for key, each in leave_one_out(traces, graph, models, options.estimate_seed).items():
+        found[key] = {**found.get(key, {}), **each}
+    return found
 
 
 def estimator_of(graph: Graph, step: Step) -> Estimator:
@@ -240,7 +258,7 @@ def step_connections(
         fixed.append((source, "control"))
     even = 1 / max(1, len(leaves) + len(fixed))
     rows = len(weights[0]) if weights else 1
-    shares = _normalise(torch.stack(weights, dim=1)) * (1 - even * len(fixed)) if weights else torch.zeros(1, 0)
+    shares = normalise(torch.stack(weights, dim=1)) * (1 - even * len(fixed)) if weights else torch.zeros(1, 0)
     messages = (
         Connection(
             source=block.source,
@@ -249,7 +267,7 @@ def step_connections(
             block=block,
             weight=weights[index] * scale,
             share=shares[:, index],
-            tokens=None if scores is None else _normalise(scores.abs()),
+            tokens=None if scores is None else normalise(scores.abs()),
         )
         for index, (block, scores) in enumerate(zip(leaves, tokens, strict=True))
     )
@@ -282,7 +300,7 @@ def _reduce(scores: Tensor, reduction: Reduction) -> Tensor:
     return scores.abs().mean(dim=1) if reduction == "mean" else scores.abs().amax(dim=1)
 
 
-def _normalise(rows: Tensor) -> Tensor:
+def normalise(rows: Tensor) -> Tensor:
     """Rows that add up to 1; those of zeros stay."""
     total = rows.sum(dim=1, keepdim=True)
     return torch.where(total > 0, rows / torch.where(total > 0, total, 1), 0.0)

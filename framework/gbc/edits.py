@@ -23,12 +23,14 @@ from framework.gbc.connections import (
     Connection,
     ConnectionOptions,
     StepConnections,
+    estimates_of,
     estimator_of,
     model_of,
+    normalise,
     step_connections,
 )
 from framework.gbc.effects import RUNNER_UP, EditEffects, EditRow, edit_effects
-from framework.gbc.estimators import Estimates, leave_one_out, score_function
+from framework.gbc.estimators import Estimates
 from framework.gbc.flow import block_shift, loss_shares, output_units, to_author
 from framework.gbc.gradients import TokenRow, likeliest_tokens
 from framework.gbc.graph import Graph, Tool
@@ -117,7 +119,7 @@ class Ledger:
         for connection in connections:
             if connection.kind in ("message", "control"):
                 source = self.trace.step(connection.source)
-                flow = (credit if len(connection.share) > 1 else credit.sum()[None]) * connection.share
+                flow = connection.flow(credit)
                 self.credits[source.name] += to_author(flow, connection, step, source, self.units[source.name])
 
 
@@ -143,10 +145,7 @@ def connect_by_edits(
         ConfigError: what `connect` finds.
     """
     ledgers = [Ledger.of(trace, loss) for trace, loss in zip(traces, losses, strict=True)]
-    values = [loss.value for loss in losses]
-    estimates = score_function(traces, graph, models, values, others.gradients)
-    for key, each in leave_one_out(traces, graph, models, others.estimate_seed).items():
-        estimates[key] = {**estimates.get(key, {}), **each}
+    estimates = estimates_of(traces, graph, models, [loss.value for loss in losses], others)
     likely = _likely_tokens(ledgers, graph, models, options)
     for level in _levels(traces):
         asked: dict[str, list[tuple[int, Step]]] = defaultdict(list)
@@ -282,8 +281,9 @@ def _possible_edits(
         if block.kind == "message" and trace.step(block.source).kind == "user":
             continue
         said = _said_tokens(trace, block, step) if block.kind == "message" else {}
+        anywhere = _prompt_tokens(trace, step.model) if block.kind == "prompt" else missing
         for place in range(*block.tokens):
-            could = _prompt_tokens(trace, step.model) if block.kind == "prompt" else missing
+            could = anywhere
             if place in said and (index, block.source) in likely:
                 could = missing | set(likely[index, block.source][said[place]].tolist())
             edits += [(place, token) for token in sorted(could - special - {step.input_ids[place]})]
@@ -380,7 +380,7 @@ def _connections(step: Step, row: EditRow, taken: Float[Tensor, "wished edit"]) 
             by_token[:, slice(*block.tokens)] = float(block.kind == "prompt")
     total = by_token.sum(dim=1, keepdim=True)
     mean = by_token.sum(dim=0, keepdim=True) / by_token.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    shares = torch.where(total > 0, by_token / torch.where(total > 0, total, 1), mean)
+    shares = torch.where(total > 0, normalise(by_token), mean)
     return tuple(_connection(block, shares[:, slice(*block.tokens)]) for block in step.blocks)
 
 
@@ -393,5 +393,5 @@ def _connection(block: Block, shares: Float[Tensor, "row token"]) -> Connection:
         block=block,
         weight=share,
         share=share,
-        tokens=torch.where(share[:, None] > 0, shares / torch.where(share > 0, share, 1)[:, None], 0.0),
+        tokens=normalise(shares),
     )
