@@ -30,6 +30,7 @@ from torch.distributed.tensor import DTensor
 
 from framework.errors import ConfigError
 from framework.training.checkpoint.strategy import DCPCheckpoints, DeepSpeedCheckpoints
+from framework.training.process_end import end_groups_at_exit
 from framework.training.sharding import Placement, Shard
 
 StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
@@ -137,6 +138,8 @@ def make_strategy(
     """
     found = _devices(accelerator, devices)
     num_processes = len(found) * num_nodes
+    if num_processes > 1:
+        end_groups_at_exit()
     for name, options, default in (
         ("fsdp2", config.fsdp2, FSDP2Options()),
         ("deepspeed", config.deepspeed, DeepSpeedOptions()),

@@ -67,17 +67,18 @@ class Preemption(Callback):
         self._step = trainer.global_step
 
     def _vote_of_last_batch(self, trainer: Trainer) -> bool:
-        """Whether any rank had a signal by the end of the last batch; starts the next vote."""
+        """Whether any rank had a signal by the end of the last batch; if none had, starts the next vote."""
         if trainer.world_size == 1:
             return self._received is not None
-        decided = False
         if self._vote is not None:
             work, flag = self._vote
             work.wait()
-            decided = bool(flag.item())
+            self._vote = None
+            if flag.item():
+                return True
         flag = torch.tensor([int(self._received is not None)])
         self._vote = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True), flag
-        return decided
+        return False
 
     def _leave(self, trainer: Trainer) -> None:
         # More signals may come while it saves.
