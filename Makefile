@@ -74,7 +74,7 @@ quickstart-gbc: install
 	$(BIN)/framework agents run $(AGENTS)/faulty.yaml $(AGENTS)/held_out.jsonl $(JUDGED) --out $(AGENTS)/faulty.jsonl
 	@echo
 	@echo "== who is to blame"
-	$(BIN)/framework attribute $(AGENTS)/faulty.jsonl --graph $(AGENTS)/faulty.yaml $(JUDGED) --out $(AGENTS)/blame --show 1
+	$(BIN)/framework attribute --trace $(AGENTS)/faulty.jsonl --graph $(AGENTS)/faulty.yaml $(JUDGED) --out $(AGENTS)/blame --show 1
 	@echo
 	@echo "== repair: other prompts are tried, blamed agents first"
 	$(BIN)/framework optimize $(AGENTS)/faulty.yaml $(AGENTS)/tasks.jsonl --held_out $(AGENTS)/held_out.jsonl $(JUDGED) \

@@ -30,12 +30,12 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def attribute(
-    traces: str,
     *,
+    trace: str,
     graph: str,
     models: str,
     loss: str,
-    out: str,
+    out: str = "blame",
     skip_bad: bool = False,
     show: int = 3,
     batch_size: int = 16,
@@ -43,10 +43,12 @@ def attribute(
 ) -> None:
     """Say which agents made the errors of recorded runs: tables, and in OUT a page, pictures and JSON lines.
 
-    The agents do not run again, unless the graph declares leave_one_out for one on a server.
+    The agents do not run again, unless the graph declares leave_one_out for one on a server. Logs of other frameworks
+    need no graph: with --model FOLDER in place of --graph, --models and --loss a local model reads them, see `framework
+    attribute --model FOLDER --help`.
 
     Args:
-        traces: JSON lines of `framework agents run`.
+        trace: JSON lines of `framework agents run`.
         graph: the YAML file of the graph that made them.
         models: YAML file of the models that made them.
         loss: exact_match, slot_loss or an import path such as package.module:function.
@@ -61,9 +63,9 @@ def attribute(
             f"batch_size {batch_size}, show {show}", mend="use a batch of 1 or more, and 0 or more tables"
         )
     plan, judge = unroll(load_graph(graph)), load_loss(loss)
-    pairs = _blamed(traces, judge=judge, skip_bad=skip_bad)
+    pairs = _blamed(trace, judge=judge, skip_bad=skip_bad)
     if not pairs:
-        console.print(f"{traces}: nothing to blame")
+        console.print(f"{trace}: nothing to blame")
         return
     known = load_models(models, plan.graph)
     check_tokens([trace for trace, _ in pairs], known)

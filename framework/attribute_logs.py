@@ -1,4 +1,4 @@
-"""`framework attribute` for logs that other frameworks wrote: a local model reads them in place of their own."""
+"""`framework attribute --model`: logs that other frameworks wrote, read by a local model in place of their own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -58,10 +58,10 @@ class LogBlame:
 
 
 def attribute_logs(
-    logs: str,
     *,
+    trace: str,
     model: str,
-    out: str,
+    out: str = "blame",
     form: Form = "log",
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -78,7 +78,7 @@ def attribute_logs(
     messages follow from for it.
 
     Args:
-        logs: JSON lines of the documented form or of OpenAI-style messages, or a folder of Who&When's cases.
+        trace: JSON lines of the documented form or of OpenAI-style messages, or a folder of Who&When's cases.
         model: folder of the surrogate, a causal language model with safetensors.
         out: folder for blame.html, attributions.jsonl and summary.json.
         form: of the logs.
@@ -93,12 +93,12 @@ def attribute_logs(
     """
     if show < 0:
         raise ConfigError(f"show {show}", mend="use 0 or more")
-    found_logs, bad = read_form(logs, form, skip_bad=skip_bad)
+    found_logs, bad = read_form(trace, form, skip_bad=skip_bad)
     for line in bad:
-        console.print(f"{logs}, {line.number} is no log: {line.problem}", style="yellow", markup=False)
+        console.print(f"{trace}, {line.number} is no log: {line.problem}", style="yellow", markup=False)
     failed = [log for log in found_logs if log.failed]
     kept = f"{len(found_logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs"
-    console.print(f"{logs}: {kept}", markup=False)
+    console.print(f"{trace}: {kept}", markup=False)
     if not failed:
         console.print("nothing to blame")
         return

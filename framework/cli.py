@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from framework.command_list import COMMANDS, FUNCTIONS
+from framework.command_list import BY_OPTION, COMMANDS, FUNCTIONS
 from framework.errors import ConfigError, FrameworkError
 from framework.tracking.secrets import scrubbed_text
 
@@ -82,7 +82,8 @@ def _run(command: str, options: list[str]) -> None:
 
 def _functions(command: str, options: list[str]) -> Callable[..., Any] | dict[str, Callable[..., Any]]:
     """The command's function, or its functions by name; only that which the options begin with, if they do."""
-    paths = FUNCTIONS[command]
+    given = {option.partition("=")[0] for option in options}
+    paths = next((path for key, path in BY_OPTION.items() if key[0] == command and key[1] in given), FUNCTIONS[command])
     if isinstance(paths, str):
         return _function(paths)
     wanted = options[:1] if options[:1] and options[0] in paths else list(paths)

@@ -11,8 +11,7 @@ COMMANDS = {
     "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
     "agents": "graphs of language-model agents: run (on tasks, to traces), check, microworld (an example to try)",
-    "attribute": "blame: which agents made the errors of recorded runs",
-    "attribute-logs": "blame for logs of other frameworks, which a local model reads",
+    "attribute": "blame: which agents made the errors of recorded runs; with --model, of logs of other frameworks",
     "optimize": "better prompts for the agents of a graph",
     "bench": "speed of loader, training and attribution against bare ones; blame and repair of planted faults",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
@@ -26,7 +25,6 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     "report": "framework.report.command:report",
     "agents": {name: f"framework.agents:{name}" for name in ("run", "check", "microworld")},
     "attribute": "framework.attribute:attribute",
-    "attribute-logs": "framework.attribute_logs:attribute_logs",
     "optimize": "framework.optimize:optimize",
     "bench": {
         "data": "framework.bench:bench_data",
@@ -44,6 +42,8 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     },
 }
 """Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""
+BY_OPTION = {("attribute", "--model"): "framework.attribute_logs:attribute_logs"}
+"""Other functions of a command, for those who give an option that only they have."""
 DESCRIPTION = (
     "Train pixel-space autoregressive image generators, sample from them and measure them; run systems of "
     "language-model agents, blame them and improve their prompts."

@@ -59,7 +59,7 @@ def files(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_blame_of_recorded_runs(files, capsys):
-    main(["attribute", "traces.jsonl", *OPTIONS.split(), "--show", "1", "--options.connections.prompts"])
+    main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split(), "--show", "1", "--options.connections.prompts"])
     captured = capsys.readouterr()
     assert "5 traces, 0 malformed lines, 1 failed, 1 without a loss, 3 to attribute" in captured.err
     assert "task 3: loss 3, completeness gap 0" in captured.out
@@ -82,7 +82,7 @@ def test_the_blame_of_recorded_runs(files, capsys):
 def test_the_size_of_batches_changes_nothing(files):
     blames = []
     for size in (1, 3):
-        main(["attribute", "traces.jsonl", *OPTIONS.split(), "--batch_size", str(size)])
+        main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split(), "--batch_size", str(size)])
         blames.append(Path("blame/attributions.jsonl").read_text().splitlines())
     for left, right in zip(*blames, strict=True):
         one, other = (from_json(Attribution, json.loads(line)) for line in (left, right))
@@ -94,11 +94,11 @@ def test_malformed_lines_are_named_counted_and_skipped_only_on_request(files, ca
     lines = Path("traces.jsonl").read_text().splitlines()
     Path("traces.jsonl").write_text("\n".join([lines[0], "{", lines[1], '{"format": 1}', lines[2]]))
     with pytest.raises(SystemExit) as stopped:
-        main(["attribute", "traces.jsonl", *OPTIONS.split()])
+        main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split()])
     assert stopped.value.code == 2
     assert "traces.jsonl: 2 malformed lines, the first is line 2 (no JSON" in capsys.readouterr().err
     assert not Path("blame").exists()
-    main(["attribute", "traces.jsonl", *OPTIONS.split(), "--skip_bad"])
+    main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split(), "--skip_bad"])
     told = capsys.readouterr().err
     assert "traces.jsonl, line 4 is no trace: record: no 'failure'" in told
     assert "3 traces, 2 malformed lines" in told
@@ -106,7 +106,7 @@ def test_malformed_lines_are_named_counted_and_skipped_only_on_request(files, ca
 
 def test_nothing_to_blame(files, capsys):
     Path("traces.jsonl").write_text(Path("traces.jsonl").read_text().splitlines()[0])
-    main(["attribute", "traces.jsonl", *OPTIONS.split()])
+    main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split()])
     assert "nothing to blame" in capsys.readouterr().err
     assert not Path("blame").exists()
 
@@ -119,13 +119,13 @@ def test_what_cannot_be_attributed(files):
     changed["steps"][1]["input_ids"][0] += 1
     Path("other.jsonl").write_text(json.dumps(changed))
     with pytest.raises(ConfigError, match=r"'manager' read other tokens than model 'small'.*give the models that made"):
-        attribute("other.jsonl", **options)
+        attribute(trace="other.jsonl", **options)
     Path("models.yaml").write_text("small: {url: 'http://localhost:1/v1', model: x}")
     with pytest.raises(ConfigError, match="'manager' declares gradient, its model 'small' gives none"):
-        attribute("traces.jsonl", **options)
+        attribute(trace="traces.jsonl", **options)
     Path("models.yaml").write_text(good)
     Path("graph.yaml").write_text(GRAPH.replace("manager", "boss"))
     with pytest.raises(ConfigError, match="the trace has a node 'manager', the graph has none"):
-        attribute("traces.jsonl", **options)
+        attribute(trace="traces.jsonl", **options)
     with pytest.raises(ConfigError, match="batch_size 0"):
-        attribute("traces.jsonl", batch_size=0, **options)
+        attribute(trace="traces.jsonl", batch_size=0, **options)

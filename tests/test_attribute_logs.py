@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from framework.attribute_logs import attribute_logs
+from framework.cli import main
 from framework.errors import ConfigError, DataError
 from framework.gbc.credits import Attribution
 from framework.gbc.logs.form import Log, Message, Mistake, write_logs
@@ -41,7 +42,7 @@ def test_tables_page_and_numbers(tmp_path, surrogate, capsys):
     ]
     write_logs(tmp_path / "logs.jsonl", logs)
     out = tmp_path / "blame"
-    attribute_logs(str(tmp_path / "logs.jsonl"), model=surrogate, out=str(out), show=1)
+    attribute_logs(trace=str(tmp_path / "logs.jsonl"), model=surrogate, out=str(out), show=1)
     captured = capsys.readouterr()
     assert "3 logs, 0 malformed, 2 of failed runs" in captured.err
     assert "2 logs, read by the surrogate tiny, not by the models that wrote them" in captured.err
@@ -73,9 +74,9 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
     write_logs(path, [log_of("1"), Log(id="long", task="the " * 600, messages=(Message(agent="a", content="b"),))])
     path.write_text(path.read_text() + "{}\n")
     with pytest.raises(DataError, match="1 malformed lines"):
-        attribute_logs(str(path), model=surrogate, out=str(tmp_path / "blame"))
+        attribute_logs(trace=str(path), model=surrogate, out=str(tmp_path / "blame"))
     attribute_logs(
-        str(path),
+        trace=str(path),
         model=surrogate,
         out=str(tmp_path / "blame"),
         skip_bad=True,
@@ -92,16 +93,18 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
 def test_the_other_forms_and_what_is_none(tmp_path, surrogate, capsys):
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     Path(tmp_path / "runs.jsonl").write_text(json.dumps(messages))
-    attribute_logs(str(tmp_path / "runs.jsonl"), model=surrogate, out=str(tmp_path / "a"), form="openai")
+    options = ["--trace", str(tmp_path / "runs.jsonl"), "--model", surrogate, "--out", str(tmp_path / "a")]
+    main(["attribute", *options, "--form", "openai"])
+    assert (tmp_path / "a" / "blame.html").is_file()
     cases = tmp_path / "cases"
     cases.mkdir()
     case = {"question": "q", "history": [{"role": "a", "content": "b"}], "mistake_agent": "a", "mistake_step": 0}
     (cases / "1.json").write_text(json.dumps(case))
-    attribute_logs(str(cases), model=surrogate, out=str(tmp_path / "b"), form="who_when")
+    attribute_logs(trace=str(cases), model=surrogate, out=str(tmp_path / "b"), form="who_when")
     accuracy = json.loads((tmp_path / "b" / "summary.json").read_text())["accuracy"]
     assert accuracy["own"]["agent_accuracy"] == accuracy["chance"]["step_accuracy"] == 1
     write_logs(tmp_path / "right.jsonl", [log_of("1", correct=True)])
-    attribute_logs(str(tmp_path / "right.jsonl"), model="nowhere", out=str(tmp_path / "c"))
+    attribute_logs(trace=str(tmp_path / "right.jsonl"), model="nowhere", out=str(tmp_path / "c"))
     assert "nothing to blame" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is no folder"):
-        attribute_logs(str(cases), model="nowhere", out=str(tmp_path / "c"), form="who_when")
+        attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), form="who_when")

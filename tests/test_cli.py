@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+# Its log keeps the stderr that there is when it is imported: pytest's of one test, if a command does it.
+import lightning.pytorch  # noqa: F401
 import numpy as np
 import pytest
 from PIL import Image
