@@ -35,6 +35,8 @@ _KNOWN_FORMS = re.compile(
     r"|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|wandb_v\d_\w{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
 _AUTHORIZATION = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[A-Za-z0-9+/=._~-]{8,}")
+_FOLDERS = {"PWD", "OLDPWD"}
+"""The shell's working folders, no passwords."""
 _SHORTEST = 8
 """Shorter values of environment variables are not looked for in texts: they could be any word."""
 
@@ -49,7 +51,7 @@ def is_secret_name(name: str) -> bool:
 def scrubbed_text(text: str) -> str:
     """A text without what looks like a secret, and without the secrets of this process's environment."""
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and value in text and is_secret_name(name):
+        if len(value) >= _SHORTEST and name not in _FOLDERS and value in text and is_secret_name(name):
             text = text.replace(value, REMOVED)
     text = _USER_INFO.sub(rf"\g<scheme>{REMOVED}@", text)
     text = _PARAMETER.sub(_scrub_parameter, text)

@@ -52,7 +52,10 @@ def test_the_environments_secrets_are_known_by_value(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MY_DATABASE_PASSWORD", "correct horse")
     monkeypatch.setenv("SHORT_TOKEN", "on")
     monkeypatch.setenv("HARMLESS", "battery staple")
-    assert scrubbed_text("correct horse battery staple on") == f"{REMOVED} battery staple on"
+    # The shell's working folder.
+    monkeypatch.setenv("PWD", "/home/user/work")
+    text = "correct horse battery staple on /home/user/work/data"
+    assert scrubbed_text(text) == f"{REMOVED} battery staple on /home/user/work/data"
 
 
 def test_settings():
