@@ -247,6 +247,9 @@ def _output(run: _Run, node: Agent | Tool | UserTurn, reads: Mapping[str, str]) 
     assert isinstance(node, Tool)
     try:
         output = node.function({name: run.done[source].output for name, source in reads.items()})
+    except ConfigError:
+        # Of its settings, whatever the task.
+        raise
     except Exception as error:
         problem = f"tool {node.name!r} raised {type(error).__name__} ({error})"
         raise DataError(problem, mend="see what it was given") from error

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from framework.errors import ConfigError
+from framework.errors import ConfigError, DataError
 from framework.gbc.environments.multiwoz.database import Database, domain_part
 from framework.gbc.environments.multiwoz.episodes import State
 from framework.gbc.environments.multiwoz.slots import DOMAINS, SLOTS
@@ -39,8 +39,11 @@ class DatabaseTool:
         self.num_shown = num_shown
 
     def __call__(self, texts: Mapping[str, str]) -> str:
-        """The result for the workers' outputs; DataError if the release has no databases."""
-        database = _database(self.release)
+        """The result for the workers' outputs; ConfigError if the release has no databases."""
+        try:
+            database = _database(self.release)
+        except DataError as error:
+            raise ConfigError(f"release: {error.problem}", mend=error.mend) from error
         states = {name: parse_state(text, domain=name) for name, text in texts.items() if name in DOMAINS}
         states = {domain: state for domain, state in states.items() if domain_part(state, domain)}
         lines = [describe_found(database, states, num_shown=self.num_shown)] if set(states) - {"taxi"} else []

@@ -1,7 +1,6 @@
 """MultiWOZ for `GBCModule`: tasks of an episode, the loss of a turn, and right outputs."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from framework.errors import ConfigError
@@ -22,6 +21,10 @@ class Tasks:
         release: folder or zip with the databases; without one there are no answers to be judged.
         max_context_turns: the last turns that the context has; all by default.
         max_turns: the first turns that are taken; all by default.
+
+    Raises:
+        ConfigError: numbers out of range.
+        DataError: a release that cannot be read.
     """
 
     def __init__(
@@ -30,21 +33,17 @@ class Tasks:
         if any(bound is not None and bound < 1 for bound in (max_context_turns, max_turns)):
             problem = f"max_context_turns {max_context_turns}, max_turns {max_turns}"
             raise ConfigError(problem, mend="use 1 or more, or leave them out")
-        self.release, self.max_context_turns, self.max_turns = release, max_context_turns, max_turns
+        self.max_context_turns, self.max_turns = max_context_turns, max_turns
+        self._database = None if release is None else Database.of_release(release)
 
     def __call__(self, episode: Any) -> list[dict[str, Any]]:
         """The tasks of an episode; DataError for a dialogue that is empty, truncated or has unknown labels."""
         dialogue = dialogue_from_json(episode)
-        if self.release is None:
+        if self._database is None:
             tasks = state_tasks(dialogue, max_context_turns=self.max_context_turns)
         else:
             tasks = response_tasks(dialogue, self._database, max_context_turns=self.max_context_turns)
         return tasks[: self.max_turns]
-
-    @cached_property
-    def _database(self) -> Database:
-        assert self.release is not None
-        return Database.of_release(self.release)
 
 
 class Loss:
@@ -52,18 +51,17 @@ class Loss:
 
     Args:
         release: folder or zip with the databases.
+
+    Raises:
+        DataError: a release that cannot be read.
     """
 
     def __init__(self, release: str) -> None:
-        self.release = release
+        self._loss = TurnLoss(Database.of_release(release))
 
     def __call__(self, trace: Trace) -> VerbalLoss:
         """The loss of a trace of one turn."""
         return self._loss(trace)
-
-    @cached_property
-    def _loss(self) -> TurnLoss:
-        return TurnLoss(Database.of_release(self.release))
 
 
 def turn_targets(task: Task) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.errors import ConfigError, DataError
+from framework.errors import ConfigError
 from framework.gbc.encode import Request, render_blocks
 from framework.gbc.environments.multiwoz.database import Database
 from framework.gbc.environments.multiwoz.episodes import Dialogue
@@ -77,6 +77,12 @@ def test_a_planted_fault_is_named(write_release: Callable[..., Path], dialogue: 
     assert {place.step for place in loss.places} == {"hotel", "responder"}
 
 
+def test_a_release_that_is_missing_ends_a_run_at_once(dialogue: Dialogue, database: Database):
+    graph = load_system(GRAPH, release="no such release")
+    with pytest.raises(ConfigError, match="release: no such release cannot be read"):
+        list(run_graph(graph, {"main": ByLabels(dialogue)}, response_tasks(dialogue, database)))
+
+
 def test_the_prompts_name_every_slot():
     graph = load_graph(GRAPH)
     assert graph.outputs == (*("restaurant", "hotel", "attraction", "train", "taxi"), "responder")
@@ -98,8 +104,6 @@ def test_the_database_tool(write_release: Callable[..., Path]):
     assert tool({"taxi": "departure=a; destination=b; leaveat=5pm"}).startswith("taxi: booked, ")
     with pytest.raises(ConfigError, match="num_shown 0"):
         DatabaseTool("x", num_shown=0)
-    with pytest.raises(DataError, match="cannot be read"):
-        DatabaseTool("no such release")({"hotel": "area=north"})
 
 
 def test_bookings(database: Database):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from framework.errors import ConfigError
+from framework.errors import ConfigError, DataError
 from framework.gbc.environments.multiwoz.training import Loss, Tasks, turn_targets
 from framework.gbc.records import to_json
 
@@ -35,3 +35,9 @@ def test_the_loss_of_a_turn(dialogue, write_release, make_trace):
 def test_bounds_that_cannot_be():
     with pytest.raises(ConfigError, match="max_turns 0"):
         Tasks(max_turns=0)
+
+
+def test_a_release_that_is_missing_is_found_at_once():
+    for make in (Tasks, Loss):
+        with pytest.raises(DataError, match="no such release cannot be read"):
+            make(release="no such release")
