@@ -34,7 +34,7 @@ from framework.gbc.models import LocalModel
 EDITS = {
     "edits": EditOptions(),
     "edits, keep 1": EditOptions(keep=1.0),
-    "edits, keep 0": EditOptions(keep=0.0, max_kept=0),
+    "edits, keep 0": EditOptions(keep=0.0),
 }
 """The default, and its weight of what an edit breaks at other values."""
 

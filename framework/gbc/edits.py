@@ -42,8 +42,8 @@ from framework.gbc.trace import Block, Span, Step, Trace
 
 _LEAST = 0.05
 """Of a wrong token: an edit that mends less is no explanation."""
-_LEAST_MARGIN = 0.5
-"""Natural logarithm: a token that was as good as undecided is not held against an edit."""
+_MOST_BROKEN = 3.0
+"""Tokens: what first order says of an edit that breaks more is beyond its reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,26 +52,24 @@ class EditOptions:
 
     Args:
         alternatives: tokens that could stand in each place of a message: those that its author held likeliest.
-        keep: how much a right token that an edit breaks counts against a wrong one that it mends.
+        keep: how much a right token that an edit breaks counts against a wrong one that it mends; 0 saves a pass.
         max_edits: edits of one answer's input.
         max_wished: wrong tokens of an answer, those with the most credit.
-        max_kept: right tokens of an answer, evenly over it; each takes a backward pass.
         max_tokens: most tokens with gradients in one pass, padding included.
     """
 
     alternatives: int = 16
-    keep: float = 0.3
+    keep: float = 0.2
     max_edits: int = 4
     max_wished: int = 16
-    max_kept: int = 32
     max_tokens: int = 4096
 
     def __post_init__(self) -> None:
         for name in ("alternatives", "max_edits", "max_wished", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}", mend="use 1 or more")
-        if self.keep < 0 or self.max_kept < 0:
-            raise ConfigError(f"keep {self.keep}, max_kept {self.max_kept}", mend="use 0 or more")
+        if self.keep < 0:
+            raise ConfigError(f"keep {self.keep}", mend="use 0 or more")
 
 
 @dataclass
@@ -230,7 +228,7 @@ def _explain(
         row = EditRow(
             row=TokenRow(input_ids=step.input_ids, prefix=min(place for place, _ in edits), output_ids=tuple(mended)),
             wished=tuple((place, step.output_ids[place], target) for place, target, _ in wished),
-            kept=tuple(kept[:: -(-len(kept) // options.max_kept)] if kept and options.max_kept else ()),
+            kept=tuple(kept) if options.keep else (),
             edits=edits,
         )
         asked.append((ledger, step, row, [weight for _, _, weight in wished]))
@@ -323,14 +321,13 @@ def choose_edits(
     """How much of each wrong token's credit each edit explains; few edits, one after another the best (ours).
 
     A wrong token is mended in full by the edit under which its margin falls most, and by others in proportion. What an
-    edit harms is the part of right tokens' margins that it takes. Both are sums of tokens, wrong ones weighted by their
-    credit.
+    edit harms is the part of right tokens' margins that it takes, up to a bound. Both are sums of tokens, wrong ones
+    weighted by their credit.
     """
     falls = effects.falls.double().clamp(min=0)
     largest = falls.amax(dim=1, keepdim=True)
     gains = torch.where(largest > 0, falls / torch.where(largest > 0, largest, 1), 0)
-    margins = effects.kept_margins.double().clamp(min=_LEAST_MARGIN)[:, None]
-    harm = (effects.harms.double() / margins).clamp(0, 1).sum(dim=0)
+    harm = effects.harms.double().clamp(0, _MOST_BROKEN)
     # What comes out right once the words before it are has no cause of its own.
     caused = effects.margins.double() > 0
     weights = torch.where(caused, weights, 0) if caused.any() else weights

@@ -18,6 +18,8 @@ from framework.gbc.gradients import TokenRow, chunk_rows, forward_rows
 
 RUNNER_UP = -1
 """In place of a token: the likeliest one but for that which was said."""
+_LEAST_MARGIN = 0.5
+"""Natural logarithm: a token that was as good as undecided is not held against an edit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +56,19 @@ class EditEffects:
     Attributes:
         margins: of the wished tokens.
         falls: how far each falls by each edit.
-        kept_margins: of the kept tokens, over their runners-up.
-        harms: how far each falls by each edit.
+        harms: how many kept tokens each edit breaks: the sum of the shares of their margins over their runners-up that
+            it takes; what it adds to one counts against what it takes of another.
     """
 
     margins: Float[Tensor, "wished"]
     falls: Float[Tensor, "wished edit"]
-    kept_margins: Float[Tensor, "kept"]
-    harms: Float[Tensor, "kept edit"]
+    harms: Float[Tensor, "edit"]
 
 
 def edit_effects(model: PreTrainedModel, rows: Sequence[EditRow], *, max_tokens: int = 16384) -> list[EditEffects]:
-    """The effects of all edits of answers, in their order: one forward pass, and a backward pass for each output token.
+    """The effects of all edits of answers, in their order.
+
+    One forward pass, and a backward pass for each wished token and one for all that are kept.
 
     Args:
         model: in evaluation mode, with frozen parameters.
@@ -82,27 +85,33 @@ def edit_effects(model: PreTrainedModel, rows: Sequence[EditRow], *, max_tokens:
 def _batch_effects(model: PreTrainedModel, rows: Sequence[EditRow]) -> list[EditEffects]:
     result = forward_rows(model, [row.row for row in rows])
     tables = [_Edits(model, result.embeddings[index], row) for index, row in enumerate(rows)]
-    asked = [(*row.wished, *((place, row.row.output_ids[place], RUNNER_UP) for place in row.kept)) for row in rows]
+    asked = [_asked(logits, row) for logits, row in zip(result.logits, rows, strict=False)]
     count = max(map(len, asked))
-    margins: list[list[float]] = [[] for _ in rows]
     falls: list[list[Tensor]] = [[] for _ in rows]
     for number in range(count):
         active = [index for index, each in enumerate(asked) if number < len(each)]
-        values = [_margin(result.logits[index], *asked[index][number]) for index in active]
+        values = [asked[index][number] for index in active]
         # Rows of a batch do not touch each other: the gradient of the sum holds that of each.
         (gradient,) = torch.autograd.grad(torch.stack(values).sum(), result.embeddings, retain_graph=number < count - 1)
-        for index, value in zip(active, values, strict=True):
-            margins[index].append(value.item())
+        for index in active:
             falls[index].append(tables[index].falls(gradient[index]))
     return [
         EditEffects(
-            margins=torch.tensor(margins[index][: len(row.wished)]),
+            margins=torch.stack(asked[index][: len(row.wished)]).detach().cpu(),
             falls=torch.stack(falls[index][: len(row.wished)]),
-            kept_margins=torch.tensor(margins[index][len(row.wished) :]),
-            harms=torch.stack([*falls[index][len(row.wished) :], torch.zeros(len(row.edits))])[:-1],
+            harms=falls[index][-1] if row.kept else torch.zeros(len(row.edits)),
         )
         for index, row in enumerate(rows)
     ]
+
+
+def _asked(logits: Float[Tensor, "output vocabulary"], row: EditRow) -> list[Tensor]:
+    """What is differentiated: the margin of each wished token; those of kept ones, each in its own unit, together."""
+    wished = [_margin(logits, *wish) for wish in row.wished]
+    if not row.kept:
+        return wished
+    kept = torch.stack([_margin(logits, place, row.row.output_ids[place], RUNNER_UP) for place in row.kept])
+    return [*wished, (kept / kept.detach().clamp(min=_LEAST_MARGIN)).sum()]
 
 
 def _margin(logits: Float[Tensor, "output vocabulary"], place: int, said: int, other: int) -> Tensor:

@@ -21,12 +21,11 @@ from framework.testing.language_models import tiny_local_model
 OPTIONS = AttributionOptions(edits=EditOptions(alternatives=4))
 
 
-def effects(falls: list[list[float]], harms: list[list[float]], **changes: Any) -> EditEffects:
+def effects(falls: list[list[float]], harms: list[float], **changes: Any) -> EditEffects:
     found: dict[str, Any] = {
         "margins": torch.ones(len(falls)),
         "falls": torch.tensor(falls),
-        "kept_margins": torch.full((len(harms),), 2.0),
-        "harms": torch.tensor(harms).reshape(len(harms), len(falls[0])),
+        "harms": torch.tensor(harms or [0.0] * len(falls[0])),
     }
     return EditEffects(**(found | changes))
 
@@ -40,9 +39,13 @@ def test_one_edit_that_mends_all_is_chosen_before_many():
 
 
 def test_an_edit_that_breaks_what_is_right_is_not_chosen():
-    falls, harms = [[5.0, 4.0]], [[2.0, 0.0], [1.0, 0.0]]
+    falls, harms = [[5.0, 4.0]], [1.5, 0.0]
     kept = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1, keep=1.0))
     assert kept.tolist() == [[0.0, pytest.approx(0.8)]]
+    # What it breaks is bounded: three tokens at most.
+    worth = EditOptions(max_edits=1, keep=0.3)
+    assert choose_edits(effects(falls, [99.0, 0.1]), torch.tensor([1.0]), worth).tolist() == [[0.0, pytest.approx(0.8)]]
+    assert choose_edits(effects([[5.0, 0.1]], [99.0, 0.0]), torch.tensor([1.0]), worth).tolist() == [[1.0, 0.0]]
     careless = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1, keep=0.0))
     assert careless.tolist() == [[1.0, 0.0]]
     assert not choose_edits(effects([[-1.0, 0.0]], []), torch.tensor([1.0]), EditOptions()).any()
@@ -113,7 +116,7 @@ def test_a_loss_without_places_is_credited_by_gradients(model, traces):
     assert by_edits.agents == by_gradients.agents
 
 
-@pytest.mark.parametrize("changes", [{"alternatives": 0}, {"max_edits": 0}, {"keep": -1.0}, {"max_kept": -1}])
+@pytest.mark.parametrize("changes", [{"alternatives": 0}, {"max_edits": 0}, {"keep": -1.0}])
 def test_options_that_cannot_be_used(changes: dict[str, Any]):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         EditOptions(**changes)

@@ -1,5 +1,6 @@
 """First-order effects: exact where the model is linear, the same one by one and in a batch."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ def test_a_linear_model_by_hand():
     assert found.falls[0].tolist() == [-5.0, -4.0, 5.0]
     # (W1 - W2) · x = 2 x0 - 4 x1.
     assert found.falls[1].tolist() == [10.0, 8.0, -10.0]
-    # Kept: the first token, over its runner-up 0.
-    assert found.kept_margins.tolist() == [3.0]
-    assert found.harms.tolist() == [[-5.0, -4.0, 5.0]]
+    # Kept: the first token, its margin of 3 over its runner-up 0.
+    assert found.harms.tolist() == pytest.approx([-5 / 3, -4 / 3, 5 / 3])
+    (both,) = edit_effects(linear, [replace(row, kept=(0, 1))])
+    # The second is said with a margin of -12: half a unit is its scale.
+    assert both.harms.tolist() == pytest.approx([20 - 5 / 3, 16 - 4 / 3, 5 / 3 - 20])
 
 
 def test_a_batch_gives_what_each_row_gives():
@@ -44,10 +47,10 @@ def test_a_batch_gives_what_each_row_gives():
     ]
     for row, together in zip(rows, edit_effects(model, rows), strict=True):
         (alone,) = edit_effects(model, [row], max_tokens=1)
-        for name in ("margins", "falls", "kept_margins", "harms"):
+        for name in ("margins", "falls", "harms"):
             torch.testing.assert_close(getattr(together, name), getattr(alone, name), rtol=1e-4, atol=1e-6)
         assert together.falls.shape == (len(row.wished), len(row.edits))
-        assert together.harms.shape == (len(row.kept), len(row.edits))
+        assert together.harms.shape == (len(row.edits),)
 
 
 @pytest.mark.parametrize(
