@@ -159,16 +159,17 @@ class Attribution:
 def mean_credits(attributions: Sequence[Attribution]) -> tuple[AgentCredit, ...]:
     """The nodes' credits over several traces: means, those of the walk weighted by the losses."""
     names = dict.fromkeys(agent.name for attribution in attributions for agent in attribution.agents)
-    loss = sum(attribution.loss for attribution in attributions) or 1.0
+    count = sum(attribution.count for attribution in attributions)
+    loss = sum(attribution.loss * attribution.count for attribution in attributions) or 1.0
     found = []
     for name in names:
-        each = [(attribution.credit_of(name), attribution.loss) for attribution in attributions]
+        each = [(attribution.credit_of(name), attribution) for attribution in attributions]
         found.append(
             AgentCredit(
                 name=name,
-                through=sum(credit.through for credit, _ in each) / len(each),
-                own=sum(credit.own for credit, _ in each) / len(each),
-                walk=sum(credit.walk * weight for credit, weight in each) / loss,
+                through=sum(credit.through * of.count for credit, of in each) / count,
+                own=sum(credit.own * of.count for credit, of in each) / count,
+                walk=sum(credit.walk * of.loss * of.count for credit, of in each) / loss,
             )
         )
     return tuple(found)
@@ -178,34 +179,36 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
     """The mean over traces of one graph, without texts and tokens: what a picture of all of them shows.
 
     Credits are means over all traces, so that they add up to the mean loss; weights and shares are means over the
-    traces that have the connection, and trajectories weigh by the losses.
+    traces that have the connection, and trajectories weigh by the losses. Of means, each counts as its traces do: the
+    mean of means is the mean over all traces, but for the weights and shares of connections that only some have.
 
     Args:
-        attributions: at least one.
+        attributions: at least one, of traces or means.
         order: the graph's steps, in topological order.
     """
-    count, total = len(attributions), sum(found.loss for found in attributions) or 1.0
-    edges: dict[tuple[str, ...], list[EdgeCredit]] = defaultdict(list)
-    messages: dict[str, list[MessageCredit]] = defaultdict(list)
+    count = sum(found.count for found in attributions)
+    total = sum(found.loss * found.count for found in attributions) or 1.0
+    edges: dict[tuple[str, ...], list[tuple[EdgeCredit, int]]] = defaultdict(list)
+    messages: dict[str, list[tuple[MessageCredit, int]]] = defaultdict(list)
     walks: dict[tuple[str, ...], float] = defaultdict(float)
     for found in attributions:
         for edge in found.edges:
-            edges[edge.source, edge.target, edge.kind, edge.estimator].append(edge)
+            edges[edge.source, edge.target, edge.kind, edge.estimator].append((edge, found.count))
         for message in found.messages:
-            messages[message.step].append(message)
+            messages[message.step].append((message, found.count))
         for walk in found.trajectories:
-            walks[walk.steps] += walk.weight * found.loss / total
+            walks[walk.steps] += walk.weight * found.loss * found.count / total
     return Attribution(
         id=attributions[0].id if count == 1 else "mean",
-        loss=sum(found.loss for found in attributions) / count,
+        loss=sum(found.loss * found.count for found in attributions) / count,
         loss_text="",
         agents=mean_credits(attributions),
         messages=tuple(
             MessageCredit(
                 step=name,
-                node=messages[name][0].node,
+                node=messages[name][0][0].node,
                 text="",
-                credit=sum(message.credit for message in messages[name]) / count,
+                credit=sum(message.credit * times for message, times in messages[name]) / count,
                 spans=(),
                 token_credits=(),
             )
@@ -215,17 +218,17 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
         prompts=(),
         edges=tuple(
             replace(
-                each[0],
-                weight=sum(edge.weight for edge in each) / len(each),
-                share=sum(edge.share for edge in each) / len(each),
-                credit=sum(edge.credit for edge in each) / count,
+                each[0][0],
+                weight=sum(edge.weight * times for edge, times in each) / sum(times for _, times in each),
+                share=sum(edge.share * times for edge, times in each) / sum(times for _, times in each),
+                credit=sum(edge.credit * times for edge, times in each) / count,
             )
             for each in edges.values()
         ),
         trajectories=tuple(
             Trajectory(steps=steps, weight=weight) for steps, weight in sorted(walks.items(), key=lambda item: -item[1])
         ),
-        gap=sum(found.gap for found in attributions) / count,
+        gap=sum(found.gap * found.count for found in attributions) / count,
         options=attributions[0].options,
         count=count,
     )

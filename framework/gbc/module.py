@@ -14,18 +14,22 @@ from framework.data.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError
 from framework.gbc.budget import Budget, BudgetConfig, Meter
-from framework.gbc.credits import AttributionOptions
+from framework.gbc.credits import AgentCredit, AttributionOptions
 from framework.gbc.graph import Graph
 from framework.gbc.load import load_loss
+from framework.gbc.optimizers.state import Trial
 from framework.gbc.recipes import make_function
 from framework.gbc.run import RunOptions, Task
 from framework.gbc.steering import write_steering
 from framework.gbc.training.episodes import Played, failed_share, mean_loss, one_task, split_episodes, success_share
 from framework.gbc.training.failures import FailureConfig, Failures
+from framework.gbc.training.history import BlameHistory, Shown, TrackingConfig, show_blame, show_trials, tried_prompts
 from framework.gbc.training.parameters import SoftConfig, SteeringParameters, make_parameters, with_gradients
 from framework.gbc.training.search import Blamed, PromptSearch, SearchConfig, mean_blame
 from framework.gbc.training.system import Declared, load_system, make_proposer, save_declared, target_of
 from framework.gbc.training.work import Share, Steering, Work, blamed_by_all, played_by_all
+from framework.gbc.unroll import unroll
+from framework.tracking.prompt_history import forget_prompts
 from framework.training.checkpoint.ranks import world
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 from framework.training.sharding import placement_of
@@ -56,6 +60,7 @@ class GBCModule(LightningModule):
         optimizer: of soft prompts and gates.
         budget: bounds of what is spent.
         failures: how many episodes may fail.
+        tracking: what of the blame is shown.
         seed: of first soft prompts, of sampling models and of proposals.
     """
 
@@ -77,6 +82,7 @@ class GBCModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, weight_decay=0.0, warmup_steps=0),  # noqa: B008
         budget: BudgetConfig = BudgetConfig(),  # noqa: B008
         failures: FailureConfig = FailureConfig(),  # noqa: B008
+        tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,6 +94,7 @@ class GBCModule(LightningModule):
         self.search_config, self.soft_config, self.optimizer_config = search, soft, optimizer
         self.seed = seed
         self.budget_config, self.budget, self.failures = budget, Budget(budget), Failures(failures)
+        self.tracking = tracking
         self.search: PromptSearch | None = None
         self._held_out: list[tuple[Played, Task]] | None = None
 
@@ -113,6 +120,7 @@ class GBCModule(LightningModule):
             meter=Meter(self.budget_config.prices),
             seed=self.seed,
         )
+        self.history = BlameHistory(self.tracking, [step.name for step in unroll(system.graph).steps])
         trained = None if soft is None else soft.local_model(system.graph, system.models)
         self.steering = make_parameters(system.graph, trained, soft, seed=self.seed).to(placement.device)
         if placement.shard is not None:
@@ -149,7 +157,7 @@ class GBCModule(LightningModule):
         with work.together(steering):
             played = work.play(self.graph, self._tasks(batch), epoch=batch.epoch)
             blamed: list[Blamed] = []
-            if self.attribute_every and self.global_step % self.attribute_every == 0:
+            if self._attributes:
                 played, blamed = work.blame(played)
             played, flow = work.flow(played, steering, num_episodes=len(batch))
         shares = self._exchanged(work.exchange(played, blamed, flow))
@@ -157,12 +165,18 @@ class GBCModule(LightningModule):
         self._note_failures(everyone)
         if self.search is not None:
             self.search.note(errors)
+        self.history.note(self.global_step, errors, work.attributed)
         self._log_batch(everyone, errors, shares)
         self.failures.check()
         if self.soft_config is None:
             return with_gradients(torch.tensor(mean_loss(everyone), device=self.device), values, [torch.zeros(())])
         value = sum(share.value for share in shares) / len(shares)
         return with_gradients(torch.tensor(value, device=self.device), values, flow.gradients)
+
+    @property
+    def _attributes(self) -> bool:
+        """Whether errors of this step are blamed on agents."""
+        return bool(self.attribute_every) and self.global_step % self.attribute_every == 0
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         rank, size = world()
@@ -232,7 +246,9 @@ class GBCModule(LightningModule):
             found["loss/target_nats_per_token"] = sum(share.value for share in shares) / len(shares)
             found["soft/flowing_share"] = sum(share.flowing for share in shares) / len(shares)
             found["soft/trained_share"] = sum(share.num_traces for share in shares) / len(everyone)
-        for credit in mean_blame(errors):
+        # Where there are no errors, nobody is to blame: a value that is not given would stay what it was.
+        none = [AgentCredit(name=name, through=0.0, own=0.0, walk=0.0) for name in self.system.graph.nodes]
+        for credit in [*none, *mean_blame(errors)] if self._attributes else ():
             for kind in ("own", "through", "walk"):
                 found[f"credit_{kind}_by_agent/{credit.name}"] = getattr(credit, kind)
         self.log_dict(found, batch_size=1)
@@ -246,7 +262,9 @@ class GBCModule(LightningModule):
     def _end_step(self, step: int) -> None:
         config, search = self.search_config, self.search
         if config is not None and search is not None and step % config.every_n_steps == 0 and not search.finished:
+            prompts = search.prompts
             trials = search.update(stop=lambda: self.budget.exceeded() is not None)
+            self._show_trials(trials, step, prompts)
             for trial in trials:
                 kept = ", kept" if trial.kept else ""
                 log.info("step %s: %s, held-out loss %.4g%s", step, ", ".join(trial.changes), trial.loss, kept)
@@ -256,11 +274,26 @@ class GBCModule(LightningModule):
             self.log("search/held_out_loss", search.state.loss, prog_bar=True, batch_size=1)
             self.log("search/trials", float(len(search.state.trials)), batch_size=1)
             self.log("search/failed_proposals", float(search.problems), batch_size=1)
+        self._show_blame(self.history.take(step))
         self.log_dict(self.budget.metrics(), batch_size=1)
         self.budget.start_step()
         self._stop_if(self.budget.exceeded())
         if search is not None and search.finished and self.soft_config is None:
             self._stop_if("nothing is left to try, or the goal is reached")
+
+    def _show_trials(self, trials: Sequence[Trial], step: int, prompts: Mapping[str, str]) -> None:
+        search = self.search
+        if trials and self.trainer.is_global_zero:
+            assert search is not None
+            assert search.state is not None
+            assert search.loss_before is not None
+            first = len(search.state.trials) - len(trials)
+            tried = tried_prompts(trials, step=step - 1, first=first, prompts=prompts, loss=search.loss_before)
+            show_trials(Path(self.trainer.default_root_dir), self.trainer.loggers, tried)
+
+    def _show_blame(self, shown: Shown | None) -> None:
+        if shown is not None and self.trainer.is_global_zero:
+            show_blame(Path(self.trainer.default_root_dir), self.trainer.loggers, shown)
 
     def _stop_if(self, reason: str | None) -> None:
         if reason is not None and not self.trainer.should_stop:
@@ -275,9 +308,12 @@ class GBCModule(LightningModule):
 
     def on_train_start(self) -> None:
         self.work.start_clock()
+        if self.trainer.is_global_zero:
+            forget_prompts(Path(self.trainer.default_root_dir), from_step=self.global_step)
         self._stop_if(self.budget.exceeded())
 
     def on_train_end(self) -> None:
+        self._show_blame(self.history.take())
         self._save_prompts()
         with torch.no_grad():
             soft, gates = self.steering.named(self.steering())

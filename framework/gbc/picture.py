@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from framework.files import written_whole
 from framework.gbc.credits import LOSS, Attribution, EdgeCredit
 
@@ -37,6 +39,15 @@ def picture_svg(attribution: Attribution) -> str:
     _draw(attribution).savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
+
+
+def picture_image(attribution: Attribution, *, most_pixels: int = 3000) -> Image.Image:
+    """The picture as an image, no wider or higher than so many pixels."""
+    figure, stream = _draw(attribution), io.BytesIO()
+    figure.savefig(stream, format="png", dpi=min(150.0, most_pixels / max(figure.get_size_inches())))
+    with Image.open(stream) as image:
+        image.load()
+    return image
 
 
 def layers(attribution: Attribution) -> list[list[str]]:

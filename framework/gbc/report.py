@@ -1,7 +1,6 @@
 """Attributions as a table for a terminal and as an HTML page with coloured tokens."""
 
 from collections.abc import Sequence
-from html import escape as escape_html
 from pathlib import Path
 
 from rich.markup import escape as escape_markup
@@ -10,6 +9,7 @@ from rich.table import Table
 from framework.files import written_whole
 from framework.gbc.credits import Attribution, MessageCredit
 from framework.gbc.picture import picture_svg
+from framework.tracking.coloured import coloured, escape
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 72rem; margin: 2rem auto;
@@ -21,7 +21,8 @@ th:first-child, td:first-child, th:last-child, td:last-child { text-align: left;
 .message { margin: .8rem 0; } .message b { display: inline-block; min-width: 10rem; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ddd; border-radius: 4px;
   padding: .4rem .6rem; font-family: ui-monospace, monospace; font-size: 13px; }
-.text span { border-radius: 2px; } .note { color: #666; } svg { max-width: 100%; height: auto; }
+.text span { background: rgba(211, 47, 47, var(--c)); border-radius: 2px; }
+.note { color: #666; } svg { max-width: 100%; height: auto; }
 """
 
 
@@ -107,24 +108,8 @@ def _section(attribution: Attribution) -> str:
 
 
 def _message(message: MessageCredit, largest: float) -> str:
-    parts, place = [], 0
-    for (start, stop), credit in zip(message.spans, message.token_credits, strict=True):
-        if start == stop:
-            continue
-        parts.append(escape(message.text[place:start]))
-        strength = abs(credit) / largest
-        parts.append(
-            f'<span style="background:rgba(211,47,47,{0.75 * strength:.3f})" title="{credit:.4g}">'
-            f"{escape(message.text[start:stop])}</span>"
-        )
-        place = stop
-    parts.append(escape(message.text[place:]))
+    text = coloured(message.text, message.spans, message.token_credits, largest=largest, faintest=0.0)
     return (
         f'<div class="message"><b>{escape(message.step)}</b><span class="note">credit {message.credit:.4f}</span>'
-        f'<div class="text">{"".join(parts)}</div></div>'
+        f'<div class="text">{text}</div></div>'
     )
-
-
-def escape(text: str) -> str:
-    """Text for a page; NUL has no place in one."""
-    return escape_html(text.replace("\0", "\ufffd"))

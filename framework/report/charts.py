@@ -8,6 +8,9 @@ from html import escape
 
 WIDTH, HEIGHT = 440.0, 210.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 10.0, 26.0
+COLORS = 8
+"""Lines that are told apart by colour; the next ones are dashed."""
+_FEW_LINES = 4
 _MOST_POINTS = 400
 _SMOOTHED_FROM = 100
 """Points from which on a curve is drawn faintly, with its moving average over it."""
@@ -20,10 +23,17 @@ class Line:
     Attributes:
         name: shown in the legend.
         points: (step, value), by step; values that are not finite make a gap.
+        color: number of its colour, from 0; by default its place among the lines.
     """
 
     name: str
     points: Sequence[tuple[int, float]]
+    color: int | None = None
+
+
+def line_style(number: int) -> str:
+    """The classes of the line of a number, from 0, in the page's style sheet."""
+    return f"s{number % COLORS + 1}" + (" dashed" if number // COLORS % 2 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,7 @@ def chart(
     """An SVG of curves over optimizer steps.
 
     Args:
-        lines: at most four are told apart by colour.
+        lines: of more than four only the moving average is drawn where there are many points.
         restarts: steps at which a later start took over; thin upright lines.
         label: for readers that cannot see it.
         from_zero: the value axis begins at zero, where no value is below.
@@ -73,7 +83,9 @@ def chart(
             x = across.place(step)
             parts.append(f'<line class="restart" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
     for number, (line, points) in enumerate(zip(lines, finite, strict=True)):
-        parts.append(_curve(line, points, across, up, number))
+        style = line_style(number if line.color is None else line.color)
+        curve = _curve(line, points, across, up, style, faint=len(lines) <= _FEW_LINES)
+        parts.append(f'<g class="curve" data-line="{number}">{curve}</g>')
     data = [{"name": line.name, "points": thinned_points(points)} for line, points in zip(lines, finite, strict=True)]
     frame = {"low": across.low, "high": across.high, "left": _LEFT, "right": WIDTH - _RIGHT, "width": WIDTH}
     attributes = f'data-lines="{escape(json.dumps(data))}" data-frame="{escape(json.dumps(frame))}"'
@@ -117,18 +129,21 @@ def _grid(across: _Axis, up: _Axis) -> str:
     return "".join(parts)
 
 
-def _curve(line: Line, points: Sequence[tuple[int, float]], across: _Axis, up: _Axis, number: int) -> str:
+def _curve(
+    line: Line, points: Sequence[tuple[int, float]], across: _Axis, up: _Axis, style: str, *, faint: bool
+) -> str:
     kept = thinned_points(points)
     gaps = [s for s, v in line.points if not math.isfinite(v)]
-    many = len(points) > _SMOOTHED_FROM
-    curve = f'<path class="line s{number % 4 + 1}{" faint" if many else ""}" d="{_path(kept, gaps, across, up)}"/>'
-    if many:
+    path = _path(kept, gaps, across, up)
+    if len(points) > _SMOOTHED_FROM:
         mean = _path(thinned_points(_moving_average(points)), gaps, across, up)
-        return f'{curve}<path class="line s{number % 4 + 1}" d="{mean}"/>'
+        faintly = f'<path class="line {style} faint" d="{path}"/>' if faint else ""
+        return f'{faintly}<path class="line {style}" d="{mean}"/>'
+    curve = f'<path class="line {style}" d="{path}"/>'
     if len(kept) > 12:
         return curve
     dots = (f'<circle cx="{across.place(s):.1f}" cy="{up.place(v):.1f}" r="2.4"/>' for s, v in kept)
-    return f'{curve}<g class="dots s{number % 4 + 1}">{"".join(dots)}</g>'
+    return f'{curve}<g class="dots {style}">{"".join(dots)}</g>'
 
 
 def _path(points: Sequence[tuple[int, float]], gaps: Sequence[int], across: _Axis, up: _Axis) -> str:

@@ -14,7 +14,8 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def report(run: str, *, out: str | None = None) -> None:
     """Write one HTML page about a run: curves, samples over time, speed, starts, environment, recipe.
 
-    The page needs nothing but itself: no network, no other file.
+    Of a training of agents also a curve for each of them, who was to blame for the newest errors, and every prompt that
+    was tried. The page needs nothing but itself: no network, no other file.
 
     Args:
         run: folder of the run.

@@ -12,11 +12,13 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from framework.report import agents
 from framework.report.charts import Line, chart, short
 from framework.report.style import CSS, SCRIPT
 from framework.runs import Run
 from framework.tracking import metrics
 from framework.tracking.attempts import Attempt
+from framework.tracking.coloured import STYLE
 from framework.tracking.folder import RECIPE
 from framework.tracking.metric_files import Series, read_metrics
 from framework.tracking.pictures import list_pictures, thinned
@@ -43,7 +45,10 @@ def page(run: Run) -> str:
     sections = [
         _head(run, name),
         _tiles(run, series),
-        _curves(series, restarts),
+        _curves({name: values for name, values in series.items() if not agents.is_by_agent(name)}, restarts),
+        agents.agent_curves(series, restarts),
+        agents.blame(run.folder),
+        agents.prompts(run.folder),
         _pictures(run.folder),
         _starts(run),
         _environment(run),
@@ -55,7 +60,7 @@ def page(run: Run) -> str:
         '<meta name="referrer" content="no-referrer">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
-        f"<title>{name}</title><style>{CSS}</style></head>\n<body>\n{''.join(sections)}\n"
+        f"<title>{name}</title><style>{CSS}{STYLE}</style></head>\n<body>\n{''.join(sections)}\n"
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 

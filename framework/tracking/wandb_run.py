@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
 
 from framework.tracking.folder import UNSENT
 from framework.tracking.pictures import list_pictures, thinned
@@ -64,6 +66,8 @@ class TrackedRun(WandbLogger):
         self._table_of = 0
         self._failed = False
         self._pictures: tuple[str, Path] | None = None
+        self._tables: dict[str, Callable[[], None]] = {}
+        self._table_rows: dict[str, int] = {}
         self._set_data_dir = False
         self._file: Path | None = None
 
@@ -178,6 +182,34 @@ class TrackedRun(WandbLogger):
         self._guarded(write)
 
     @rank_zero_only
+    def log_drawing(self, name: str, image: Image.Image, step: int) -> None:
+        """Logs a picture that is in no file."""
+        self._guarded(lambda: self.log_metrics({name: wandb.Image(image)}, step))
+
+    @rank_zero_only
+    def log_page(self, name: str, html: str, step: int) -> None:
+        """Logs an HTML page as it is; it should need nothing from outside."""
+        self._guarded(lambda: self.log_metrics({name: wandb.Html(html, inject=False)}, step))
+
+    @rank_zero_only
+    def log_growing_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Logs a table that grows by rows, now and then: at every doubling of its rows, and by `close`.
+
+        W&B keeps every table whole: all of them together are no more than three times the last.
+        """
+        before, write = self._table_rows.get(name, 0), partial(self._write_table, name, columns, rows, step)
+        if len(rows) >= 2 * before:
+            write()
+        else:
+            self._tables[name] = write
+
+    def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        self._tables.pop(name, None)
+        self._table_rows[name] = len(rows)
+        data: list[Any] = [list(row) for row in rows]
+        self._guarded(lambda: self.log_metrics({name: wandb.Table(columns=list(columns), data=data)}, step))
+
+    @rank_zero_only
     def log_histograms(self, histograms: Mapping[str, tuple[Any, Any]], step: int) -> None:
         """Logs histograms given as counts and the edges between them, one more than counts."""
         self._guarded(
@@ -202,6 +234,8 @@ class TrackedRun(WandbLogger):
         if run is None:
             return
         self._log_table()
+        for write in list(self._tables.values()):
+            write()
         try:
             if preempted:
                 run.mark_preempting()

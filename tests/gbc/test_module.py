@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError, TrainingError
 from framework.gbc.budget import BudgetConfig
 from framework.gbc.graph import load_graph
+from framework.gbc.losses import VerbalLoss
 from framework.gbc.module import GBCModule
 from framework.gbc.run import RunOptions
+from framework.gbc.trace import Trace
 from framework.gbc.training.failures import FailureConfig
 from framework.gbc.training.parameters import SoftConfig
 from framework.gbc.training.search import SearchConfig
@@ -28,7 +31,11 @@ from framework.testing.distributed import run_distributed
 from framework.testing.language_models import save_tiny_model
 from framework.testing.model_server import serving
 from framework.testing.models import quiet_trainer
+from framework.testing.wandb_files import read_wandb_files
 from framework.tracking.curves import read_metrics
+from framework.tracking.episodes import FOLDER as BLAME
+from framework.tracking.episodes import GRAPH, read_blame
+from framework.tracking.prompt_history import TriedPrompt, read_prompts
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.random_state import RandomState
@@ -124,7 +131,26 @@ def test_prompts_are_searched(world: Path, tmp_path: Path):
     assert module.search is not None
     assert module.search.state is not None and module.search.state.step == 3  # noqa: PT018
     assert len(module.search.state.trials) == 3
+    tried = read_prompts(tmp_path)
+    assert [(each.step, each.trial, each.after, each.loss, each.kept) for each in tried] == [
+        (number, number, *trial.changes.values(), trial.loss, trial.kept)
+        for number, trial in enumerate(module.search.state.trials)
+    ]
+    assert all(each.kept == (each.loss < each.loss_before) and each.before != each.after for each in tried)
     assert load_graph(tmp_path / "best/graph.yaml").prompts == module.graph.prompts
+
+
+def no_loss(trace: Trace) -> VerbalLoss:
+    return VerbalLoss(value=0.0, text="")
+
+
+def test_without_errors_nobody_is_blamed(world: Path, tmp_path: Path):
+    fit(world, tmp_path, make_module(world, loss=f"{__name__}.no_loss"), steps=1)
+    found = read_metrics(tmp_path)
+    credits = [found[f"credit_{kind}_by_agent/{name}"][0] for kind in ("own", "walk") for name in ("first", "tool")]
+    assert credits == [0, 0, 0, 0]
+    assert read_blame(tmp_path) is None
+    assert not read_prompts(tmp_path)
 
 
 def fit_recipe(name: str, settings: dict[str, Any]) -> None:
@@ -149,6 +175,7 @@ def test_the_recipe_of_the_micro_world(tmp_path: Path):
         "model.init_args.search.num_held_out": 2,
         "trainer.max_steps": 2,
         "trainer.val_check_interval": 2,
+        "run.wandb": "offline",
     }
     fit_recipe("microworld_train.yaml", settings)
     found = read_metrics(tmp_path / "run")
@@ -157,6 +184,28 @@ def test_the_recipe_of_the_micro_world(tmp_path: Path):
     # The same command goes on.
     fit_recipe("microworld_train.yaml", {**settings, "trainer.max_steps": 3})
     assert list_checkpoints(tmp_path / "run" / FOLDER)[-1].name == name_of(3)
+    check_tracking(tmp_path / "run")
+
+
+def check_tracking(run: Path) -> None:
+    """Tried prompts, the graph and the worst episodes are in the run's folder, in W&B and in the report."""
+    blame, tried = read_blame(run), read_prompts(run)
+    assert blame is not None
+    assert tried
+    assert "bravo" in blame.episodes[0].own
+    first, second = read_wandb_files(run)
+    logged = {key for row in (*first.history, *second.history) for key in row}
+    assert {"agents/prompts", "agents/graph", "agents/worst_episodes"} <= {key.partition(".")[0] for key in logged}
+    *_, newest = sorted(run.glob("wandb/*/files/media/html/agents/worst_episodes_*.html"))
+    assert blame.episodes[0].id in newest.read_text()
+    *_, table = sorted(run.glob("wandb/*/files/media/table/agents/prompts_*.json"))
+    rows = json.loads(table.read_text())["data"]
+    assert [row[:3] for row in rows] == [[each.step, each.agent, each.loss] for each in tried]
+    assert all("[-" in row[-1] and "{+" in row[-1] for row in rows)
+    main(["report", str(run)])
+    page = (run / "report.html").read_text()
+    for words in ("Worst episodes", "data:image/svg+xml;base64,", f"{len(tried)} trials", blame.episodes[0].id):
+        assert words in page
 
 
 def fit_multiwoz(settings: dict[str, Any]) -> None:
@@ -265,6 +314,10 @@ def test_a_killed_training_equals_an_uninterrupted_one(world: Path, tmp_path: Pa
     whole, killed = (state_at(tmp_path / name, 6) for name in ("whole", "killed"))
     assert whole["gbc"]["search"]["state"]["step"] == 3
     assert killed == whole
+    # Steps that were made again are listed once.
+    tried, again = (read_prompts(tmp_path / name) for name in ("whole", "killed"))
+    assert again == tried
+    assert [each.trial for each in tried] == [0, 1, 2]
 
 
 def test_failed_episodes_are_counted_and_left_out(tmp_path: Path):
@@ -400,3 +453,22 @@ def test_two_processes_train_as_one(tmp_path: Path, strategy: str):
         "budget/calls",
     ):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-5), name
+    assert_same_tracking(tmp_path / "two", tmp_path / "one")
+
+
+def assert_same_tracking(ours: Path, theirs: Path) -> None:
+    assert (ours / BLAME / GRAPH).exists()
+    some, others = read_blame(ours), read_blame(theirs)
+    assert some is not None
+    assert others is not None
+    assert (some.step, some.errors) == (others.step, others.errors)
+    assert [episode.id for episode in some.episodes] == [episode.id for episode in others.episodes]
+    for one, other in zip(some.episodes, others.episodes, strict=True):
+        assert one.own == pytest.approx(other.own, abs=1e-5)
+        assert [text.text for text in one.texts] == [text.text for text in other.texts]
+
+    def without_losses(run: Path) -> list[TriedPrompt]:
+        return [replace(each, loss=0, loss_before=0) for each in read_prompts(run)]
+
+    assert without_losses(ours) == without_losses(theirs)
+    assert without_losses(ours)

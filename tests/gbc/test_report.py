@@ -17,7 +17,7 @@ from framework.gbc.connections import ConnectionOptions
 from framework.gbc.credits import AttributionOptions, EdgeCredit, Trajectory, mean_attribution
 from framework.gbc.graph import Agent, Condition, Graph
 from framework.gbc.losses import VerbalLoss
-from framework.gbc.picture import _bend, _curve, layers, save_picture
+from framework.gbc.picture import _bend, _curve, layers, picture_image, save_picture
 from framework.gbc.report import credit_table, html_page, save_html
 from framework.gbc.run import RunOptions, run_graph
 from framework.testing.language_models import tiny_local_model
@@ -80,6 +80,17 @@ def test_the_mean_over_traces(found):
     weights = {walk.steps: walk.weight for walk in mean.trajectories}
     assert weights["loss", "end"] == pytest.approx(1 / 3)
     assert weights[found.trajectories[0].steps] == pytest.approx(found.trajectories[0].weight * 2 / 3)
+    again = mean_attribution([mean_attribution([found], order), mean_attribution([half, half], order)], order)
+    whole = mean_attribution([found, half, half], order)
+    assert (again.count, again.loss, again.gap) == pytest.approx((3, whole.loss, whole.gap))
+    assert [edge.credit for edge in again.edges] == pytest.approx([edge.credit for edge in whole.edges])
+    assert [message.credit for message in again.messages] == pytest.approx([each.credit for each in whole.messages])
+    assert {walk.steps: walk.weight for walk in again.trajectories} == pytest.approx(
+        {walk.steps: walk.weight for walk in whole.trajectories}
+    )
+    assert [(agent.own, agent.walk) for agent in again.agents] == [
+        pytest.approx((agent.own, agent.walk)) for agent in whole.agents
+    ]
     page = html_page([mean])
     assert "Mean of 2 tasks" in page
     assert "Outputs" not in page
@@ -110,6 +121,11 @@ def test_the_picture(found, tmp_path, name):
             assert image.width > image.height > 100
     else:
         assert "<svg" in (tmp_path / name).read_text()
+
+
+def test_the_picture_as_an_image(found):
+    assert picture_image(found).width > 500
+    assert max(picture_image(found, most_pixels=300).size) in (299, 300)
 
 
 def test_edges_pass_by_the_boxes_between():

@@ -272,3 +272,29 @@ def test_tables_do_not_grow_without_bound(tmp_path: Path):
     tables = [row["samples_over_time.nrows"] for row in recorded.history if "samples_over_time.nrows" in row]
     assert tables == [1, 2, 4, 8, TABLE_ROWS, TABLE_ROWS]
     assert len([row for row in recorded.history if "samples._type" in row]) == 20
+
+
+def a_growing_table(folder: str) -> None:
+    loggers = make_loggers(RunConfig(dir=folder))
+    tracked = loggers[-1]
+    assert isinstance(tracked, TrackedRun)
+    from PIL import Image
+
+    for count in range(1, 12):
+        rows = [[step, "hotel", 0.5 / (step + 1), step % 2 == 0] for step in range(count)]
+        tracked.log_growing_table("agents/prompts", ("step", "agent", "loss", "kept"), rows, count)
+    tracked.log_page("agents/page", "<!doctype html><html><body>b</body></html>", 3)
+    tracked.log_drawing("agents/graph", Image.new("RGB", (4, 2)), 3)
+    finish_loggers(loggers)
+
+
+def test_tables_pages_and_drawings(tmp_path: Path):
+    run_forked(a_growing_table, 1, folder=str(tmp_path / "run"))
+    [recorded] = read_wandb_files(tmp_path / "run")
+    tables = [row["agents/prompts.nrows"] for row in recorded.history if "agents/prompts.nrows" in row]
+    assert tables == [1, 2, 4, 8, 11]
+    found = {row[GLOBAL_STEP]: row for row in recorded.history}
+    assert found[3]["agents/graph.width"] == 4
+    [page] = (tmp_path / "run").glob("wandb/offline*/files/media/html/agents/page_*.html")
+    # W&B would put an address of its own into it.
+    assert page.read_text() == "<!doctype html><html><body>b</body></html>"

@@ -90,6 +90,7 @@ class PromptSearch:
     Attributes:
         state: what was tried, and the best prompts; None before the first proposal.
         problems: proposals that came to nothing because their model failed.
+        loss_before: held-out loss of the prompts that the last update began with; None before the first.
 
     Args:
         graph: with the first prompts.
@@ -116,6 +117,7 @@ class PromptSearch:
         self.evaluate, self.together, self.restless = evaluate, together, restless
         self.state: OptimizerState | None = None
         self.problems = 0
+        self.loss_before: float | None = None
         self._blamed: list[Blamed] = []
 
     @property
@@ -145,6 +147,7 @@ class PromptSearch:
             stop: whether no further trial may begin.
         """
         state = self._start()
+        self.loss_before = state.loss
         evidence, self._blamed = self._evidence(state), []
         if state.finished or state.loss <= self.config.goal or self.proposer.is_done(state, self.graph):
             self.state = replace(state, finished=True)

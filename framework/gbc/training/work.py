@@ -67,6 +67,9 @@ class Work:
         examples: runs with errors are told whole, for a proposer that reads them.
         meter: notes what is spent.
         seed: of models that sample.
+
+    Attributes:
+        attributed: by their places, the attributions of the last `blame`: they stay with their process.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Work:
         self.system, self.judge, self.tasks_of = system, judge, tasks_of
         self.soft, self.target, self.run, self.attribution = soft, target, run, attribution
         self.examples, self.meter, self.seed = examples, meter, seed
+        self.attributed: dict[tuple[int, int], Attribution] = {}
         for name, model in system.models.items():
             meter.watch(name, model)
         self.start_clock()
@@ -123,6 +127,7 @@ class Work:
         except FrameworkError:
             found = [(each, self._attribute_alone(each)) for each in wrong]
         failed: dict[tuple[int, int], Played] = {}
+        self.attributed = {}
         blamed: list[Blamed] = []
         for each, attribution in found:
             assert each.trace is not None
@@ -130,6 +135,7 @@ class Work:
             if isinstance(attribution, FrameworkError):
                 failed[each.place] = replace(each, loss=None, failure=str(attribution))
                 continue
+            self.attributed[each.place] = attribution
             example = example_of(each.trace, each.loss, attribution) if self.examples else ""
             blamed.append(Blamed(place=each.place, loss=each.loss.value, credits=attribution.agents, example=example))
         return [failed.get(each.place, each) for each in played], blamed

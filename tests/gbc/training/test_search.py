@@ -54,6 +54,7 @@ def never() -> bool:
 def test_what_helps_is_kept_and_the_blamed_agent_is_changed_first():
     search = make()
     search.note([blame("b")])
+    assert search.loss_before is None
     found = []
     while not search.finished:
         found += search.update(stop=never)
@@ -95,7 +96,9 @@ def test_losses_that_something_else_changes_are_measured_anew():
     values = iter([0.9, 0.95, 0.3, 0.2])
     search = make(restless=True, evaluate=lambda graph: next(values))
     (first,) = search.update(stop=never)
+    assert search.loss_before == 0.9
     (second,) = search.update(stop=never)
+    assert search.loss_before == 0.3
     assert not first.kept
     assert second.kept
     assert search.state is not None

@@ -61,6 +61,8 @@ def test_an_attribution_whose_server_fails():
     assert runs[0].loss is None
     assert runs[1].failure is None
     assert [each.place for each in blamed] == [(1, 0)]
+    assert work.attributed.keys() == {(1, 0)}
+    assert work.attributed[1, 0].agents == blamed[0].credits
     assert not isinstance(runs[1].failure, FrameworkError)
     (share,) = work.exchange(runs, blamed)
     assert played_by_all([share])[1].trace is None
