@@ -45,10 +45,10 @@ def page(run: Run) -> str:
     sections = [
         _head(run, name),
         _tiles(run, series),
-        _curves({name: values for name, values in series.items() if not agents.is_by_agent(name)}, restarts),
         agents.agent_curves(series, restarts),
         agents.blame(run.folder),
         agents.prompts(run.folder),
+        _curves({name: values for name, values in series.items() if not agents.is_by_agent(name)}, restarts),
         _pictures(run.folder),
         _starts(run),
         _environment(run),
