@@ -186,7 +186,7 @@ class Budget:
         return None
 
     def metrics(self) -> dict[str, float]:
-        """Totals, what the last optimizer step took, and the tokens of each agent."""
+        """Totals, what the last optimizer step took, and the total of each agent; of prices only if there are some."""
         total, step = self.total, sum(self.step.values(), Spending())
         found = {
             "budget/calls": total.calls,
@@ -202,6 +202,9 @@ class Budget:
         for agent, spending in self.by_agent.items():
             found[f"budget_calls_by_agent/{agent}"] = spending.calls
             found[f"budget_tokens_by_agent/{agent}"] = spending.tokens
+            found[f"budget_seconds_by_agent/{agent}"] = spending.seconds
+            if total.cost:
+                found[f"budget_cost_by_agent/{agent}"] = spending.cost
         return {name: float(value) for name, value in found.items()}
 
     def state_dict(self) -> dict[str, Any]:

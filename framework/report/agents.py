@@ -21,6 +21,8 @@ _TITLES = {
     "credit_walk": "share of the walks through each",
     "budget_calls": "calls of models",
     "budget_tokens": "tokens read and written",
+    "budget_seconds": "seconds of models at work",
+    "budget_cost": "cost",
 }
 """By the metrics' names; others are spelled as they are."""
 _MOST_PROMPTS = 100

@@ -65,6 +65,11 @@ def test_bounds_count_all_processes_and_all_starts():
     assert budget.exceeded() is None
     found = budget.metrics()
     assert (found["budget/tokens"], found["budget_step/tokens"], found["budget_tokens_by_agent/a"]) == (65, 65, 55)
+    assert found["budget_seconds_by_agent/b"] == 0
+    assert "budget_cost_by_agent/b" not in found
+    budget.add([{"b": Spending(seconds=2.0, cost=0.5)}])
+    found = budget.metrics()
+    assert (found["budget_seconds_by_agent/b"], found["budget_cost_by_agent/b"]) == (2.0, 0.5)
     budget.start_step()
     again = Budget(budget.config)
     again.load_state_dict(budget.state_dict())
