@@ -19,7 +19,7 @@ from framework.pra.config import PRAConfig
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.module import PRAModule
 from framework.pra.plan import Run, make_plan
-from framework.testing.distributed import run_distributed
+from framework.testing.forked import run_forked
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking.devices import GIB
 from framework.training.sharding import local_part
@@ -105,8 +105,7 @@ def test_a_single_process_holds_what_was_planned_to_the_byte(tmp_path: Path):
 
 
 def test_ranks_hold_what_was_planned_to_the_byte(tmp_path: Path):
-    arguments = {"run_dir": str(tmp_path), "names": ["ddp", "fsdp2"], "devices": 2}
-    results = run_distributed(hold, 2, arguments=arguments).results
+    results = run_forked(hold, 2, run_dir=str(tmp_path), names=["ddp", "fsdp2"], devices=2).results
     for name in ("ddp", "fsdp2"):
         planned = expected(run_of(name, 2))
         assert results[0][name] == planned

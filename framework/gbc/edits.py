@@ -59,7 +59,7 @@ class EditOptions:
     """
 
     alternatives: int = 16
-    keep: float = 0.2
+    keep: float = 0.3
     max_edits: int = 4
     max_wished: int = 16
     max_tokens: int = 4096

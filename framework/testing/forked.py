@@ -32,6 +32,8 @@ _PRELOADED = (
     "framework.testing.models",
     "framework.testing.images",
     "framework.training_cli",
+    "framework.gbc.module",
+    "framework.testing.agents",
     "lightning.pytorch",
 )
 _GRACE_SECONDS = 60.0

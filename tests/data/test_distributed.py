@@ -18,7 +18,7 @@ from torch import Tensor
 
 from framework.data.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.testing.distributed import run_distributed
+from framework.testing.forked import run_forked
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.training.callbacks.checkpoints import Checkpoints
@@ -79,13 +79,13 @@ def quiet() -> None:
 
 
 def trainer_of(folder: str, **options: Any) -> Trainer:
-    world = int(os.environ["WORLD_SIZE"])
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     strategy = {"strategy": "ddp", "devices": world} if world > 1 else {"devices": 1}
     return quiet_trainer(Path(folder), **{**strategy, "limit_val_batches": 0, **options})
 
 
 def record(folder: str, shards: Any, num_workers: int, accumulation: int) -> list[Samples]:
-    world = int(os.environ["WORLD_SIZE"])
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     data = ShardDataModule(
         train=shards,
         image_size=8,
@@ -102,7 +102,7 @@ def record(folder: str, shards: Any, num_workers: int, accumulation: int) -> lis
 def curve(folder: str, shards: str, accumulation: int) -> list[float]:
     """Losses of the micro-batches of a tiny PRA model, with random crops and flips."""
     seed_everything(7, verbose=False)
-    world = int(os.environ["WORLD_SIZE"])
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     data = ShardDataModule(
         train=shards,
         image_size=4,
@@ -128,21 +128,21 @@ def everything(folder: str, shards: str, mixed: dict[str, float]) -> dict[str, A
         for accumulation in (1, 2)
     }
     mixed_steps = {f"accumulation {each}": record(folder, mixed, 1, each) for each in (1, 2)}
-    world = int(os.environ["WORLD_SIZE"])
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     losses = curve(folder, shards, 2 // world) if world <= 2 else []
     return {"steps": steps, "mixed": mixed_steps, "losses": losses}
 
 
 def train_until_killed(folder: str, shards: str, run: int, resume: bool, kill_rank: int, kill_step: int) -> None:
     quiet()
-    rank = int(os.environ["RANK"])
+    rank = int(os.environ.get("RANK", "0"))
     data = ShardDataModule(train=shards, image_size=8, batch_size=2, global_batch=GLOBAL_BATCH, num_workers=run % 2)
     recorder = Recorder(Path(folder) / f"run{run}-rank{rank}.jsonl")
     trainer = trainer_of(
         folder,
         max_steps=STEPS,
         callbacks=[Die(kill_rank, kill_step), Checkpoints(every_n_steps=1, asynchronous=False)],
-        strategy=make_strategy(StrategyConfig(), accelerator="cpu", devices=int(os.environ["WORLD_SIZE"])),
+        strategy=make_strategy(StrategyConfig(), accelerator="cpu", devices=int(os.environ.get("WORLD_SIZE", "1"))),
         enable_checkpointing=True,
     )
     trainer.fit(recorder, data, ckpt_path=folder if resume else None)
@@ -162,8 +162,8 @@ def runs(folder: Path):
 
     @cache
     def run(world: int) -> list[dict[str, Any]]:
-        arguments = {"folder": str(folder / f"run{world}"), "shards": a, "mixed": {a: 0.75, b: 0.25}}
-        results = run_distributed(everything, world, arguments=arguments).results
+        mixed = {a: 0.75, b: 0.25}
+        results = run_forked(everything, world, folder=str(folder / f"run{world}"), shards=a, mixed=mixed).results
         return [results[rank] for rank in range(world)]
 
     return run
@@ -222,8 +222,8 @@ def test_killed_and_resumed_on_other_topologies(folder: Path, tmp_path: Path):
         kill_step = STEPS + 1 if last else kill_step + draw.randint(2, 5)
         arguments = {"folder": str(tmp_path), "shards": shards, "run": run, "resume": run > 0}
         arguments |= {"kill_rank": draw.randrange(world), "kill_step": kill_step}
-        ended = run_distributed(train_until_killed, world, arguments=arguments, may_fail=not last)
-        assert (ended.returncode == 0) == last, ended.output
+        ended = run_forked(train_until_killed, world, may_fail=not last, **arguments)
+        assert any(ended.exitcodes) != last, ended.output
         parts: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for path in tmp_path.glob(f"run{run}-rank*.jsonl"):
             for line in path.read_text().splitlines():

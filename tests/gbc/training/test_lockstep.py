@@ -13,7 +13,7 @@ from framework.gbc.encode import Piece, Request
 from framework.gbc.gradients import GradientOptions, TokenRow, token_scores
 from framework.gbc.models import LocalModel, LocalModelConfig
 from framework.gbc.training.lockstep import Lockstep, shard_layers
-from framework.testing.distributed import run_distributed
+from framework.testing.forked import run_forked
 from framework.testing.language_models import tiny_language_model, tiny_tokenizer
 from framework.training.sharding import Placement
 
@@ -76,7 +76,7 @@ def sharded(rank_of: dict[str, int]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 2)])
 def test_processes_with_unlike_work(ranks: tuple[int, int]):
-    run = run_distributed(sharded, 2, arguments={"rank_of": {str(place): rank for place, rank in enumerate(ranks)}})
+    run = run_forked(sharded, 2, rank_of={str(place): rank for place, rank in enumerate(ranks)})
     models = make_models()
     whole = sum(p.numel() for p in models[0].model.get_decoder().layers[0].parameters())
     for place, rank in enumerate(ranks):

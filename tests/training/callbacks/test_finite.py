@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 from framework.errors import ConfigError, TrainingError
-from framework.testing.distributed import run_distributed
+from framework.testing.forked import run_forked
 from framework.testing.models import quiet_trainer
 from framework.tracking import metrics
 from framework.training.callbacks.finite import FiniteGuard
@@ -214,7 +214,7 @@ def under_deepspeed(run_dir: str) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("default")
 def test_deepspeed_looks_at_losses_before_its_step_and_at_its_norm_after(tmp_path: Path):
-    results = run_distributed(under_deepspeed, 2, arguments={"run_dir": str(tmp_path)}).results
+    results = run_forked(under_deepspeed, 2, run_dir=str(tmp_path)).results
     for result in results.values():
         for stage in (1, 3):
             assert result[f"{stage} loss"]["problem"] == "the loss is nan on rank 1 at step 1"
@@ -224,7 +224,7 @@ def test_deepspeed_looks_at_losses_before_its_step_and_at_its_norm_after(tmp_pat
 
 
 def test_all_ranks_stop_or_skip_together_when_one_has_a_bad_loss(tmp_path: Path):
-    results = run_distributed(bad_on_one_rank, 2, arguments={"run_dir": str(tmp_path)}).results
+    results = run_forked(bad_on_one_rank, 2, run_dir=str(tmp_path)).results
     for result in results.values():
         for name in ("ddp", "fsdp2"):
             stopped, skipped = result[f"{name} stop"], result[f"{name} skip"]
