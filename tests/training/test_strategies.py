@@ -21,6 +21,7 @@ from framework.errors import ConfigError
 from framework.pra.callbacks import SampleGridConfig
 from framework.pra.sampling import SamplerConfig
 from framework.testing.distributed import run_distributed
+from framework.testing.forked import run_forked
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.training.optimizer import OptimizerConfig
@@ -370,7 +371,7 @@ def test_half_precision_keeps_whole_weights_and_averages(runs, single, case: str
 
 
 def test_replicas_of_shards(single, shards: str, tmp_path: Path):
-    run = run_distributed(train_replicated, 4, arguments={"folder": str(tmp_path), "shards": shards})
+    run = run_forked(train_replicated, 4, folder=str(tmp_path), shards=shards)
     alone_dir, alone = single
     for case in REPLICATED:
         check_curve(run.results, case, alone["short"])
