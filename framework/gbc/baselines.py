@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
+from framework.errors import ConfigError
 from framework.gbc.gradients import GradientOptions, TokenRow, TokenScores
 from framework.gbc.graph import Graph
 from framework.gbc.losses import Loss
@@ -23,7 +24,14 @@ def attention_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: 
         model: in evaluation mode; its attention is computed by the implementation that gives weights.
         rows: the answers.
         options: a row for each output token where the scalar is `finegrained`, otherwise their mean.
+
+    Raises:
+        ConfigError: an agent that does not read as the plain model does.
     """
+    for row in rows:
+        if row.reader is not None:
+            problem = f"agent {row.reader.agent!r} has a soft prompt, gates or an adapter"
+            raise ConfigError(problem, mend="compare with attention without them")
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

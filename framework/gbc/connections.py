@@ -178,7 +178,7 @@ def model_of(models: Mapping[str, LanguageModel], step: Step) -> LocalModel:
     """The model of a step whose connections have gradients.
 
     Raises:
-        ConfigError: a model that gives none, or one with a soft prompt for the agent.
+        ConfigError: a model that gives none.
     """
     model = models.get(step.model or "")
     if not isinstance(model, LocalModel) or not step.input_ids:
@@ -186,9 +186,6 @@ def model_of(models: Mapping[str, LanguageModel], step: Step) -> LocalModel:
             f"agent {step.node!r} declares gradient, its model {step.model!r} gives none",
             mend="declare pass_through, leave_one_out or score_function",
         )
-    if model.soft_prompt(step.name) is not None:
-        mend = "attribute without soft prompts, or declare another estimator"
-        raise ConfigError(f"agent {step.node!r} has a soft prompt, which is no part of traces", mend=mend)
     return model
 
 
@@ -210,10 +207,9 @@ def _gradient_scores(
             leaves = [block for block in _leaves(step, options.prompts) if block.tokens[0] < block.tokens[1]]
             if estimator_of(graph, step) != "gradient":
                 continue
-            model_of(models, step)
+            model = model_of(models, step)
             if leaves and step.output_ids:
-                prefix = min(block.tokens[0] for block in leaves)
-                row = TokenRow(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids)
+                row = TokenRow.of(model, step, prefix=min(block.tokens[0] for block in leaves))
                 rows[step.model or ""].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
     for name, asked in rows.items():

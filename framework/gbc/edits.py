@@ -12,7 +12,7 @@ and in a prompt the tokens of all prompts.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -180,8 +180,7 @@ def _likely_tokens(
             if estimator_of(graph, step) == "gradient" and step.output_ids:
                 name = step.model or ""
                 languages[name] = model_of(models, step)
-                row = TokenRow(input_ids=step.input_ids, prefix=0, output_ids=step.output_ids)
-                asked[name].append(((index, step.name), row))
+                asked[name].append(((index, step.name), TokenRow.of(languages[name], step, prefix=0)))
     found: dict[tuple[int, str], Tensor] = {}
     for name, rows in asked.items():
         each = [row for _, row in rows]
@@ -226,7 +225,7 @@ def _explain(
         for place, target, _ in reversed(wished):
             mended[place] = step.output_ids[place] if target == RUNNER_UP else target
         row = EditRow(
-            row=TokenRow(input_ids=step.input_ids, prefix=min(place for place, _ in edits), output_ids=tuple(mended)),
+            row=replace(TokenRow.of(model, step, prefix=min(place for place, _ in edits)), output_ids=tuple(mended)),
             wished=tuple((place, step.output_ids[place], target) for place, target, _ in wished),
             kept=tuple(kept) if options.keep else (),
             edits=edits,

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 import torch
@@ -86,9 +87,9 @@ def score_function(
             for block in step.messages:
                 source = trace.step(block.source)
                 read = [message.tokens[0] for message in source.messages if message.tokens[0] < message.tokens[1]]
-                if read and source.output_ids and source.model and isinstance(models.get(source.model), LocalModel):
-                    row = TokenRow(input_ids=source.input_ids, prefix=min(read), output_ids=source.output_ids)
-                    wanted[source.model][index, source.name] = row
+                model = models.get(source.model or "")
+                if read and source.output_ids and source.model and isinstance(model, LocalModel):
+                    wanted[source.model][index, source.name] = TokenRow.of(model, source, prefix=min(read))
     norms: dict[tuple[int, str], float] = {}
     settings = GradientOptions(
         scalar="sequence_log_prob", max_tokens=options.max_tokens, checkpointing=options.checkpointing
@@ -124,9 +125,11 @@ def _drops_of_log_prob(model: LanguageModel, steps: Sequence[tuple[tuple[int, st
     assert isinstance(model, LocalModel)
     rows: list[TokenRow] = []
     for _, step in steps:
+        whole = TokenRow.of(model, step, prefix=0)
         for start, stop in [(0, 0), *(block.tokens for block in step.messages)]:
             ids = step.input_ids[:start] + step.input_ids[stop:]
-            rows.append(TokenRow(input_ids=ids, prefix=0, output_ids=step.output_ids))
+            reader = None if whole.reader is None else whole.reader.without(start, stop)
+            rows.append(replace(whole, input_ids=ids, reader=reader))
     sums = iter([values.sum().item() for values in output_log_probs(model.model, rows)])
     estimates: Estimates = {}
     for key, step in steps:

@@ -16,10 +16,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from framework.errors import ConfigError, DataError
+from framework.gbc.adapters import Adapter, reading
+from framework.gbc.models import LocalModel
 from framework.gbc.prefix import checkpointed_layers, frozen_prefix
+from framework.gbc.steering import Reader
+from framework.gbc.trace import Step
 
 Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained"]
 Score = Literal["l1", "gradient_input"]
@@ -60,11 +65,19 @@ class TokenRow:
         input_ids: what it read, at least one token.
         prefix: the number of first tokens that get no gradient: the cached prompt; less than all.
         output_ids: what it generated, at least one token.
+        reader: how it read, if not as the plain model does. Gradients stay those of the input's tokens.
     """
 
     input_ids: tuple[int, ...]
     prefix: int
     output_ids: tuple[int, ...]
+    reader: Reader | None = None
+
+    @classmethod
+    def of(cls, model: LocalModel, step: Step, *, prefix: int) -> "TokenRow":
+        """The answer of a step by a model, with what steers it now."""
+        reader = model.reader(step.name, step.blocks, len(step.input_ids))
+        return cls(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, reader=reader)
 
     def __post_init__(self) -> None:
         if not 0 <= self.prefix < len(self.input_ids) or not self.output_ids:
@@ -189,7 +202,8 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
     together = by_token and at_once > 1 and not options.checkpointing
     # The backward passes of the fused kernels cannot be batched.
     kernel = sdpa_kernel(SDPBackend.MATH) if together else nullcontext()
-    with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext():
+    # With checkpointing the layers run again in the backward pass.
+    with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext(), reading(_adapters(rows)):
         result = forward_rows(model, rows)
         values = result.picked.square() if options.scalar == "sum_squares" else result.log_probs
         if by_token:
@@ -219,25 +233,51 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
     runtime = [[*row.input_ids[row.prefix :], *row.output_ids[:-1]] for row in rows]
     width = max(map(len, runtime))
     ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in runtime], device=device)
-    mask = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in runtime], device=device)
-    start = torch.tensor([row.prefix for row in rows], device=device)[:, None]
-    positions = torch.minimum(start + torch.arange(width, device=device), start + mask.sum(dim=1, keepdim=True) - 1)
-    cache = None
-    if rows[0].prefix:
-        cache, before = frozen_prefix(model, [row.input_ids[: row.prefix] for row in rows], batch_size=len(rows))
-        mask = torch.cat([before, mask], dim=1)
     embeddings = model.get_input_embeddings()(ids).detach().requires_grad_(torch.is_grad_enabled())
-    first = min(lengths) - 1
-    logits = model(
-        inputs_embeds=embeddings,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=width - first,
-    ).logits
-    values = _of_outputs(logits, rows, [length - 1 - first for length in lengths])
+    read, counts = _read(embeddings, rows, [len(tokens) for tokens in runtime])
+    mask = (torch.arange(read.shape[1]) < torch.tensor(counts)[:, None]).to(device, torch.long)
+    cache, start = None, torch.zeros(len(rows), 1, dtype=torch.long, device=device)
+    if rows[0].prefix:
+        prefixes, readers = [row.input_ids[: row.prefix] for row in rows], [row.reader for row in rows]
+        cache, before = frozen_prefix(model, prefixes, batch_size=len(rows), readers=readers)
+        start, mask = before.sum(dim=1, keepdim=True), torch.cat([before, mask], dim=1)
+    positions = torch.minimum(start + torch.arange(read.shape[1], device=device), mask.sum(dim=1, keepdim=True) - 1)
+    # Of what is read after the prefix, the place of the last token before the output.
+    lasts = [count - output for count, output in zip(counts, outputs, strict=True)]
+    with reading(_adapters(rows)):
+        logits = model(
+            inputs_embeds=read,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=read.shape[1] - min(lasts),
+        ).logits
+    values = _of_outputs(logits, rows, [last - min(lasts) for last in lasts])
     return Pass(embeddings, *values, lengths, outputs)
+
+
+def _read(
+    embeddings: Float[Tensor, "batch token hidden"], rows: Sequence[TokenRow], counts: list[int]
+) -> tuple[Float[Tensor, "batch read hidden"], list[int]]:
+    """What is read after the prefixes, padded on the right, and how much of it by each row.
+
+    Args:
+        embeddings: of the tokens after the prefixes, padded.
+        rows: the answers.
+        counts: of these tokens.
+    """
+    if not any(row.reader is not None and row.reader.changes_embeddings for row in rows):
+        return embeddings, counts
+    reads = [each[:count] for each, count in zip(embeddings.unbind(), counts, strict=True)]
+    for index, row in enumerate(rows):
+        if row.reader is not None:
+            reads[index] = row.reader.read(reads[index], first=row.prefix)
+    return pad_sequence(reads, batch_first=True), list(map(len, reads))
+
+
+def _adapters(rows: Sequence[TokenRow]) -> list[Adapter | None]:
+    return [None if row.reader is None else row.reader.adapter for row in rows]
 
 
 def _of_outputs(

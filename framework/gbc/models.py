@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from jinja2 import TemplateError
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from framework.errors import ConfigError, DataError
+from framework.gbc.adapters import Adapters, reading
 from framework.gbc.encode import Request, output_spans, render_blocks, token_spans
-from framework.gbc.steering import SoftPrompts, gates_of, read_steering, through_gates, with_soft_prompt
+from framework.gbc.steering import Reader, SoftPrompts, Steering, gate_scale, gates_of, read_steering, soft_place
 from framework.gbc.trace import Block, Span
 
 
@@ -75,6 +76,7 @@ class LocalModelConfig:
         batch_size: most sequences in one pass of generation.
         soft_prompts: a file of `framework optimize --optimizer soft_prompt` or of a training with `GBCModule`: soft
             prompts by agent and, of the latter, gates.
+        adapters: a folder with a folder of each agent's LoRA adapter, in peft's format: a training's `best/adapters`.
     """
 
     path: str
@@ -87,6 +89,7 @@ class LocalModelConfig:
     temperature: float = 0.0
     batch_size: int = 32
     soft_prompts: str | None = None
+    adapters: str | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.batch_size < 1:
@@ -106,6 +109,7 @@ class LocalModel:
     Attributes:
         soft: soft prompts by agent, `token hidden`: embeddings that follow the agent's prompt (`soft.py`).
         gates: one value each, by the name of the message (`steering.py`).
+        adapters: LoRA adapters by agent (`adapters.py`).
 
     Raises:
         ConfigError: a tokenizer without offsets, or without a chat template and no `plain_format`.
@@ -119,6 +123,7 @@ class LocalModel:
         self.tokenizer = tokenizer
         self.soft: SoftPrompts = nn.ParameterDict()
         self.gates: dict[str, Tensor] = {}
+        self.adapters = Adapters(model)
         if not tokenizer.is_fast:
             mend = "use a folder with tokenizer.json"
             raise ConfigError(f"the tokenizer of {self.config.path} gives no offsets", mend=mend)
@@ -158,6 +163,8 @@ class LocalModel:
             loaded.soft, loaded.gates = read_steering(
                 config.soft_prompts, device=config.device, hidden_size=hidden_size
             )
+        if config.adapters is not None:
+            loaded.adapters.read(config.adapters)
         return loaded
 
     @property
@@ -224,10 +231,10 @@ class LocalModel:
             order = order[len(same) :]
             seeds = [requests[index].seed for index in same]
             inputs = [encoded[index].ids for index in same]
-            embeddings = None
-            if any(self._is_steered(requests[index].step, encoded[index].blocks) for index in same):
-                embeddings = [self._steered(encoded[index], requests[index].step) for index in same]
-            outputs = self.generate(inputs, max_new_tokens=bound, seeds=seeds, embeddings=embeddings)
+            readers = [
+                self.reader(requests[index].step, encoded[index].blocks, len(encoded[index].ids)) for index in same
+            ]
+            outputs = self.generate(inputs, max_new_tokens=bound, seeds=seeds, readers=readers)
             for index, output in zip(same, outputs, strict=True):
                 answers[index] = self._reply(encoded[index], output)
         return [answers[index] for index in range(len(requests))]
@@ -239,7 +246,7 @@ class LocalModel:
         *,
         max_new_tokens: int,
         seeds: Sequence[int],
-        embeddings: Sequence[Tensor] | None = None,
+        readers: Sequence[Reader | None] = (),
     ) -> list[tuple[int, ...]]:
         """New tokens after each input, up to and with the end token, in one batch.
 
@@ -247,48 +254,55 @@ class LocalModel:
             inputs: token ids, at least one each.
             max_new_tokens: bound.
             seeds: one for each input; unless greedy, its tokens are a function of input and seed alone.
-            embeddings: read in place of the inputs, each `token hidden`.
+            readers: how the inputs are read, if not all as they are.
         """
         padding = self._ends[0] if self._ends else 0
-        if embeddings is None:
-            ids, mask = pad_left(inputs, padding, self.device)
-            read = {"inputs": ids}
-        else:
-            width = max(map(len, embeddings))
-            _, mask = pad_left([[0] * len(row) for row in embeddings], padding, self.device)
-            read = {"inputs_embeds": torch.stack([functional.pad(e, (0, 0, width - len(e), 0)) for e in embeddings])}
+        ids, mask = pad_left(inputs, padding, self.device)
+        read = {"inputs": ids}
+        readers = readers or [None] * len(inputs)
+        if any(reader is not None and reader.changes_embeddings for reader in readers):
+            embed = self.model.get_input_embeddings()
+            rows = [embed(torch.tensor(row, device=self.device)) for row in inputs]
+            rows = [row if reader is None else reader.read(row) for row, reader in zip(rows, readers, strict=True)]
+            _, mask = pad_left([[0] * len(row) for row in rows], padding, self.device)
+            read = {"inputs_embeds": pad_sequence(rows, batch_first=True, padding_side="left")}
         options = GenerationConfig(
             max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=self._ends or None, pad_token_id=padding
         )
         # Adding Gumbel noise and taking the maximum is sampling (Gumbel 1954), with a generator for each row.
         noise = [_GumbelNoise(seeds, self.config.temperature)] if self.config.temperature else []
-        with _own_defaults(self.model):
+        adapters = [None if reader is None else reader.adapter for reader in readers]
+        with _own_defaults(self.model), reading(adapters):
             output = self.model.generate(  # pyright: ignore[reportCallIssue]
                 **read, attention_mask=mask, generation_config=options, logits_processor=LogitsProcessorList(noise)
             )
         assert isinstance(output, Tensor)
         # From embeddings, the new tokens come alone.
-        return [self._until_end(row) for row in output[:, 0 if embeddings else mask.shape[1] :].tolist()]
+        return [self._until_end(row) for row in output[:, ids.shape[1] if "inputs" in read else 0 :].tolist()]
 
     def soft_prompt(self, step: str) -> Tensor | None:
         """The soft prompt of a step's agent, `token hidden`; None where it has none."""
         return self.soft.get(step.partition("@")[0])
 
-    def steer(
-        self, embeddings: Float[Tensor, "token hidden"], step: str, blocks: Sequence[Block]
-    ) -> Float[Tensor, "read hidden"]:
-        """What a step reads: its messages through their gates, its soft prompt after its prompt."""
-        gated = gates_of(step, blocks, self.gates)
-        if gated:
-            embeddings = through_gates(embeddings, gated, self._neutral().to(embeddings.device))
-        return with_soft_prompt(embeddings, self.soft_prompt(step), blocks)
+    def reader(self, step: str, blocks: Sequence[Block], length: int) -> Reader | None:
+        """How a step's agent reads an input of so many tokens; None where it does as the plain model does."""
+        agent = step.partition("@")[0]
+        soft, gated, adapter = self.soft_prompt(step), gates_of(step, blocks, self.gates), self.adapters.of(agent)
+        if soft is None and not gated and adapter is None:
+            return None
+        return Reader(
+            agent=agent,
+            place=soft_place(blocks),
+            soft=soft,
+            scale=gate_scale(gated, length, self.device) if gated else None,
+            neutral=self._neutral() if gated else None,
+            adapter=adapter,
+        )
 
-    def _is_steered(self, step: str, blocks: Sequence[Block]) -> bool:
-        return self.soft_prompt(step) is not None or bool(gates_of(step, blocks, self.gates))
-
-    def _steered(self, encoded: Encoded, step: str) -> Tensor:
-        embeddings = self.model.get_input_embeddings()(torch.tensor(encoded.ids, device=self.device))
-        return self.steer(embeddings, step, encoded.blocks)
+    def steer_by(self, steering: Steering) -> None:
+        """Other soft prompts, gates and adapters in place of all that are there."""
+        self.soft, self.gates = dict(steering.soft), dict(steering.gates)
+        self.adapters.put(steering.adapters)
 
     @torch.no_grad()
     def _neutral(self) -> Float[Tensor, "hidden"]:

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from framework.data.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError
+from framework.files import written_whole
 from framework.gbc.budget import Budget, BudgetConfig, Meter
 from framework.gbc.credits import AgentCredit, AttributionOptions
 from framework.gbc.graph import Graph
@@ -20,24 +22,26 @@ from framework.gbc.load import load_loss
 from framework.gbc.optimizers.state import Trial
 from framework.gbc.recipes import make_function
 from framework.gbc.run import RunOptions, Task
-from framework.gbc.steering import write_steering
+from framework.gbc.steering import Steering, write_steering
 from framework.gbc.training.episodes import Played, failed_share, mean_loss, one_task, split_episodes, success_share
 from framework.gbc.training.failures import FailureConfig, Failures
 from framework.gbc.training.history import BlameHistory, Shown, TrackingConfig, show_blame, show_trials, tried_prompts
 from framework.gbc.training.parameters import SoftConfig, SteeringParameters, make_parameters, with_gradients
 from framework.gbc.training.search import Blamed, PromptSearch, SearchConfig, mean_blame
 from framework.gbc.training.system import Declared, load_system, make_proposer, save_declared, target_of
-from framework.gbc.training.work import Share, Steering, Work, blamed_by_all, played_by_all
+from framework.gbc.training.work import Share, Work, blamed_by_all, played_by_all
 from framework.gbc.unroll import unroll
 from framework.tracking.prompt_history import forget_prompts
-from framework.training.checkpoint.ranks import world
+from framework.training.checkpoint.ranks import from_first, world
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 from framework.training.sharding import placement_of
 
 KEY = "gbc"
 """Of the state in a checkpoint."""
-BEST, GRAPH, SOFT_PROMPTS, FAILURES = "best", "graph.yaml", "soft_prompts.safetensors", "failures.jsonl"
-"""The folder in the run's with the best prompts, its files, and the list of what failed."""
+BEST, GRAPH, SOFT_PROMPTS, ADAPTERS = "best", "graph.yaml", "soft_prompts.safetensors", "adapters"
+"""The folder in the run's with the best, and what is in it."""
+VALIDATION, FAILURES = "validation.json", "failures.jsonl"
+"""In that folder, when the best was found; in the run's, the list of what failed."""
 _FORMAT = 1
 
 log = logging.getLogger(__name__)
@@ -56,8 +60,8 @@ class GBCModule(LightningModule):
         attribution: how blame is found.
         attribute_every_n_steps: optimizer steps between those whose errors are blamed on agents; 0 for none.
         search: proposals of other prompts; none by default.
-        soft: soft prompts and gates; none by default.
-        optimizer: of soft prompts and gates.
+        soft: soft prompts, gates and adapters; none by default.
+        optimizer: of these.
         budget: bounds of what is spent.
         failures: how many episodes may fail.
         tracking: what of the blame is shown.
@@ -96,6 +100,7 @@ class GBCModule(LightningModule):
         self.budget_config, self.budget, self.failures = budget, Budget(budget), Failures(failures)
         self.tracking = tracking
         self.search: PromptSearch | None = None
+        self._best_loss: float | None = None
         self._held_out: list[tuple[Played, Task]] | None = None
 
     def configure_model(self) -> None:
@@ -104,7 +109,7 @@ class GBCModule(LightningModule):
         placement, soft, search = placement_of(self), self.soft_config, self.search_config
         if placement.device.type == "meta":
             # A plan, without files.
-            self.steering = SteeringParameters({}, ())
+            self.steering = SteeringParameters(Steering(soft={}, gates={}))
             return
         others = [search.writer] if search is not None and search.writer is not None else []
         system = self.system = load_system(self.graph_source, self.models_source, placement, *others)
@@ -191,8 +196,7 @@ class GBCModule(LightningModule):
         return split_episodes(batch.indices.tolist(), batch.episodes, self.work.tasks_of)
 
     def _detached(self, values: Sequence[Tensor]) -> Steering:
-        soft, gates = self.steering.named([value.detach() for value in values])
-        return Steering(soft=soft, gates=gates)
+        return self.steering.named([value.detach() for value in values])
 
     def _exchanged(self, shares: list[Share]) -> list[Share]:
         """The shares, their spending booked."""
@@ -269,7 +273,10 @@ class GBCModule(LightningModule):
                 kept = ", kept" if trial.kept else ""
                 log.info("step %s: %s, held-out loss %.4g%s", step, ", ".join(trial.changes), trial.loss, kept)
             if any(trial.kept for trial in trials):
+                # What is trained belongs to the prompts: with others its best is to be found anew.
+                self._best_loss = None
                 self._save_prompts()
+                self._save_steering(step)
         if search is not None and search.state is not None:
             self.log("search/held_out_loss", search.state.loss, prog_bar=True, batch_size=1)
             self.log("search/trials", float(len(search.state.trials)), batch_size=1)
@@ -310,15 +317,48 @@ class GBCModule(LightningModule):
         self.work.start_clock()
         if self.trainer.is_global_zero:
             forget_prompts(Path(self.trainer.default_root_dir), from_step=self.global_step)
+        self._recall_validation()
         self._stop_if(self.budget.exceeded())
 
     def on_train_end(self) -> None:
         self._show_blame(self.history.take())
         self._save_prompts()
-        with torch.no_grad():
-            soft, gates = self.steering.named(self.steering())
-        if self.soft_config is not None and self.trainer.is_global_zero:
-            write_steering(Path(self.trainer.default_root_dir) / BEST / SOFT_PROMPTS, soft, gates)
+        if self._best_loss is None:
+            self._save_steering(self.global_step)
+
+    def on_validation_end(self) -> None:
+        if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        found = self.trainer.callback_metrics
+        loss, failed = float(found["validation/loss"]), float(found["validation/failed_share"])
+        # The loss is of those that did not fail: what makes tasks fail must not look good.
+        loss = (1 - failed) * loss + failed
+        if self._best_loss is None or loss < self._best_loss:
+            self._best_loss = loss
+            self._save_steering(self.global_step)
+
+    def _recall_validation(self) -> None:
+        """What a validation found after the checkpoint of its step was made: it is not made again."""
+        path, found = Path(self.trainer.default_root_dir) / BEST / VALIDATION, None
+        if self.trainer.is_global_zero and path.is_file():
+            found = json.loads(path.read_text())
+        found = from_first(found)
+        if found is not None and found["step"] == self.global_step:
+            self._best_loss = found["loss"]
+
+    @torch.no_grad()
+    def _save_steering(self, step: int) -> None:
+        """Soft prompts, gates and adapters as they are now, after a step; by the first process."""
+        values = self.steering()
+        if self.soft_config is None or not self.trainer.is_global_zero:
+            return
+        steering, folder = self._detached(values), Path(self.trainer.default_root_dir) / BEST
+        if steering.soft or steering.gates:
+            write_steering(folder / SOFT_PROMPTS, steering.soft, steering.gates)
+        local = self.soft_config.local_model(self.system.graph, self.system.models)
+        local.adapters.write(folder / ADAPTERS, steering.adapters)
+        with written_whole(folder / VALIDATION) as stream:
+            stream.write(json.dumps({"step": step, "loss": self._best_loss}).encode())
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.steering, self.optimizer_config)
@@ -329,6 +369,7 @@ class GBCModule(LightningModule):
         checkpoint[KEY] = {
             "format": _FORMAT,
             "prompts": self.graph.prompts,
+            "best_loss": self._best_loss,
             "search": None if self.search is None else self.search.state_dict(),
             "budget": self.budget.state_dict(),
             "failures": self.failures.state_dict(),
@@ -341,6 +382,7 @@ class GBCModule(LightningModule):
         if state["prompts"].keys() != self.system.graph.prompts.keys():
             problem = f"the checkpoint's agents are {', '.join(state['prompts'])}"
             raise CheckpointError(problem, mend="use the graph of that run, or another --run.dir")
+        self._best_loss = state.get("best_loss")
         self.budget.load_state_dict(state["budget"])
         self.failures.load_state_dict(state["failures"])
         if self.search is not None and state["search"] is not None:

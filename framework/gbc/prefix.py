@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from framework.errors import ConfigError
+from framework.gbc.adapters import reading
 from framework.gbc.models import pad_left
+from framework.gbc.steering import Reader
 
 
 class _FrozenLayer(DynamicLayer):
@@ -31,45 +34,63 @@ class _FrozenLayer(DynamicLayer):
 
 @torch.no_grad()
 def frozen_prefix(
-    model: PreTrainedModel, prefixes: Sequence[Sequence[int]], *, batch_size: int
+    model: PreTrainedModel,
+    prefixes: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    readers: Sequence[Reader | None] = (),
 ) -> tuple[DynamicCache, Tensor]:
     """The cache of prefixes, left-padded, and its mask (int64, `batch prefix`).
 
-    Equal prefixes are computed once. Every layer keeps the whole prefix; the masks do the sliding windows.
+    Equal prefixes that are read alike are computed once. Every layer keeps the whole prefix; the masks do the sliding
+    windows.
 
     Args:
         model: the language model.
         prefixes: token ids, at least one each.
         batch_size: most prefixes in one pass.
+        readers: how they are read, if not all as they are.
 
     Raises:
         ConfigError: a model with layers that keep other states than keys and values.
     """
-    distinct = list(dict.fromkeys(map(tuple, prefixes)))
-    ids, mask = pad_left(distinct, 0, model.device)
+    embed = model.get_input_embeddings()
+    rows: dict[object, int] = {}
+    reads, adapters, chosen = [], [], []
+    for prefix, reader in zip(prefixes, readers or [None] * len(prefixes), strict=True):
+        key = (tuple(prefix), None if reader is None else reader.prefix_key(len(prefix)))
+        if key not in rows:
+            rows[key] = len(rows)
+            embeddings = embed(torch.tensor(list(prefix), device=model.device))
+            reads.append(embeddings if reader is None else reader.read(embeddings))
+            adapters.append(None if reader is None else reader.adapter)
+        chosen.append(rows[key])
+    _, mask = pad_left([[0] * len(read) for read in reads], 0, model.device)
+    padded = pad_sequence(reads, batch_first=True, padding_side="left")
     position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
     parts: list[DynamicCache] = []
-    for start in range(0, len(distinct), batch_size):
+    for start in range(0, len(reads), batch_size):
         part = slice(start, start + batch_size)
         cache = DynamicCache()
-        model(
-            input_ids=ids[part],
-            attention_mask=mask[part],
-            position_ids=position_ids[part],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with reading(adapters[part]):
+            model(
+                inputs_embeds=padded[part],
+                attention_mask=mask[part],
+                position_ids=position_ids[part],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         parts.append(cache)
-    rows = torch.tensor([distinct.index(tuple(prefix)) for prefix in prefixes], device=model.device)
+    index = torch.tensor(chosen, device=model.device)
     frozen = DynamicCache()
     for layers in zip(*(part.layers for part in parts), strict=True):
         if not all(isinstance(layer, DynamicLayer) for layer in layers):
             mend = "use a prefix of 0 tokens, or a model with attention in every layer"
             raise ConfigError(f"a prefix cannot be cached for {type(model).__name__}", mend=mend)
-        keys, values = (torch.cat([getattr(layer, name) for layer in layers])[rows] for name in ("keys", "values"))
+        keys, values = (torch.cat([getattr(layer, name) for layer in layers])[index] for name in ("keys", "values"))
         frozen.layers.append(_FrozenLayer(keys, values))
-    return frozen, mask[rows]
+    return frozen, mask[index]
 
 
 @contextmanager

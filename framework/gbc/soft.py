@@ -1,10 +1,11 @@
 """A loss that flows through the whole graph: soft prompts, and messages that are straight-through (ours).
 
 A recorded run is passed again, teacher-forced. Agents with soft prompts (Lester et al. 2021, arXiv 2104.08691) read
-them after their prompts. A message is read as one-hot(y) + p - stop_gradient(p) (Bengio et al. 2013, arXiv 1308.3432),
-p the probabilities with which its author said the tokens y: the values are those of the run, and gradients reach the
-author. Tokens that the reader's tokenization merged with others stay constants. Only agents of one model are connected
-so. An output that has a target is one of these to its other readers, too: a constant.
+them after their prompts, and those with adapters are passed with theirs. A message is read as one-hot(y) + p -
+stop_gradient(p) (Bengio et al. 2013, arXiv 1308.3432), p the probabilities with which its author said the tokens y: the
+values are those of the run, and gradients reach the author. Tokens that the reader's tokenization merged with others
+stay constants. Only agents of one model are connected so. An output that has a target is one of these to its other
+readers, too: a constant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from framework.errors import ConfigError, DataError
+from framework.gbc.adapters import reading
 from framework.gbc.models import LocalModel
-from framework.gbc.steering import SoftPromptDict
+from framework.gbc.steering import AgentParameters
 from framework.gbc.trace import Step, Trace
 
 
@@ -64,7 +66,7 @@ def make_soft_prompts(model: LocalModel, agents: Iterable[str], *, num_tokens: i
     generator = torch.Generator().manual_seed(seed)
     vocabulary = model.model.get_input_embeddings().num_embeddings
     assert isinstance(vocabulary, int)
-    prompts = SoftPromptDict()
+    prompts = AgentParameters()
     for agent in agents:
         ids = torch.randint(vocabulary, (num_tokens,), generator=generator).to(model.device)
         prompts[agent] = nn.Parameter(model.model.get_input_embeddings()(ids).detach().float().clone())
@@ -82,10 +84,10 @@ def soft_loss(
     targets: Sequence[Target],
     weights: Sequence[float] | None = None,
 ) -> SoftLoss:
-    """How unlikely the targets are as the outputs of recorded runs; gradients reach `model.soft` and `model.gates`.
+    """How unlikely the targets are as the outputs of recorded runs; gradients reach what steers the model.
 
     Args:
-        model: with its soft prompts and gates, those with which the traces were made.
+        model: with its soft prompts, gates and adapters, those with which the traces were made.
         name: of the model in the traces: agents of others are constants.
         traces: runs that did not fail.
         targets: the right output of each: of the one output, by an agent of the model, or of several; of these, those
@@ -176,7 +178,7 @@ def _pass(
             _read(model, step, traces[i], said[i], counts, None if deltas is None else deltas[i])
             for i, step in zip(index, steps, strict=True)
         ]
-        logits = _logits(model, inputs, outputs)
+        logits = _logits(model, step_name.partition("@")[0], inputs, outputs)
         for i, chosen, ids in zip(index, logits, outputs, strict=True):
             picks = torch.tensor(ids, device=model.device)
             if step_name in wanted[i]:
@@ -233,24 +235,31 @@ def _read(
             parts += [embeddings[place : start + match.a], said[block.source][match.b : match.b + match.size]]
             place = start + match.a + match.size
             counts[0] += match.size
-    return model.steer(torch.cat([*parts, embeddings[place:]]), step.name, step.blocks)
+    found = torch.cat([*parts, embeddings[place:]])
+    reader = model.reader(step.name, step.blocks, len(found))
+    return found if reader is None else reader.read(found)
 
 
-def _logits(model: LocalModel, inputs: Sequence[Tensor], outputs: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Logits of the output tokens, `output vocabulary` each."""
+def _logits(model: LocalModel, agent: str, inputs: Sequence[Tensor], outputs: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Logits of the output tokens of an agent, `output vocabulary` each."""
     embed = model.model.get_input_embeddings()
     rows = [
         torch.cat([read, embed(torch.tensor(list(ids[:-1]), dtype=torch.long, device=model.device)).detach()])
         for read, ids in zip(inputs, outputs, strict=True)
     ]
+    value = model.adapters.values.get(agent)
+    if value is not None and value.requires_grad:
+        # The way back leads through all layers, whichever have adapters: sharded ones are gathered by all processes.
+        rows = [row + 0 * value[:1].to(row.dtype) for row in rows]
     mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=model.device) for row in rows], batch_first=True)
     first = min(map(len, inputs)) - 1
-    logits = model.model(
-        inputs_embeds=pad_sequence(rows, batch_first=True),
-        attention_mask=mask,
-        use_cache=False,
-        logits_to_keep=mask.shape[1] - first,
-    ).logits
+    with reading([model.adapters.of(agent)] * len(rows)):
+        logits = model.model(
+            inputs_embeds=pad_sequence(rows, batch_first=True),
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=mask.shape[1] - first,
+        ).logits
     starts = [len(read) - 1 - first for read in inputs]
     return [logits[i, start : start + len(ids)] for i, (start, ids) in enumerate(zip(starts, outputs, strict=True))]
 

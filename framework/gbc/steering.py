@@ -1,11 +1,12 @@
-"""What gradient descent changes in what agents read: soft prompts, and gates on messages (ours).
+"""What gradient descent changes in how agents read: soft prompts, gates on messages (ours), and adapters.
 
 A soft prompt (Lester et al. 2021, arXiv 2104.08691) follows an agent's prompt. A gate g stands between a message and
 its reader: every token e of the message is read as m + g (e - m), m the mean of the vocabulary's embeddings. At 1 the
-message is as it is; at 0 all its tokens are alike and say nothing.
+message is as it is; at 0 all its tokens are alike and say nothing. Adapters are those of `adapters.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,17 +14,19 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn import functional
 
 from framework.errors import ConfigError
 from framework.files import written_whole
+from framework.gbc.adapters import Adapter
 from framework.gbc.trace import Block
 
 SoftPrompts = nn.ParameterDict | dict[str, Tensor]
 """By agent, `token hidden`."""
 
 
-class SoftPromptDict(nn.ParameterDict):
-    """Soft prompts as parameters; an agent may have a name that modules have for something else, such as `train`."""
+class AgentParameters(nn.ParameterDict):
+    """Parameters by agent; an agent may have a name that modules have for something else, such as `train`."""
 
     def _key_to_attr(self, key: str) -> str:
         return f"agent {key}"
@@ -48,35 +51,91 @@ def gates_of(step: str, blocks: Sequence[Block], gates: Mapping[str, Tensor]) ->
     return [(block, gates[name]) for block, name in named if name in gates]
 
 
-def through_gates(
-    embeddings: Float[Tensor, "token hidden"],
-    gated: Sequence[tuple[Block, Tensor]],
-    neutral: Float[Tensor, "hidden"],
-) -> Float[Tensor, "token hidden"]:
-    """What is read of an input whose messages have gates.
-
-    Args:
-        embeddings: of the input.
-        gated: messages and their gates, one value each.
-        neutral: the mean of the vocabulary's embeddings.
-    """
-    scale = torch.ones(len(embeddings), device=embeddings.device)
+def gate_scale(gated: Sequence[tuple[Block, Tensor]], length: int, device: torch.device) -> Float[Tensor, "token"]:
+    """What the tokens of an input are scaled by: those of a message by its gate, the others by 1."""
+    scale = torch.ones(length, device=device)
     for block, gate in gated:
-        inside = torch.zeros(len(embeddings), device=embeddings.device)
+        inside = torch.zeros(length, device=device)
         inside[slice(*block.tokens)] = 1
         scale = scale + inside * (gate - 1)
-    middle = neutral.to(embeddings.dtype)
+    return scale
+
+
+def through_gates(
+    embeddings: Float[Tensor, "token hidden"], scale: Float[Tensor, "token"], neutral: Float[Tensor, "hidden"]
+) -> Float[Tensor, "token hidden"]:
+    """What is read of tokens with such scales; `neutral` is the mean of the vocabulary's embeddings."""
+    middle = neutral.to(embeddings)
     return middle + scale[:, None].to(embeddings.dtype) * (embeddings - middle)
 
 
-def with_soft_prompt(
-    embeddings: Float[Tensor, "token hidden"], soft: Float[Tensor, "soft hidden"] | None, blocks: Sequence[Block]
-) -> Float[Tensor, "read hidden"]:
-    """The input with the soft prompt in its place."""
-    place = soft_place(blocks)
-    if soft is None:
-        return embeddings
-    return torch.cat([embeddings[:place], soft.to(embeddings.dtype), embeddings[place:]])
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reader:
+    """How an agent reads an input, where it does not do so as the plain model does.
+
+    Attributes:
+        agent: its name.
+        place: input token that the soft prompt comes before.
+        soft: the soft prompt.
+        scale: of the input's tokens, by gates.
+        neutral: what gates mix with.
+        adapter: what the rows are passed with.
+    """
+
+    agent: str
+    place: int
+    soft: Float[Tensor, "soft hidden"] | None = None
+    scale: Float[Tensor, "token"] | None = None
+    neutral: Float[Tensor, "hidden"] | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def changes_embeddings(self) -> bool:
+        """Whether `read` gives others than it is given."""
+        return self.soft is not None or self.scale is not None
+
+    def read(self, embeddings: Float[Tensor, "token hidden"], *, first: int = 0) -> Float[Tensor, "read hidden"]:
+        """What is read in place of tokens from number `first` on, the output's included.
+
+        The soft prompt is among them if the token before it is; at the very start, if token 0 is.
+        """
+        if self.scale is not None and self.neutral is not None:
+            scale = self.scale[first : first + len(embeddings)]
+            scale = functional.pad(scale, (0, len(embeddings) - len(scale)), value=1.0)
+            embeddings = through_gates(embeddings, scale, self.neutral)
+        at = self.place - first
+        if self.soft is None or not (0 < at <= len(embeddings) or self.place == first == 0):
+            return embeddings
+        return torch.cat([embeddings[:at], self.soft.to(embeddings), embeddings[at:]])
+
+    def without(self, start: int, stop: int) -> "Reader":
+        """Of the input without some of its tokens."""
+        scale = None if self.scale is None else torch.cat([self.scale[:start], self.scale[stop:]])
+        return replace(self, place=self.place - max(0, min(self.place, stop) - start), scale=scale)
+
+    def prefix_key(self, stop: int) -> tuple[object, ...]:
+        """Alike for readers of one model that read the same first tokens alike."""
+        return self.agent, self.place, None if self.scale is None else tuple(self.scale[:stop].tolist())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering:
+    """What gradient descent changes: soft prompts and adapters by agent, gates by `gate_name`."""
+
+    soft: Mapping[str, Tensor]
+    gates: Mapping[str, Tensor]
+    adapters: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def values(self) -> tuple[Tensor, ...]:
+        """Soft prompts, gates, adapters."""
+        return *self.soft.values(), *self.gates.values(), *self.adapters.values()
+
+    def with_values(self, values: Sequence[Tensor]) -> "Steering":
+        """Others in their places; further ones are ignored."""
+        rest = iter(values)
+        soft, gates, adapters = ({name: next(rest) for name in part} for part in (self.soft, self.gates, self.adapters))
+        return Steering(soft=soft, gates=gates, adapters=adapters)
 
 
 def write_steering(path: str | Path, soft: Mapping[str, Tensor], gates: Mapping[str, Tensor]) -> None:
@@ -103,5 +162,5 @@ def read_steering(path: str | Path, *, device: str, hidden_size: int) -> tuple[n
         if tensor.ndim != 2 or tensor.shape[1] != hidden_size:
             problem = f"{path}: {agent!r} has shape {list(tensor.shape)}, the model reads {hidden_size}"
             raise ConfigError(problem, mend="give the file that was trained with this model")
-    soft = SoftPromptDict({name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()})
+    soft = AgentParameters({name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()})
     return soft, gates

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from framework.errors import ConfigError
 from framework.gbc.attribution import attribute
 from framework.gbc.baselines import attention_scores, leave_agents_out
 from framework.gbc.gradients import GradientOptions, TokenRow
@@ -29,6 +30,14 @@ def test_attention_of_the_outputs():
     assert whole[0].l1.sum().item() == pytest.approx(1.0, rel=1e-5)
     assert torch.allclose(whole[0].l1[:, 1:], fine.l1[:1])
     assert torch.allclose(whole[0].log_probs, fine.log_probs[:1])
+
+
+def test_attention_is_that_of_plain_reading():
+    model = tiny_local_model()
+    model.soft = {"b": torch.zeros(1, 32)}
+    row = TokenRow(input_ids=(5, 6), prefix=0, output_ids=(9,), reader=model.reader("b", (), 2))
+    with pytest.raises(ConfigError, match="agent 'b' has a soft prompt, gates or an adapter"):
+        attention_scores(model.model, [row], GradientOptions())
 
 
 def agent(name: str, *reads: str, **options: Any) -> Agent:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from framework.errors import ConfigError
 from framework.gbc.connections import ConnectionOptions, connect
 from framework.gbc.gradients import TokenScores
 from framework.gbc.graph import Agent, Graph, Tool
@@ -62,11 +61,16 @@ def test_reductions_by_hand(model, trace, reduction: Any):
     assert user.tokens.sum().item() == pytest.approx(1.0)
 
 
-def test_a_soft_prompt_is_no_part_of_a_trace(trace):
-    model = tiny_local_model()
+def test_a_step_is_connected_as_its_agent_read_it(trace):
+    model, plain = tiny_local_model(), tiny_local_model()
     model.soft = make_soft_prompts(model, ["b"], num_tokens=2)
-    with pytest.raises(ConfigError, match="agent 'b' has a soft prompt"):
-        connect([trace], GRAPH, {"m": model}, [1.0], ConnectionOptions())
+    model.gates = {"a to b": torch.tensor(0.0)}
+    (found,), (before,) = (connect([trace], GRAPH, {"m": each}, [1.0], ConnectionOptions()) for each in (model, plain))
+    weights = {each.source: each.weight.sum().item() for each in found["b"]}
+    assert weights["a"] == 0
+    assert weights["user"] > 0
+    assert weights["user"] != pytest.approx(next(e for e in before["b"] if e.source == "user").weight.sum().item())
+    assert torch.allclose(found["a"][0].weight, before["a"][0].weight, rtol=1e-5)
 
 
 def test_a_tools_code_has_an_even_share(model):

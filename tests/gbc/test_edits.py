@@ -16,6 +16,7 @@ from framework.gbc.graph import Agent, Graph, Tool
 from framework.gbc.losses import Place, VerbalLoss
 from framework.gbc.run import RunOptions, run_graph
 from framework.gbc.soft import make_soft_prompts
+from framework.gbc.steering import gate_name
 from framework.testing.language_models import tiny_local_model
 
 OPTIONS = AttributionOptions(edits=EditOptions(alternatives=4))
@@ -127,10 +128,18 @@ def test_only_tools_are_run_again():
         replace(GRAPH.agents[0], estimator="rerun")
 
 
-def test_a_soft_prompt_is_no_part_of_a_trace(traces):
-    model = tiny_local_model()
-    model.soft = make_soft_prompts(model, ["end"], num_tokens=2)
-    with pytest.raises(ConfigError, match="agent 'end' has a soft prompt"):
-        attribute(traces[:1], GRAPH, {"m": model}, [loss_of(traces[0])], OPTIONS)
+def test_a_model_without_gradients(traces):
     with pytest.raises(ConfigError, match="its model 'm' gives none"):
         attribute(traces[:1], GRAPH, {}, [loss_of(traces[0])], OPTIONS)
+
+
+def test_a_message_behind_a_closed_gate_is_no_cause(traces):
+    model = tiny_local_model()
+    model.soft = make_soft_prompts(model, ["end"], num_tokens=2)
+    trace = traces[0]
+    sources = {block.source for block in trace.step("end").messages}
+    model.gates = {gate_name(source, "end"): torch.tensor(0.0) for source in sources}
+    (found,) = attribute([trace], GRAPH, {"m": model}, [loss_of(trace)], OPTIONS)
+    flows = {edge.source: edge.credit for edge in found.edges if edge.target == "end" and edge.source in sources}
+    assert flows.keys() == sources
+    assert not any(flows.values())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from framework.gbc.attribution import attribute
 from framework.gbc.encode import Request, render_blocks
@@ -15,6 +16,7 @@ from framework.gbc.graph import Agent, Condition, Estimator, Graph, Tool
 from framework.gbc.losses import VerbalLoss
 from framework.gbc.models import Reply
 from framework.gbc.run import RunOptions, run_graph
+from framework.gbc.soft import make_soft_prompts
 from framework.testing.language_models import tiny_local_model
 
 
@@ -92,6 +94,29 @@ def test_leaving_blocks_of_a_local_agent_out(model):
         whole, without = (values.sum().item() for values in output_log_probs(model.model, rows))
         assert weights[block.source] == pytest.approx(abs(whole - without), rel=1e-4)
         assert weights[block.source] > 0
+
+
+def test_leaving_blocks_of_a_steered_agent_out():
+    model = tiny_local_model()
+    model.soft = make_soft_prompts(model, ["b"], num_tokens=2)
+    model.gates = {"a to b": torch.tensor(0.0)}
+    system = Graph(agents=(agent("a", "user"), agent("b", "user", "a", estimator="leave_one_out")))
+    traces = traces_of(system, {"m": model}, "a cheap hotel")
+    step = traces[0].step("b")
+    (weights,) = leave_one_out(traces, system, {"m": model}, 0).values()
+    embed = model.model.get_input_embeddings()
+    read = embed(torch.tensor(step.input_ids))
+    (start, stop), place = step.messages[1].tokens, step.blocks[0].tokens[1]
+    assert step.messages[1].source == "a"
+    read[start:stop] = embed(torch.arange(embed.num_embeddings)).mean(dim=0)
+    read = torch.cat([read[:place], model.soft["b"], read[place:]])
+    sums = []
+    for shorter in (read, torch.cat([read[: start + 2], read[stop + 2 :]])):
+        inputs = torch.cat([shorter, embed(torch.tensor(step.output_ids))])[None]
+        logits = model.model(inputs_embeds=inputs).logits[0, len(shorter) - 1 : -1]
+        picks = torch.tensor(step.output_ids)[:, None]
+        sums.append(logits.log_softmax(dim=-1).gather(1, picks).sum().item())
+    assert weights["a"] == pytest.approx(abs(sums[0] - sums[1]), rel=1e-4)
 
 
 def test_leaving_blocks_of_an_agent_on_a_server_out(model):

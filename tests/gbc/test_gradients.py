@@ -1,6 +1,7 @@
 """One teacher-forced pass: against the kept graph, by hand on a linear model, batching, bounds of memory."""
 
 import math
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -11,6 +12,7 @@ from framework.errors import ConfigError, DataError
 from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, likeliest_tokens, output_log_probs, token_scores
 from framework.gbc.prefix import frozen_prefix
 from framework.gbc.reference import kept_graph_scores
+from framework.gbc.steering import Reader
 from framework.testing.language_models import Family, LinearLM, tiny_language_model
 
 VOCABULARY = 97
@@ -56,6 +58,55 @@ def test_one_pass_equals_the_graph_kept_through_generation(family: Family, scala
             error = (scores.absolute("gradient_input") - expected.gradient_input).abs().max().item()
             assert error < 1e-5 * expected.l1.max().item() * size
             assert far(scores.log_probs, expected.log_probs) < 1e-5
+
+
+def steered_rows(model: Any) -> list[TokenRow]:
+    """Soft prompts in the prefix, at its end, after it and before all; gates in the prefix and after it."""
+    generator = torch.Generator().manual_seed(3)
+    soft = torch.randn(2, 32, generator=generator)
+    neutral = model.get_input_embeddings().weight.detach().mean(dim=0)
+
+    def reader(index: int, place: int, **options: Any) -> Reader:
+        scale = torch.rand(len(ROWS[index].input_ids), generator=generator)
+        return Reader(agent=f"agent {index}", place=place, **{"scale": scale, "neutral": neutral, **options})
+
+    readers = [reader(0, 11, soft=soft), reader(1, 9, soft=soft), reader(2, 3), None]
+    rows = [replace(row, reader=each) for row, each in zip(ROWS, readers, strict=True)]
+    first = reader(3, 0, soft=soft, scale=None)
+    more = [replace(ROWS[0], reader=reader(0, 4, soft=-soft, scale=None)), replace(ROWS[3], reader=first)]
+    return rows + more
+
+
+def plain_scores(model: Any, row: TokenRow) -> tuple[Tensor, Tensor]:
+    """Magnitudes of the gradients of each output token, and its log-probability, by one plain pass each."""
+    embed = model.get_input_embeddings()
+    leaf = embed(torch.tensor(row.input_ids)).detach().requires_grad_()
+    read, soft = leaf, torch.zeros(0, 32)
+    if row.reader is not None and row.reader.scale is not None:
+        read = row.reader.neutral + row.reader.scale[:, None] * (leaf - row.reader.neutral)
+    if row.reader is not None and row.reader.soft is not None:
+        soft = row.reader.soft
+    place = 0 if row.reader is None else row.reader.place
+    inputs = torch.cat([read[:place], soft, read[place:], embed(torch.tensor(row.output_ids)).detach()])
+    last = len(row.input_ids) + len(soft) - 1
+    logits = model(inputs_embeds=inputs[None], use_cache=False).logits[0, last:-1]
+    log_probs = logits.log_softmax(dim=1).gather(1, torch.tensor(row.output_ids)[:, None])[:, 0]
+    gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in log_probs]
+    return torch.stack(gradients).abs().sum(dim=-1)[:, row.prefix :], log_probs.detach()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("changes", [{"gradients_at_once": 16}, {"max_tokens": 10}, {"checkpointing": True}])
+def test_gradients_pass_soft_prompts_and_gates(family: Family, changes: dict[str, Any]):
+    model = tiny_language_model(family, vocabulary=VOCABULARY)
+    rows = steered_rows(model)
+    plain = token_scores(model, [replace(row, reader=None) for row in rows], GradientOptions())
+    found = token_scores(model, rows, GradientOptions(**changes))
+    for row, scores, without in zip(rows, found, plain, strict=True):
+        l1, log_probs = plain_scores(model, row)
+        assert far(scores.l1, l1) < 1e-4
+        assert far(scores.log_probs, log_probs) < 1e-4
+        assert (far(scores.l1, without.l1) > 0.01) == (row.reader is not None)
 
 
 def test_likeliest_tokens_are_those_of_a_plain_pass():
@@ -112,10 +163,10 @@ def test_equal_prompts_are_computed_once():
     model = tiny_language_model(vocabulary=VOCABULARY)
     seen = []
     model.register_forward_hook(
-        lambda module, args, kwargs, out: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape), with_kwargs=True
     )
     cache, mask = frozen_prefix(model, [PROMPT, OTHER, PROMPT], batch_size=8)
-    assert seen == [(2, 11)]
+    assert seen == [(2, 11, 32)]
     assert cache.get_seq_length() == 11
     assert mask.sum(dim=1).tolist() == [11, 5, 11]
 

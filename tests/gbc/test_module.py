@@ -17,11 +17,14 @@ from framework.cli import main
 from framework.data.convert_jsonl import write_jsonl_shards
 from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError, TrainingError
+from framework.gbc.adapters import AdapterConfig
 from framework.gbc.budget import BudgetConfig
 from framework.gbc.graph import load_graph
 from framework.gbc.losses import VerbalLoss
+from framework.gbc.models import LocalModel, LocalModelConfig
 from framework.gbc.module import GBCModule
 from framework.gbc.run import RunOptions
+from framework.gbc.steering import read_steering
 from framework.gbc.trace import Trace
 from framework.gbc.training.failures import FailureConfig
 from framework.gbc.training.parameters import SoftConfig
@@ -49,6 +52,10 @@ RECIPES = Path(__file__).parents[2] / "recipes/gbc"
 MICRO = Path(__file__).parents[2] / "framework/gbc/environments/microworld/model"
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, weight_decay=0.0, warmup_steps=0)
 SOFT = SoftConfig(model="m", num_tokens=2, gates=True)
+ALL = replace(SOFT, adapters=AdapterConfig(rank=2, targets=("q_proj",)))
+ONE_LAYER = SoftConfig(
+    model="m", num_tokens=0, adapters=AdapterConfig(rank=2, targets=("layers.1.self_attn.q_proj",)), agents=("last",)
+)
 
 
 def make_module(world: Path, **options: Any) -> GBCModule:
@@ -88,7 +95,7 @@ def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: i
         enable_checkpointing=True,
         log_every_n_steps=1,
         gradient_clip_val=1.0,
-        val_check_interval=100,
+        val_check_interval=options.pop("val_check_interval", 100),
         inference_mode=False,
         callbacks=callbacks,
         **options,
@@ -116,13 +123,78 @@ def search_config(world: Path, **options: Any) -> SearchConfig:
 
 def test_soft_prompts_and_gates_learn(world: Path, tmp_path: Path):
     module = make_module(world, soft=SOFT, optimizer=OPTIMIZER)
-    fit(world, tmp_path, module, steps=12)
+    fit(world, tmp_path, module, steps=12, validation=None)
     found = read_metrics(tmp_path)
     losses = [found["loss/target_nats_per_token"][step] for step in range(12)]
     assert losses[-1] < losses[0] - 0.2
     assert (module.steering.gates - 1).abs().max() > 1e-3
     assert {"credit_own_by_agent/first", "budget/tokens", "budget_calls_by_agent/first"} <= found.keys()
     assert (tmp_path / "best/graph.yaml").exists()
+    # Nothing was validated: the last ones.
+    assert best_soft(tmp_path).keys() == module.steering.soft.keys()
+    assert all(torch.equal(value, module.steering.soft[name]) for name, value in best_soft(tmp_path).items())
+
+
+def best_soft(run_dir: Path) -> dict[str, torch.Tensor]:
+    soft, _ = read_steering(run_dir / "best/soft_prompts.safetensors", device="cpu", hidden_size=32)
+    return {name: value.detach() for name, value in soft.items()}
+
+
+def test_adapters_learn_and_are_used(world: Path, tmp_path: Path):
+    soft = SoftConfig(model="m", num_tokens=0, adapters=AdapterConfig(rank=2))
+    module = make_module(world, soft=soft, optimizer=OPTIMIZER)
+    before = {name: value.clone() for name, value in module_weights(world).items()}
+    fit(world, tmp_path, module, steps=8, validation=None)
+    found = read_metrics(tmp_path)
+    losses = [found["loss/target_nats_per_token"][step] for step in range(8)]
+    assert losses[-1] < losses[0] - 0.2
+    assert not (tmp_path / "best/soft_prompts.safetensors").exists()
+    config = LocalModelConfig(path=str(world / "model"), adapters=str(tmp_path / "best/adapters"))
+    read = LocalModel.load(config).adapters.values
+    assert read.keys() == {"first", "last"}
+    assert all(torch.equal(value, module.steering.adapters[name]) for name, value in read.items())
+    (local,) = module.system.local_models
+    assert {name.replace(".base_layer", "") for name, _ in local.model.named_parameters()} == before.keys()
+    for name, value in local.model.named_parameters():
+        assert torch.equal(value, before[name.replace(".base_layer", "")])
+
+
+def module_weights(world: Path) -> dict[str, torch.Tensor]:
+    return dict(LocalModel.load(LocalModelConfig(path=str(world / "model"))).model.named_parameters())
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_the_best_on_validation_are_kept(world: Path, tmp_path: Path, searched: bool):
+    search = search_config(world, every_n_steps=4) if searched else None
+    module = make_module(world, soft=ALL, search=search, optimizer=replace(OPTIMIZER, learning_rate=1.0))
+    # The first proposal is kept.
+    held_out = iter([0.5, 0.25])
+    module._held_out_loss = lambda graph: next(held_out)  # type: ignore[method-assign]
+    seen: list[tuple[float, bool, dict[str, Any]]] = []
+
+    class Watch(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+            state = None if pl_module.search is None else pl_module.search.state
+            kept = [] if state is None else [trial for trial in state.trials if trial.kept]
+            if kept and not any(each[1] for each in seen):
+                # What was written with the prompts that were kept, before they were validated.
+                found = json.loads((tmp_path / "best/validation.json").read_text())
+                assert found == {"step": trainer.global_step, "loss": None}
+                assert all(torch.equal(v, pl_module.steering.soft[name]) for name, v in best_soft(tmp_path).items())
+            values = {name: value.detach().clone() for name, value in pl_module.steering.soft.items()}
+            seen.append((float(trainer.callback_metrics["validation/loss"]), bool(kept), values))
+
+    fit(world, tmp_path, module, steps=6, val_check_interval=1, callbacks=[Watch()])
+    losses = [loss for loss, _, _ in seen]
+    assert len(losses) == 6
+    assert len(set(losses)) > 1
+    # With other prompts the comparison begins anew.
+    start = next((index for index, (_, kept, _) in enumerate(seen) if kept), 0)
+    assert start == (3 if searched else 0)
+    best = min(range(start, 6), key=lambda index: losses[index])
+    assert all(torch.equal(value, seen[best][2][name]) for name, value in best_soft(tmp_path).items())
+    assert module._best_loss == losses[best]
+    assert json.loads((tmp_path / "best/validation.json").read_text()) == {"step": best + 1, "loss": losses[best]}
 
 
 def test_prompts_are_searched(world: Path, tmp_path: Path):
@@ -247,6 +319,7 @@ def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
         "model.init_args.models": {"main": {"path": str(tmp_path / "model")}},
         "model.init_args.search.every_n_steps": 2,
         "model.init_args.search.num_held_out": 2,
+        "model.init_args.soft.adapters": {"rank": 2, "targets": ["v_proj"]},
         "trainer.devices": 2,
         "trainer.max_steps": 2,
         "trainer.val_check_interval": 2,
@@ -257,6 +330,9 @@ def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
     assert found["soft/trained_share"][0] > 0.8
     assert min(found["loss/target_nats_per_token"][0], found["search/held_out_loss"][1]) > 0
     assert (tmp_path / "run/best/soft_prompts.safetensors").exists()
+    written = {path.parent.name for path in tmp_path.glob("run/best/adapters/*/adapter_model.safetensors")}
+    assert written == {agent["name"] for agent in graph["agents"]}
+    assert json.loads((tmp_path / "run/best/validation.json").read_text())["step"] == 2
 
 
 class Killed(BaseException):
@@ -291,9 +367,9 @@ class KillAt(Callback):
 @pytest.mark.parametrize("where", ["between steps", "between a proposal and its decision"])
 def test_a_killed_training_equals_an_uninterrupted_one(world: Path, tmp_path: Path, monkeypatch, where: str):
     def module() -> GBCModule:
-        return make_module(world, soft=SOFT, optimizer=OPTIMIZER, search=search_config(world, every_n_steps=2))
+        return make_module(world, soft=ALL, optimizer=OPTIMIZER, search=search_config(world, every_n_steps=2))
 
-    fit(world, tmp_path / "whole", module(), steps=6)
+    fit(world, tmp_path / "whole", module(), steps=6, val_check_interval=2)
     stopped = module()
     callbacks: list[Callback] = [KillAt(3)]
     if where != "between steps":
@@ -308,16 +384,31 @@ def test_a_killed_training_equals_an_uninterrupted_one(world: Path, tmp_path: Pa
 
         stopped._held_out_loss = kill  # type: ignore[method-assign]
     with pytest.raises(Killed):
-        fit(world, tmp_path / "killed", stopped, steps=6, callbacks=callbacks)
+        fit(world, tmp_path / "killed", stopped, steps=6, val_check_interval=2, callbacks=callbacks)
     assert [path.name for path in list_checkpoints(tmp_path / "killed" / FOLDER)][-1] == name_of(3)
-    fit(world, tmp_path / "killed", module(), steps=6)
+    fit(world, tmp_path / "killed", module(), steps=6, val_check_interval=2)
     whole, killed = (state_at(tmp_path / name, 6) for name in ("whole", "killed"))
     assert whole["gbc"]["search"]["state"]["step"] == 3
+    assert whole["gbc"]["best_loss"] is not None
     assert killed == whole
     # Steps that were made again are listed once.
     tried, again = (read_prompts(tmp_path / name) for name in ("whole", "killed"))
     assert again == tried
     assert [each.trial for each in tried] == [0, 1, 2]
+    for name in ("soft_prompts.safetensors", "adapters/first/adapter_model.safetensors"):
+        assert (tmp_path / "killed/best" / name).read_bytes() == (tmp_path / "whole/best" / name).read_bytes()
+
+
+def test_a_validation_after_the_last_checkpoint_is_not_forgotten(world: Path, tmp_path: Path):
+    stopped, again = (make_module(world, soft=ALL, optimizer=OPTIMIZER) for _ in range(2))
+    with pytest.raises(Killed):
+        fit(world, tmp_path, stopped, steps=4, val_check_interval=2, callbacks=[KillAt(2)])
+    assert stopped._best_loss is not None
+    before = {path: path.read_bytes() for path in (tmp_path / "best").rglob("*") if path.is_file()}
+    assert {path.name for path in before} > {"validation.json", "soft_prompts.safetensors"}
+    fit(world, tmp_path, again, steps=3, val_check_interval=2)
+    assert again._best_loss == stopped._best_loss
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_failed_episodes_are_counted_and_left_out(tmp_path: Path):
@@ -376,13 +467,15 @@ def test_a_met_bound_ends_the_training_with_its_prompts(world: Path, tmp_path: P
     assert fit(world, tmp_path, again, steps=20).global_step == trainer.global_step
 
 
-def train(world: str, run_dir: str, devices: int, batch_size: int, strategy: str, steps: int) -> dict[str, Any]:
+def train(
+    world: str, run_dir: str, devices: int, batch_size: int, strategy: str, steps: int, soft: str
+) -> dict[str, Any]:
     """Trains on all processes; what came out, as each of them sees it."""
     folder = Path(world)
     module = make_module(
         folder,
-        soft=SOFT,
-        optimizer=OPTIMIZER,
+        soft=ALL if soft == "all" else ONE_LAYER,
+        optimizer=replace(OPTIMIZER, learning_rate=0.02),
         search=search_config(folder, every_n_steps=3),
         failures=FailureConfig(max_failed_share=1.0),
     )
@@ -406,14 +499,15 @@ def train(world: str, run_dir: str, devices: int, batch_size: int, strategy: str
     )  # fmt: skip
     assert module.search is not None
     with torch.no_grad():
-        soft, gates = module.steering.named(module.steering())
+        steering = module.steering.named(module.steering())
     state = module.search.state_dict()
     return {
         "trials": state["state"]["trials"],
         "prompts": state["state"]["prompts"],
         "credits": [credit for each in state["blamed"] for c in each["credits"] for credit in (c["own"], c["through"])],
-        "soft": torch.cat([value.flatten() for value in soft.values()]).tolist(),
-        "gates": [gate.item() for gate in gates.values()],
+        "soft": [number for value in steering.soft.values() for number in value.flatten().tolist()],
+        "gates": [gate.item() for gate in steering.gates.values()],
+        "adapters": [number for value in steering.adapters.values() for number in value.tolist()],
         "failed": module.failures.failed,
         "tokens": module.budget.total.tokens,
         "generated": sorted(generated),
@@ -426,16 +520,18 @@ def assert_same_training(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert [t["loss"] for t in ours["trials"]] == pytest.approx([t["loss"] for t in theirs["trials"]], abs=1e-5)
     assert ours["prompts"] == theirs["prompts"]
     assert len(theirs["credits"]) > 0
-    for name in ("credits", "soft", "gates"):
+    for name in ("credits", "soft", "gates", "adapters"):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-5), name
     assert ours["failed"] == theirs["failed"] > 0
     assert ours["tokens"] == theirs["tokens"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero3"])
-def test_two_processes_train_as_one(tmp_path: Path, strategy: str):
+@pytest.mark.parametrize(
+    ("strategy", "soft"), [("ddp", "all"), ("fsdp2", "all"), ("zero3", "all"), ("fsdp2", "one layer's adapters")]
+)
+def test_two_processes_train_as_one(tmp_path: Path, strategy: str, soft: str):
     make_world(tmp_path, bad=5)
-    common = {"world": str(tmp_path), "strategy": strategy, "steps": 20 if strategy == "ddp" else 7}
+    common = {"world": str(tmp_path), "strategy": strategy, "steps": {"ddp": 20}.get(strategy, 7), "soft": soft}
     alone = {**common, "run_dir": str(tmp_path / "one"), "devices": 1, "batch_size": 4, "strategy": "ddp"}
     one = train(**alone)
     common |= {"run_dir": str(tmp_path / "two"), "devices": 2, "batch_size": 2}

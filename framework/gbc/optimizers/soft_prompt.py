@@ -16,7 +16,7 @@ from framework.gbc.losses import Loss
 from framework.gbc.models import LocalModel
 from framework.gbc.run import LanguageModel, RunOptions, Task, run_graph
 from framework.gbc.soft import make_soft_prompts, soft_loss
-from framework.gbc.steering import SoftPromptDict
+from framework.gbc.steering import AgentParameters
 
 Target = Callable[[Task], str]
 """The right output of a task."""
@@ -121,7 +121,7 @@ class SoftPromptTrainer:
 
     def finish(self) -> None:
         """Leaves the best soft prompts in the model."""
-        self.model.soft = SoftPromptDict({name: nn.Parameter(value.clone()) for name, value in self.best.items()})
+        self.model.soft = AgentParameters({name: nn.Parameter(value.clone()) for name, value in self.best.items()})
 
     def save(self, path: str | Path) -> None:
         """Writes the state, a whole file or none; makes the folder. Raises OSError."""

@@ -1,4 +1,4 @@
-"""The parameters that gradient descent trains: soft prompts and gates, and the gradients that reach them (ours)."""
+"""The parameters that gradient descent trains: soft prompts, gates, adapters; the gradients that reach them (ours)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framework.errors import ConfigError
+from framework.gbc.adapters import AdapterConfig
 from framework.gbc.graph import Graph, UserTurn
 from framework.gbc.models import LocalModel
 from framework.gbc.run import LanguageModel
 from framework.gbc.soft import Target, make_soft_prompts, soft_loss
-from framework.gbc.steering import SoftPromptDict, gate_name
+from framework.gbc.steering import AgentParameters, Steering, gate_name
 from framework.gbc.trace import Trace
 from framework.tags import NO_DECAY, tag
 
@@ -28,6 +29,7 @@ class SoftConfig:
             gives them: an import path, or class_path and init_args.
         num_tokens: length of each soft prompt; 0 for none.
         gates: train a gate for every message between nodes that an agent reads.
+        adapters: train a LoRA adapter of each agent; needs peft.
         agents: those that are trained; by default all of the model.
     """
 
@@ -35,12 +37,14 @@ class SoftConfig:
     target: str | dict[str, Any] = "expected"
     num_tokens: int = 8
     gates: bool = False
+    adapters: AdapterConfig | None = None
     agents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.num_tokens < 0 or (self.num_tokens == 0 and not self.gates):
-            problem = f"soft.num_tokens {self.num_tokens}{'' if self.gates else ' without gates'}"
-            raise ConfigError(problem, mend="use 1 or more, or set gates")
+        others = self.gates or self.adapters is not None
+        if self.num_tokens < 0 or (self.num_tokens == 0 and not others):
+            problem = f"soft.num_tokens {self.num_tokens}{'' if others else ' without gates and adapters'}"
+            raise ConfigError(problem, mend="use 1 or more, or set gates or adapters")
 
     def local_model(self, graph: Graph, models: Mapping[str, LanguageModel]) -> LocalModel:
         """The model that is trained.
@@ -61,22 +65,22 @@ class SoftConfig:
 
 
 class SteeringParameters(nn.Module):
-    """Soft prompts and gates as one unit, in float32.
+    """Soft prompts, gates and adapters as one unit, in float32.
 
-    Where neither is trained it holds one number that nothing uses: trainers count the steps of an optimizer, which
-    needs something to step.
+    Where none is trained it holds one number that nothing uses: trainers count the steps of an optimizer, which needs
+    something to step.
 
     Args:
-        soft: first values by agent.
-        gates: names of the gates, which begin at 1.
+        first: the first values.
     """
 
-    def __init__(self, soft: Mapping[str, Tensor], gates: Sequence[str]) -> None:
+    def __init__(self, first: Steering) -> None:
         super().__init__()
-        self.gate_names = tuple(gates)
-        self.soft = SoftPromptDict({agent: nn.Parameter(value.detach().clone()) for agent, value in soft.items()})
-        self.gates = nn.Parameter(torch.ones(len(gates))) if gates else None
-        self.unused = None if gates or soft else nn.Parameter(torch.zeros(1))
+        self.gate_names = tuple(first.gates)
+        self.soft = _parameters(first.soft)
+        self.gates = nn.Parameter(torch.stack([*first.gates.values()])) if first.gates else None
+        self.adapters = _parameters(first.adapters)
+        self.unused = None if first.values else nn.Parameter(torch.zeros(1))
         self.tag_parameters()
 
     def tag_parameters(self) -> None:
@@ -85,31 +89,44 @@ class SteeringParameters(nn.Module):
             tag(parameter, NO_DECAY)
 
     def forward(self) -> tuple[Tensor, ...]:
-        """The values: soft prompts, gates, or the unused number; copies, so that sharded ones outlive the pass."""
-        gates = () if self.gates is None else tuple(gate.clone() for gate in self.gates)
-        unused = () if self.unused is None else (self.unused.clone(),)
-        return (*(value.clone() for value in self.soft.values()), *gates, *unused)
+        """The values as `Steering.values` has them, or the unused number; copies: sharded ones outlive the pass."""
+        gates = () if self.gates is None else self.gates
+        unused = () if self.unused is None else (self.unused,)
+        return tuple(value.clone() for value in (*self.soft.values(), *gates, *self.adapters.values(), *unused))
 
-    def named(self, values: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Of what `forward` gives, the soft prompts by agent and the gates by name."""
-        soft = dict(zip(self.soft, values, strict=False))
-        return soft, dict(zip(self.gate_names, values[len(soft) :], strict=False))
+    def named(self, values: Sequence[Tensor]) -> Steering:
+        """What `forward` gives, by agents and gates."""
+        gates = dict.fromkeys(self.gate_names, torch.ones(()))
+        return Steering(soft=dict(self.soft), gates=gates, adapters=dict(self.adapters)).with_values(values)
+
+
+def _parameters(values: Mapping[str, Tensor]) -> AgentParameters:
+    return AgentParameters({agent: nn.Parameter(value.detach().clone()) for agent, value in values.items()})
 
 
 def make_parameters(
     graph: Graph, local: LocalModel | None, config: SoftConfig | None, *, seed: int
 ) -> SteeringParameters:
-    """What a recipe trains; the first values are a function of the seed."""
+    """What a recipe trains; the first values are a function of the seed.
+
+    Raises:
+        ConfigError: adapters that the model cannot have, or that need peft.
+    """
     if config is None or local is None:
-        return SteeringParameters({}, ())
+        return SteeringParameters(Steering(soft={}, gates={}))
     agents = [a for a in graph.agents if a.model == config.model and (not config.agents or a.name in config.agents)]
+    names = [agent.name for agent in agents]
     soft: Mapping[str, Tensor] = {}
     if config.num_tokens:
-        names = [agent.name for agent in agents]
         soft = dict(make_soft_prompts(local, names, num_tokens=config.num_tokens, seed=seed).items())
+    adapters: Mapping[str, Tensor] = {}
+    if config.adapters is not None:
+        local.adapters.add(names, config.adapters)
+        adapters = {name: local.adapters.initial(name, seed=seed) for name in names}
     sources = [(node, agent.name) for agent in agents for node in agent.reads]
     gates = [gate_name(node, reader) for node, reader in sources if not isinstance(graph.nodes[node], UserTurn)]
-    return SteeringParameters(soft, gates if config.gates else ())
+    ones = {name: torch.ones(()) for name in gates} if config.gates else {}
+    return SteeringParameters(Steering(soft=soft, gates=ones, adapters=adapters))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +136,7 @@ class Flow:
     Attributes:
         value: weighted sum over the traces.
         flowing: share of message tokens that gradients pass, mean over chunks.
-        gradients: of the values that were given, in their order: soft prompts, then gates.
+        gradients: of the values that were given, in their order.
         num_traces: how many there were.
     """
 
@@ -136,18 +153,16 @@ def flow_gradients(
     targets: Sequence[Target],
     weights: Sequence[float],
     *,
-    soft: Mapping[str, Tensor],
-    gates: Mapping[str, Tensor],
+    steering: Steering,
     at_once: int,
 ) -> Flow:
-    """The gradients of `soft_loss` with respect to soft prompts and gates, in chunks of traces.
+    """The gradients of `soft_loss` with respect to what steers the model, in chunks of traces.
 
     They are taken here, and not in the trainer's backward pass: so that pass is alike on all processes, also on one
     whose episodes have all failed, and no more than a chunk is in memory.
     """
-    leaves = [value.detach().requires_grad_() for value in [*soft.values(), *gates.values()]]
-    local.soft = dict(zip(soft, leaves, strict=False))
-    local.gates = dict(zip(gates, leaves[len(soft) :], strict=True))
+    leaves = [value.detach().requires_grad_() for value in steering.values]
+    local.steer_by(steering.with_values(leaves))
     total = torch.zeros((), device=local.device)
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
     flowing = []

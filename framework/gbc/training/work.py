@@ -1,12 +1,11 @@
 """What one process does with its part of a batch: run, judge, blame, take gradients; and what it tells the others."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from framework.errors import ConfigError, FrameworkError
 from framework.gbc.attribution import attribute
@@ -16,6 +15,7 @@ from framework.gbc.graph import Graph
 from framework.gbc.losses import Loss
 from framework.gbc.run import RunOptions, Task
 from framework.gbc.soft import Target, trained_outputs
+from framework.gbc.steering import Steering
 from framework.gbc.trace import Trace
 from framework.gbc.training.episodes import Played, TasksOf, play
 from framework.gbc.training.parameters import Flow, SoftConfig, flow_gradients
@@ -44,14 +44,6 @@ class Share:
     num_traces: int
     spent: dict[str, Spending]
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steering:
-    """Soft prompts by agent and gates by name, without gradients."""
-
-    soft: Mapping[str, Tensor]
-    gates: Mapping[str, Tensor]
 
 
 class Work:
@@ -104,7 +96,7 @@ class Work:
         with self.system.lockstep.together():
             if self.soft is not None:
                 local = self.soft.local_model(self.system.graph, self.system.models)
-                local.soft, local.gates = dict(steering.soft), dict(steering.gates)
+                local.steer_by(steering)
             yield
 
     def play(self, graph: Graph, tasks: Sequence[tuple[Played, Task]], *, epoch: int) -> list[Played]:
@@ -113,12 +105,7 @@ class Work:
         return play(graph, self.system.models, tasks, loss=self.judge, options=options)
 
     def blame(self, played: Sequence[Played]) -> tuple[list[Played], list[Blamed]]:
-        """Who is to blame for the errors, in `together`; a run that cannot be attributed has failed.
-
-        Models are attributed without soft prompts and gates, which traces do not have.
-        """
-        for local in self.system.local_models:
-            local.soft, local.gates = {}, {}
+        """Who is to blame for the errors, in `together`; a run that cannot be attributed has failed."""
         wrong = [each for each in played if each.loss is not None and each.loss.value > 0]
         try:
             found = list(zip(wrong, self._attribute(wrong), strict=True))
@@ -165,8 +152,8 @@ class Work:
 
     def flow(self, played: Sequence[Played], steering: Steering, *, num_episodes: int) -> tuple[list[Played], Flow]:
         """The gradients of a batch of so many episodes, in `together`; a task whose target is missing has failed."""
-        leaves = [*steering.soft.values(), *steering.gates.values()]
-        nothing = Flow(value=torch.zeros(()), flowing=0.0, num_traces=0, gradients=tuple(map(torch.zeros_like, leaves)))
+        zeros = tuple(map(torch.zeros_like, steering.values))
+        nothing = Flow(value=torch.zeros(()), flowing=0.0, num_traces=0, gradients=zeros)
         if self.soft is None or self.target is None:
             return list(played), nothing
         marked: list[Played] = []
@@ -191,8 +178,7 @@ class Work:
             [trace for trace, _, _ in trained],
             [target for _, target, _ in trained],
             [weight for _, _, weight in trained],
-            soft=steering.soft,
-            gates=steering.gates,
+            steering=steering,
             at_once=self.run.tasks_at_once,
         )
         return marked, flow

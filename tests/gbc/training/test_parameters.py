@@ -9,6 +9,7 @@ from framework.errors import ConfigError
 from framework.gbc.graph import Agent, Graph
 from framework.gbc.run import RunOptions, run_graph
 from framework.gbc.soft import soft_loss
+from framework.gbc.steering import Steering
 from framework.gbc.training.parameters import (
     SoftConfig,
     SteeringParameters,
@@ -33,14 +34,14 @@ TARGETS = [{"end": "north", "other": "London"}, {"end": "a mill"}, {"other": "ch
 
 def test_names_and_first_values():
     parameters = make_parameters(GRAPH, tiny_local_model(), CONFIG, seed=0)
-    soft, gates = parameters.named(parameters())
-    assert {name: tuple(value.shape) for name, value in soft.items()} == dict.fromkeys(
+    steering = parameters.named(parameters())
+    assert {name: tuple(value.shape) for name, value in steering.soft.items()} == dict.fromkeys(
         ("train", "end", "other"), (2, 32)
     )
-    assert {name: value.item() for name, value in gates.items()} == {"train to end": 1.0}
-    nothing = SteeringParameters({}, ())
+    assert {name: value.item() for name, value in steering.gates.items()} == {"train to end": 1.0}
+    nothing = SteeringParameters(Steering(soft={}, gates={}))
     assert [tuple(value.shape) for value in nothing()] == [(1,)]
-    assert nothing.named(nothing()) == ({}, {})
+    assert nothing.named(nothing()) == Steering(soft={}, gates={})
     again = make_parameters(GRAPH, tiny_local_model(), CONFIG, seed=1)
     assert not torch.equal(again.soft["end"], parameters.soft["end"])
 
@@ -51,13 +52,13 @@ def test_gradients_in_chunks_are_those_of_the_whole_loss():
     with torch.no_grad():
         parameters.gates.mul_(0.7)
     values = parameters()
-    soft, gates = parameters.named([value.detach() for value in values])
-    model.soft, model.gates = soft, gates
+    steering = parameters.named([value.detach() for value in values])
+    model.steer_by(steering)
     tasks = [{"user": word} for word in ("ant", "bee", "cat")]
     traces = list(run_graph(GRAPH, {"m": model}, tasks, options=RunOptions(on_empty="keep")))
     weights = [0.5, 0.25, 0.25]
-    flow = flow_gradients(model, "m", traces, TARGETS, weights, soft=soft, gates=gates, at_once=2)
-    model.soft, model.gates = parameters.named(values)
+    flow = flow_gradients(model, "m", traces, TARGETS, weights, steering=steering, at_once=2)
+    model.steer_by(parameters.named(values))
     whole = soft_loss(model, "m", traces, TARGETS, weights).value
     assert flow.value.item() == pytest.approx(whole.item(), rel=1e-5)
     expected = torch.autograd.grad(whole, values, retain_graph=True)
@@ -72,10 +73,10 @@ def test_gradients_in_chunks_are_those_of_the_whole_loss():
 def test_the_gradient_of_a_gate_is_the_slope():
     model = tiny_local_model()
     parameters = make_parameters(GRAPH, model, CONFIG, seed=0)
-    soft, gates = parameters.named([value.detach() for value in parameters()])
-    model.soft, model.gates = soft, gates
+    steering = parameters.named([value.detach() for value in parameters()])
+    model.steer_by(steering)
     traces = list(run_graph(GRAPH, {"m": model}, [{"user": "ant"}], options=RunOptions(on_empty="keep")))
-    flow = flow_gradients(model, "m", traces, TARGETS[:1], [1.0], soft=soft, gates=gates, at_once=1)
+    flow = flow_gradients(model, "m", traces, TARGETS[:1], [1.0], steering=steering, at_once=1)
     values = []
     for gate in (0.99, 1.01):
         model.gates = {"train to end": torch.tensor(gate)}

@@ -9,12 +9,13 @@ from framework.gbc.graph import Agent, Graph
 from framework.gbc.losses import VerbalLoss
 from framework.gbc.run import RunOptions
 from framework.gbc.server import ServerModel, ServerModelConfig
+from framework.gbc.steering import Steering
 from framework.gbc.trace import Trace
 from framework.gbc.training.episodes import Played, one_task, split_episodes
 from framework.gbc.training.lockstep import Lockstep
 from framework.gbc.training.parameters import SoftConfig
 from framework.gbc.training.system import System, target_of
-from framework.gbc.training.work import Steering, Work, blamed_by_all, played_by_all
+from framework.gbc.training.work import Work, blamed_by_all, played_by_all
 from framework.testing.language_models import tiny_local_model
 from framework.testing.model_server import serving
 
