@@ -33,6 +33,7 @@ _PRELOADED = (
     "framework.testing.images",
     "framework.training_cli",
     "framework.gbc.module",
+    "framework.testing.agent_training",
     "framework.testing.agents",
     "lightning.pytorch",
 )

@@ -1,113 +1,31 @@
-"""Training of agents: soft prompts and searched prompts, what fails, budgets, resume, 1 against 2 processes."""
+"""Training of agents: soft prompts, adapters and searched prompts, what fails, budgets."""
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch import Callback, Trainer
 
-from framework.cli import main
-from framework.data.convert_jsonl import write_jsonl_shards
-from framework.data.module import ShardDataModule
 from framework.errors import CheckpointError, ConfigError, TrainingError
 from framework.gbc.adapters import AdapterConfig
 from framework.gbc.budget import BudgetConfig
 from framework.gbc.graph import load_graph
 from framework.gbc.losses import VerbalLoss
 from framework.gbc.models import LocalModel, LocalModelConfig
-from framework.gbc.module import GBCModule
-from framework.gbc.run import RunOptions
 from framework.gbc.steering import read_steering
 from framework.gbc.trace import Trace
 from framework.gbc.training.failures import FailureConfig
 from framework.gbc.training.parameters import SoftConfig
-from framework.gbc.training.search import SearchConfig
-from framework.testing.agents import WORDS, make_world
-from framework.testing.distributed import run_distributed
-from framework.testing.language_models import save_tiny_model
+from framework.testing.agent_training import ALL, OPTIMIZER, SOFT, fit, make_module, search_config
+from framework.testing.agents import make_world
 from framework.testing.model_server import serving
-from framework.testing.models import quiet_trainer
-from framework.testing.wandb_files import read_wandb_files
 from framework.tracking.curves import read_metrics
-from framework.tracking.episodes import FOLDER as BLAME
-from framework.tracking.episodes import GRAPH, read_blame
-from framework.tracking.prompt_history import TriedPrompt, read_prompts
-from framework.training.callbacks.checkpoints import Checkpoints
-from framework.training.callbacks.finite import FiniteGuard
-from framework.training.callbacks.random_state import RandomState
-from framework.training.callbacks.throughput import Throughput
+from framework.tracking.episodes import read_blame
+from framework.tracking.prompt_history import read_prompts
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
-from framework.training.checkpoint.read import read_state, read_tensors
-from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import DeepSpeedOptions, StrategyConfig, make_strategy
-
-RECIPES = Path(__file__).parents[2] / "recipes/gbc"
-MICRO = Path(__file__).parents[2] / "framework/gbc/environments/microworld/model"
-OPTIMIZER = OptimizerConfig(learning_rate=0.05, weight_decay=0.0, warmup_steps=0)
-SOFT = SoftConfig(model="m", num_tokens=2, gates=True)
-ALL = replace(SOFT, adapters=AdapterConfig(rank=2, targets=("q_proj",)))
-ONE_LAYER = SoftConfig(
-    model="m", num_tokens=0, adapters=AdapterConfig(rank=2, targets=("layers.1.self_attn.q_proj",)), agents=("last",)
-)
-
-
-def make_module(world: Path, **options: Any) -> GBCModule:
-    settings: dict[str, Any] = {
-        "graph": str(world / "graph.yaml"),
-        "models": {"m": {"path": str(world / "model")}},
-        "loss": "framework.testing.agents:length_loss",
-        "run": RunOptions(on_empty="keep"),
-        **options,
-    }
-    return GBCModule(**settings)
-
-
-def strategy_of(name: str, devices: int) -> Strategy:
-    if name != "zero3":
-        return make_strategy(StrategyConfig(name=name), accelerator="cpu", devices=devices)  # type: ignore[arg-type]
-    from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
-
-    warnings.filterwarnings("ignore")
-    return CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=DeepSpeedOptions(stage=3)))
-
-
-def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: int = 1, **options: Any) -> Trainer:
-    seed_everything(0, verbose=False)
-    strategy = strategy_of(options.pop("strategy", "ddp"), devices)
-    strategy.start_anew = True  # type: ignore[attr-defined]
-    more = options.pop("callbacks", [])
-    batch_size = options.pop("batch_size", 4)
-    validation = options.pop("validation", str(world / "held_out"))
-    callbacks = [Throughput(), FiniteGuard(), RandomState(), *more, Checkpoints(every_n_steps=1, keep_last=100)]
-    trainer = quiet_trainer(
-        run_dir,
-        max_steps=steps,
-        strategy=strategy,
-        devices=devices,
-        logger=CSVLogger(run_dir, name="metrics", flush_logs_every_n_steps=1),
-        enable_checkpointing=True,
-        log_every_n_steps=1,
-        gradient_clip_val=1.0,
-        val_check_interval=options.pop("val_check_interval", 100),
-        inference_mode=False,
-        callbacks=callbacks,
-        **options,
-    )
-    data = ShardDataModule(
-        train=str(world / "train"),
-        validation=validation,
-        kind="episodes",
-        batch_size=batch_size,
-    )
-    trainer.fit(module, datamodule=data, ckpt_path=run_dir, weights_only=True)
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +33,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     make_world(folder)
     return folder
-
-
-def search_config(world: Path, **options: Any) -> SearchConfig:
-    return SearchConfig(candidates=str(world / "candidates.yaml"), num_held_out=5, **options)
 
 
 def test_soft_prompts_and_gates_learn(world: Path, tmp_path: Path):
@@ -225,192 +139,6 @@ def test_without_errors_nobody_is_blamed(world: Path, tmp_path: Path):
     assert not read_prompts(tmp_path)
 
 
-def fit_recipe(name: str, settings: dict[str, Any]) -> None:
-    words = {"trainer.enable_progress_bar": False, "trainer.accelerator": "cpu", "run.wandb": "disabled", **settings}
-    options = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in words.items()]
-    main(["fit", "--config", str(RECIPES / name), *options])
-
-
-def test_the_recipe_of_the_micro_world(tmp_path: Path):
-    data = tmp_path / "data"
-    main(["agents", "microworld", str(data), "--num_tasks", "4"])
-    for part in ("tasks", "held_out"):
-        write_jsonl_shards(data / f"{part}.jsonl", data / f"{part}-shards")
-    settings = {
-        "run.dir": str(tmp_path / "run"),
-        "data.train": str(data / "tasks-shards"),
-        "data.validation": str(data / "held_out-shards"),
-        "data.batch_size": 1,
-        "model.init_args.graph": str(data / "faulty.yaml"),
-        "model.init_args.models": {"micro": {"path": str(MICRO)}},
-        "model.init_args.search.candidates": str(data / "candidates.yaml"),
-        "model.init_args.search.num_held_out": 2,
-        "trainer.max_steps": 2,
-        "trainer.val_check_interval": 2,
-        "run.wandb": "offline",
-    }
-    fit_recipe("microworld_train.yaml", settings)
-    found = read_metrics(tmp_path / "run")
-    assert {"search/held_out_loss", "validation/success", "credit_walk_by_agent/manager"} <= found.keys()
-    assert load_graph(tmp_path / "run/best/graph.yaml").prompts.keys() == load_graph(data / "graph.yaml").prompts.keys()
-    # The same command goes on.
-    fit_recipe("microworld_train.yaml", {**settings, "trainer.max_steps": 3})
-    assert list_checkpoints(tmp_path / "run" / FOLDER)[-1].name == name_of(3)
-    check_tracking(tmp_path / "run")
-
-
-def check_tracking(run: Path) -> None:
-    """Tried prompts, the graph and the worst episodes are in the run's folder, in W&B and in the report."""
-    blame, tried = read_blame(run), read_prompts(run)
-    assert blame is not None
-    assert tried
-    assert "bravo" in blame.episodes[0].own
-    first, second = read_wandb_files(run)
-    logged = {key for row in (*first.history, *second.history) for key in row}
-    assert {"agents/prompts", "agents/graph", "agents/worst_episodes"} <= {key.partition(".")[0] for key in logged}
-    *_, newest = sorted(run.glob("wandb/*/files/media/html/agents/worst_episodes_*.html"))
-    assert blame.episodes[0].id in newest.read_text()
-    *_, table = sorted(run.glob("wandb/*/files/media/table/agents/prompts_*.json"))
-    rows = json.loads(table.read_text())["data"]
-    assert [row[:3] for row in rows] == [[each.step, each.agent, each.loss] for each in tried]
-    assert all("[-" in row[-1] and "{+" in row[-1] for row in rows)
-    main(["report", str(run)])
-    page = (run / "report.html").read_text()
-    for words in ("Worst episodes", "data:image/svg+xml;base64,", f"{len(tried)} trials", blame.episodes[0].id):
-        assert words in page
-
-
-def fit_multiwoz(settings: dict[str, Any]) -> None:
-    fit_recipe("multiwoz_train.yaml", settings)
-
-
-def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
-    turn = {"system": "Fine.", "requested": [], "booked": [], "template": None}
-    states = [{"hotel-area": "north"}, {"hotel-area": "north", "train-day": "friday"}]
-    turns = [{"user": f"{word}, please", "state": state, **turn} for word, state in zip(WORDS, states, strict=False)]
-    dialogues = [
-        {"id": f"D{number}.json", "split": "train", "domains": ["hotel"], "goal": {}, "turns": turns}
-        for number in range(8)
-    ]
-    # One of them is truncated.
-    dialogues[5] = {**dialogues[5], "turns": []}
-    (tmp_path / "dialogues.jsonl").write_text("".join(json.dumps(each) + "\n" for each in dialogues))
-    write_jsonl_shards(tmp_path / "dialogues.jsonl", tmp_path / "shards")
-    save_tiny_model(tmp_path / "model", num_hidden_layers=1, max_position_embeddings=2048)
-    graph = yaml.safe_load((RECIPES / "graphs/multiwoz.yaml").read_text())
-    for agent in graph["agents"]:
-        # A random model's manager names nobody, and it never ends.
-        agent.pop("when", None)
-        agent |= {"max_new_tokens": 2, "prompt": agent["prompt"][:40]}
-    release = tmp_path / "release"
-    release.mkdir()
-    (release / "data.json").write_text("{}")
-    (release / "taxi_db.json").write_text(json.dumps({"taxi_colors": ["red"], "taxi_types": ["skoda"]}))
-    for domain in ("hotel", "restaurant", "attraction", "train"):
-        (release / f"{domain}_db.json").write_text("[]")
-    graph["tools"][0]["function"]["init_args"]["release"] = str(release)
-    (tmp_path / "graph.yaml").write_text(yaml.safe_dump(graph))
-    settings = {
-        "run.dir": str(tmp_path / "run"),
-        "data.train": str(tmp_path / "shards"),
-        "data.validation": str(tmp_path / "shards"),
-        "data.validation_samples": 2,
-        "model.init_args.graph": str(tmp_path / "graph.yaml"),
-        "model.init_args.models": {"main": {"path": str(tmp_path / "model")}},
-        "model.init_args.search.every_n_steps": 2,
-        "model.init_args.search.num_held_out": 2,
-        "model.init_args.soft.adapters": {"rank": 2, "targets": ["v_proj"]},
-        "trainer.devices": 2,
-        "trainer.max_steps": 2,
-        "trainer.val_check_interval": 2,
-    }
-    run_distributed(fit_multiwoz, 2, arguments={"settings": settings})
-    found = read_metrics(tmp_path / "run")
-    assert found["failures/count"][1] == 1
-    assert found["soft/trained_share"][0] > 0.8
-    assert min(found["loss/target_nats_per_token"][0], found["search/held_out_loss"][1]) > 0
-    assert (tmp_path / "run/best/soft_prompts.safetensors").exists()
-    written = {path.parent.name for path in tmp_path.glob("run/best/adapters/*/adapter_model.safetensors")}
-    assert written == {agent["name"] for agent in graph["agents"]}
-    assert json.loads((tmp_path / "run/best/validation.json").read_text())["step"] == 2
-
-
-class Killed(BaseException):
-    """Stands for a signal."""
-
-
-def state_at(run_dir: Path, step: int) -> dict[str, Any]:
-    """What a checkpoint holds of the training, without the seconds that it took."""
-    content = read_state(run_dir / FOLDER / name_of(step))
-    state = content["gbc"]
-    del state["budget"]["wall_seconds"]
-    for spending in state["budget"]["by_agent"].values():
-        del spending["seconds"]
-    return {
-        "gbc": state,
-        "position": content["ShardDataModule"],
-        "optimizer": content["optimizer_states"],
-        "schedule": content["lr_schedulers"],
-        "tensors": {k: v.tolist() for k, v in read_tensors(run_dir / FOLDER / name_of(step), "").items()},
-    }
-
-
-class KillAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step:
-            raise Killed
-
-
-@pytest.mark.parametrize("where", ["between steps", "between a proposal and its decision"])
-def test_a_killed_training_equals_an_uninterrupted_one(world: Path, tmp_path: Path, monkeypatch, where: str):
-    def module() -> GBCModule:
-        return make_module(world, soft=ALL, optimizer=OPTIMIZER, search=search_config(world, every_n_steps=2))
-
-    fit(world, tmp_path / "whole", module(), steps=6, val_check_interval=2)
-    stopped = module()
-    callbacks: list[Callback] = [KillAt(3)]
-    if where != "between steps":
-        callbacks, done, held_out_loss = [], [], stopped._held_out_loss
-
-        def kill(graph: Any) -> float:
-            # The held-out tasks are run twice in every update: for the prompts as they are, and for the proposal.
-            done.append(graph)
-            if len(done) == 4:
-                raise Killed
-            return held_out_loss(graph)
-
-        stopped._held_out_loss = kill  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        fit(world, tmp_path / "killed", stopped, steps=6, val_check_interval=2, callbacks=callbacks)
-    assert [path.name for path in list_checkpoints(tmp_path / "killed" / FOLDER)][-1] == name_of(3)
-    fit(world, tmp_path / "killed", module(), steps=6, val_check_interval=2)
-    whole, killed = (state_at(tmp_path / name, 6) for name in ("whole", "killed"))
-    assert whole["gbc"]["search"]["state"]["step"] == 3
-    assert whole["gbc"]["best_loss"] is not None
-    assert killed == whole
-    # Steps that were made again are listed once.
-    tried, again = (read_prompts(tmp_path / name) for name in ("whole", "killed"))
-    assert again == tried
-    assert [each.trial for each in tried] == [0, 1, 2]
-    for name in ("soft_prompts.safetensors", "adapters/first/adapter_model.safetensors"):
-        assert (tmp_path / "killed/best" / name).read_bytes() == (tmp_path / "whole/best" / name).read_bytes()
-
-
-def test_a_validation_after_the_last_checkpoint_is_not_forgotten(world: Path, tmp_path: Path):
-    stopped, again = (make_module(world, soft=ALL, optimizer=OPTIMIZER) for _ in range(2))
-    with pytest.raises(Killed):
-        fit(world, tmp_path, stopped, steps=4, val_check_interval=2, callbacks=[KillAt(2)])
-    assert stopped._best_loss is not None
-    before = {path: path.read_bytes() for path in (tmp_path / "best").rglob("*") if path.is_file()}
-    assert {path.name for path in before} > {"validation.json", "soft_prompts.safetensors"}
-    fit(world, tmp_path, again, steps=3, val_check_interval=2)
-    assert again._best_loss == stopped._best_loss
-    assert all(path.read_bytes() == content for path, content in before.items())
-
-
 def test_failed_episodes_are_counted_and_left_out(tmp_path: Path):
     make_world(tmp_path, episodes=8, bad=2)
     module = make_module(tmp_path, soft=SOFT, failures=FailureConfig(max_failed_share=0.5, window=8))
@@ -465,106 +193,3 @@ def test_a_met_bound_ends_the_training_with_its_prompts(world: Path, tmp_path: P
     # Started again, it has nothing left to spend.
     again = make_module(world, soft=SOFT, search=search_config(world), budget=BudgetConfig(**bound))
     assert fit(world, tmp_path, again, steps=20).global_step == trainer.global_step
-
-
-def train(
-    world: str, run_dir: str, devices: int, batch_size: int, strategy: str, steps: int, soft: str
-) -> dict[str, Any]:
-    """Trains on all processes; what came out, as each of them sees it."""
-    folder = Path(world)
-    module = make_module(
-        folder,
-        soft=ALL if soft == "all" else ONE_LAYER,
-        optimizer=replace(OPTIMIZER, learning_rate=0.02),
-        search=search_config(folder, every_n_steps=3),
-        failures=FailureConfig(max_failed_share=1.0),
-    )
-    generated: list[Any] = []
-
-    class Watch(Callback):
-        def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-            play = pl_module.work.play
-
-            def noted(graph: Any, tasks: Any, **options: Any) -> Any:
-                played = play(graph, tasks, **options)
-                traces = [each.trace for each in played if each.trace is not None]
-                generated.extend([trace.id, [step.output for step in trace.steps]] for trace in traces)
-                return played
-
-            pl_module.work.play = noted
-
-    fit(
-        folder, Path(run_dir), module, steps=steps, devices=devices, batch_size=batch_size, strategy=strategy,
-        callbacks=[Watch()],
-    )  # fmt: skip
-    assert module.search is not None
-    with torch.no_grad():
-        steering = module.steering.named(module.steering())
-    state = module.search.state_dict()
-    return {
-        "trials": state["state"]["trials"],
-        "prompts": state["state"]["prompts"],
-        "credits": [credit for each in state["blamed"] for c in each["credits"] for credit in (c["own"], c["through"])],
-        "soft": [number for value in steering.soft.values() for number in value.flatten().tolist()],
-        "gates": [gate.item() for gate in steering.gates.values()],
-        "adapters": [number for value in steering.adapters.values() for number in value.tolist()],
-        "failed": module.failures.failed,
-        "tokens": module.budget.total.tokens,
-        "generated": sorted(generated),
-        "sharded": module.system.is_sharded,
-    }
-
-
-def assert_same_training(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    assert [{**trial, "loss": 0} for trial in ours["trials"]] == [{**trial, "loss": 0} for trial in theirs["trials"]]
-    assert [t["loss"] for t in ours["trials"]] == pytest.approx([t["loss"] for t in theirs["trials"]], abs=1e-5)
-    assert ours["prompts"] == theirs["prompts"]
-    assert len(theirs["credits"]) > 0
-    for name in ("credits", "soft", "gates", "adapters"):
-        assert ours[name] == pytest.approx(theirs[name], abs=1e-5), name
-    assert ours["failed"] == theirs["failed"] > 0
-    assert ours["tokens"] == theirs["tokens"]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "soft"), [("ddp", "all"), ("fsdp2", "all"), ("zero3", "all"), ("fsdp2", "one layer's adapters")]
-)
-def test_two_processes_train_as_one(tmp_path: Path, strategy: str, soft: str):
-    make_world(tmp_path, bad=5)
-    common = {"world": str(tmp_path), "strategy": strategy, "steps": {"ddp": 20}.get(strategy, 7), "soft": soft}
-    alone = {**common, "run_dir": str(tmp_path / "one"), "devices": 1, "batch_size": 4, "strategy": "ddp"}
-    one = train(**alone)
-    common |= {"run_dir": str(tmp_path / "two"), "devices": 2, "batch_size": 2}
-    two = run_distributed(train, 2, arguments=common).results
-    for rank in (0, 1):
-        assert_same_training(two[rank], one)
-        assert two[rank]["sharded"] == (strategy != "ddp")
-    assert sorted(two[0]["generated"] + two[1]["generated"]) == one["generated"]
-    ours, theirs = read_metrics(tmp_path / "two"), read_metrics(tmp_path / "one")
-    for name in (
-        "loss/verbal",
-        "loss/target_nats_per_token",
-        "success/train",
-        "credit_own_by_agent/first",
-        "budget/calls",
-    ):
-        assert ours[name] == pytest.approx(theirs[name], abs=1e-5), name
-    assert_same_tracking(tmp_path / "two", tmp_path / "one")
-
-
-def assert_same_tracking(ours: Path, theirs: Path) -> None:
-    assert (ours / BLAME / GRAPH).exists()
-    some, others = read_blame(ours), read_blame(theirs)
-    assert some is not None
-    assert others is not None
-    assert (some.step, some.errors) == (others.step, others.errors)
-    assert [episode.id for episode in some.episodes] == [episode.id for episode in others.episodes]
-    for one, other in zip(some.episodes, others.episodes, strict=True):
-        assert one.own == pytest.approx(other.own, abs=1e-5)
-        assert [text.text for text in one.texts] == [text.text for text in other.texts]
-
-    def without_losses(run: Path) -> list[TriedPrompt]:
-        return [replace(each, loss=0, loss_before=0) for each in read_prompts(run)]
-
-    assert without_losses(ours) == without_losses(theirs)
-    assert without_losses(ours)

@@ -1,0 +1,87 @@
+"""Training runs of agents for tests: a module on a tiny world, and a trainer as `framework fit` makes it."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import Strategy
+
+from framework.data.module import ShardDataModule
+from framework.gbc.adapters import AdapterConfig
+from framework.gbc.module import GBCModule
+from framework.gbc.run import RunOptions
+from framework.gbc.training.parameters import SoftConfig
+from framework.gbc.training.search import SearchConfig
+from framework.testing.models import quiet_trainer
+from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.random_state import RandomState
+from framework.training.callbacks.throughput import Throughput
+from framework.training.optimizer import OptimizerConfig
+from framework.training.strategies import DeepSpeedOptions, StrategyConfig, make_strategy
+
+OPTIMIZER = OptimizerConfig(learning_rate=0.05, weight_decay=0.0, warmup_steps=0)
+SOFT = SoftConfig(model="m", num_tokens=2, gates=True)
+ALL = replace(SOFT, adapters=AdapterConfig(rank=2, targets=("q_proj",)))
+ONE_LAYER = SoftConfig(
+    model="m", num_tokens=0, adapters=AdapterConfig(rank=2, targets=("layers.1.self_attn.q_proj",)), agents=("last",)
+)
+
+
+def make_module(world: Path, **options: Any) -> GBCModule:
+    settings: dict[str, Any] = {
+        "graph": str(world / "graph.yaml"),
+        "models": {"m": {"path": str(world / "model")}},
+        "loss": "framework.testing.agents:length_loss",
+        "run": RunOptions(on_empty="keep"),
+        **options,
+    }
+    return GBCModule(**settings)
+
+
+def strategy_of(name: str, devices: int) -> Strategy:
+    if name != "zero3":
+        return make_strategy(StrategyConfig(name=name), accelerator="cpu", devices=devices)  # type: ignore[arg-type]
+    from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
+
+    warnings.filterwarnings("ignore")
+    return CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=DeepSpeedOptions(stage=3)))
+
+
+def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: int = 1, **options: Any) -> Trainer:
+    seed_everything(0, verbose=False)
+    strategy = strategy_of(options.pop("strategy", "ddp"), devices)
+    strategy.start_anew = True  # type: ignore[attr-defined]
+    more = options.pop("callbacks", [])
+    batch_size = options.pop("batch_size", 4)
+    validation = options.pop("validation", str(world / "held_out"))
+    callbacks = [Throughput(), FiniteGuard(), RandomState(), *more, Checkpoints(every_n_steps=1, keep_last=100)]
+    trainer = quiet_trainer(
+        run_dir,
+        max_steps=steps,
+        strategy=strategy,
+        devices=devices,
+        logger=CSVLogger(run_dir, name="metrics", flush_logs_every_n_steps=1),
+        enable_checkpointing=True,
+        log_every_n_steps=1,
+        gradient_clip_val=1.0,
+        val_check_interval=options.pop("val_check_interval", 100),
+        inference_mode=False,
+        callbacks=callbacks,
+        **options,
+    )
+    data = ShardDataModule(
+        train=str(world / "train"),
+        validation=validation,
+        kind="episodes",
+        batch_size=batch_size,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=run_dir, weights_only=True)
+    return trainer
+
+
+def search_config(world: Path, **options: Any) -> SearchConfig:
+    return SearchConfig(candidates=str(world / "candidates.yaml"), num_held_out=5, **options)
