@@ -10,7 +10,7 @@ COMMANDS = {
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
     "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
-    "agents": "graphs of language-model agents: run (on tasks, to traces), check, microworld (an example to try)",
+    "agents": "graphs of language-model agents: run (on tasks, to traces), check, track, microworld (an example)",
     "attribute": "blame: which agents made the errors of recorded runs",
     "attribute-logs": "blame for logs of other frameworks, which a local model reads",
     "optimize": "better prompts for the agents of a graph",
@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     "compare": "framework.compare:compare",
     "runs": {name: f"framework.runs:{name}" for name in ("ls", "show", "sync")},
     "report": "framework.report.command:report",
-    "agents": {name: f"framework.agents:{name}" for name in ("run", "check", "microworld")},
+    "agents": {name: f"framework.agents:{name}" for name in ("run", "check", "track", "microworld")},
     "attribute": "framework.attribute:attribute",
     "attribute-logs": "framework.attribute_logs:attribute_logs",
     "optimize": "framework.optimize:optimize",
@@ -41,7 +41,8 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
             *("images", "imagenet", "jsonl", "hf", "multiwoz", "digits", "microworld"),
             *("index", "check", "stats", "peek"),
         )
-    },
+    }
+    | {"multiwoz-lessons": "framework.shard_commands:multiwoz_lessons"},
 }
 """Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""
 DESCRIPTION = (
