@@ -1,5 +1,6 @@
 """`framework agents`: runs graphs of language-model agents, shows what a graph unrolls to, and makes an example."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framework.errors import ConfigError, DataError
+from framework.files import written_whole
 from framework.gbc.graph import Agent, Graph, Tool, load_graph
 from framework.gbc.load import enough_memory, load_loss, load_models, load_tasks
 from framework.gbc.run import RunOptions, run_graph
@@ -86,6 +88,45 @@ def check(graph: str) -> None:
     screen.print(
         f"{len(plan.steps)} steps in {len(plan.levels)} levels, {len(plan.edges)} connections; output: {outputs}"
     )
+
+
+def track(
+    graph: str,
+    dialogues: str,
+    *,
+    models: str,
+    out: str | None = None,
+    options: RunOptions = RunOptions(on_empty="keep", tasks_at_once=128),  # noqa: B008 - frozen
+) -> None:
+    """Track the states of MultiWOZ dialogues, turn by turn, and measure them against the labels.
+
+    Agents read the state that they have said themselves, never the label, and say what changes.
+
+    Args:
+        graph: the YAML file of the graph, such as recipes/gbc/graphs/multiwoz_state.yaml.
+        dialogues: folder of a shard set of dialogues, which `framework shards multiwoz` makes.
+        models: YAML file of the models, as for `run`.
+        out: JSON lines to write, a task for each turn as the agents met it: to train on what they meet.
+        options: how the graph runs.
+    """
+    from framework.gbc.environments.multiwoz.tracking import Tracked, read_dialogues, tracking_metrics
+    from framework.gbc.environments.multiwoz.tracking import track as track_dialogues
+
+    declared = load_graph(graph)
+    known = load_models(models, declared)
+    tracked = list(track_dialogues(declared, known, read_dialogues(dialogues), options=options))
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(out)) as stream:
+            stream.writelines((json.dumps(turn.task) + "\n").encode() for turn in tracked)
+    empty = [Tracked(task=turn.task, state={}, expected=turn.expected, failure=None) for turn in tracked]
+    found, nothing = tracking_metrics(tracked), tracking_metrics(empty)
+    table = Table("metric", "tracked", "empty state")
+    for name, value in found.items():
+        table.add_row(name, f"{value:.4f}", f"{nothing[name]:.4f}" if name in nothing else "")
+    Console(highlight=False).print(table)
+    failures = [turn.failure for turn in tracked if turn.failure is not None]
+    console.print(f"{len(tracked)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}", markup=False)
 
 
 def microworld(

@@ -10,7 +10,7 @@ COMMANDS = {
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
     "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
-    "agents": "graphs of language-model agents: run (on tasks, to traces), check, microworld (an example to try)",
+    "agents": "graphs of language-model agents: run (on tasks, to traces), check, track, microworld (an example)",
     "attribute": "blame: which agents made the errors of recorded runs; with --model, of logs of other frameworks",
     "optimize": "better prompts for the agents of a graph",
     "bench": "speed of loader, training and attribution against bare ones; blame and repair of planted faults",
@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     "compare": "framework.compare:compare",
     "runs": {name: f"framework.runs:{name}" for name in ("ls", "show", "sync")},
     "report": "framework.report.command:report",
-    "agents": {name: f"framework.agents:{name}" for name in ("run", "check", "microworld")},
+    "agents": {name: f"framework.agents:{name}" for name in ("run", "check", "track", "microworld")},
     "attribute": "framework.attribute:attribute",
     "optimize": "framework.optimize:optimize",
     "bench": {
@@ -39,7 +39,8 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
             *("images", "imagenet", "jsonl", "hf", "multiwoz", "digits", "microworld"),
             *("index", "check", "stats", "peek"),
         )
-    },
+    }
+    | {"multiwoz-lessons": "framework.shard_commands:multiwoz_lessons"},
 }
 """Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""
 BY_OPTION = {("attribute", "--model"): "framework.attribute_logs:attribute_logs"}

@@ -102,6 +102,49 @@ def microworld(
     make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
 
 
+def multiwoz_lessons(
+    source: str,
+    dest: str,
+    *,
+    num_lessons: int = 112000,
+    num_last: int = 40000,
+    num_tuning: int = 50,
+    num_set_aside: int = 30,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make lessons for a small language model of MultiWOZ's state tracking, and its tokenizer.
+
+    A lesson is an episode {domain, prompt, message, answer}. Some dialogues give none to train on: they are for
+    improving the agents, and for choosing. See `recipes/gbc/multiwoz_model.yaml`.
+
+    Args:
+        source: few-shot file of IC-DST (.json), the training part.
+        dest: gets `train`, `last`, `validation`, `tokenizer`, and of the dialogues `known`, `tuning` and `set_aside`.
+        num_lessons: lessons to begin training with.
+        num_last: lessons to end it with, nearer to what dialogues are.
+        num_tuning: dialogues that the agents are improved on.
+        num_set_aside: dialogues that choices are made by.
+        vocabulary_size: most tokens.
+        seed: of the choice of dialogues and of the lessons.
+        overwrite: replace what is there.
+    """
+    from framework.gbc.environments.multiwoz.lesson_shards import write_lesson_shards
+
+    written = write_lesson_shards(
+        source,
+        dest,
+        num_lessons=num_lessons,
+        num_last=num_last,
+        num_tuning=num_tuning,
+        num_set_aside=num_set_aside,
+        seed=seed,
+        options=WriteOptions(overwrite=overwrite),
+    )
+    for name, manifest in written.items():
+        _report(manifest, str(Path(dest) / name))
+
+
 def check(dest: str, *, workers: int = 0) -> None:
     """Verify a shard set: every byte, the index, and that every image decodes.
 

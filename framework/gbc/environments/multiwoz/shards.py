@@ -1,8 +1,9 @@
 """MultiWOZ to shard sets of episodes, one dialogue each."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from framework.data.manifest import Manifest, Skipped
 from framework.data.sources import Listing, SourceFile
@@ -67,7 +68,7 @@ def _write(
     *,
     skipped: tuple[Skipped, ...] = (),
 ) -> Manifest:
-    samples: dict[str, bytes] = {}
+    samples: dict[str, Any] = {}
     bad = list(skipped)
     for id in ids:
         try:
@@ -75,7 +76,25 @@ def _write(
         except DataError as error:
             bad.append(Skipped(source=id, reason=error.problem))
             continue
-        samples[id] = json.dumps(to_json(dialogue), ensure_ascii=False, sort_keys=True).encode()
+        samples[id] = to_json(dialogue)
+    return write_samples(dest, samples, options, tuple(bad))
+
+
+def write_samples(
+    dest: Path, samples: Mapping[str, Any], options: WriteOptions, skipped: tuple[Skipped, ...] = ()
+) -> Manifest:
+    """Writes JSON objects as a shard set of episodes; errors as in `write_listing`.
+
+    Args:
+        dest: folder of the set.
+        samples: by name, in their order.
+        options: how.
+        skipped: what the set lacks.
+    """
+
+    def as_bytes(file: SourceFile) -> bytes:
+        return json.dumps(samples[file.path], ensure_ascii=False, sort_keys=True).encode()
+
     files = tuple(SourceFile(path=id, label=None) for id in samples)
-    listing = Listing(classes=(), files=files, skipped=tuple(bad))
-    return write_listing(dest, listing, lambda file: samples[file.path], kind="episodes", options=options)
+    listing = Listing(classes=(), files=files, skipped=skipped)
+    return write_listing(dest, listing, as_bytes, kind="episodes", options=options)

@@ -1,0 +1,46 @@
+"""Lessons as shards: what `framework shards multiwoz-lessons` writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from framework.cli import main
+from framework.data.reader import ShardSet
+from framework.errors import ConfigError
+from framework.gbc.environments.multiwoz.lesson_shards import write_lesson_shards
+from framework.gbc.environments.multiwoz.tracking import read_dialogues
+from framework.gbc.language import encode_episode, load_tokenizer
+from tests.gbc.environments.multiwoz.test_fewshot import records
+
+
+def write_source(folder: Path) -> Path:
+    path = folder / "fewshot.json"
+    path.write_text(json.dumps([{**each, "ID": f"{name}.json"} for name in "ABCDE" for each in records()]))
+    return path
+
+
+def test_lessons_dialogues_and_a_tokenizer(tmp_path: Path):
+    source, dest = write_source(tmp_path), tmp_path / "lessons"
+    sizes = ["--num_lessons", "40", "--num_last", "40", "--num_tuning", "1", "--num_set_aside", "1"]
+    main(["shards", "multiwoz-lessons", str(source), str(dest), *sizes])
+    parts = [{each.id for each in read_dialogues(dest / name)} for name in ("known", "tuning", "set_aside")]
+    assert [len(part) for part in parts] == [3, 1, 1]
+    assert len(set.union(*parts)) == 5
+    tokenizer = load_tokenizer(dest / "tokenizer")
+    for name in ("train", "last", "validation"):
+        shards = ShardSet(dest / name)
+        assert len(shards) == 40
+        for number in range(40):
+            read, said = encode_episode(tokenizer, json.loads(shards.read(number)[0]))
+            assert read
+            assert said
+
+
+def test_what_cannot_be_parted(tmp_path: Path):
+    source = write_source(tmp_path)
+    for lessons, tuning, problem in ((0, 1, "0 and 1 lessons"), (1, 4, "parts of 4, 1 dialogues")):
+        with pytest.raises(ConfigError, match=problem):
+            write_lesson_shards(
+                source, tmp_path / "x", num_lessons=lessons, num_last=1, num_tuning=tuning, num_set_aside=1
+            )
