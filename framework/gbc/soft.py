@@ -30,7 +30,8 @@ class SoftLoss:
     """The loss of a batch of traces.
 
     Attributes:
-        value: mean over the traces of the mean over their outputs of -log p of the targets, a token; natural logarithm.
+        value: mean over the traces of the mean over all tokens of their targets of -log p; natural logarithm. So an
+            agent that should say much weighs more than one that should say that there is nothing.
         flowing: share of the message tokens between agents of the model that gradients pass through.
     """
 
@@ -182,10 +183,10 @@ def _pass(
         for i, chosen, ids in zip(index, logits, outputs, strict=True):
             picks = torch.tensor(ids, device=model.device)
             if step_name in wanted[i]:
-                losses[i].append(nn.functional.cross_entropy(chosen.float(), picks))
+                losses[i].append(nn.functional.cross_entropy(chosen.float(), picks, reduction="none"))
             else:
                 said[i][step_name] = _straight_through(model, chosen, picks)
-    return [torch.stack(found).mean() for found in losses], counts[0] / max(1, counts[1])
+    return [torch.cat(found).mean() for found in losses], counts[0] / max(1, counts[1])
 
 
 def _waves(traces: Sequence[Trace]) -> list[tuple[str, list[int]]]:

@@ -1,5 +1,6 @@
 """The loss that flows: values as in the run, gradients against an independent pass, soft prompts in generation."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,19 @@ def test_the_value_is_that_of_the_target_after_what_was_read():
         values.append(torch.nn.functional.cross_entropy(logits, torch.tensor(goal)))
     assert found.value.item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-5)
     assert 0.5 < found.flowing <= 1
+
+
+def test_every_token_of_several_targets_weighs_the_same():
+    model = tiny_local_model()
+    (trace,) = run_graph(
+        replace(GRAPH, outputs=("a", "b")), {"m": model}, TASKS[:1], options=RunOptions(on_empty="keep")
+    )
+    targets = {"a": "the old mill by the river", "b": "no"}
+    counts = [len(model.tokenizer(text)["input_ids"]) + 1 for text in targets.values()]
+    assert counts[0] > counts[1]
+    each = [soft_loss(model, "m", [trace], [{name: text}]).value.item() for name, text in targets.items()]
+    expected = sum(value * count for value, count in zip(each, counts, strict=True)) / sum(counts)
+    assert soft_loss(model, "m", [trace], [targets]).value.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradients_reach_every_agent_through_the_messages():
