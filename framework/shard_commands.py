@@ -108,6 +108,7 @@ def multiwoz_lessons(
     *,
     num_lessons: int = 112000,
     num_last: int = 40000,
+    num_practice: int = 6000,
     num_tuning: int = 50,
     num_set_aside: int = 30,
     seed: int = 0,
@@ -120,12 +121,13 @@ def multiwoz_lessons(
 
     Args:
         source: few-shot file of IC-DST (.json), the training part.
-        dest: gets `train`, `last`, `validation`, `tokenizer`, and of the dialogues `known`, `tuning` and `set_aside`.
+        dest: gets `train`, `last`, `validation`, `practice`, `tokenizer`, and of the dialogues `known`, `tuning` and
+            `set_aside`.
         num_lessons: lessons to begin training with.
         num_last: lessons to end it with, nearer to what dialogues are.
+        num_practice: turns for the agents to train on.
         num_tuning: dialogues that the agents are improved on.
         num_set_aside: dialogues that choices are made by.
-        vocabulary_size: most tokens.
         seed: of the choice of dialogues and of the lessons.
         overwrite: replace what is there.
     """
@@ -136,6 +138,7 @@ def multiwoz_lessons(
         dest,
         num_lessons=num_lessons,
         num_last=num_last,
+        num_practice=num_practice,
         num_tuning=num_tuning,
         num_set_aside=num_set_aside,
         seed=seed,

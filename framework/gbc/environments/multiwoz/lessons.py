@@ -12,12 +12,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from framework.errors import ConfigError, DataError
 from framework.gbc.environments.multiwoz.episodes import Dialogue, State
 from framework.gbc.environments.multiwoz.fewshot import read_fewshot_dialogue, read_turns
 from framework.gbc.environments.multiwoz.slots import DOMAINS, SLOTS, domain_of
-from framework.gbc.environments.multiwoz.tracking import NOTHING_SAID, Exchange, exchanges, write_change, write_state
+from framework.gbc.environments.multiwoz.tracking import (
+    NOTHING_SAID,
+    Exchange,
+    change_task,
+    exchanges,
+    write_change,
+    write_state,
+)
 from framework.gbc.environments.multiwoz.values import DONTCARE
 
 TEMPLATE = "{state} | {system} | {user}"
@@ -146,6 +154,24 @@ def draw_lessons(
                 exchange = joined(rng, exchange, rng.choice(first))
             exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, course.noisy)
         yield _lesson(rng, exchange, domain)
+
+
+def draw_tasks(dialogues: Sequence[Dialogue], seed: str, num_tasks: int) -> Iterator[dict[str, Any]]:
+    """Turns as tasks for training agents, with other values and noise as lessons have them; each as often as another.
+
+    Args:
+        dialogues: what they are made of.
+        seed: any text.
+        num_tasks: how many.
+    """
+    rng = random.Random(f"tasks/{seed}")
+    found = [(dialogue, *each) for dialogue in dialogues for each in enumerate(exchanges(dialogue))]
+    pools = value_pools(exchange for _, _, exchange in found)
+    for row in range(num_tasks):
+        dialogue, number, exchange = rng.choice(found)
+        exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, LAST.noisy)
+        task = change_task(dialogue, number, exchange)
+        yield {**task, "id": f"{task['id']}/{row}"}
 
 
 def _lesson(rng: random.Random, exchange: Exchange, domain: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from framework.cli import main
 from framework.data.reader import ShardSet
 from framework.errors import ConfigError
 from framework.gbc.environments.multiwoz.lesson_shards import write_lesson_shards
-from framework.gbc.environments.multiwoz.tracking import read_dialogues
+from framework.gbc.environments.multiwoz.tracking import change_targets, read_dialogues
 from framework.gbc.language import encode_episode, load_tokenizer
 from tests.gbc.environments.multiwoz.test_fewshot import records
 
@@ -22,7 +22,18 @@ def write_source(folder: Path) -> Path:
 
 def test_lessons_dialogues_and_a_tokenizer(tmp_path: Path):
     source, dest = write_source(tmp_path), tmp_path / "lessons"
-    sizes = ["--num_lessons", "40", "--num_last", "40", "--num_tuning", "1", "--num_set_aside", "1"]
+    sizes = [
+        "--num_lessons",
+        "40",
+        "--num_last",
+        "40",
+        "--num_practice",
+        "30",
+        "--num_tuning",
+        "1",
+        "--num_set_aside",
+        "1",
+    ]
     main(["shards", "multiwoz-lessons", str(source), str(dest), *sizes])
     parts = [{each.id for each in read_dialogues(dest / name)} for name in ("known", "tuning", "set_aside")]
     assert [len(part) for part in parts] == [3, 1, 1]
@@ -35,12 +46,24 @@ def test_lessons_dialogues_and_a_tokenizer(tmp_path: Path):
             read, said = encode_episode(tokenizer, json.loads(shards.read(number)[0]))
             assert read
             assert said
+    practice = ShardSet(dest / "practice")
+    tasks = [json.loads(practice.read(number)[0]) for number in range(len(practice))]
+    assert len({task["id"] for task in tasks}) == 30
+    # Of known dialogues and those to tune on, never of those set aside.
+    assert {task["dialogue"] for task in tasks} <= parts[0] | parts[1]
+    assert all(change_targets(task).keys() == set(task["domains"]) for task in tasks)
 
 
 def test_what_cannot_be_parted(tmp_path: Path):
     source = write_source(tmp_path)
-    for lessons, tuning, problem in ((0, 1, "0 and 1 lessons"), (1, 4, "parts of 4, 1 dialogues")):
+    for lessons, tuning, problem in ((0, 1, "0, 1 and 1 lessons"), (1, 4, "parts of 4, 1 dialogues")):
         with pytest.raises(ConfigError, match=problem):
             write_lesson_shards(
-                source, tmp_path / "x", num_lessons=lessons, num_last=1, num_tuning=tuning, num_set_aside=1
+                source,
+                tmp_path / "x",
+                num_lessons=lessons,
+                num_last=1,
+                num_practice=1,
+                num_tuning=tuning,
+                num_set_aside=1,
             )
