@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.files import written_whole
-from framework.tracking.secrets import scrubbed_text
+from framework.tracking.secrets import scrubbed_output
 
 FOLDER, EPISODES, GRAPH = "blame", "episodes.json", "graph.svg"
 FORMAT = 1
@@ -79,23 +79,18 @@ def cleaned(episode: Episode) -> Episode:
     """An episode without secrets; a text that had one keeps its credit, but not that of its parts."""
     return replace(
         episode,
-        id=_clean(episode.id),
-        loss_text=_clean(episode.loss_text),
+        id=scrubbed_output(episode.id),
+        loss_text=scrubbed_output(episode.loss_text),
         texts=tuple(map(_cleaned_text, episode.texts)),
     )
 
 
 def _cleaned_text(text: CreditedText) -> CreditedText:
-    clean = _clean(text.text)
+    clean = scrubbed_output(text.text)
     if len(clean) == len(text.text):
         return replace(text, text=clean)
     # The parts are no longer where they were.
     return replace(text, text=clean, spans=((0, len(clean)),), credits=(sum(text.credits),))
-
-
-def _clean(text: str) -> str:
-    # Outputs of a model may hold halves of characters: each becomes one other, and what follows stays in its place.
-    return scrubbed_text(text).encode("utf-8", errors="replace").decode()
 
 
 def write_blame(run_dir: Path, blame: BlameOfStep, picture: str | None) -> None:

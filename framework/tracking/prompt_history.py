@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from framework.files import written_whole
-from framework.tracking.secrets import scrubbed_text
+from framework.tracking.secrets import scrubbed_output
 
 FILE = "prompts.jsonl"
 
@@ -76,10 +76,5 @@ def read_prompts(run_dir: Path) -> list[TriedPrompt]:
 
 
 def _line(tried: TriedPrompt) -> str:
-    clean = replace(tried, before=_clean(tried.before), after=_clean(tried.after))
+    clean = replace(tried, before=scrubbed_output(tried.before), after=scrubbed_output(tried.after))
     return json.dumps(asdict(clean)) + "\n"
-
-
-def _clean(text: str) -> str:
-    # A prompt that a model wrote may hold halves of characters.
-    return scrubbed_text(text).encode("utf-8", errors="replace").decode()

@@ -59,6 +59,11 @@ def scrubbed_text(text: str) -> str:
     return _KNOWN_FORMS.sub(REMOVED, text)
 
 
+def scrubbed_output(text: str) -> str:
+    """A text that a model wrote, likewise; each half of a character in it becomes one other: so it can be saved."""
+    return scrubbed_text(text).encode("utf-8", errors="replace").decode()
+
+
 def _scrub_parameter(match: re.Match[str]) -> str:
     key = match["key"]
     secret = is_secret_name(key) or key.lower() in ("key", "x-amz-credential", "awsaccesskeyid")

@@ -8,8 +8,9 @@ import torch
 from framework.cli import main
 from framework.data.batch import EpisodeBatch
 from framework.errors import CheckpointError, ConfigError, DataError
+from framework.gbc.environments.chat_tokenizer import END
 from framework.gbc.environments.microworld.lessons import draw_lessons
-from framework.gbc.environments.microworld.tokenizer import END, make_tokenizer
+from framework.gbc.environments.microworld.tokenizer import make_tokenizer
 from framework.gbc.environments.microworld.world import load_model
 from framework.gbc.language import (
     LanguageModelConfig,

@@ -53,9 +53,9 @@ def test_the_environments_secrets_are_known_by_value(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SHORT_TOKEN", "on")
     monkeypatch.setenv("HARMLESS", "battery staple")
     # The shell's working folder.
-    monkeypatch.setenv("PWD", "/home/user/work")
-    text = "correct horse battery staple on /home/user/work/data"
-    assert scrubbed_text(text) == f"{REMOVED} battery staple on /home/user/work/data"
+    monkeypatch.setenv("PWD", "/srv/runs")
+    text = "correct horse battery staple on /srv/runs/data"
+    assert scrubbed_text(text) == f"{REMOVED} battery staple on /srv/runs/data"
 
 
 def test_settings():

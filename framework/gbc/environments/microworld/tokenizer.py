@@ -3,6 +3,7 @@
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from framework.gbc.environments.chat_tokenizer import SPECIAL, UNKNOWN, as_chat_tokenizer
 from framework.gbc.environments.microworld.system import (
     DATABASES,
     DOMAINS,
@@ -16,11 +17,6 @@ from framework.gbc.environments.microworld.system import (
     WORKERS,
 )
 
-PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
-TEMPLATE = (
-    "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 _WORDS = "manager serves worker responder from : , and please book i need am looking for find me"
 
 
@@ -33,15 +29,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         *(f"{node}:" for node in ("user", "manager", *WORKERS, *DATABASES)),
         *(*DOMAINS, *FIELDS, *WORKERS, *NAMES, *STYLES, NONE, NOTHING, REST),
     ]
-    special = [PAD, END, UNKNOWN, "<system>", "<user>", "<assistant>"]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *words]))}
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return as_chat_tokenizer(tokenizer)

@@ -11,16 +11,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from framework.errors import ConfigError
+from framework.gbc.environments.chat_tokenizer import SPECIAL, UNKNOWN, as_chat_tokenizer
 from framework.gbc.environments.multiwoz.episodes import Dialogue
 from framework.gbc.environments.multiwoz.slots import SLOTS
 from framework.gbc.environments.multiwoz.tracking import exchanges, write_state
 
-PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
-TEMPLATE = (
-    "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-_SPECIAL = [PAD, END, UNKNOWN, "<system>", "<user>", "<assistant>"]
 _ALPHABET = list("abcdefghijklmnopqrstuvwxyz0123456789:=;,.|?!()/#")
 _PIECE = "##"
 _LEAST = 3
@@ -37,7 +32,7 @@ def learn_tokenizer(dialogues: Sequence[Dialogue], *, vocabulary_size: int = 153
     Raises:
         ConfigError: too few tokens for the alphabet.
     """
-    least = len(_SPECIAL) + 2 * len(_ALPHABET)
+    least = len(SPECIAL) + 2 * len(_ALPHABET)
     if vocabulary_size < least:
         raise ConfigError(f"a vocabulary of {vocabulary_size} tokens", mend=f"use {least} or more")
     splitter = pre_tokenizers.Sequence(
@@ -52,24 +47,17 @@ def learn_tokenizer(dialogues: Sequence[Dialogue], *, vocabulary_size: int = 153
     )
     words = Counter(word for text in _texts(dialogues) for word, _ in splitter.pre_tokenize_str(text.lower()))
     merges = learn_merges(words, vocabulary_size - least)
-    tokens = [*_SPECIAL, *_ALPHABET, *(_PIECE + letter for letter in _ALPHABET), *map(_merged, merges)]
+    tokens = [*SPECIAL, *_ALPHABET, *(_PIECE + letter for letter in _ALPHABET), *map(_merged, merges)]
     # The same piece may come of two merges.
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token=UNKNOWN, continuing_subword_prefix=_PIECE)
     )
-    tokenizer.add_special_tokens(_SPECIAL)
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(prefix=_PIECE, cleanup=False)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return as_chat_tokenizer(tokenizer)
 
 
 def learn_merges(words: Mapping[str, int], most: int) -> list[tuple[str, str]]:

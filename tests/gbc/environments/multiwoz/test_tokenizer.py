@@ -3,8 +3,9 @@
 import pytest
 
 from framework.errors import ConfigError
+from framework.gbc.environments.chat_tokenizer import UNKNOWN
 from framework.gbc.environments.multiwoz.episodes import Dialogue
-from framework.gbc.environments.multiwoz.tokenizer import UNKNOWN, learn_merges, learn_tokenizer
+from framework.gbc.environments.multiwoz.tokenizer import learn_merges, learn_tokenizer
 from framework.gbc.language import encode_episode
 
 
