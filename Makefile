@@ -142,16 +142,21 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
 		runs/cifar10-16-classifier --num 2000 --steps 25
 
-# One pass against the graph kept through generation, on the CPU: about 15 minutes.
+# One pass against the graph kept through generation, and what attribution adds to generation, on the CPU: about 40 minutes.
 benchmark-gbc: install
 	$(BIN)/framework bench attribution --device cpu --out runs/bench-gbc.json
+	$(BIN)/framework bench episodes --device cpu --batch_size 4 --out runs/bench-gbc-small.json
+	$(BIN)/framework bench episodes --device cpu --batch_size 4 --new '[64]' --scalars '[finegrained]' --rounds 1
+	$(BIN)/framework bench episodes --device cpu --batch_size 4 --shape qwen3-0.6b --dtype bfloat16 --rounds 3 \
+		--new '[64, 256, 512]' --out runs/bench-gbc-0.6b.json
 
 # One GPU: its tests, PRA-L's step at several micro-batches, the classifier, then eight minutes a row on an H200.
 benchmark-gpu: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/framework bench training recipes/pra/imagenet256_l.yaml --out runs/bench-pra-l.json --batch_sizes '[32, 64, 96]' \
 		--window 20 --rounds 2 --save_every 10
-	for shape in qwen3-0.6b qwen3-4b; do $(BIN)/framework bench attribution --shape $$shape --batch_size 16 --out runs/bench-gbc-$$shape.json || exit 1; done
+	for shape in qwen3-0.6b qwen3-4b; do for what in attribution episodes; do \
+		$(BIN)/framework bench $$what --shape $$shape --batch_size 16 --out runs/bench-gbc-$$what-$$shape.json || exit 1; done; done
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_classifier.yaml
 	$(BIN)/framework compare recipes/pra/cifar10.yaml runs/compare-cifar10 $(CLASSIFIER) runs/cifar10-classifier \
 		--num 10000 --options '[--trainer.max_steps, "8000"]'

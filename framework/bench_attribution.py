@@ -1,15 +1,11 @@
-"""`framework bench attribution`: one teacher-forced pass against the graph kept through generation, and what
-attribution costs beside the generation that it explains.
+"""`framework bench attribution`: one teacher-forced pass against the graph kept through generation.
 
-Models have random weights; ways take turns within one run, and ratios are medians over the rounds: on a shared machine
-they are what can be trusted. On a CPU, seconds are those of the processor, all threads together, so that other work on
-the machine does not count, and memory is what a process of its own gets resident above what it had before.
+Time as in `bench_models`. On a CPU, memory is what a process of its own gets resident above what it had before.
 """
 
 import json
 import multiprocessing
 import platform
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -20,48 +16,16 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from framework.bench_models import SETTINGS, Shape, build_model
+from framework.bench_models import Case, Shape, build_model, generate_answers, measure_in_turns
 from framework.errors import ConfigError, TrainingError
 from framework.files import written_whole
-from framework.gbc.gradients import GradientOptions, Scalar, TokenRow, TokenScores, token_scores
-from framework.gbc.models import pad_left
+from framework.gbc.gradients import GradientOptions, Scalar, TokenScores, token_scores
 from framework.gbc.reference import kept_graph_scores
 
 Way = Literal["one_pass", "kept", "kept_cached"]
 _LARGEST_DIFFERENCE = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What is measured: a model and the lengths of an answer, in tokens.
-
-    Attributes:
-        shape: of the model.
-        device: where it runs; in float32 on a CPU, in bfloat16 elsewhere.
-        prompt: tokens without gradients.
-        read: tokens with gradients.
-        new: generated tokens.
-        scalar: what is differentiated.
-    """
-
-    shape: Shape
-    device: str
-    prompt: int
-    read: int
-    new: int
-    scalar: Scalar
-
-    def row(self, number: int = 0) -> TokenRow:
-        """Random tokens: the same prompt for every number, the rest its own."""
-        sizes = {"prompt": self.prompt, f"{number} read": self.read, f"{number} new": self.new}
-        parts = {}
-        for name, size in sizes.items():
-            generator = np.random.default_rng(list(name.encode()))
-            parts[name] = tuple(generator.integers(4, SETTINGS[self.shape]["vocab_size"], size).tolist())
-        prompt, read, new = parts.values()
-        return TokenRow(input_ids=prompt + read, prefix=self.prompt, output_ids=new)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,25 +62,6 @@ class PassSpeed:
     memory: float | None
     memory_cached: float | None
     difference: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeCost:
-    """A batch of answers: generated, then attributed.
-
-    Attributes:
-        case: what was measured.
-        batch_size: answers.
-        tokens_per_second: of generation without gradients.
-        attribution_seconds: of the batch.
-        added: attribution / generation, the median over the rounds.
-    """
-
-    case: Case
-    batch_size: int
-    tokens_per_second: float
-    attribution_seconds: float
-    added: float
 
 
 _ROWS: tuple[tuple[str, str, Callable[[PassSpeed], float | None]], ...] = (
@@ -178,19 +123,13 @@ def bench_attribution(
     model = build_model(shape, device)
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
     passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
-    # A gradient for every output token takes long on a CPU: the shortest answer alone.
-    fine = replace(cases[int(np.argmin(new))], scalar="finegrained")
-    episodes = [
-        measure_episodes(model, case, batch_size=batch_size, rounds=rounds) for case in dict.fromkeys((*cases, fine))
-    ]
     record = {
         "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "passes": [asdict(each) for each in passes],
-        "episodes": [asdict(each) for each in episodes],
     }
-    _show(passes, episodes)
+    _show(passes)
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with written_whole(Path(out)) as stream:
@@ -206,10 +145,10 @@ def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds:
     """
     fitting = [way for way in get_args(Way) if _fits(model, case, way)]
     ways: dict[str, Callable[[], Any]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
-    ways["generation"] = lambda: _generate(model, [case.row()], case.new)
+    ways["generation"] = lambda: generate_answers(model, [case.row()], case.new)
     rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
     ways["batch"] = lambda: token_scores(model, rows, options)
-    seconds = _rounds(ways, case.device, rounds)
+    seconds = measure_in_turns(ways, case.device, rounds)
     peaks = {way: _peak_mib(model, case, way) for way in fitting}
     difference = _difference(model, case) if "kept" in fitting else None
     if model.dtype == torch.float32 and difference is not None and not difference < _LARGEST_DIFFERENCE:
@@ -234,23 +173,6 @@ def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds:
     )
 
 
-def measure_episodes(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> EpisodeCost:
-    """A batch of answers with one prompt, generated and attributed in turns."""
-    rows = [case.row(number) for number in range(batch_size)]
-    ways: dict[str, Callable[[], Any]] = {
-        "generation": lambda: _generate(model, rows, case.new),
-        "attribution": lambda: token_scores(model, rows, GradientOptions(scalar=case.scalar)),
-    }
-    seconds = _rounds(ways, case.device, rounds)
-    return EpisodeCost(
-        case=case,
-        batch_size=batch_size,
-        tokens_per_second=batch_size * case.new / float(np.median(seconds["generation"])),
-        attribution_seconds=float(np.median(seconds["attribution"])),
-        added=float(np.median(seconds["attribution"] / seconds["generation"])),
-    )
-
-
 def _fits(model: PreTrainedModel, case: Case, way: Way) -> bool:
     """Whether the device's memory is enough; the kept graph of a long answer may need more than there is."""
     try:
@@ -270,33 +192,6 @@ def _scores(model: PreTrainedModel, case: Case, way: Way) -> TokenScores:
     if way == "one_pass":
         return token_scores(model, [case.row()], GradientOptions(scalar=case.scalar))[0]
     return kept_graph_scores(model, case.row(), case.scalar, cache_prefix=way == "kept_cached")
-
-
-def _generate(model: PreTrainedModel, rows: list[TokenRow], new: int) -> None:
-    """As `LocalModel.generate`: greedy, with a cache, no end token."""
-    ids, mask = pad_left([row.input_ids for row in rows], 0, model.device)
-    options = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0)
-    with torch.no_grad():
-        model.generate(ids, attention_mask=mask, generation_config=options)  # pyright: ignore[reportCallIssue]
-
-
-def _rounds(ways: dict[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each way in each round, after one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for index in range(rounds + 1):
-        for name, way in ways.items():
-            started = _now(device)
-            way()
-            if index:
-                seconds[name].append(_now(device) - started)
-    return {name: np.array(times) for name, times in seconds.items()}
-
-
-def _now(device: str) -> float:
-    if not device.startswith("cuda"):
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _peak_mib(model: PreTrainedModel, case: Case, way: Way) -> float:
@@ -328,8 +223,7 @@ def _status_mib(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _show(passes: list[PassSpeed], episodes: list[EpisodeCost]) -> None:
-    console = Console()
+def _show(passes: list[PassSpeed]) -> None:
     case = passes[0].case
     title = f"{case.shape} on {case.device}: prompt {case.prompt}, read {case.read}, {case.scalar}"
     table = Table(title=f"{title}: one pass against the kept graph")
@@ -338,14 +232,7 @@ def _show(passes: list[PassSpeed], episodes: list[EpisodeCost]) -> None:
         table.add_column(str(each.case.new), justify="right")
     for name, form, value in _ROWS:
         table.add_row(name, *(_cell(value(each), form) for each in passes))
-    console.print(table)
-    table = Table(title=f"batches of {episodes[0].batch_size}: attribution beside generation")
-    for name in ("new", "scalar", "generated tokens per second", "attribution", "added to generation"):
-        table.add_column(name, justify="right")
-    for cost in episodes:
-        values = (f"{cost.tokens_per_second:,.0f}", f"{cost.attribution_seconds:.2f} s", f"{cost.added:.0%}")
-        table.add_row(str(cost.case.new), cost.case.scalar, *values)
-    console.print(table)
+    Console().print(table)
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
         "data": "framework.bench:bench_data",
         "training": "framework.bench_training:bench_training",
         "attribution": "framework.bench_attribution:bench_attribution",
+        "episodes": "framework.bench_episodes:bench_episodes",
         "blame": "framework.bench_blame:bench_blame",
         "repair": "framework.bench_repair:bench_repair",
     },

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from framework.errors import ConfigError, DataError
 from framework.gbc.adapters import Adapter, reading
+from framework.gbc.head import logits_at, places
 from framework.gbc.models import LocalModel
 from framework.gbc.prefix import checkpointed_layers, frozen_prefix
 from framework.gbc.steering import Reader
@@ -245,16 +246,16 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
     # Of what is read after the prefix, the place of the last token before the output.
     lasts = [count - output for count, output in zip(counts, outputs, strict=True)]
     with reading(_adapters(rows)):
-        logits = model(
+        logits = logits_at(
+            model,
+            places(lasts, outputs),
             inputs_embeds=read,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
-            logits_to_keep=read.shape[1] - min(lasts),
-        ).logits
-    values = _of_outputs(logits, rows, [last - min(lasts) for last in lasts])
-    return Pass(embeddings, *values, lengths, outputs)
+        )
+    return Pass(embeddings, *_of_outputs(logits, rows), lengths, outputs)
 
 
 def _read(
@@ -281,23 +282,19 @@ def _adapters(rows: Sequence[TokenRow]) -> list[Adapter | None]:
 
 
 def _of_outputs(
-    logits: Float[Tensor, "batch kept vocabulary"], rows: Sequence[TokenRow], starts: list[int]
+    logits: Float[Tensor, "batch output vocabulary"], rows: Sequence[TokenRow]
 ) -> tuple[Float[Tensor, "batch output vocabulary"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
     """The generated tokens' logits over the vocabulary, log-probabilities and own logits; 0 in the padding."""
-    width = max(len(row.output_ids) for row in rows)
-    targets = torch.zeros(len(rows), width, dtype=torch.long)
-    valid = torch.zeros(len(rows), width, dtype=torch.bool)
+    targets = torch.zeros(logits.shape[:2], dtype=torch.long)
+    valid = torch.zeros(logits.shape[:2], dtype=torch.bool)
     for index, row in enumerate(rows):
         targets[index, : len(row.output_ids)] = torch.tensor(row.output_ids)
         valid[index, : len(row.output_ids)] = True
-    columns = torch.tensor(starts)[:, None] + torch.arange(width)
-    columns = columns.clamp(max=logits.shape[1] - 1).to(logits.device)
-    chosen = logits.gather(1, columns[..., None].expand(-1, -1, logits.shape[2]))
-    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
-    picked = chosen.gather(2, targets[..., None].to(logits.device))[..., 0]
-    log_probs = picked - chosen.logsumexp(dim=2)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    picked = logits.gather(2, targets[..., None].to(logits.device))[..., 0]
+    log_probs = picked - logits.logsumexp(dim=2)
     valid = valid.to(logits.device)
-    return chosen, log_probs.where(valid, 0.0), picked.where(valid, 0.0)
+    return logits, log_probs.where(valid, 0.0), picked.where(valid, 0.0)
 
 
 def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,7 @@ class LanguageModelConfig:
         num_layers: decoder layers.
         num_heads: attention heads, each with keys and values of its own.
         max_tokens: context length.
+        dropout: share of the embeddings' values and of the attention weights that are left out in training.
     """
 
     vocabulary_size: int
@@ -65,8 +66,11 @@ class LanguageModelConfig:
     num_layers: int = 4
     num_heads: int = 4
     max_tokens: int = 512
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout}", mend="use 0 or more, and less than 1")
         if self.hidden_size % (2 * self.num_heads):
             mend = f"use a multiple of {2 * self.num_heads}"
             raise ConfigError(f"hidden_size {self.hidden_size} with {self.num_heads} heads", mend=mend)
@@ -86,7 +90,7 @@ def make_language_model(config: LanguageModelConfig, *, seed: int) -> PreTrained
         "tie_word_embeddings": True,
         # The usual 0.02 is for widths of thousands.
         "initializer_range": config.hidden_size**-0.5,
-        "attention_dropout": 0.0,
+        "attention_dropout": config.dropout,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -208,6 +212,7 @@ class LanguageModelModule(LightningModule):
         embed = self.model.get_input_embeddings()
         shares = part.shares[:, None, None]
         embeddings = shares * embed(part.ids) + (1 - shares) * embed(part.twins)
+        embeddings = F.dropout(embeddings, self.architecture.dropout, self.training)
         hidden = self.model.get_decoder()(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         kept = part.said[:, 1:]
         head = self.model.get_output_embeddings()

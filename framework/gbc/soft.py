@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from framework.errors import ConfigError, DataError
 from framework.gbc.adapters import reading
+from framework.gbc.head import logits_at, places
 from framework.gbc.models import LocalModel
 from framework.gbc.steering import AgentParameters
 from framework.gbc.trace import Step, Trace
@@ -253,16 +254,16 @@ def _logits(model: LocalModel, agent: str, inputs: Sequence[Tensor], outputs: Se
         # The way back leads through all layers, whichever have adapters: sharded ones are gathered by all processes.
         rows = [row + 0 * value[:1].to(row.dtype) for row in rows]
     mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=model.device) for row in rows], batch_first=True)
-    first = min(map(len, inputs)) - 1
+    counts = list(map(len, outputs))
     with reading([model.adapters.of(agent)] * len(rows)):
-        logits = model.model(
+        logits = logits_at(
+            model.model,
+            places([len(read) - 1 for read in inputs], counts),
             inputs_embeds=pad_sequence(rows, batch_first=True),
             attention_mask=mask,
             use_cache=False,
-            logits_to_keep=mask.shape[1] - first,
-        ).logits
-    starts = [len(read) - 1 - first for read in inputs]
-    return [logits[i, start : start + len(ids)] for i, (start, ids) in enumerate(zip(starts, outputs, strict=True))]
+        )
+    return [each[:count] for each, count in zip(logits, counts, strict=True)]
 
 
 def _straight_through(

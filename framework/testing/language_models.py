@@ -54,17 +54,19 @@ class LinearLM(PreTrainedModel):
     def __init__(self, embeddings: list[list[float]], weights: list[list[float]]) -> None:
         super().__init__(PreTrainedConfig())
         self.embed = nn.Embedding.from_pretrained(torch.tensor(embeddings))
-        self.weights = torch.tensor(weights)
+        self.head = nn.Linear(len(weights[0]), len(weights), bias=False)
+        self.head.weight = nn.Parameter(torch.tensor(weights))
         self.generation_config = GenerationConfig()
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embed
 
-    def forward(
-        self, *, inputs_embeds: Tensor, attention_mask: Tensor, logits_to_keep: int, **ignored: Any
-    ) -> CausalLMOutputWithPast:
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.head
+
+    def forward(self, *, inputs_embeds: Tensor, attention_mask: Tensor, **ignored: Any) -> CausalLMOutputWithPast:
         summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
-        return CausalLMOutputWithPast(logits=summed[:, -logits_to_keep:] @ self.weights.T)
+        return CausalLMOutputWithPast(logits=self.head(summed))
 
 
 def tiny_tokenizer(
