@@ -37,11 +37,14 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     "shards": {
         name: f"framework.shard_commands:{name}"
         for name in (
-            *("images", "imagenet", "jsonl", "hf", "multiwoz", "digits", "microworld"),
+            *("images", "imagenet", "jsonl", "hf", "multiwoz", "digits"),
             *("index", "check", "stats", "peek"),
         )
     }
-    | {"multiwoz-lessons": "framework.shard_commands:multiwoz_lessons"},
+    | {
+        "microworld": "framework.lesson_commands:microworld",
+        "multiwoz-lessons": "framework.lesson_commands:multiwoz_lessons",
+    },
 }
 """Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""
 BY_OPTION = {("attribute", "--model"): "framework.attribute_logs:attribute_logs"}

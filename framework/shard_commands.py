@@ -1,10 +1,7 @@
 """The commands around shards; the docstrings are their `--help`."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -63,7 +60,7 @@ def images(
         workers=workers,
         overwrite=overwrite,
     )
-    _report(manifest, dest)
+    report(manifest, dest)
 
 
 def digits(dest: str) -> None:
@@ -74,78 +71,6 @@ def digits(dest: str) -> None:
     """
     write_digit_images(dest)
     console.print(f"digits in {dest}/train and {dest}/test")
-
-
-def microworld(
-    dest: str, *, num_lessons: int = 65536, num_validation: int = 1024, seed: int = 0, overwrite: bool = False
-) -> None:
-    """Make the lessons of the micro world's language model, and its tokenizer.
-
-    A lesson is an episode {role, prompt, message, answer}; no two parts share a random number. See
-    `recipes/gbc/microworld.yaml`.
-
-    Args:
-        dest: folder that gets `train`, `validation` and `tokenizer`.
-        num_lessons: lessons to train on.
-        num_validation: lessons to validate on.
-        seed: of the lessons.
-        overwrite: replace what is there.
-    """
-    # Imported here, as below: Hugging Face's libraries take longer than most of these commands.
-    from framework.gbc.environments.microworld.lessons import draw_lessons
-    from framework.gbc.environments.microworld.tokenizer import make_tokenizer
-
-    for part, count in (("train", num_lessons), ("validation", num_validation)):
-        if count < 1:
-            raise ConfigError(f"{count} lessons for {part}", mend="use 1 or more")
-        _write_episodes(Path(dest) / part, draw_lessons(f"{seed}/{part}", count), WriteOptions(overwrite=overwrite))
-    make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
-
-
-def multiwoz_lessons(
-    source: str,
-    dest: str,
-    *,
-    num_lessons: int = 112000,
-    num_last: int = 40000,
-    num_practice: int = 6000,
-    num_tuning: int = 50,
-    num_set_aside: int = 30,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> None:
-    """Make lessons for a small language model of MultiWOZ's state tracking, and its tokenizer.
-
-    A lesson is an episode {domain, prompt, message, answer}. Some dialogues give none to train on: they are for
-    improving the agents, and for choosing. See `recipes/gbc/multiwoz_model.yaml`.
-
-    Args:
-        source: few-shot file of IC-DST (.json), the training part.
-        dest: gets `train`, `last`, `validation`, `practice`, `tokenizer`, and of the dialogues `known`, `tuning` and
-            `set_aside`.
-        num_lessons: lessons to begin training with.
-        num_last: lessons to end it with, nearer to what dialogues are.
-        num_practice: turns for the agents to train on.
-        num_tuning: dialogues that the agents are improved on.
-        num_set_aside: dialogues that choices are made by.
-        seed: of the choice of dialogues and of the lessons.
-        overwrite: replace what is there.
-    """
-    from framework.gbc.environments.multiwoz.lesson_shards import write_lesson_shards
-
-    written = write_lesson_shards(
-        source,
-        dest,
-        num_lessons=num_lessons,
-        num_last=num_last,
-        num_practice=num_practice,
-        num_tuning=num_tuning,
-        num_set_aside=num_set_aside,
-        seed=seed,
-        options=WriteOptions(overwrite=overwrite),
-    )
-    for name, manifest in written.items():
-        _report(manifest, str(Path(dest) / name))
 
 
 def check(dest: str, *, workers: int = 0) -> None:
@@ -192,7 +117,7 @@ def imagenet(
         overwrite: replace a finished shard set in DEST.
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    _report(write_imagenet_shards(source, dest, labels=labels, numbering=numbering, options=options), dest)
+    report(write_imagenet_shards(source, dest, labels=labels, numbering=numbering, options=options), dest)
 
 
 def jsonl(
@@ -215,7 +140,7 @@ def jsonl(
         overwrite: replace a finished shard set in DEST.
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    _report(write_jsonl_shards(source, dest, options=options), dest)
+    report(write_jsonl_shards(source, dest, options=options), dest)
 
 
 def hf(
@@ -246,7 +171,7 @@ def hf(
         overwrite: replace a finished shard set in DEST.
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    _report(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
+    report(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
 
 
 def multiwoz(
@@ -275,7 +200,7 @@ def multiwoz(
 
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
     for name, manifest in write_multiwoz_shards(source, dest, options=options).items():
-        _report(manifest, str(Path(dest) / name))
+        report(manifest, str(Path(dest) / name))
 
 
 def index(
@@ -314,7 +239,7 @@ def index(
         workers=workers,
         overwrite=overwrite,
     )
-    _report(index_shards(source, options), source)
+    report(index_shards(source, options), source)
 
 
 def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:  # noqa: B008 - frozen
@@ -377,14 +302,6 @@ def peek(
     console.print(f"{num} images of {dest}, in its order row by row, in {out}")
 
 
-def _write_episodes(dest: Path, episodes: Iterable[Any], options: WriteOptions) -> None:
-    with TemporaryDirectory() as folder:
-        lines = Path(folder) / "episodes.jsonl"
-        with lines.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(episode) + "\n" for episode in episodes)
-        _report(write_jsonl_shards(lines, dest, options=options), str(dest))
-
-
 def _counts(title: str, counts: dict[str, int]) -> Table:
     """The first counts, and what the others come to."""
     table = Table(title, "images")
@@ -397,7 +314,8 @@ def _counts(title: str, counts: dict[str, int]) -> Table:
     return table
 
 
-def _report(manifest: Manifest, dest: str) -> None:
+def report(manifest: Manifest, dest: str) -> None:
+    """Says what was written, and what was skipped."""
     for skipped in manifest.skipped[:_NUM_LISTED]:
         console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
     if len(manifest.skipped) > _NUM_LISTED:
