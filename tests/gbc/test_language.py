@@ -120,6 +120,21 @@ def test_twins_are_mixed_by_shares():
         list(module._encode(EpisodeBatch(episodes=(longer,), indices=torch.tensor([0]), epoch=0), mixed=True))
 
 
+def test_dropout_is_for_training_alone():
+    tokenizer = make_tokenizer()
+    config = LanguageModelConfig(vocabulary_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, dropout=0.5)
+    module = LanguageModelModule(tokenizer="", architecture=config)
+    module.tokenizer = tokenizer
+    module.configure_model()
+    batch = EpisodeBatch(episodes=tuple(draw_lessons("a", 3)), indices=torch.arange(3), epoch=0)
+    (part, *_) = module._encode(batch, mixed=False)
+    assert not torch.equal(module._losses(part)[0], module._losses(part)[0])
+    module.eval()
+    assert torch.equal(module._losses(part)[0], module._losses(part)[0])
+    with pytest.raises(ConfigError, match=r"dropout 1\.0"):
+        LanguageModelConfig(vocabulary_size=8, dropout=1.0)
+
+
 def test_a_model_begins_with_the_weights_of_another(run: Path, tmp_path: Path):
     export_language_model(run / "run", tmp_path / "model")
     config = LanguageModelConfig(

@@ -1,4 +1,5 @@
-"""The recipes for training agents as users start them: the micro world, all tracked, and MultiWOZ on two processes."""
+"""The recipes for training agents as users start them: the micro world, all tracked, MultiWOZ on two processes, and its
+micro language model with the agents that share it."""
 
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from framework.tracking.curves import read_metrics
 from framework.tracking.episodes import read_blame
 from framework.tracking.prompt_history import read_prompts
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
+from tests.gbc.environments.multiwoz.test_lesson_shards import write_source
 
 RECIPES = Path(__file__).parents[2] / "recipes/gbc"
 MICRO = Path(__file__).parents[2] / "framework/gbc/environments/microworld/model"
@@ -130,3 +132,44 @@ def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
     written = {path.parent.name for path in tmp_path.glob("run/best/adapters/*/adapter_model.safetensors")}
     assert written == {agent["name"] for agent in graph["agents"]}
     assert json.loads((tmp_path / "run/best/validation.json").read_text())["step"] == 2
+
+
+def test_the_commands_of_the_micro_language_model_of_multiwoz(tmp_path: Path, capsys):
+    data, run, graph = tmp_path / "data", tmp_path / "run", str(RECIPES / "graphs/multiwoz_state.yaml")
+    lessons = {"lessons": 40, "last": 8, "practice": 12, "tuning": 2, "set_aside": 1}
+    sizes = [word for name, size in lessons.items() for word in (f"--num_{name}", str(size))]
+    main(["shards", "multiwoz-lessons", str(write_source(tmp_path)), str(data), *sizes])
+    settings = {
+        "run.dir": str(tmp_path / "lm"),
+        "data.train": str(data / "train"),
+        "data.validation": str(data / "validation"),
+        "model.init_args.tokenizer": str(data / "tokenizer"),
+        "model.init_args.architecture.num_layers": 1,
+        "trainer.max_steps": 2,
+        "trainer.val_check_interval": 2,
+        "trainer.log_every_n_steps": 1,
+    }
+    fit_recipe("multiwoz_model.yaml", settings)
+    main(["export", str(tmp_path / "lm"), str(tmp_path / "micro")])
+    models = tmp_path / "models.yaml"
+    models.write_text(f"micro: {{path: {tmp_path / 'micro'}}}\n")
+    met = tmp_path / "met.jsonl"
+    main(["agents", "track", graph, str(data / "set_aside"), "--models", str(models), "--out", str(met)])
+    main(["shards", "jsonl", str(met), str(tmp_path / "met")])
+    settings = {
+        "run.dir": str(run),
+        "data.train": str(data / "practice"),
+        "data.validation": str(tmp_path / "met"),
+        "data.batch_size": 2,
+        "model.init_args.graph": graph,
+        "model.init_args.models": {"micro": {"path": str(tmp_path / "micro")}},
+        "trainer.max_steps": 3,
+        "trainer.val_check_interval": 3,
+    }
+    fit_recipe("multiwoz_state_train.yaml", settings)
+    losses = read_metrics(run)["loss/target_nats_per_token"]
+    assert losses[2] < losses[0]
+    models.write_text(f"micro: {{path: {tmp_path / 'micro'}, adapters: {run / 'best/adapters'}}}\n")
+    capsys.readouterr()
+    main(["agents", "track", graph, str(data / "set_aside"), "--models", str(models)])
+    assert "joint_goal_accuracy/hotel" in capsys.readouterr().out
