@@ -15,7 +15,7 @@ from framework.pra.cost import CostPrecision
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.plan import Plan, Run, make_plan
 from framework.tracking.devices import GIB, Device, named_device
-from framework.training.strategies import DeepSpeedOptions, FSDP2Options, StrategyConfig, check_mesh
+from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig, check_mesh
 
 
 def what_would_fit(run: Run, memory_bytes: int) -> list[tuple[str, Plan]]:

@@ -35,7 +35,8 @@ from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.choose import refuse_existing
 from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
 from framework.training.checkpoint.strategy import DirectoryCheckpoints
-from framework.training.strategies import StrategyConfig, StrategyName, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig, StrategyName
 
 MODULES = (ClassifierModule, LanguageModelModule, PRAModule)
 """Imported for `--help` to list them, and for recipes to name them without their paths."""

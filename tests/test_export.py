@@ -202,7 +202,8 @@ def test_a_new_run_starts_from_exported_weights(run: Path, tmp_path: Path):
 def import_sharded(run_dir: str, exported: str) -> dict[str, Any]:
     """Every strategy starts from an export and saves a checkpoint; the whole weights before and after."""
     from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
-    from framework.training.strategies import DeepSpeedOptions, StrategyConfig, make_strategy
+    from framework.training.strategies import make_strategy
+    from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
 
     found = {}
     for name in ("ddp", "fsdp2", "zero1", "zero3"):

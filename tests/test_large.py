@@ -39,7 +39,8 @@ def one_step(folder: str, name: str) -> dict[str, Any]:
     from framework.pra.module import PRAModule
     from framework.training.callbacks.checkpoints import Checkpoints
     from framework.training.sharding import local_part
-    from framework.training.strategies import DeepSpeedOptions, FSDP2Strategy, StrategyConfig
+    from framework.training.strategies import FSDP2Strategy
+    from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
 
     if name == "zero3":
         from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy

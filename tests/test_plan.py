@@ -23,7 +23,8 @@ from framework.testing.forked import run_forked
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.tracking.devices import GIB
 from framework.training.sharding import local_part
-from framework.training.strategies import FSDP2Options, StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import FSDP2Options, StrategyConfig
 
 # Odd sizes, so that shards are uneven.
 CONFIG = replace(tiny_config(), width=24, num_classes=6, head_width=20, decoder_width=12)

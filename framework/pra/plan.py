@@ -14,7 +14,7 @@ from framework.pra.cost import CostPrecision, calls_of_parameters, saved_tensors
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.model import PRA
 from framework.tracking.devices import GIB
-from framework.training.strategies import StrategyConfig
+from framework.training.strategy_config import StrategyConfig
 
 _FLOAT = 4
 _RUNTIME = 1 * GIB

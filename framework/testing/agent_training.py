@@ -21,7 +21,8 @@ from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
 from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import DeepSpeedOptions, StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, weight_decay=0.0, warmup_steps=0)
 SOFT = SoftConfig(model="m", num_tokens=2, gates=True)

@@ -13,7 +13,8 @@ import deepspeed
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
 
-from framework.training.strategies import DeepSpeedStrategy, StrategyConfig
+from framework.training.strategies import DeepSpeedStrategy
+from framework.training.strategy_config import StrategyConfig
 
 
 class CPUDeepSpeedStrategy(DeepSpeedStrategy):

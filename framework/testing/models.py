@@ -13,7 +13,8 @@ from framework.pra.config import PRAConfig
 from framework.pra.model import PRA
 from framework.pra.module import PRAModule
 from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig
 
 
 def tiny_config(**changes: Any) -> PRAConfig:

@@ -22,7 +22,8 @@ from framework.testing.forked import run_forked
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.training.callbacks.checkpoints import Checkpoints
-from framework.training.strategies import StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig
 
 NUM_SAMPLES, GLOBAL_BATCH = 70, 8
 STEPS_PER_EPOCH = NUM_SAMPLES // GLOBAL_BATCH

@@ -13,7 +13,8 @@ from framework.evaluation.classifier import (
 )
 from framework.evaluation.features import ClassifierFeatures, extract_features
 from framework.testing.faults import make_checkpoint
-from framework.training.strategies import StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

@@ -30,7 +30,8 @@ from framework.training.checkpoint.layout import FOLDER, Manifest, Retention, cl
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.checkpoint.tensors import write_tensors
 from framework.training.checkpoint.writing import Save, complete
-from framework.training.strategies import StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig
 
 
 def steps_in(run_dir: Path) -> list[int]:

@@ -20,7 +20,8 @@ from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
-from framework.training.strategies import DeepSpeedOptions, FSDP2Options, StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 HALF, GLOBAL_BATCH, MICRO_BATCH = 4, 8, 2
 

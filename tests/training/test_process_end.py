@@ -4,7 +4,8 @@ import torch
 import torch.distributed as dist
 
 from framework.testing.distributed import run_distributed
-from framework.training.strategies import StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig
 
 
 def leave_work_behind() -> None:

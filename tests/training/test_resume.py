@@ -29,7 +29,8 @@ from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of, step_of
 from framework.training.checkpoint.read import read_state, read_tensors
-from framework.training.strategies import StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import StrategyConfig
 
 CLASSES, SAMPLES, BATCH, STEPS = ("a", "b", "c"), 24, 4, 9
 MEASURED = ("time/", "throughput/", "memory/", "checkpoint/")

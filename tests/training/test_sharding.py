@@ -21,7 +21,8 @@ from framework.testing.distributed import run_distributed
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.training import sharding
 from framework.training.sharding import Placement, build_with_twin, is_sharded, local_part
-from framework.training.strategies import DeepSpeedOptions, StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
 
 CPU = Placement(device=torch.device("cpu"))
 

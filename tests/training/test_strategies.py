@@ -26,12 +26,8 @@ from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.training.optimizer import OptimizerConfig
 from framework.training.sharding import local_part
-from framework.training.strategies import (
-    DeepSpeedOptions,
-    FSDP2Options,
-    StrategyConfig,
-    make_strategy,
-)
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 GLOBAL_BATCH, STEPS = 8, 20
 GRID = SampleGridConfig(every_n_steps=STEPS, rows=1, sampler=SamplerConfig(steps=2))

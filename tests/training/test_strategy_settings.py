@@ -10,14 +10,12 @@ from lightning.pytorch import strategies
 from framework.errors import ConfigError
 from framework.training.strategies import (
     DDPStrategy,
-    DeepSpeedOptions,
     DeepSpeedStrategy,
-    FSDP2Options,
     FSDP2Strategy,
     SingleDeviceStrategy,
-    StrategyConfig,
     make_strategy,
 )
+from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def under_deepspeed(run_dir: str) -> dict[str, Any]:
     """Rank 1 alone meets a bad loss, at step 1; all meet an infinite gradient; skipping is asked for."""
     # DeepSpeed takes seconds to import.
     from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
-    from framework.training.strategies import DeepSpeedOptions, StrategyConfig
+    from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
 
     found: dict[str, Any] = {}
     for stage in (1, 3):

@@ -15,7 +15,8 @@ from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_co
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.callbacks.histograms import BINS, Histograms, count, part_names
 from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import DeepSpeedOptions, FSDP2Options, StrategyConfig, make_strategy
+from framework.training.strategies import make_strategy
+from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 
 class Kept(TrackedRun):

@@ -129,12 +129,13 @@ def change_tasks(episode: Any) -> list[dict[str, Any]]:
 
 
 def change_targets(task: Task) -> dict[str, str]:
-    """What the agents of the dialogue's domains should say of a task.
+    """What agents should say of a task: those of the dialogue's domains, and one of the others.
 
-    Of the other domains' agents nothing is asked: they should all say `none`, and so many of these would teach the
-    agents little else.
+    The others take turns: they should all say `none`, and so many of these would teach the agents little else.
     """
-    return {domain: write_change(task["expected"], domain) for domain in DOMAINS if domain in task["domains"]}
+    others = [domain for domain in DOMAINS if domain not in task["domains"]]
+    asked = {*task["domains"], *others[task["turn"] % len(others or [0]) :][:1]}
+    return {domain: write_change(task["expected"], domain) for domain in DOMAINS if domain in asked}
 
 
 def read_dialogues(folder: str | Path) -> list[Dialogue]:
