@@ -31,7 +31,7 @@ from framework.errors import ConfigError
 from framework.training.checkpoint.strategy import DCPCheckpoints, DeepSpeedCheckpoints
 from framework.training.process_end import end_groups_at_exit
 from framework.training.sharding import Placement, Shard
-from framework.training.strategy_config import StrategyConfig, check_mesh
+from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig, check_mesh
 
 INSTALL_DEEPSPEED = 'pip install "framework[deepspeed]"'
 
