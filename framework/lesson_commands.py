@@ -42,11 +42,10 @@ def multiwoz_lessons(
     source: str,
     dest: str,
     *,
-    num_lessons: int = 112000,
-    num_last: int = 40000,
-    num_practice: int = 6000,
-    num_tuning: int = 50,
-    num_set_aside: int = 30,
+    num_lessons: int = 160000,
+    num_practice: int = 16000,
+    num_tuning: int = 174,
+    num_set_aside: int = 60,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -57,10 +56,9 @@ def multiwoz_lessons(
 
     Args:
         source: few-shot file of IC-DST (.json), the training part.
-        dest: gets `train`, `last`, `validation`, `practice`, `tokenizer`, and of the dialogues `known`, `tuning` and
+        dest: gets `train`, `validation`, `practice`, `tokenizer`, and of the dialogues `known`, `tuning` and
             `set_aside`.
-        num_lessons: lessons to begin training with.
-        num_last: lessons to end it with, nearer to what dialogues are.
+        num_lessons: lessons for the language model.
         num_practice: turns for the agents to train on.
         num_tuning: dialogues that the agents are improved on.
         num_set_aside: dialogues that choices are made by.
@@ -73,7 +71,6 @@ def multiwoz_lessons(
         source,
         dest,
         num_lessons=num_lessons,
-        num_last=num_last,
         num_practice=num_practice,
         num_tuning=num_tuning,
         num_set_aside=num_set_aside,

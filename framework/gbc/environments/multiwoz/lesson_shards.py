@@ -7,7 +7,7 @@ from typing import Any
 from framework.data.manifest import Manifest
 from framework.data.writer import WriteOptions
 from framework.errors import ConfigError
-from framework.gbc.environments.multiwoz.lessons import LAST, PLAIN, draw_lessons, draw_tasks, read_parts
+from framework.gbc.environments.multiwoz.lessons import draw_lessons, draw_tasks, read_parts
 from framework.gbc.environments.multiwoz.shards import write_samples
 from framework.gbc.environments.multiwoz.tokenizer import learn_tokenizer
 from framework.gbc.records import to_json
@@ -20,7 +20,6 @@ def write_lesson_shards(
     dest: str | Path,
     *,
     num_lessons: int,
-    num_last: int,
     num_practice: int,
     num_tuning: int,
     num_set_aside: int,
@@ -32,10 +31,10 @@ def write_lesson_shards(
 
     Args:
         source: few-shot file (.json).
-        dest: gets the sets `known`, `tuning` and `set_aside` of dialogues, `train` and `last` of augmented lessons
-            of the known ones, to begin and to end with, `validation` of lessons of those set aside, as they are, and
-            the folder `tokenizer`. `practice` are turns of the known and the tuning ones as tasks for agents.
-        num_lessons, num_last, num_practice: to train on.
+        dest: gets the sets `known`, `tuning` and `set_aside` of dialogues, `train` of augmented lessons of the known
+            ones, `validation` of lessons of those set aside, as they are, and the folder `tokenizer`. `practice` are
+            turns of the tuning ones as tasks for agents.
+        num_lessons, num_practice: to train on.
         num_tuning, num_set_aside: dialogues that no training lesson is made of.
         vocabulary_size: most tokens.
         seed: of all that is drawn.
@@ -48,8 +47,8 @@ def write_lesson_shards(
         ConfigError: no lessons, or none of the dialogues left for a part.
         DataError: what `read_turns`, `read_fewshot_dialogue` or `write_listing` raise.
     """
-    if min(num_lessons, num_last, num_practice) < 1:
-        raise ConfigError(f"{num_lessons}, {num_last} and {num_practice} lessons", mend="use 1 or more of each")
+    if min(num_lessons, num_practice) < 1:
+        raise ConfigError(f"{num_lessons} lessons, {num_practice} for practice", mend="use 1 or more of each")
     dest = Path(dest)
     tuning, aside, known = read_parts(source, (num_tuning, num_set_aside), seed=seed)
     tokenizer = learn_tokenizer(known, vocabulary_size=vocabulary_size)
@@ -58,9 +57,8 @@ def write_lesson_shards(
         "tuning": map(to_json, tuning),
         "set_aside": map(to_json, aside),
         "train": draw_lessons(known, f"{seed}/train", num_lessons),
-        "last": draw_lessons(known, f"{seed}/last", num_last, course=LAST),
-        "practice": draw_tasks([*known, *tuning], f"{seed}/practice", num_practice),
-        "validation": draw_lessons(aside, f"{seed}/validation", min(num_lessons, _MOST_VALIDATION), course=PLAIN),
+        "practice": draw_tasks(tuning, f"{seed}/practice", num_practice),
+        "validation": draw_lessons(aside, f"{seed}/validation", min(num_lessons, _MOST_VALIDATION), augmented=False),
     }
     written = {}
     for name, episodes in parts.items():

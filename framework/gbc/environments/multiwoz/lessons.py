@@ -33,6 +33,11 @@ TEMPLATE = "{state} | {system} | {user}"
 
 _NEAR = 0.6
 """Share of those in which nothing does that are of a domain that the dialogue has."""
+_SAYING, _RECALLED, _JOINED = 0.6, 0.15, 0.25
+"""Shares of the lessons in which something changes (a seventh in dialogues, of which little would be learned), that ask
+for the state so far (what is copied whole teaches to copy first), and in which the user begins with another matter."""
+_NOISY, _NOISY_TASKS = 0.8, 0.4
+"""Shares of lessons and of tasks with words that are left out or become others."""
 _EXCHANGED = 0.75
 _INVENTED = {"place": 0.6, "town": 0.4, "food": 0.3}
 _FORGOTTEN, _UNHEARD, _MISHEARD = 0.1, 0.08, 0.08
@@ -71,31 +76,6 @@ _KINDS = {
 _CONSONANTS, _VOWELS, _ENDS = "bcdfghjklmnpqrstvwz", "aeiou", ("", "", "n", "r", "l", "s", "t", "nd", "ck", "th")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """Shares of the lessons.
-
-    Args:
-        saying: those in which something changes, of the ones that do not ask to repeat; in dialogues it is a seventh.
-        recalled: those that ask for the state so far: what is copied whole teaches to copy first.
-        joined: those in which the user begins with another matter in the same breath.
-        noisy: those with words that are left out or become others.
-    """
-
-    saying: float
-    recalled: float
-    joined: float
-    noisy: float
-
-
-FIRST = Course(saying=0.6, recalled=0.15, joined=0.25, noisy=0.8)
-"""To begin with: much changes, for the rest is learned sooner."""
-LAST = Course(saying=0.3, recalled=0.0, joined=0.1, noisy=0.4)
-"""To end with: nearer to what dialogues are, or too much would be said."""
-PLAIN = Course(saying=0.6, recalled=0.0, joined=0.0, noisy=0.0)
-"""To validate on: besides, values stay as they are."""
-
-
 def read_parts(source: str | Path, sizes: Sequence[int], *, seed: int) -> list[list[Dialogue]]:
     """The dialogues of a few-shot file in parts of given sizes, drawn at random, and at last the rest.
 
@@ -116,7 +96,7 @@ def read_parts(source: str | Path, sizes: Sequence[int], *, seed: int) -> list[l
 
 
 def draw_lessons(
-    dialogues: Sequence[Dialogue], seed: str, num_lessons: int, *, course: Course = FIRST
+    dialogues: Sequence[Dialogue], seed: str, num_lessons: int, *, augmented: bool = True
 ) -> Iterator[dict[str, str]]:
     """Lessons {domain, prompt, message, answer}, a function of the arguments.
 
@@ -124,7 +104,7 @@ def draw_lessons(
         dialogues: what they are made of.
         seed: any text.
         num_lessons: how many.
-        course: of what kinds.
+        augmented: with other values, other matters and noise; not to validate on.
 
     Raises:
         DataError: dialogues in which nothing ever changes, or something in all domains always.
@@ -143,16 +123,15 @@ def draw_lessons(
     first = [exchange for _, exchange in found if not exchange.system and exchange.change]
     told = [exchange for _, exchange in found if exchange.before]
     for _ in range(num_lessons):
-        augment = course is not PLAIN
-        if augment and rng.random() < course.recalled:
+        if augmented and rng.random() < _RECALLED:
             yield _recall(rng, with_other_values(rng, rng.choice(told), pools))
             continue
-        kind = "saying" if rng.random() < course.saying else "near" if rng.random() < _NEAR else "far"
+        kind = "saying" if rng.random() < _SAYING else "near" if rng.random() < _NEAR else "far"
         exchange, domain = rng.choice(cases[kind] or cases["far"] or cases["near"])
-        if augment:
-            if rng.random() < course.joined:
+        if augmented:
+            if rng.random() < _JOINED:
                 exchange = joined(rng, exchange, rng.choice(first))
-            exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, course.noisy)
+            exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, _NOISY)
         yield _lesson(rng, exchange, domain)
 
 
@@ -169,7 +148,7 @@ def draw_tasks(dialogues: Sequence[Dialogue], seed: str, num_tasks: int) -> Iter
     pools = value_pools(exchange for _, _, exchange in found)
     for row in range(num_tasks):
         dialogue, number, exchange = rng.choice(found)
-        exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, LAST.noisy)
+        exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, _NOISY_TASKS)
         task = change_task(dialogue, number, exchange)
         yield {**task, "id": f"{task['id']}/{row}"}
 

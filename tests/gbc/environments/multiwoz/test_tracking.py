@@ -8,6 +8,7 @@ import pytest
 from framework.errors import DataError
 from framework.gbc.encode import Request
 from framework.gbc.environments.multiwoz.episodes import Dialogue, Turn
+from framework.gbc.environments.multiwoz.slots import DOMAINS
 from framework.gbc.environments.multiwoz.tracking import (
     apply_change,
     change_targets,
@@ -93,8 +94,10 @@ def test_tasks_of_a_training():
         "id": "A/1", "dialogue": "A.json", "turn": 1, "domains": ["hotel", "train"], "state": "hotel area=north",
         "system": "done", "user": "from friday", "expected": None,
     }  # fmt: skip
-    assert change_targets(tasks[2]) == {"hotel": "area=south", "train": "leaveat=09:15"}
-    assert change_targets(tasks[0]) == {"hotel": "area=north", "train": "none"}
+    # One more agent, another in every turn.
+    assert change_targets(tasks[2]) == {"hotel": "area=south", "train": "leaveat=09:15", "taxi": "none"}
+    assert change_targets(tasks[0]) == {"attraction": "none", "hotel": "area=north", "train": "none"}
+    assert change_targets({**tasks[0], "domains": list(DOMAINS)}).keys() == set(DOMAINS)
 
 
 def test_a_system_reads_what_it_has_said_itself():
