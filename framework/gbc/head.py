@@ -27,7 +27,7 @@ def logits_at(
 
     Args:
         model: its head reads the chosen places alone.
-        chosen: places.
+        chosen: places; of a prefix that is only read, none.
         inputs: of the model.
 
     Raises:

@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 
 from framework.errors import ConfigError
 from framework.gbc.adapters import reading
+from framework.gbc.head import logits_at
 from framework.gbc.models import pad_left
 from framework.gbc.steering import Reader
 
@@ -73,13 +74,14 @@ def frozen_prefix(
         part = slice(start, start + batch_size)
         cache = DynamicCache()
         with reading(adapters[part]):
-            model(
+            logits_at(
+                model,
+                torch.zeros(len(padded[part]), 0, dtype=torch.long),
                 inputs_embeds=padded[part],
                 attention_mask=mask[part],
                 position_ids=position_ids[part],
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
             )
         parts.append(cache)
     index = torch.tensor(chosen, device=model.device)
