@@ -6,9 +6,6 @@ be trusted, not the numbers.
 
 import gc
 import io
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -23,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from webdataset.compat import WebDataset, WebLoader
 
+from framework.bench_record import machine_of, write_record
 from framework.bench_sets import make_jpeg_shards, repeat_shards
 from framework.data.images import decode_pixels
 from framework.data.loader import worker_context
 from framework.data.module import ShardDataModule
 from framework.data.reader import ShardSet
 from framework.errors import ConfigError
-from framework.files import written_whole
 
 IMAGENET_SAMPLES = 1_300_000
 
@@ -119,14 +116,12 @@ def bench_data(
         first = Path(folder) / str(sizes[0]) / "shards"
         resume = measure_resume(first, Path(folder) / "large", size=sizes[0], num_samples=IMAGENET_SAMPLES)
     record = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine_of(),
         "speed": [asdict(speed) for speed in speeds],
         "resume": asdict(resume),
     }
     _show(speeds, resume)
-    if out is not None:
-        with written_whole(Path(out)) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 

@@ -3,9 +3,7 @@
 Time as in `bench_models`. On a CPU, memory is what a process of its own gets resident above what it had before.
 """
 
-import json
 import multiprocessing
-import platform
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -19,8 +17,8 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from framework.bench_models import Case, Shape, build_model, generate_answers, measure_in_turns
+from framework.bench_record import machine_of, write_record
 from framework.errors import ConfigError, TrainingError
-from framework.files import written_whole
 from framework.gbc.gradients import GradientOptions, Scalar, TokenScores, token_scores
 from framework.gbc.reference import kept_graph_scores
 
@@ -124,16 +122,13 @@ def bench_attribution(
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
     passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
     record = {
-        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        "machine": machine_of(device),
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "passes": [asdict(each) for each in passes],
     }
     _show(passes)
-    if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(Path(out)) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 

@@ -3,9 +3,6 @@
 The variant is chosen on one set of episodes and judged on another.
 """
 
-import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from framework.bench_record import machine_of, write_record
 from framework.errors import ConfigError
-from framework.files import written_whole
 from framework.gbc.edits import EditOptions
 from framework.gbc.environments.microworld.blame import (
     SCALARS,
@@ -73,7 +70,7 @@ def bench_blame(
     judging = measure(language_model, draw_episodes(language_model, num_episodes, seed=seed), scalars)
     chosen = max((score for score in choosing if "/" in score.method), key=lambda score: score.top1).method
     record = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine_of(),
         "num_episodes": num_episodes,
         "num_choosing": num_choosing,
         "seed": seed,
@@ -83,9 +80,7 @@ def bench_blame(
         "judging": [asdict(score) for score in judging],
     }
     _show(choosing, judging, chosen, num_episodes)
-    if out is not None:
-        with written_whole(Path(out)) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 

@@ -3,8 +3,6 @@
 Models have random weights. Every answer is attributed; a training attributes those of the failed tasks alone.
 """
 
-import json
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from framework.bench_models import Case, Dtype, Shape, build_model, generate_answers, measure_in_turns
+from framework.bench_record import machine_of, write_record
 from framework.errors import ConfigError
-from framework.files import written_whole
 from framework.gbc.gradients import GradientOptions, Scalar, token_scores
 
 
@@ -95,16 +93,13 @@ def bench_episodes(
         for count in new
     ]
     record = {
-        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        "machine": machine_of(device),
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "episodes": [asdict(each) for each in costs],
     }
     _show(costs)
-    if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(Path(out)) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 

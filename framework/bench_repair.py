@@ -1,8 +1,5 @@
 """`framework bench repair`: how fast optimizers win back what planted faults have cost, led by blame and without it."""
 
-import json
-import os
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from framework.files import written_whole
+from framework.bench_record import machine_of, write_record
 from framework.gbc.credits import AttributionOptions
 from framework.gbc.environments.microworld.repair import Repair, draw_damages, repair
 from framework.gbc.environments.microworld.world import load_model
@@ -53,7 +50,7 @@ def bench_repair(
     damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, seed=seed)
     repairs = list(repair(language_model, damages, attribution=attribution, num_wrong=num_wrong, seed=seed))
     record = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine_of(),
         "num_faults": num_faults,
         "num_tasks": num_tasks,
         "num_wrong": num_wrong,
@@ -64,9 +61,7 @@ def bench_repair(
         "repairs": [asdict(each) for each in repairs],
     }
     _show(repairs, record)
-    if out is not None:
-        with written_whole(Path(out)) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 

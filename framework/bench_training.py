@@ -21,11 +21,11 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
+from framework.bench_record import write_record
 from framework.bench_sets import make_jpeg_shards
 from framework.data.loader import ShardDataset
 from framework.data.order import Samples
 from framework.errors import ConfigError, TrainingError
-from framework.files import written_whole
 from framework.pra.loss import draw_training_noise, training_losses
 from framework.pra.module import PRAModule
 from framework.pra.noise import SampleNoise
@@ -125,9 +125,7 @@ def bench_training(
         if save_every:
             record["checkpoint"] = asdict(fits.checkpoint_cost(save_every))
     Console().print_json(data=record)
-    if out is not None:
-        with written_whole(Path(out)) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(out, record)
     return record
 
 
