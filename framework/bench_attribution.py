@@ -16,9 +16,18 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from framework.bench_models import Case, Shape, build_model, generate_answers, measure_in_turns
-from framework.bench_record import machine_of, write_record
-from framework.errors import ConfigError, TrainingError
+from framework.bench_models import (
+    Case,
+    Shape,
+    build_model,
+    check_counts,
+    facts_of,
+    generate_answers,
+    measure_in_turns,
+    pick_device,
+)
+from framework.bench_record import write_record
+from framework.errors import TrainingError
 from framework.gbc.gradients import GradientOptions, Scalar, TokenScores, token_scores
 from framework.gbc.reference import kept_graph_scores
 
@@ -113,18 +122,13 @@ def bench_attribution(
         ConfigError: a number out of range, or a device that cannot be used.
         TrainingError: the ways give other scores in float32.
     """
-    for name, values in (("prompt", (prompt,)), ("read", (read,)), ("new", new), ("rounds", (rounds, batch_size))):
-        if not values or min(values) < 1:
-            raise ConfigError(f"{name} is {values}", mend="give at least 1")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size)
+    device = pick_device(device)
     model = build_model(shape, device)
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
     passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
     record = {
-        "machine": machine_of(device),
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
+        **facts_of(device),
         "passes": [asdict(each) for each in passes],
     }
     _show(passes)

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from framework.bench_models import Case, Dtype, Shape, build_model, generate_answers, measure_in_turns
-from framework.bench_record import machine_of, write_record
-from framework.errors import ConfigError
+from framework.bench_models import (
+    Case,
+    Dtype,
+    Shape,
+    build_model,
+    check_counts,
+    facts_of,
+    generate_answers,
+    measure_in_turns,
+    pick_device,
+)
+from framework.bench_record import write_record
 from framework.gbc.gradients import GradientOptions, Scalar, token_scores
 
 
@@ -76,11 +84,8 @@ def bench_episodes(
     Raises:
         ConfigError: a number out of range, or a device that cannot be used.
     """
-    for name, values in (("prompt", (prompt,)), ("read", (read,)), ("new", new), ("rounds", (rounds, batch_size))):
-        if not values or min(values) < 1:
-            raise ConfigError(f"{name} is {values}", mend="give at least 1")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size, scalars=scalars)
+    device = pick_device(device)
     model = build_model(shape, device, dtype)
     costs = [
         measure_episodes(
@@ -93,9 +98,7 @@ def bench_episodes(
         for count in new
     ]
     record = {
-        "machine": machine_of(device),
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
+        **facts_of(device),
         "episodes": [asdict(each) for each in costs],
     }
     _show(costs)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from framework.bench_record import machine_of
 from framework.errors import ConfigError
 from framework.gbc.gradients import Scalar, TokenRow
 from framework.gbc.models import pad_left
@@ -50,6 +51,26 @@ SETTINGS: dict[Shape, dict[str, Any]] = {
     },
 }
 """Arguments of `Qwen3Config`."""
+
+
+def check_counts(**counts: int | Sequence[Any]) -> None:
+    """Whether each is at least 1, and of a list whether it names some and all are. Raises ConfigError."""
+    for name, value in counts.items():
+        values = [value] if isinstance(value, int) else value
+        if not values or any(isinstance(each, int) and each < 1 for each in values):
+            raise ConfigError(f"{name} is {value}", mend="give at least 1")
+
+
+def pick_device(device: str) -> str:
+    """The device; for `auto` a GPU if there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def facts_of(device: str) -> dict[str, Any]:
+    """What numbers of language models depend on, for their record."""
+    return {"machine": machine_of(device), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 def build_model(shape: Shape, device: str, dtype: Dtype = "auto") -> PreTrainedModel:
@@ -118,14 +139,14 @@ def measure_in_turns(ways: Mapping[str, Callable[[], Any]], device: str, rounds:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for index in range(rounds + 1):
         for name, way in ways.items():
-            started = now(device)
+            started = _now(device)
             way()
             if index:
-                seconds[name].append(now(device) - started)
+                seconds[name].append(_now(device) - started)
     return {name: np.array(times) for name, times in seconds.items()}
 
 
-def now(device: str) -> float:
+def _now(device: str) -> float:
     """Seconds; of a GPU when its work is done."""
     if not device.startswith("cuda"):
         return time.process_time()

@@ -35,3 +35,5 @@ def test_every_number_is_measured(tmp_path, monkeypatch, capsys):
 def test_what_cannot_be_measured():
     with pytest.raises(ConfigError, match="rounds is"):
         bench.bench_episodes(rounds=0)
+    with pytest.raises(ConfigError, match="scalars is"):
+        bench.bench_episodes(scalars=())

@@ -31,11 +31,11 @@ from framework.gbc.environments.multiwoz.values import DONTCARE
 TEMPLATE = "{state} | {system} | {user}"
 """The message of an agent: its graph's template."""
 
-_NEAR = 0.6
-"""Share of those in which nothing does that are of a domain that the dialogue has."""
 _SAYING, _RECALLED, _JOINED = 0.6, 0.15, 0.25
 """Shares of the lessons in which something changes (a seventh in dialogues, of which little would be learned), that ask
 for the state so far (what is copied whole teaches to copy first), and in which the user begins with another matter."""
+_NEAR = 0.6
+"""Share of the lessons in which nothing changes that are of a domain that the dialogue has."""
 _NOISY, _NOISY_TASKS = 0.8, 0.4
 """Shares of lessons and of tasks with words that are left out or become others."""
 _EXCHANGED = 0.75
