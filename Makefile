@@ -92,7 +92,7 @@ quickstart-gbc: install
 	@echo "          docs/agents.md: your own agents, models, losses and optimizers"
 
 # Shape annotations are checked at run time; torch.compile cannot trace such checks, so its tests have their own call.
-SHAPES := --jaxtyping-packages=framework.pra,framework.evaluation,framework.data,framework.training,framework.gbc,beartype.beartype
+SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation,framework.language_model,framework.data,framework.training,framework.gbc,beartype.beartype
 
 test: install
 	$(BIN)/python -m pytest $(SHAPES) -m "not compile and not large and not cluster and not container"

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
 # What the launchers share. Sourced by bash, with ROOT set to the repository (or the image's copy of launch/).
 
-# Of a run that a signal stopped after it had saved itself: started again, it goes on (framework.errors.Preempted).
+# Of a run that a signal stopped after it had saved itself: started again, it goes on (framework.core.errors.Preempted).
 RESUME_ME=75
 
-fail() { # problem, mend
+fail() { # problem, hint
   echo "error: $1: $2" >&2
   exit 2
 }

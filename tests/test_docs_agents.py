@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from framework.cli import main
+from framework.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "agents.md"
 

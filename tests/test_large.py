@@ -10,14 +10,14 @@ import pytest
 import torch
 import yaml
 
+from framework.cli.export import export
 from framework.data.module import ShardDataModule
-from framework.export import export
 from framework.pra.checkpoint import load_pra
-from framework.pra.config import PRAConfig
+from framework.pra.network.config import PRAConfig
 from framework.pra.sampling import SamplerConfig, sample
-from framework.testing.distributed import run_distributed
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer
+from framework.testing.processes.distributed import run_distributed
 
 pytestmark = pytest.mark.large
 RECIPE = Path(__file__).parents[1] / "recipes" / "pra" / "imagenet256_l.yaml"
@@ -38,12 +38,12 @@ def one_step(folder: str, name: str) -> dict[str, Any]:
     from framework.pra.callbacks import SampleGridConfig
     from framework.pra.module import PRAModule
     from framework.training.callbacks.checkpoints import Checkpoints
-    from framework.training.sharding import local_part
-    from framework.training.strategies import FSDP2Strategy
-    from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
+    from framework.training.strategies.build import FSDP2Strategy
+    from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
+    from framework.training.strategies.placement import local_part
 
     if name == "zero3":
-        from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
+        from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
 
         strategy: Any = CPUDeepSpeedStrategy(StrategyConfig(deepspeed=DeepSpeedOptions(stage=3), **STRATEGIES[name]))
         # Its defaults are for GPUs: they would keep all weights gathered for the backward pass.

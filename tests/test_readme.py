@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.cli import main
+from framework.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 

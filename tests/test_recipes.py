@@ -8,11 +8,11 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule
 
+from framework.cli.train import TrainingCLI
 from framework.evaluation.classifier import ClassifierModule
-from framework.gbc.language import LanguageModelModule
-from framework.gbc.module import GBCModule
+from framework.gbc.training.module import GBCModule
+from framework.language_model.module import LanguageModelModule
 from framework.pra.module import PRAModule
-from framework.training_cli import TrainingCLI
 
 ROOT = Path(__file__).parents[1]
 # Graphs of agents are no recipes: `tests/gbc` loads them.

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from framework.cli import main
-from framework.errors import ConfigError
+from framework.cli.main import main
+from framework.cli.report import write_report
+from framework.core.errors import ConfigError
 from framework.report.charts import Line, chart, log_ticks, short, thinned_points, ticks
-from framework.report.command import write_report
 from framework.testing.run_folders import make_run_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from framework.report.agents import _chosen, agent_curves, blame, is_by_agent, prompts
-from framework.report.command import write_report
+from framework.cli.report import write_report
+from framework.gbc.tracking.episode_records import BlameOfStep, CreditedText, Episode, write_blame
+from framework.gbc.tracking.prompt_history import TriedPrompt, note_prompts
+from framework.gbc.tracking.report_section import _chosen, agent_curves, blame, is_by_agent, prompts
 from framework.testing.run_folders import make_run_folder
-from framework.tracking.episodes import BlameOfStep, CreditedText, Episode, write_blame
-from framework.tracking.prompt_history import TriedPrompt, note_prompts
 
 EVIL = "<script>document.title = 'taken over'</script>\"'&"
 AGENTS = ("manager", "hotel", "train", "taxi", "police", "hospital", "attraction", "restaurant", "responder", "user")

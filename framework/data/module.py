@@ -7,18 +7,26 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from framework.data.batch import PixelBatch
-from framework.data.batching import BatchPlan, MicroBatches
-from framework.data.datasets import EpisodeDataset, ImageDataset
-from framework.data.loader import OnBadSample, ShardLoader, start_workers_server
-from framework.data.manifest import Kind
-from framework.data.mixing import JoinedShards, LookAhead, Mixture
-from framework.data.order import EpochOrder, Position, Remainder, Samples, SampleStream, Shuffle
-from framework.data.progress import Progress, check_limit, finished_batches, from_state, plan_for, recount, to_state
-from framework.data.reader import ShardSet
-from framework.data.remote import RemoteConfig
-from framework.data.transforms import ImageTransform
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
+from framework.data.images.transforms import ImageTransform
+from framework.data.loading.batch import PixelBatch
+from framework.data.loading.datasets import EpisodeDataset, ImageDataset
+from framework.data.loading.loader import OnBadSample, ShardLoader, start_workers_server
+from framework.data.remote.files import RemoteConfig
+from framework.data.sampling.batching import BatchPlan, MicroBatches
+from framework.data.sampling.mixing import JoinedShards, LookAhead, Mixture
+from framework.data.sampling.order import EpochOrder, Position, Remainder, Samples, SampleStream, Shuffle
+from framework.data.sampling.progress import (
+    Progress,
+    check_limit,
+    finished_batches,
+    from_state,
+    plan_for,
+    recount,
+    to_state,
+)
+from framework.data.shards.manifest import Kind
+from framework.data.shards.reader import ShardSet
 
 
 class ShardDataModule(LightningDataModule):
@@ -32,7 +40,7 @@ class ShardDataModule(LightningDataModule):
 
     Args:
         train: folder or URL of the shard set to train on, or the weights of several by folder: they are mixed as
-            `framework.data.mixing` says.
+            `framework.data.sampling.mixing` says.
         validation: folder of the shard set to validate on; without one there is no validation. Every process sees all
             of it: then the means need no communication, and sharded models make as many passes on every process.
         test: folder of the shard set to test on, in the same way.
@@ -95,12 +103,12 @@ class ShardDataModule(LightningDataModule):
             ("max_bad_samples", max_bad_samples, 0),
         ):
             if value is not None and value < minimum:
-                raise ConfigError(f"{name} is {value}", mend=f"give at least {minimum}")
+                raise ConfigError(f"{name} is {value}", hint=f"give at least {minimum}")
         if kind == "images" and image_size is None:
-            raise ConfigError("data.image_size is not set", mend="give the side of the images in pixels")
+            raise ConfigError("data.image_size is not set", hint="give the side of the images in pixels")
         if not train:
             raise ConfigError(
-                "data.train names no shard set", mend="give a folder, or the weights of several by folder"
+                "data.train names no shard set", hint="give a folder, or the weights of several by folder"
             )
         self.train, self.validation, self.test = train, validation, test
         self.kind: Kind = kind
@@ -181,20 +189,20 @@ class ShardDataModule(LightningDataModule):
             start_workers_server()
         if self.validation is None and self.trainer is not None:
             if stage == "validate":
-                raise ConfigError("there is no validation set", mend="give the folder of its shards as data.validation")
+                raise ConfigError("there is no validation set", hint="give the folder of its shards as data.validation")
             # Lightning warns about an empty loader, and about a module that validates without one.
             self.trainer.limit_val_batches = 0
         if stage == "test" and self.test is None:
-            raise ConfigError("there is no test set", mend="give the folder of its shards as data.test")
+            raise ConfigError("there is no test set", hint="give the folder of its shards as data.test")
         sets = [*self.train_sets, *(each for each in (self.validation_set, self.test_set) if each is not None)]
         for each in sets:
             if each.manifest.kind != self.kind:
-                mend = f"set data.kind to {each.manifest.kind}, or use other shards"
-                raise ConfigError(f"{each.path} holds {each.manifest.kind}, and data.kind is {self.kind}", mend=mend)
+                hint = f"set data.kind to {each.manifest.kind}, or use other shards"
+                raise ConfigError(f"{each.path} holds {each.manifest.kind}, and data.kind is {self.kind}", hint=hint)
             if each.classes != self.class_names:
                 differing = [*sorted(set(each.classes) ^ set(self.class_names)), "their order"][0]
                 problem = f"{sets[0].path} and {each.path} differ in their classes, such as {differing!r}"
-                raise ConfigError(problem, mend="make both from sources with the same class folders")
+                raise ConfigError(problem, hint="make both from sources with the same class folders")
         if stage == "fit":
             self._plan = plan_for(self.trainer, batch_size=self.batch_size, global_batch=self.global_batch)
             self._progress = Progress(trainer=self.trainer, start=Position(), batches=0)

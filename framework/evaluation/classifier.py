@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from framework.data.batch import ImageBatch
-from framework.errors import CheckpointError, ConfigError
-from framework.files import written_whole
-from framework.shapes import Images
+from framework.core.errors import CheckpointError, ConfigError
+from framework.core.io import atomic_write
+from framework.core.shapes import Images
+from framework.data.loading.batch import ImageBatch
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 
 CHECKPOINT_KEY = "classifier"
@@ -44,9 +44,9 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if self.width < GROUPS or self.width % GROUPS:
-            raise ConfigError(f"classifier width {self.width}", mend=f"give a multiple of {GROUPS}")
+            raise ConfigError(f"classifier width {self.width}", hint=f"give a multiple of {GROUPS}")
         if self.num_classes < 2:
-            raise ConfigError(f"classifier of {self.num_classes} classes", mend="give 2 or more")
+            raise ConfigError(f"classifier of {self.num_classes} classes", hint="give 2 or more")
 
 
 class ResidualBlock(nn.Module):
@@ -135,7 +135,7 @@ class ClassifierModule(LightningModule):
         if num_steps in (-1, float("inf")):
             raise ConfigError(
                 "training without an end leaves the learning rate's cycle without one",
-                mend="set trainer.max_epochs or trainer.max_steps",
+                hint="set trainer.max_epochs or trainer.max_steps",
             )
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=int(num_steps))
@@ -150,7 +150,7 @@ def save_classifier(path: str | Path, classifier: ImageClassifier) -> None:
     metadata = {CHECKPOINT_KEY: json.dumps(asdict(classifier.config))}
     weights = {key: value.contiguous() for key, value in classifier.state_dict().items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         file.write(save(weights, metadata))
 
 
@@ -160,18 +160,18 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     Raises:
         CheckpointError: the file is missing, damaged or of another model.
     """
-    mend = "give a checkpoint that `framework fit` wrote for ClassifierModule, or a file of save_classifier"
+    hint = "give a checkpoint that `framework fit` wrote for ClassifierModule, or a file of save_classifier"
     try:
         read = _read_safetensors if Path(path).suffix == ".safetensors" else _read_lightning
         config, weights = read(Path(path))
         classifier = ImageClassifier(ClassifierConfig(**config))
         classifier.load_state_dict(weights)
     except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint {path}", mend="check the path") from None
+        raise CheckpointError(f"no checkpoint {path}", hint="check the path") from None
     except KeyError:
-        raise CheckpointError(f"{path} holds no image classifier", mend=mend) from None
+        raise CheckpointError(f"{path} holds no image classifier", hint=hint) from None
     except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be loaded ({type(error).__name__})", mend=mend) from error
+        raise CheckpointError(f"{path} cannot be loaded ({type(error).__name__})", hint=hint) from error
     return classifier.eval()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from framework.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
 from framework.evaluation.samples import SampleSet
 
 # Rows of a block of pairwise distances, which bounds memory whatever the size of the sets.
@@ -67,7 +67,7 @@ def frechet_distance(
     """
     num_features = sample_features.shape[1]
     if num_features > MAX_FRECHET_FEATURES:
-        raise ConfigError(f"a Fréchet distance in {num_features:,} features", mend="choose a network that gives fewer")
+        raise ConfigError(f"a Fréchet distance in {num_features:,} features", hint="choose a network that gives fewer")
     _require_count(sample_features, 2, "samples")
     _require_count(reference_features, 2, "reference images")
     # The distance does not depend on the origin; features far from it would lose digits in torchmetrics' sums.
@@ -93,7 +93,7 @@ def precision_recall(
         DataError: not more than k images on a side.
     """
     if k < 1:
-        raise ConfigError(f"{k} neighbours", mend="give 1 or more")
+        raise ConfigError(f"{k} neighbours", hint="give 1 or more")
     _require_count(sample_features, k + 1, "samples")
     _require_count(reference_features, k + 1, "reference images")
     origin = reference_features.mean(dim=0)  # as above: cdist goes through inner products
@@ -133,7 +133,7 @@ def nearest_neighbour_distance(
         raise DataError(
             f"{samples.name} has images of {list(samples.images.shape[1:])} [height, width, channel] and "
             f"{training.name} of {list(training.images.shape[1:])}",
-            mend="read both at one size",
+            hint="read both at one size",
         )
     chunk = max(1, min(CHUNK, 2**28 // samples.images[0].size))  # at most 1 GiB of float32 a block
     distances = torch.empty(len(samples))
@@ -174,7 +174,7 @@ class _GivenFeatures(nn.Module):
 
 def _require_count(rows: Tensor, least: int, what: str) -> None:
     if len(rows) < least:
-        raise DataError(f"{len(rows)} {what}", mend=f"give {least} or more")
+        raise DataError(f"{len(rows)} {what}", hint=f"give {least} or more")
 
 
 def _radii(points: Float[Tensor, "sample feature"], k: int) -> Float[Tensor, "sample"]:

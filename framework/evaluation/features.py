@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from framework.errors import CheckpointError, ConfigError, DataError
+from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.evaluation.classifier import load_classifier
 from framework.evaluation.samples import SampleSet, dequantize_images
 
@@ -86,7 +86,7 @@ class InceptionFeatures(FeatureNetwork):
         except (ImportError, RuntimeError) as error:
             raise ConfigError(
                 f"the Inception network cannot be imported ({error})",
-                mend="pip install 'framework[inception]' (torchvision must match torch), or choose another network",
+                hint="pip install 'framework[inception]' (torchvision must match torch), or choose another network",
             ) from error
         try:
             self.inception = FeatureExtractorInceptionV3(
@@ -95,12 +95,12 @@ class InceptionFeatures(FeatureNetwork):
         except OSError as error:  # urllib's errors are OSErrors
             raise ConfigError(
                 f"the Inception weights could not be downloaded ({error})",
-                mend=f"fetch {URL_INCEPTION_V3} elsewhere and give its path as weights",
+                hint=f"fetch {URL_INCEPTION_V3} elsewhere and give its path as weights",
             ) from error
         except RuntimeError as error:
             raise CheckpointError(
                 f"{weights} does not fit Inception v3 ({str(error).splitlines()[0]})",
-                mend=f"use the file of {URL_INCEPTION_V3}",
+                hint=f"use the file of {URL_INCEPTION_V3}",
             ) from error
 
     def forward(self, images: UInt8[Tensor, "sample channel height width"]) -> Float[Tensor, "sample feature"]:
@@ -116,10 +116,10 @@ def _check_weights(path: Path) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"no weights file {path}", mend="check the path, or leave it out to download") from None
+        raise CheckpointError(f"no weights file {path}", hint="check the path, or leave it out to download") from None
     except Exception as error:  # damaged files raise many kinds
         raise CheckpointError(
-            f"{path} is not a file of weights ({type(error).__name__})", mend="fetch it again"
+            f"{path} is not a file of weights ({type(error).__name__})", hint="fetch it again"
         ) from error
 
 
@@ -134,7 +134,7 @@ def extract_features(
         DataError: features that are not finite.
     """
     if batch_size < 1:
-        raise ConfigError(f"batch size {batch_size}", mend="give 1 or more")
+        raise ConfigError(f"batch size {batch_size}", hint="give 1 or more")
     network.eval()
     parameter = next(network.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
@@ -142,6 +142,6 @@ def extract_features(
     features = torch.cat([network(samples.pixels(start, start + batch_size).to(device)) for start in starts])
     if not torch.isfinite(features).all():
         raise DataError(
-            f"{network.name} gives features of {samples.name} that are not finite", mend="check its weights"
+            f"{network.name} gives features of {samples.name} that are not finite", hint="check its weights"
         )
     return features

@@ -6,9 +6,9 @@ import torch
 from einops import rearrange
 from PIL import Image
 
+from framework.core.io import atomic_write
+from framework.core.shapes import Images
 from framework.evaluation.samples import quantize_images
-from framework.files import written_whole
-from framework.shapes import Images
 
 _SMALLEST_SIDE = 64
 _GAP = 2
@@ -24,5 +24,5 @@ def save_grid(path: Path, images: Images, *, columns: int) -> None:
     pixels = torch.cat([pixels, pixels.new_full((missing, *pixels.shape[1:]), 255)])
     grid = rearrange(pixels, "(row column) c h w -> (row h) (column w) c", column=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         Image.fromarray(grid.squeeze(-1).cpu().numpy()).save(file, format="PNG")

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from framework.core.shapes import Images
 from framework.evaluation.classifier import load_classifier
-from framework.shapes import Images
 
 
 class ClassifierDistance(nn.Module):

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
-from framework.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
+from framework.core.io import atomic_write
 from framework.evaluation.distances import (
     frechet_distance,
     inception_score,
@@ -19,9 +20,8 @@ from framework.evaluation.distances import (
     summarize_neighbours,
 )
 from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, extract_features
-from framework.evaluation.judge import SupportVectorJudge
 from framework.evaluation.samples import SampleSet
-from framework.files import written_whole
+from framework.evaluation.svm_accuracy import SupportVectorJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class EvaluationReport:
         """Write the record, atomically; makes the folder. Raises OSError."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             file.write(text.encode())
 
     def table(self) -> Table:
@@ -90,7 +90,7 @@ def evaluate_samples(
         DataError: sets whose shapes differ, that are too small, or that lack labels for the judge.
     """
     if judge and training is None:
-        raise ConfigError("the judge has no training images", mend="give the shards that the model was trained on")
+        raise ConfigError("the judge has no training images", hint="give the shards that the model was trained on")
     given = [samples, reference] if training is None else [samples, reference, training]
     _require_one_size(given)
     fewest = 1 if all(images.is_gray for images in given) else 3
@@ -136,7 +136,7 @@ def _require_one_size(sets: list[SampleSet]) -> None:
         if other.images.shape[1:3] != size:
             raise DataError(
                 f"images of {first.name} are {list(size)} and of {other.name} {list(other.images.shape[1:3])} pixels",
-                mend="read the real images at the samples' size (image_size)",
+                hint="read the real images at the samples' size (image_size)",
             )
 
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from framework.data.reader import ShardSet
-from framework.data.transforms import ImageTransform
-from framework.errors import DataError
-from framework.files import written_whole
-from framework.shapes import Images, Labels
+from framework.core.errors import DataError
+from framework.core.io import atomic_write
+from framework.core.shapes import Images, Labels
+from framework.data.images.transforms import ImageTransform
+from framework.data.shards.reader import ShardSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class SampleSet:
     def from_images(cls, images: Images, labels: Labels | None = None, *, name: str = "samples") -> "SampleSet":
         """The record of images in [-1, 1]. Raises DataError where a value is not finite."""
         if not torch.isfinite(images).all():
-            raise DataError(f"{name} has images with values that are not finite", mend="use another checkpoint")
+            raise DataError(f"{name} has images with values that are not finite", hint="use another checkpoint")
         pixels = quantize_images(images.detach()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return cls(images=pixels, labels=None if labels is None else labels.cpu().to(torch.int64).numpy(), name=name)
 
@@ -65,7 +65,7 @@ class SampleSet:
         if channels == self.channels:
             return self
         if channels == 1 and not self.is_gray:
-            raise DataError(f"{self.name} has colour images", mend="use a network that takes 3 channels")
+            raise DataError(f"{self.name} has colour images", hint="use a network that takes 3 channels")
         images = self.images[..., :1] if channels == 1 else self.images.repeat(channels, axis=-1)
         return SampleSet(images=np.ascontiguousarray(images), labels=self.labels, name=self.name)
 
@@ -89,7 +89,7 @@ def write_npz(path: str | Path, samples: SampleSet) -> None:
     if samples.labels is not None:
         arrays.append(samples.labels)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         np.savez(file, *arrays)
 
 
@@ -99,22 +99,22 @@ def read_npz(path: str | Path) -> SampleSet:
     Raises:
         DataError: no such file, not an npz, no `arr_0`, or arrays of another type or shape.
     """
-    mend = "give an .npz with arr_0: uint8 [sample, height, width, 1 or 3], and optionally arr_1: integer [sample]"
+    hint = "give an .npz with arr_0: uint8 [sample, height, width, 1 or 3], and optionally arr_1: integer [sample]"
     try:
         # Opened here, since numpy leaves it open where the archive is damaged.
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("arr_0", "arr_1") if key in file}
     except FileNotFoundError:
-        raise DataError(f"no samples file {path}", mend="check the path") from None
+        raise DataError(f"no samples file {path}", hint="check the path") from None
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as .npz ({error})", mend=mend) from error
+        raise DataError(f"{path} cannot be read as .npz ({error})", hint=hint) from error
     if "arr_0" not in arrays:
-        raise DataError(f"{path} has no arr_0", mend=mend)
+        raise DataError(f"{path} has no arr_0", hint=hint)
     images, labels = arrays["arr_0"], arrays.get("arr_1")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise DataError(f"arr_0 of {path} is {images.dtype} {list(images.shape)}", mend=mend)
+        raise DataError(f"arr_0 of {path} is {images.dtype} {list(images.shape)}", hint=hint)
     if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
-        raise DataError(f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}", mend=mend)
+        raise DataError(f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}", hint=hint)
     return SampleSet(images=images, labels=None if labels is None else labels.astype(np.int64), name=str(path))
 
 
@@ -135,7 +135,7 @@ def read_shards(
     total = len(shards)
     count = total if limit is None else min(limit, total)
     if count < 1:
-        raise DataError(f"{path} gives no images (limit: {limit})", mend="give shards with images and a limit above 0")
+        raise DataError(f"{path} gives no images (limit: {limit})", hint="give shards with images and a limit above 0")
     image_size = image_size or _common_side(shards)
     transform = ImageTransform(size=image_size, channels=channels)
     images = np.empty((count, image_size, image_size, channels), np.uint8)
@@ -165,6 +165,6 @@ def _common_side(shards: ShardSet) -> int:
     sides = {side for size in sizes for side in size.split("x")}
     if len(sides) != 1:
         raise DataError(
-            f"{shards.path} has images of {len(sizes)} sizes, such as {next(iter(sizes))}", mend="give image_size"
+            f"{shards.path} has images of {len(sizes)} sizes, such as {next(iter(sizes))}", hint="give image_size"
         )
     return int(sides.pop())

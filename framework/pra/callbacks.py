@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.evaluation.grid import save_grid
 from framework.pra.generate import balanced_labels, generate
 from framework.pra.sampling import SamplerConfig
 from framework.tracking.wandb_run import TrackedRun
-from framework.training.sharding import gathered, is_sharded
+from framework.training.strategies.placement import gathered, is_sharded
 
 FOLDER = "samples"
 
@@ -38,7 +38,7 @@ class SampleGridConfig:
     def __post_init__(self) -> None:
         if self.every_n_steps < 0 or self.rows < 1:
             raise ConfigError(
-                f"grid.every_n_steps {self.every_n_steps}, grid.rows {self.rows}", mend="use 0 or more, 1 or more"
+                f"grid.every_n_steps {self.every_n_steps}, grid.rows {self.rows}", hint="use 0 or more, 1 or more"
             )
 
 

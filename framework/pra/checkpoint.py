@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from framework.errors import CheckpointError, ConfigError
-from framework.pra.config import PRAConfig
+from framework.core.errors import CheckpointError, ConfigError
 from framework.pra.export import ExportedModel, is_exported, load_exported
 from framework.pra.loss import ObjectiveConfig
-from framework.pra.model import PRA
+from framework.pra.network.config import PRAConfig
+from framework.pra.network.model import PRA
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 
 ARCHITECTURE = "architecture"
@@ -25,7 +25,7 @@ def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:
         CheckpointError: names every setting that differs, with both values.
     """
     if saved is None:
-        raise CheckpointError("the checkpoint is not of a PRA model", mend="choose another run folder or checkpoint")
+        raise CheckpointError("the checkpoint is not of a PRA model", hint="choose another run folder or checkpoint")
     wanted = asdict(config)
     unlike = [
         f"{name} is {saved.get(name)!r} in the checkpoint and {wanted.get(name)!r} in the recipe"
@@ -35,7 +35,7 @@ def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:
     if unlike:
         raise CheckpointError(
             f"the checkpoint is of another model ({'; '.join(unlike)})",
-            mend="use the checkpoint's settings, or another --run.dir for a new model",
+            hint="use the checkpoint's settings, or another --run.dir for a new model",
         )
 
 
@@ -57,7 +57,7 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
         model = PRA(PRAConfig(**architecture))  # type: ignore[arg-type]
         model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))
     except (TypeError, ConfigError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not of a PRA model", mend="give a checkpoint of a PRA run") from error
+        raise CheckpointError(f"{path} is not of a PRA model", hint="give a checkpoint of a PRA run") from error
     return model.eval()
 
 

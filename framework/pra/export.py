@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from framework.errors import CheckpointError, ConfigError
-from framework.files import sha256_of, written_whole
-from framework.pra.config import PRAConfig
+from framework.core.errors import CheckpointError, ConfigError
+from framework.core.io import atomic_write, sha256_of
 from framework.pra.loss import ObjectiveConfig
-from framework.pra.model import PRA
+from framework.pra.network.config import PRAConfig
+from framework.pra.network.model import PRA
 from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_shapes, fill_model
 
 CONFIG = "config.json"
@@ -59,7 +59,7 @@ class ExportedModel:
         """Writes `config.json` beside the weights."""
         content = {**asdict(self), "entry": self.entry.name, "format": FORMAT, "model": "PRA"}
         path = self.entry.parent / CONFIG
-        with written_whole(path) as stream:
+        with atomic_write(path) as stream:
             stream.write(json.dumps(content, indent=1).encode())
         return path
 
@@ -75,7 +75,7 @@ class ExportedModel:
             content = json.loads(config.read_bytes())
             version, model = content.pop("format"), content.pop("model")
             if version != FORMAT or model != "PRA":
-                raise CheckpointError(f"{config} is of {model}, format {version}", mend="update the framework")
+                raise CheckpointError(f"{config} is of {model}, format {version}", hint="update the framework")
             found = ExportedModel(
                 architecture=PRAConfig(**content.pop("architecture")),
                 objective=ObjectiveConfig(**content.pop("objective")),
@@ -84,11 +84,11 @@ class ExportedModel:
                 **content,
             )
         except FileNotFoundError:
-            raise CheckpointError(f"{config} does not exist", mend=_MEND) from None
+            raise CheckpointError(f"{config} does not exist", hint=_MEND) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise CheckpointError(f"{config} is not of an exported model ({error})", mend=_MEND) from error
+            raise CheckpointError(f"{config} is not of an exported model ({error})", hint=_MEND) from error
         if not path.is_dir() and path.name not in (found.entry.name, *found.files):
-            raise CheckpointError(f"{config} is of {found.entry.name}, not of {path.name}", mend=_MEND)
+            raise CheckpointError(f"{config} is of {found.entry.name}, not of {path.name}", hint=_MEND)
         return found
 
     def verify(self) -> None:
@@ -100,9 +100,9 @@ class ExportedModel:
         for name, digest in self.files.items():
             file = self.entry.parent / name
             if not file.is_file():
-                raise CheckpointError(f"{file} is missing", mend="copy all files of the export")
+                raise CheckpointError(f"{file} is missing", hint="copy all files of the export")
             if sha256_of(file) != digest:
-                raise CheckpointError(f"{file} does not match its checksum", mend="export it again")
+                raise CheckpointError(f"{file} does not match its checksum", hint="export it again")
 
     def weights(self) -> WeightFiles:
         """Where the tensors lie."""
@@ -141,7 +141,7 @@ def check_tensors(architecture: PRAConfig, shapes: dict[str, torch.Size], subjec
 
 
 def fill_with_twin(model: PRA, ema: PRA, path: Path) -> None:
-    """Fills a model and its averaged twin from an export; each rank reads its own part.
+    """Fills a model and its averaged copy from an export; each rank reads its own part.
 
     Raises:
         CheckpointError: missing, damaged, or of another architecture, by name of what differs.
@@ -152,7 +152,7 @@ def fill_with_twin(model: PRA, ema: PRA, path: Path) -> None:
     if unlike:
         raise CheckpointError(
             f"initial_weights {path} are of another model ({'; '.join(unlike)})",
-            mend="use its settings, or other weights",
+            hint="use its settings, or other weights",
         )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         found.verify()

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import torch
 
-from framework.pra.model import PRA
+from framework.core.seeding import seed_of
+from framework.core.shapes import Images
+from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig, sample
-from framework.seeds import seed_of
-from framework.shapes import Images
 
 ROWS = 16
 """Batches are filled up to a multiple of this: matrix products of fewer rows, or of a rest, round differently, and an

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.errors import ConfigError
-from framework.pra.config import VARIANTS, PRAConfig
-from framework.pra.head import interpolate
-from framework.pra.model import PRA
+from framework.core.errors import ConfigError
+from framework.core.shapes import ClassMask, Hidden, Images, Labels, PixelTokens, States, Targets
+from framework.pra.network.config import VARIANTS, PRAConfig
+from framework.pra.network.head import interpolate
+from framework.pra.network.model import PRA
+from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.patches import patchify, unpatchify
-from framework.shapes import ClassMask, Hidden, Images, Labels, PixelTokens, States, Targets
 
 Perceptual = Callable[[Images, Images], Float[Tensor, ""]]
 """A distance between decoded and real images, differentiable in the first."""
@@ -55,13 +55,13 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         if self.rollout_passes < 0:
-            raise ConfigError(f"rollout_passes {self.rollout_passes}", mend="use 0 (teacher forcing) or more")
+            raise ConfigError(f"rollout_passes {self.rollout_passes}", hint="use 0 (teacher forcing) or more")
         if self.noise_scale < 0:
-            raise ConfigError(f"noise_scale {self.noise_scale}", mend="use 0 or more")
+            raise ConfigError(f"noise_scale {self.noise_scale}", hint="use 0 or more")
         if self.head_repeats < 1:
-            raise ConfigError(f"head_repeats {self.head_repeats}", mend="use 1 or more")
+            raise ConfigError(f"head_repeats {self.head_repeats}", hint="use 1 or more")
         if not 0 <= self.class_dropout < 1:
-            raise ConfigError(f"class_dropout {self.class_dropout}", mend="use a probability in [0, 1)")
+            raise ConfigError(f"class_dropout {self.class_dropout}", hint="use a probability in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,23 +8,23 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
-from framework.data.batch import ImageBatch
+from framework.core.errors import ConfigError
+from framework.core.seeding import seed_of
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.errors import ConfigError
 from framework.evaluation.perceptual import ClassifierDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
-from framework.pra.config import VARIANTS, PRAConfig
-from framework.pra.cost import training_flops_per_image
 from framework.pra.export import fill_with_twin
 from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
-from framework.pra.model import PRA
+from framework.pra.network.config import VARIANTS, PRAConfig
+from framework.pra.network.model import PRA
 from framework.pra.noise import SampleNoise
+from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes
-from framework.seeds import seed_of
-from framework.training.ema import check_decay, decay_at, update_twin
+from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
-from framework.training.sharding import build_with_twin, placement_of
+from framework.training.strategies.placement import build_with_ema, placement_of
 
 METRIC_NAMES = {
     "total": "total",
@@ -72,12 +72,12 @@ class PRAModule(LightningModule):
         if bool(objective.perceptual_weight) != bool(perceptual_network):
             raise ConfigError(
                 f"perceptual_weight {objective.perceptual_weight} with perceptual_network {perceptual_network}",
-                mend="set both, or neither",
+                hint="set both, or neither",
             )
         if objective.rollout_passes > 1 and architecture.decoder_context == "none":
             raise ConfigError(
                 f"rollout_passes {objective.rollout_passes} with decoder_context none",
-                mend="without a context every pass decodes the same; use rollout_passes 1",
+                hint="without a context every pass decodes the same; use rollout_passes 1",
             )
         if grid.every_n_steps:
             check_classes(grid.classes or [0], architecture.num_classes, grid.sampler)
@@ -90,7 +90,7 @@ class PRAModule(LightningModule):
         if hasattr(self, "model"):
             return
         placement = placement_of(self)
-        self.model, self.ema = build_with_twin(lambda: PRA(self.architecture), placement, seed=self.seed)
+        self.model, self.ema = build_with_ema(lambda: PRA(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             fill_with_twin(self.model, self.ema, Path(self.initial_weights))
 
@@ -101,7 +101,7 @@ class PRAModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, ShardDataModule):
             if data.kind != "images":
-                raise ConfigError(f"data.kind is {data.kind}", mend="train this model on images")
+                raise ConfigError(f"data.kind is {data.kind}", hint="train this model on images")
             theirs = {
                 "image_size": data.train_transform.size,
                 "channels": data.train_transform.channels,
@@ -113,7 +113,7 @@ class PRAModule(LightningModule):
                 if ours != value and not unconditional:
                     raise ConfigError(
                         f"{name} is {ours} in the model and {value} in the data",
-                        mend=f"set model.architecture.{name} to {value}, or use other data",
+                        hint=f"set model.architecture.{name} to {value}, or use other data",
                     )
 
     @property
@@ -152,7 +152,7 @@ class PRAModule(LightningModule):
         super().optimizer_step(epoch, batch_idx, *args, **kwargs)
         # DeepSpeed's engine counts accumulated micro-batches itself and is called for each of them.
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
-            update_twin(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
+            update_ema(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.optimizer_config)

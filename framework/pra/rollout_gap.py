@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framework.core.seeding import seed_of
+from framework.core.shapes import Images, Labels
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation
-from framework.pra.model import PRA
+from framework.pra.network.model import PRA
+from framework.pra.network.patches import patchify
 from framework.pra.noise import SampleNoise
-from framework.pra.patches import patchify
-from framework.seeds import seed_of
-from framework.shapes import Images, Labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from framework.errors import ConfigError
-from framework.pra.model import PRA
+from framework.core.errors import ConfigError
+from framework.core.shapes import Images, Labels
+from framework.pra.network.model import PRA
+from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.patches import unpatchify
-from framework.shapes import Images, Labels
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Velocity of a flow at (x, time); time has the axes of x without the last."""
@@ -34,9 +34,9 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"sampler steps {self.steps}", mend="use 1 or more")
+            raise ConfigError(f"sampler steps {self.steps}", hint="use 1 or more")
         if self.guidance < 1:
-            raise ConfigError(f"guidance {self.guidance}", mend="use 1 (no guidance) or more")
+            raise ConfigError(f"guidance {self.guidance}", hint="use 1 (no guidance) or more")
 
 
 def integrate_flow(velocity: Velocity, start: Tensor, noise: Tensor | None, steps: int) -> Tensor:
@@ -72,10 +72,10 @@ def check_classes(classes: Iterable[int], num_classes: int, config: SamplerConfi
     """
     outside = [label for label in classes if not 0 <= label < num_classes]
     if outside:
-        raise ConfigError(f"class {outside[0]} is out of range", mend=f"use classes 0 to {num_classes - 1}")
+        raise ConfigError(f"class {outside[0]} is out of range", hint=f"use classes 0 to {num_classes - 1}")
     if num_classes == 1 and config.guidance != 1:
         raise ConfigError(
-            f"guidance {config.guidance} for an unconditional model", mend="it has no class to drop; use guidance 1"
+            f"guidance {config.guidance} for an unconditional model", hint="it has no class to drop; use guidance 1"
         )
 
 

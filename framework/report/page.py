@@ -12,16 +12,16 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from framework.report import agents
+from framework.cli.runs import Run
+from framework.gbc.tracking import report_section as agents
+from framework.gbc.tracking.credit_html import STYLE
 from framework.report.charts import Line, chart, short
 from framework.report.style import CSS, SCRIPT
-from framework.runs import Run
-from framework.tracking import metrics
-from framework.tracking.attempts import Attempt
-from framework.tracking.coloured import STYLE
-from framework.tracking.folder import RECIPE
+from framework.tracking import metric_names as metrics
 from framework.tracking.metric_files import Series, read_metrics
 from framework.tracking.pictures import list_pictures, thinned
+from framework.tracking.restarts import Attempt
+from framework.tracking.run_folder import RECIPE
 from framework.tracking.secrets import scrubbed_text, scrubbed_yaml
 
 SAMPLES = "samples"

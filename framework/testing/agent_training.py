@@ -10,19 +10,19 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 
 from framework.data.module import ShardDataModule
-from framework.gbc.adapters import AdapterConfig
-from framework.gbc.module import GBCModule
-from framework.gbc.run import RunOptions
+from framework.gbc.execution.runner import RunOptions
+from framework.gbc.language_models.lora import AdapterConfig
+from framework.gbc.training.module import GBCModule
 from framework.gbc.training.parameters import SoftConfig
-from framework.gbc.training.search import SearchConfig
+from framework.gbc.training.prompt_steps import SearchConfig
 from framework.testing.models import quiet_trainer
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
 from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, weight_decay=0.0, warmup_steps=0)
 SOFT = SoftConfig(model="m", num_tokens=2, gates=True)
@@ -46,7 +46,7 @@ def make_module(world: Path, **options: Any) -> GBCModule:
 def strategy_of(name: str, devices: int) -> Strategy:
     if name != "zero3":
         return make_strategy(StrategyConfig(name=name), accelerator="cpu", devices=devices)  # type: ignore[arg-type]
-    from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
+    from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
 
     warnings.filterwarnings("ignore")
     return CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=DeepSpeedOptions(stage=3)))

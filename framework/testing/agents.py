@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from framework.data.convert_jsonl import write_jsonl_shards
-from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.trace import Trace
+from framework.data.convert.jsonl import write_jsonl_shards
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 from framework.testing.language_models import save_tiny_model
 
 WORDS = ("hotel", "train", "north", "cheap", "London", "Friday", "town", "mill")

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from framework.gbc.models import LocalModel, LocalModelConfig
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 Family = Literal["llama", "qwen3", "gemma2", "gemma3"]
 

@@ -7,14 +7,14 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from framework.data.batch import ImageBatch
+from framework.data.loading.batch import ImageBatch
 from framework.pra.callbacks import SampleGridConfig
-from framework.pra.config import PRAConfig
-from framework.pra.model import PRA
 from framework.pra.module import PRAModule
+from framework.pra.network.config import PRAConfig
+from framework.pra.network.model import PRA
 from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import StrategyConfig
 
 
 def tiny_config(**changes: Any) -> PRAConfig:

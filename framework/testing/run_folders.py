@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framework.tracking.attempts import FILE, End, Outcome, Start
+from framework.tracking.restarts import FILE, End, Outcome, Start
 
 RECIPE = """seed_everything: 0
 run:

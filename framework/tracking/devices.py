@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 
 GIB = 2**30
 
@@ -51,7 +51,7 @@ def named_device(name: str) -> Device:
         if device.name.lower() == name.lower():
             return device
     known = ", ".join(device.name for device in DEVICES)
-    raise ConfigError(f"device {name!r} is not known", mend=f"use one of {known}, or its memory such as 48GiB")
+    raise ConfigError(f"device {name!r} is not known", hint=f"use one of {known}, or its memory such as 48GiB")
 
 
 def recognised_device(reported: str) -> Device | None:

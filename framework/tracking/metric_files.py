@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from framework.files import written_whole
-from framework.tracking.folder import METRICS
+from framework.core.io import atomic_write
+from framework.tracking.run_folder import METRICS
 
 MERGED = "metrics.csv"
 Series = dict[int, float]
@@ -81,7 +81,7 @@ def write_merged(run_dir: Path) -> Path | None:
     writer.writerow(["step", "attempt", *names])
     for row in rows:
         writer.writerow([row.step, row.attempt, *(row.values.get(name, "") for name in names)])
-    with written_whole(run_dir / MERGED) as file:
+    with atomic_write(run_dir / MERGED) as file:
         file.write(text.getvalue().encode())
     return run_dir / MERGED
 

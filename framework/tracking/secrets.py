@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 
 REMOVED = "<removed>"
 """Stands where a secret was."""
@@ -152,7 +152,7 @@ def refuse_removed(recipe: Mapping[str, Any]) -> None:
         if isinstance(value, str) and REMOVED in value:
             raise ConfigError(
                 f"{name} was removed from the saved recipe, as secrets are",
-                mend=f"give it again with --{name}, or leave it out and use the environment's credentials",
+                hint=f"give it again with --{name}, or leave it out and use the environment's credentials",
             )
 
 

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from framework.tracking.folder import UNSENT
 from framework.tracking.pictures import list_pictures, thinned
+from framework.tracking.run_folder import UNSENT
 from framework.tracking.secrets import scrubbed, scrubbed_text
 
 GLOBAL_STEP = "trainer/global_step"

@@ -1,6 +1,6 @@
-"""Exponential moving average of the weights, as a frozen twin of the model.
+"""Exponential moving average of the weights, of a model, kept as a frozen copy of it.
 
-A twin, not a wrapper: `framework.training.sharding.build_with_twin` makes and shards it with the model, so that every
+A model of its own, not a wrapper: `build_with_ema` makes it and shards it with the model, so that every
 rank averages its own shards, and it is saved with the model.
 """
 
@@ -9,14 +9,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from framework.errors import ConfigError
-from framework.training.sharding import local_part
+from framework.core.errors import ConfigError
+from framework.training.strategies.placement import local_part
 
 
 def check_decay(decay: float) -> None:
     """Raises ConfigError for a decay outside [0, 1)."""
     if not 0 <= decay < 1:
-        raise ConfigError(f"ema_decay {decay}", mend="use a number in [0, 1), such as 0.9999")
+        raise ConfigError(f"ema_decay {decay}", hint="use a number in [0, 1), such as 0.9999")
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -28,9 +28,9 @@ def decay_at(step: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def update_twin(twin: nn.Module, model: nn.Module, decay: float) -> None:
-    """twin <- decay * twin + (1 - decay) * model, in fused operations over each rank's own shards."""
-    averages = cast(list[Any], list(twin.parameters()))
+def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
+    """ema_model <- decay * ema_model + (1 - decay) * model, in fused operations over each rank's own shards."""
+    averages = cast(list[Any], list(ema_model.parameters()))
     weights = [local_part(p) for p in model.parameters()]
     torch._foreach_lerp_([local_part(p) for p in averages], weights, 1 - decay)
     for average in averages:

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from framework.errors import ConfigError
-from framework.tags import NO_DECAY, tags_of
+from framework.core.errors import ConfigError
+from framework.core.param_tags import NO_DECAY, tags_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate {self.learning_rate}", mend="use a positive number")
+            raise ConfigError(f"learning_rate {self.learning_rate}", hint="use a positive number")
         if self.warmup_steps < 0:
-            raise ConfigError(f"warmup_steps {self.warmup_steps}", mend="use 0 or more")
+            raise ConfigError(f"warmup_steps {self.warmup_steps}", hint="use 0 or more")
 
 
 class MuonAdamW(Optimizer):
@@ -94,8 +94,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     if config.method == "adamw":
         return AdamW(groups)
     if not decay or any(isinstance(p, DTensor) or p.ndim != 2 for p in decay):
-        mend = "use strategy ddp, or method adamw"
-        raise ConfigError("optimizer method muon over weights that are sharded or no matrices", mend=mend)
+        hint = "use strategy ddp, or method adamw"
+        raise ConfigError("optimizer method muon over weights that are sharded or no matrices", hint=hint)
     return MuonAdamW([{**first, "adjust_lr_fn": "match_rms_adamw"}], groups[1:])
 
 
@@ -116,5 +116,5 @@ def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: i
         ConfigError: a cosine over a run without a known length.
     """
     if config.schedule == "cosine" and total_steps <= 0:
-        raise ConfigError("a cosine schedule in a run without an end", mend="set trainer.max_steps")
+        raise ConfigError("a cosine schedule in a run without an end", hint="set trainer.max_steps")
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, total_steps))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from framework.errors import CheckpointError
-from framework.files import PARTIAL, sync_folder, written_whole
+from framework.core.errors import CheckpointError
+from framework.core.io import PARTIAL, atomic_write, sync_folder
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
@@ -52,7 +52,7 @@ def write_weights(out: Path, tensors: dict[str, Tensor], *, max_shard_bytes: int
         places |= dict.fromkeys(names, file.name)
         files.append(file)
     index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": places}
-    with written_whole(index_of(out)) as stream:
+    with atomic_write(index_of(out)) as stream:
         stream.write(json.dumps(index, indent=1).encode())
     return [*files, index_of(out)]
 
@@ -110,7 +110,7 @@ class WeightFiles:
         except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} cannot be read as safetensors ({str(error) or type(error).__name__})",
-                mend="give what `framework export` wrote",
+                hint="give what `framework export` wrote",
             ) from error
 
     def shapes(self) -> dict[str, torch.Size]:
@@ -189,4 +189,4 @@ def check_shapes(ours: dict[str, torch.Size], theirs: dict[str, torch.Size], sub
     ]
     if odd:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        raise CheckpointError(f"{subject} of another model ({min(odd)}{more})", mend="use the model's own")
+        raise CheckpointError(f"{subject} of another model ({min(odd)}{more})", hint="use the model's own")

@@ -137,7 +137,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     skip_without(NEEDED)
     folder = tmp_path_factory.mktemp("digits")
     for arguments in (["digits", "images"], ["images", "images/train", "train"]):
-        command = [sys.executable, "-m", "framework.cli", "shards", *arguments]
+        command = [sys.executable, "-m", "framework.cli.main", "shards", *arguments]
         subprocess.run(command, cwd=folder, check=True, env={**environment(), "PYTHONPATH": _source()})
     return folder
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framework.data.check import check_shards
-from framework.data.convert_hf import write_hf_shards
-from framework.data.convert_imagenet import write_imagenet_shards
-from framework.data.convert_jsonl import write_jsonl_shards
-from framework.data.reader import ShardSet
-from framework.data.writer import WriteOptions
-from framework.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
+from framework.data.convert.hf import write_hf_shards
+from framework.data.convert.imagenet import write_imagenet_shards
+from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.shards.check import check_shards
+from framework.data.shards.reader import ShardSet
+from framework.data.shards.writer import WriteOptions
 from framework.testing.tars import image_bytes, write_tar
 
 WNIDS = ("n01440764", "n01443537", "n02119789")

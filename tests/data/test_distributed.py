@@ -16,14 +16,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from framework.data.batch import ImageBatch
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.testing.forked import run_forked
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
+from framework.testing.processes.forked import run_forked
 from framework.training.callbacks.checkpoints import Checkpoints
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import StrategyConfig
 
 NUM_SAMPLES, GLOBAL_BATCH = 70, 8
 STEPS_PER_EPOCH = NUM_SAMPLES // GLOBAL_BATCH

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from framework.data.batch import ImageBatch
-from framework.data.convert_jsonl import write_jsonl_shards
+from framework.core.errors import ConfigError, DataError
+from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.data.writer import WriteOptions
-from framework.errors import ConfigError, DataError
+from framework.data.shards.writer import WriteOptions
 from framework.testing.images import make_image_shards
 
 pytestmark = [

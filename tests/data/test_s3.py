@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from framework.data.reader import ShardSet
-from framework.data.remote import RemoteConfig
-from framework.errors import DataError
+from framework.core.errors import DataError
+from framework.data.remote.files import RemoteConfig
+from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra framework[s3]")

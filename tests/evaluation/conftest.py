@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from framework.data.writer import write_image_shards
+from framework.data.shards.writer import write_image_shards
 from framework.evaluation.samples import SampleSet
 
 

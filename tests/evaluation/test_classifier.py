@@ -2,8 +2,8 @@ import lightning
 import pytest
 import torch
 
+from framework.core.errors import CheckpointError, ConfigError
 from framework.data.module import ShardDataModule
-from framework.errors import CheckpointError, ConfigError
 from framework.evaluation.classifier import (
     ClassifierConfig,
     ClassifierModule,
@@ -13,8 +13,8 @@ from framework.evaluation.classifier import (
 )
 from framework.evaluation.features import ClassifierFeatures, extract_features
 from framework.testing.faults import make_checkpoint
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import StrategyConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

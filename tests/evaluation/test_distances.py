@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from framework.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
 from framework.evaluation import distances
 from framework.evaluation.distances import (
     frechet_distance,

@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from framework.errors import CheckpointError, ConfigError, DataError
+from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.evaluation.features import FeatureNetwork, InceptionFeatures, PixelFeatures, extract_features
 from framework.evaluation.samples import SampleSet
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from framework.errors import CheckpointError
+from framework.core.errors import CheckpointError
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
 from framework.evaluation.perceptual import ClassifierDistance
 

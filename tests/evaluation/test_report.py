@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from framework.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
 from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, PixelFeatures
 from framework.evaluation.report import evaluate_samples

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from framework.data.writer import write_image_shards
-from framework.errors import DataError
+from framework.core.errors import DataError
+from framework.data.shards.writer import write_image_shards
 from framework.evaluation.samples import (
     SampleSet,
     dequantize_images,

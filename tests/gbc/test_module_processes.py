@@ -8,14 +8,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from framework.gbc.training.failures import FailureConfig
+from framework.gbc.tracking.episode_records import FOLDER as BLAME
+from framework.gbc.tracking.episode_records import GRAPH, read_blame
+from framework.gbc.tracking.prompt_history import TriedPrompt, read_prompts
+from framework.gbc.training.failure_limit import FailureConfig
 from framework.testing.agent_training import ALL, ONE_LAYER, OPTIMIZER, fit, make_module, search_config
 from framework.testing.agents import make_world
-from framework.testing.forked import run_forked
+from framework.testing.processes.forked import run_forked
 from framework.tracking.curves import read_metrics
-from framework.tracking.episodes import FOLDER as BLAME
-from framework.tracking.episodes import GRAPH, read_blame
-from framework.tracking.prompt_history import TriedPrompt, read_prompts
 
 
 def train(
@@ -50,15 +50,15 @@ def train(
     )  # fmt: skip
     assert module.search is not None
     with torch.no_grad():
-        steering = module.steering.named(module.steering())
+        agent_parameters = module.steering.named(module.steering())
     state = module.search.state_dict()
     return {
         "trials": state["state"]["trials"],
         "prompts": state["state"]["prompts"],
         "credits": [credit for each in state["blamed"] for c in each["credits"] for credit in (c["own"], c["through"])],
-        "soft": [number for value in steering.soft.values() for number in value.flatten().tolist()],
-        "gates": [gate.item() for gate in steering.gates.values()],
-        "adapters": [number for value in steering.adapters.values() for number in value.tolist()],
+        "soft": [number for value in agent_parameters.soft.values() for number in value.flatten().tolist()],
+        "gates": [gate.item() for gate in agent_parameters.gates.values()],
+        "adapters": [number for value in agent_parameters.adapters.values() for number in value.tolist()],
         "failed": module.failures.failed,
         "tokens": module.budget.total.tokens,
         "generated": sorted(generated),

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from framework.cli import main
-from framework.data.convert_jsonl import write_jsonl_shards
-from framework.gbc.graph import load_graph
-from framework.testing.agents import WORDS
-from framework.testing.forked import run_forked
-from framework.testing.language_models import save_tiny_model
-from framework.testing.wandb_files import read_wandb_files
-from framework.tracking.curves import read_metrics
-from framework.tracking.episodes import read_blame
-from framework.tracking.prompt_history import read_prompts
-from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
 from tests.gbc.environments.multiwoz.test_lesson_shards import write_source
+
+from framework.cli.main import main
+from framework.data.convert.jsonl import write_jsonl_shards
+from framework.gbc.graph.spec import load_graph
+from framework.gbc.tracking.episode_records import read_blame
+from framework.gbc.tracking.prompt_history import read_prompts
+from framework.testing.agents import WORDS
+from framework.testing.language_models import save_tiny_model
+from framework.testing.processes.forked import run_forked
+from framework.testing.servers.wandb_files import read_wandb_files
+from framework.tracking.curves import read_metrics
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
 
 RECIPES = Path(__file__).parents[2] / "recipes/gbc"
 MICRO = Path(__file__).parents[2] / "framework/gbc/environments/microworld/model"

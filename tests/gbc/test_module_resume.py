@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.gbc.module import GBCModule
+from framework.gbc.tracking.prompt_history import read_prompts
+from framework.gbc.training.module import GBCModule
 from framework.testing.agent_training import ALL, OPTIMIZER, fit, make_module, search_config
 from framework.testing.agents import make_world
-from framework.tracking.prompt_history import read_prompts
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
 from framework.training.checkpoint.read import read_state, read_tensors
 

@@ -262,7 +262,7 @@ def test_the_entry_point_runs_the_framework_or_a_program(bench: Bench):
 
 
 def test_the_real_command_line_refuses_an_unknown_setting(bench: Bench):
-    python = f'#!/bin/sh\nexec {sys.executable} -m framework.cli "$@"\n'
+    python = f'#!/bin/sh\nexec {sys.executable} -m framework.cli.main "$@"\n'
     bench.program("framework", python)
     recipe = str(ROOT / "recipes/pra/digits.yaml")
     options = ["--dry-run", "--nodes=2", "--devices=1", "--", recipe, "--model.architecture.widht=3"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.evaluation.grid import save_grid
 from framework.pra.callbacks import SampleGridConfig
 from framework.pra.generate import generate

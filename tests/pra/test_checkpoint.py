@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from framework.errors import CheckpointError
+from framework.core.errors import CheckpointError
 from framework.pra.checkpoint import check_architecture, load_objective, load_pra
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.module import PRAModule

@@ -6,8 +6,8 @@ import torch
 from framework.pra.generate import generate
 from framework.pra.sampling import SamplerConfig
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_model, tiny_module
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import StrategyConfig
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,9 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framework.errors import ConfigError
-from framework.pra.codec import to_sphere
-from framework.pra.config import PRAConfig
+from framework.core.errors import ConfigError
 from framework.pra.loss import (
     Losses,
     ObjectiveConfig,
@@ -20,9 +18,11 @@ from framework.pra.loss import (
     parallel_rollout,
     training_losses,
 )
-from framework.pra.model import PRA
+from framework.pra.network.codec import to_sphere
+from framework.pra.network.config import PRAConfig
+from framework.pra.network.model import PRA
+from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.patches import patchify, unpatchify
 from framework.testing.models import tiny_batch, tiny_config, tiny_model
 
 PIXEL_VARIANTS = ["teacher_forced", "x_prediction", "noisy_inputs"]

@@ -8,16 +8,16 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.data.batch import ImageBatch
+from framework.core.errors import ConfigError
+from framework.core.seeding import seed_of
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.errors import ConfigError
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
-from framework.pra.config import VARIANTS, VariantName
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
-from framework.pra.model import PRA
 from framework.pra.module import PRAModule
+from framework.pra.network.config import VARIANTS, VariantName
+from framework.pra.network.model import PRA
 from framework.pra.noise import SampleNoise
-from framework.seeds import seed_of
 from framework.testing.images import make_image_shards
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_model, tiny_module
 from framework.training.ema import decay_at

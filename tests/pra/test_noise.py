@@ -2,8 +2,8 @@
 
 import torch
 
+from framework.core.seeding import seed_of
 from framework.pra.noise import SampleNoise
-from framework.seeds import seed_of
 
 
 def test_seeds_stay_what_they_are():

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from framework.core.seeding import seed_of
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
-from framework.pra.model import PRA
+from framework.pra.network.model import PRA
+from framework.pra.network.patches import patchify
 from framework.pra.noise import SampleNoise
-from framework.pra.patches import patchify
 from framework.pra.rollout_gap import RolloutGap, measure_rollout_gap
-from framework.seeds import seed_of
 from framework.testing.models import tiny_batch, tiny_model
 
 OBJECTIVE = ObjectiveConfig(class_dropout=0.9)

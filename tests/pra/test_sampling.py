@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.evaluation.samples import quantize_images
-from framework.pra.config import VariantName
 from framework.pra.generate import generate
-from framework.pra.model import PRA
+from framework.pra.network.config import VariantName
+from framework.pra.network.model import PRA
+from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.patches import unpatchify
 from framework.pra.sampling import SamplerConfig, guidance_at, integrate_flow, sample
 from framework.testing.models import tiny_model
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.tracking.devices import DEVICES, named_device, recognised_device
 
 

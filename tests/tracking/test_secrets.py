@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.tracking.secrets import (
     REMOVED,
     is_secret_name,

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from framework import runs
-from framework.cli import main
-from framework.testing.forked import run_forked
-from framework.testing.wandb_files import WandbFile, read_wandb_file, read_wandb_files
-from framework.testing.wandb_server import serve_wandb
-from framework.tracking.attempts import read_attempts
-from framework.tracking.folder import UNSENT, saved_wandb_id
+from framework.cli import runs
+from framework.cli.main import main
+from framework.testing.processes.forked import run_forked
+from framework.testing.servers.wandb_files import WandbFile, read_wandb_file, read_wandb_files
+from framework.testing.servers.wandb_server import serve_wandb
+from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
 from framework.tracking.metric_files import merged_steps
-from framework.tracking.run import RunConfig, finish_loggers, make_loggers
+from framework.tracking.restarts import read_attempts
+from framework.tracking.run_folder import UNSENT, saved_wandb_id
 from framework.tracking.secrets import REMOVED
 from framework.tracking.wandb_run import ATTEMPT, GLOBAL_STEP, TABLE_ROWS, TrackedRun
 from framework.training.callbacks.curves import Curves

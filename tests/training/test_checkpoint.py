@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from framework.errors import CheckpointError, ConfigError
+from framework.core.errors import CheckpointError, ConfigError
 from framework.testing.faults import flip_bytes, truncate
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.training.callbacks.checkpoints import Checkpoints

@@ -17,12 +17,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from framework.data.batch import ImageBatch
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.testing.faults import flip_bytes
-from framework.testing.forked import Forked, run_forked
 from framework.testing.images import make_image_shards
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.processes.forked import Forked, run_forked
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
 from framework.training.checkpoint.choose import damage, newest_undamaged
@@ -30,8 +30,8 @@ from framework.training.checkpoint.layout import FOLDER, Manifest, Retention, cl
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.checkpoint.tensors import write_tensors
 from framework.training.checkpoint.writing import Save, complete
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import StrategyConfig
 
 
 def steps_in(run_dir: Path) -> list[int]:

@@ -11,17 +11,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from framework.data.batch import ImageBatch
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.testing.forked import run_forked
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
+from framework.testing.processes.forked import run_forked
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 HALF, GLOBAL_BATCH, MICRO_BATCH = 4, 8, 2
 
@@ -62,7 +62,7 @@ class Watch(Callback):
 def strategy_of(name: str, processes: int) -> Any:
     kind, _, stage = name.partition("-")
     if kind == "zero":
-        from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
+        from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
 
         options = DeepSpeedOptions(stage=int(stage))  # type: ignore[arg-type]
         return CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=options))

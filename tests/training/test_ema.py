@@ -3,26 +3,26 @@
 import pytest
 import torch
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.testing.models import tiny_model
-from framework.training.ema import check_decay, decay_at, update_twin
+from framework.training.ema import check_decay, decay_at, update_ema
 
 
 def test_the_update_by_its_formula():
-    model, twin = tiny_model(0), tiny_model(1)
+    model, ema_model = tiny_model(0), tiny_model(1)
     weights = [p.detach().clone() for p in model.parameters()]
-    averages = [p.detach().clone() for p in twin.parameters()]
-    update_twin(twin, model, 0.75)
-    for now, average, weight in zip(twin.parameters(), averages, weights, strict=True):
+    averages = [p.detach().clone() for p in ema_model.parameters()]
+    update_ema(ema_model, model, 0.75)
+    for now, average, weight in zip(ema_model.parameters(), averages, weights, strict=True):
         torch.testing.assert_close(now.detach(), 0.75 * average + 0.25 * weight)
     for now, weight in zip(model.parameters(), weights, strict=True):
         assert torch.equal(now, weight)
 
 
 def test_no_decay_copies():
-    model, twin = tiny_model(0), tiny_model(1)
-    update_twin(twin, model, 0.0)
-    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+    model, ema_model = tiny_model(0), tiny_model(1)
+    update_ema(ema_model, model, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(ema_model.parameters(), model.parameters(), strict=True))
 
 
 def test_the_ramp_by_hand():

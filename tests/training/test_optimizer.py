@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from framework.errors import ConfigError
-from framework.pra.config import VariantName
-from framework.tags import NO_DECAY, tags_of
+from framework.core.errors import ConfigError
+from framework.core.param_tags import NO_DECAY, tags_of
+from framework.pra.network.config import VariantName
 from framework.testing.models import tiny_model
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule, learning_rate_factor
 

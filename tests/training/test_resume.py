@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
-from framework.data.batch import ImageBatch
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.testing.faults import truncate
 from framework.testing.images import make_image_shards
@@ -29,8 +29,8 @@ from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of, step_of
 from framework.training.checkpoint.read import read_state, read_tensors
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import StrategyConfig
 
 CLASSES, SAMPLES, BATCH, STEPS = ("a", "b", "c"), 24, 4, 9
 MEASURED = ("time/", "throughput/", "memory/", "checkpoint/")
@@ -264,7 +264,7 @@ def write_recipe(path: Path, shards: str) -> None:
 
 
 def start(recipe: Path, run_dir: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "framework.cli", "fit", "--config", str(recipe), "--run.dir", str(run_dir)]
+    command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", str(recipe), "--run.dir", str(run_dir)]
     return subprocess.Popen(
         [*command, *options],
         stderr=subprocess.PIPE,

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from lightning.pytorch import strategies
 
-from framework.errors import ConfigError
-from framework.training.strategies import (
+from framework.core.errors import ConfigError
+from framework.training.strategies.build import (
     DDPStrategy,
     DeepSpeedStrategy,
     FSDP2Strategy,
     SingleDeviceStrategy,
     make_strategy,
 )
-from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
+from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 
 @pytest.mark.parametrize(

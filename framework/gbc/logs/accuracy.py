@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from framework.errors import ConfigError
-from framework.gbc.credits import Attribution
-from framework.gbc.logs.form import Mistake
+from framework.core.errors import ConfigError
+from framework.gbc.attribution.results import Attribution
+from framework.gbc.logs.schema import Mistake
 from framework.gbc.logs.surrogate import ReadLog
 
 Method = Literal["own", "through", "walk"]
@@ -120,7 +120,7 @@ class BlameAccuracy(Metric):
     def __init__(self, tolerances: Sequence[int] = (1, 3), **options: Any) -> None:
         super().__init__(**options)
         if any(each < 1 for each in tolerances):
-            raise ConfigError(f"tolerances {list(tolerances)}", mend="use 1 message or more; exact is always shown")
+            raise ConfigError(f"tolerances {list(tolerances)}", hint="use 1 message or more; exact is always shown")
         self.tolerances = (0, *tolerances)
         sizes = {"agents": 2, "steps": len(self.tolerances), "num_agents": 1, "num_steps": 1}
         for name, size in sizes.items():

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from framework.gbc.logs.form import Log, Message, Mistake, Role, ToolCall, parse_line, read_logs, record_of
-from framework.gbc.trace import BadLine
+from framework.gbc.graph.trace import BadLine
+from framework.gbc.logs.schema import Log, Message, Mistake, Role, ToolCall, parse_line, read_logs, record_of
 
 _SYSTEM = ("system", "developer")
 

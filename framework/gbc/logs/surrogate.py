@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from framework.errors import ConfigError, DataError
-from framework.gbc.encode import Piece, Request
-from framework.gbc.graph import Agent, Graph, Tool, UserTurn
-from framework.gbc.logs.form import Log, Message, Role
-from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.models import Encoded, LocalModel
-from framework.gbc.trace import Block, Span, Step, Trace
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
+from framework.gbc.graph.trace import Block, Span, Step, Trace
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss
+from framework.gbc.language_models.local import Encoded, LocalModel
+from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.logs.schema import Log, Message, Role
 
 SURROGATE = "surrogate"
 """The model's name in traces and graphs of logs."""
@@ -43,7 +43,7 @@ class SurrogateOptions:
     def __post_init__(self) -> None:
         if (self.max_tokens is not None and self.max_tokens < 1) or not 0 < self.answer_share < 1:
             problem = f"max_tokens {self.max_tokens}, answer_share {self.answer_share}"
-            raise ConfigError(problem, mend="use 1 token or more, and a share between 0 and 1")
+            raise ConfigError(problem, hint="use 1 token or more, and a share between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ class _Reader:
             raise DataError(
                 f"log {self.log.id!r}, message {number}: prompt and task take {len(bare.ids)} tokens and the answer "
                 f"{answer}, the surrogate's context holds {self.context}",
-                mend="use a surrogate with a longer context, or raise max_tokens",
+                hint="use a surrogate with a longer context, or raise max_tokens",
             )
         while True:
             kept, shortened = self._newest(always, [i for i in seen if i not in always], room)
@@ -345,4 +345,4 @@ def _graph(trace: Trace) -> Graph:
 
 
 def _recorded(texts: Mapping[str, str]) -> str:
-    raise DataError("a tool of a foreign log cannot run", mend="attribute the log without leave_one_out")
+    raise DataError("a tool of a foreign log cannot run", hint="attribute the log without leave_one_out")

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framework.errors import DataError
-from framework.gbc.logs.form import Log, Message, Mistake, Role, parse_line
-from framework.gbc.trace import BadLine
+from framework.core.errors import DataError
+from framework.gbc.graph.trace import BadLine
+from framework.gbc.logs.schema import Log, Message, Mistake, Role, parse_line
 
 _USERS = {"human", "user"}
 _TOOLS = {"computer_terminal", "computerterminal"}
@@ -38,19 +38,19 @@ def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[li
     path = Path(path)
     files = sorted(path.glob("*.json"), key=lambda file: (len(file.stem), file.stem)) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path} has no *.json", mend=_MEND)
+        raise DataError(f"{path} has no *.json", hint=_MEND)
     logs: list[Log] = []
     bad: list[BadLine] = []
     for number, file in enumerate(files, 1):
         try:
             logs.append(log_of_case(parse_line(file.read_text(encoding="utf-8")), id=file.stem))
         except OSError as error:
-            raise DataError(f"{file} cannot be read ({error.strerror})", mend=_MEND) from None
+            raise DataError(f"{file} cannot be read ({error.strerror})", hint=_MEND) from None
         except (ValueError, DataError) as error:
             bad.append(BadLine(number=number, problem=f"{file.name}: {error}"))
     if bad and not skip_bad_files:
         problem = f"{path}: {len(bad)} malformed cases, the first is {bad[0].problem}"
-        raise DataError(problem, mend="correct them, or ask to skip bad ones")
+        raise DataError(problem, hint="correct them, or ask to skip bad ones")
     return logs, bad
 
 

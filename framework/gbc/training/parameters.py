@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framework.errors import ConfigError
-from framework.gbc.adapters import AdapterConfig
-from framework.gbc.graph import Graph, UserTurn
-from framework.gbc.models import LocalModel
-from framework.gbc.run import LanguageModel
-from framework.gbc.soft import Target, make_soft_prompts, soft_loss
-from framework.gbc.steering import AgentParameters, Steering, gate_name
-from framework.gbc.trace import Trace
-from framework.tags import NO_DECAY, tag
+from framework.core.errors import ConfigError
+from framework.core.param_tags import NO_DECAY, tag
+from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.graph.spec import Graph, UserTurn
+from framework.gbc.graph.trace import Trace
+from framework.gbc.language_models.agent_parameters import AgentParameters, ParametersByAgent, gate_name
+from framework.gbc.language_models.local import LocalModel
+from framework.gbc.language_models.lora import AdapterConfig
+from framework.gbc.language_models.straight_through import Target, make_soft_prompts, soft_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class SoftConfig:
         others = self.gates or self.adapters is not None
         if self.num_tokens < 0 or (self.num_tokens == 0 and not others):
             problem = f"soft.num_tokens {self.num_tokens}{'' if others else ' without gates and adapters'}"
-            raise ConfigError(problem, mend="use 1 or more, or set gates or adapters")
+            raise ConfigError(problem, hint="use 1 or more, or set gates or adapters")
 
     def local_model(self, graph: Graph, models: Mapping[str, LanguageModel]) -> LocalModel:
         """The model that is trained.
@@ -54,17 +54,17 @@ class SoftConfig:
         """
         model = models.get(self.model)
         if not isinstance(model, LocalModel):
-            mend = "name a model with a `path` that the agents use"
-            raise ConfigError(f"soft.model {self.model!r} is no local model of the graph", mend=mend)
+            hint = "name a model with a `path` that the agents use"
+            raise ConfigError(f"soft.model {self.model!r} is no local model of the graph", hint=hint)
         own = [agent.name for agent in graph.agents if agent.model == self.model]
         for agent in self.agents:
             if agent not in own:
-                mend = f"use {', '.join(own)}"
-                raise ConfigError(f"soft.agents names {agent!r}, no agent of model {self.model!r}", mend=mend)
+                hint = f"use {', '.join(own)}"
+                raise ConfigError(f"soft.agents names {agent!r}, no agent of model {self.model!r}", hint=hint)
         return model
 
 
-class SteeringParameters(nn.Module):
+class AgentParametersModule(nn.Module):
     """Soft prompts, gates and adapters as one unit, in float32.
 
     Where none is trained it holds one number that nothing uses: trainers count the steps of an optimizer, which needs
@@ -74,7 +74,7 @@ class SteeringParameters(nn.Module):
         first: the first values.
     """
 
-    def __init__(self, first: Steering) -> None:
+    def __init__(self, first: AgentParameters) -> None:
         super().__init__()
         self.gate_names = tuple(first.gates)
         self.soft = _parameters(first.soft)
@@ -89,31 +89,31 @@ class SteeringParameters(nn.Module):
             tag(parameter, NO_DECAY)
 
     def forward(self) -> tuple[Tensor, ...]:
-        """The values as `Steering.values` has them, or the unused number; copies: sharded ones outlive the pass."""
+        """The values as `AgentParameters.values` has them, or the unused number; copies: sharded ones outlive the pass."""
         gates = () if self.gates is None else self.gates
         unused = () if self.unused is None else (self.unused,)
         return tuple(value.clone() for value in (*self.soft.values(), *gates, *self.adapters.values(), *unused))
 
-    def named(self, values: Sequence[Tensor]) -> Steering:
+    def named(self, values: Sequence[Tensor]) -> AgentParameters:
         """What `forward` gives, by agents and gates."""
         gates = dict.fromkeys(self.gate_names, torch.ones(()))
-        return Steering(soft=dict(self.soft), gates=gates, adapters=dict(self.adapters)).with_values(values)
+        return AgentParameters(soft=dict(self.soft), gates=gates, adapters=dict(self.adapters)).with_values(values)
 
 
-def _parameters(values: Mapping[str, Tensor]) -> AgentParameters:
-    return AgentParameters({agent: nn.Parameter(value.detach().clone()) for agent, value in values.items()})
+def _parameters(values: Mapping[str, Tensor]) -> ParametersByAgent:
+    return ParametersByAgent({agent: nn.Parameter(value.detach().clone()) for agent, value in values.items()})
 
 
 def make_parameters(
     graph: Graph, local: LocalModel | None, config: SoftConfig | None, *, seed: int
-) -> SteeringParameters:
+) -> AgentParametersModule:
     """What a recipe trains; the first values are a function of the seed.
 
     Raises:
         ConfigError: adapters that the model cannot have, or that need peft.
     """
     if config is None or local is None:
-        return SteeringParameters(Steering(soft={}, gates={}))
+        return AgentParametersModule(AgentParameters(soft={}, gates={}))
     agents = [a for a in graph.agents if a.model == config.model and (not config.agents or a.name in config.agents)]
     names = [agent.name for agent in agents]
     soft: Mapping[str, Tensor] = {}
@@ -126,7 +126,7 @@ def make_parameters(
     sources = [(node, agent.name) for agent in agents for node in agent.reads]
     gates = [gate_name(node, reader) for node, reader in sources if not isinstance(graph.nodes[node], UserTurn)]
     ones = {name: torch.ones(()) for name in gates} if config.gates else {}
-    return SteeringParameters(Steering(soft=soft, gates=ones, adapters=adapters))
+    return AgentParametersModule(AgentParameters(soft=soft, gates=ones, adapters=adapters))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def flow_gradients(
     targets: Sequence[Target],
     weights: Sequence[float],
     *,
-    steering: Steering,
+    agent_parameters: AgentParameters,
     at_once: int,
 ) -> Flow:
     """The gradients of `soft_loss` with respect to what steers the model, in chunks of traces.
@@ -161,8 +161,8 @@ def flow_gradients(
     They are taken here, and not in the trainer's backward pass: so that pass is alike on all processes, also on one
     whose episodes have all failed, and no more than a chunk is in memory.
     """
-    leaves = [value.detach().requires_grad_() for value in steering.values]
-    local.steer_by(steering.with_values(leaves))
+    leaves = [value.detach().requires_grad_() for value in agent_parameters.values]
+    local.set_agent_parameters(agent_parameters.with_values(leaves))
     total = torch.zeros((), device=local.device)
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
     flowing = []

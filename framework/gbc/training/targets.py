@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from framework.errors import DataError
-from framework.gbc.run import Task
+from framework.core.errors import DataError
+from framework.gbc.execution.runner import Task
 
 
 def expected_slots(task: Task) -> str:
@@ -14,5 +14,5 @@ def expected_slots(task: Task) -> str:
     """
     slots = task.get("expected")
     if not isinstance(slots, Mapping) or not slots:
-        raise DataError(f"task {task.get('id')!r} has no expected slots", mend="give each task its slots")
+        raise DataError(f"task {task.get('id')!r} has no expected slots", hint="give each task its slots")
     return " ".join(f"{name} {value}" for name, value in slots.items())

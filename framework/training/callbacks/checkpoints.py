@@ -7,9 +7,10 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from framework.errors import CheckpointError, ConfigError
-from framework.files import RunLock
-from framework.tracking import metrics
+from framework.core.collectives import rank_and_size
+from framework.core.errors import CheckpointError, ConfigError
+from framework.core.io import RunLock
+from framework.tracking import metric_names as metrics
 from framework.training.checkpoint.layout import (
     FOLDER,
     Retention,
@@ -21,7 +22,6 @@ from framework.training.checkpoint.layout import (
     put_aside,
     step_of,
 )
-from framework.training.checkpoint.ranks import world
 from framework.training.checkpoint.strategy import DirectoryCheckpoints
 from framework.training.checkpoint.writing import SaveOptions, together
 
@@ -54,7 +54,7 @@ class Checkpoints(Checkpoint):
         asynchronous: bool = True,
     ) -> None:
         if every_n_steps < 1:
-            raise ConfigError(f"checkpoint.every_n_steps {every_n_steps}", mend="use 1 or more")
+            raise ConfigError(f"checkpoint.every_n_steps {every_n_steps}", hint="use 1 or more")
         self.every_n_steps = every_n_steps
         self.retention = Retention(
             last=keep_last, every_n_steps=keep_every_n_steps, best=keep_best, metric=best_metric, mode=best_mode
@@ -99,13 +99,13 @@ class Checkpoints(Checkpoint):
         if not isinstance(trainer.strategy, DirectoryCheckpoints):
             raise ConfigError(
                 f"the trainer's strategy {type(trainer.strategy).__name__} saves no such checkpoints",
-                mend="take one of framework.training.strategies.make_strategy",
+                hint="take one of framework.training.strategies.build.make_strategy",
             )
         self._strategy = trainer.strategy
         together(lambda: self._take(Path(trainer.default_root_dir)), "the run's folder cannot be used")
 
     def _take(self, run_dir: Path) -> None:
-        if world()[0] != 0:
+        if rank_and_size()[0] != 0:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(run_dir)
@@ -125,7 +125,7 @@ class Checkpoints(Checkpoint):
         choice, folder = self._strategy.choice, Path(trainer.default_root_dir) / FOLDER
 
         def make_way() -> None:
-            if world()[0] != 0:
+            if rank_and_size()[0] != 0:
                 return
             for path, _ in choice.skipped if choice else ():
                 if path.parent == folder:
@@ -149,9 +149,9 @@ class Checkpoints(Checkpoint):
             if self.retention.metric not in measured:
                 known = ", ".join(sorted(name for name in measured if name.startswith("validation/"))) or "none"
                 raise ConfigError(
-                    f"checkpoint.best_metric {self.retention.metric} is not measured", mend=f"use one of: {known}"
+                    f"checkpoint.best_metric {self.retention.metric} is not measured", hint=f"use one of: {known}"
                 )
-            if world()[0] == 0:
+            if rank_and_size()[0] == 0:
                 note_validation(Path(trainer.default_root_dir) / FOLDER, trainer.global_step, measured)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,8 +176,8 @@ class Checkpoints(Checkpoint):
 def _refuse_to_go_back(folder: Path, step: int, damaged: list[Path]) -> None:
     """One folder has one history."""
     ahead = [path for path in list_checkpoints(folder) if step_of(path) > step and path not in damaged]
-    if world()[0] == 0 and ahead:
+    if rank_and_size()[0] == 0 and ahead:
         raise CheckpointError(
             f"training would go on from step {step}, and {folder} goes up to {ahead[-1].name}",
-            mend="go on with --resume auto, or give the older checkpoint to --resume with another --run.dir",
+            hint="go on with --resume auto, or give the older checkpoint to --resume with another --run.dir",
         )

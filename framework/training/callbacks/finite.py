@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from framework.errors import ConfigError, TrainingError
-from framework.tracking import metrics
+from framework.core.errors import ConfigError, TrainingError
+from framework.tracking import metric_names as metrics
 
 OnNonfinite = Literal["stop", "skip"]
 _MEND = "the last checkpoint is unharmed; resume from it with a lower learning rate or stronger clipping"
@@ -54,7 +54,7 @@ class FiniteGuard(Callback):
 
     def __init__(self, *, on_nonfinite: OnNonfinite = "stop", max_skips: int = 10) -> None:
         if max_skips < 1:
-            raise ConfigError(f"guards.max_skips {max_skips}", mend="use 1 or more")
+            raise ConfigError(f"guards.max_skips {max_skips}", hint="use 1 or more")
         self.on_nonfinite, self.max_skips = on_nonfinite, max_skips
         self.skipped = self._skipped_in_a_row = 0
         self.reading: Reading | None = None
@@ -65,7 +65,7 @@ class FiniteGuard(Callback):
         if self.on_nonfinite == "skip" and isinstance(trainer.strategy, DeepSpeedStrategy):
             raise ConfigError(
                 "guards.on_nonfinite skip with DeepSpeed, whose gradients cannot be looked at before its step",
-                mend="use stop, or another strategy",
+                hint="use stop, or another strategy",
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,7 +85,7 @@ class FiniteGuard(Callback):
             # Called at every micro-batch.
             losses = shared.tolist()
             if not all(map(math.isfinite, losses)):
-                raise TrainingError(_describe(losses, None, trainer.global_step), mend=_MEND)
+                raise TrainingError(_describe(losses, None, trainer.global_step), hint=_MEND)
             self.reading = Reading(step=trainer.global_step, loss=sum(losses) / len(losses), gradient_norm=None)
             return
         norm = _global_norm(pl_module)
@@ -99,7 +99,7 @@ class FiniteGuard(Callback):
         elif all(map(math.isfinite, losses)) and getattr(trainer.precision_plugin, "scaler", None) is not None:
             pass  # An overflow of half precision: the loss scaler skips this step and lowers its scale.
         elif self.on_nonfinite == "stop":
-            raise TrainingError(_describe(losses, value, trainer.global_step), mend=_MEND)
+            raise TrainingError(_describe(losses, value, trainer.global_step), hint=_MEND)
         else:
             self._skip(_describe(losses, value, trainer.global_step), optimizer)
         if self.on_nonfinite == "skip":
@@ -107,7 +107,7 @@ class FiniteGuard(Callback):
 
     def _skip(self, problem: str, optimizer: Optimizer) -> None:
         if self._skipped_in_a_row == self.max_skips:
-            raise TrainingError(f"{problem}, after {self.max_skips} skipped steps in a row", mend=_MEND)
+            raise TrainingError(f"{problem}, after {self.max_skips} skipped steps in a row", hint=_MEND)
         self._skipped_in_a_row += 1
         self.skipped += 1
         # Without gradients the optimizer touches neither weights nor moments.
@@ -127,7 +127,7 @@ class FiniteGuard(Callback):
             return
         pl_module.log(metrics.GRADIENT_NORM, float(norm))
         if not math.isfinite(norm):
-            raise TrainingError(_describe([], float(norm), step), mend=_MEND)
+            raise TrainingError(_describe([], float(norm), step), hint=_MEND)
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "in_a_row": self._skipped_in_a_row}

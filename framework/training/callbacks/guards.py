@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from lightning.pytorch import Callback
 
 from framework.training.callbacks.finite import FiniteGuard, OnNonfinite
+from framework.training.callbacks.loss_spike import LossSpikes, SpikeConfig
 from framework.training.callbacks.preemption import Preemption
-from framework.training.callbacks.spike import LossSpikes, SpikeConfig
 from framework.training.callbacks.watchdog import Watchdog, WatchdogConfig
 
 

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from framework.tracking.wandb_run import TrackedRun
-from framework.training.sharding import is_sharded
+from framework.training.strategies.placement import is_sharded
 
 BINS = 64
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.errors import CheckpointError
+from framework.core.errors import CheckpointError
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.checkpoint.layout import FOLDER, MANIFEST, Manifest, list_checkpoints, step_of
 

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.errors import Preempted
-from framework.tracking.folder import PREEMPTED
+from framework.core.errors import Preempted
+from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -96,7 +96,7 @@ class Preemption(Callback):
         trainer._logger_connector.update_train_step_metrics()
         raise Preempted(
             f"stopped by {cause} at step {trainer.global_step}, with everything saved",
-            mend="start the same command again to go on",
+            hint="start the same command again to go on",
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.training.checkpoint.ranks import gather, world
+from framework.core.collectives import all_gather_object, rank_and_size
 
 
 def random_state() -> dict[str, Any]:
@@ -56,7 +56,7 @@ class RandomState(Callback):
         self._restored: list[dict[str, Any]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"ranks": gather(random_state())}
+        return {"ranks": all_gather_object(random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict["ranks"]
@@ -65,7 +65,7 @@ class RandomState(Callback):
         # Not earlier: building loaders and validating draw numbers too.
         if self._restored is None:
             return
-        rank, size = world()
+        rank, size = rank_and_size()
         if len(self._restored) == size:
             set_random_state(self._restored[rank])
         else:

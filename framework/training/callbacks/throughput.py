@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.tracking import metrics
+from framework.tracking import metric_names as metrics
 from framework.tracking.devices import Device, recognised_device
 
 _RATES = {"image": metrics.IMAGES_PER_SECOND, "task": metrics.TASKS_PER_SECOND}

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 
 EXIT_CODE = 124
 """Of a process that the watchdog ends; timeout(1) uses the same."""
@@ -50,7 +50,7 @@ class WatchdogConfig:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value < 0:
-                raise ConfigError(f"guards.watchdog.{name} {value}", mend="use seconds, or 0 for no limit")
+                raise ConfigError(f"guards.watchdog.{name} {value}", hint="use seconds, or 0 for no limit")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from framework.errors import CheckpointError
-from framework.files import sha256_of
+from framework.core.collectives import all_gather_object, broadcast_object, rank_and_size
+from framework.core.errors import CheckpointError
+from framework.core.io import sha256_of
 from framework.training.checkpoint.layout import FOLDER, MANIFEST, Manifest, NewerFormatError, list_checkpoints, step_of
-from framework.training.checkpoint.ranks import from_first, gather, world
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ def damage(checkpoint: Path, manifest: Manifest) -> str | None:
     """
     names = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
     for check in (_size_problem, _checksum_problem):
-        rank, size = world()
+        rank, size = rank_and_size()
         found = [problem for name in names[rank::size] if (problem := check(checkpoint, name, manifest))]
-        if problems := [problem for each in gather(found) for problem in each]:
+        if problems := [problem for each in all_gather_object(found) for problem in each]:
             more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
             return problems[0] + more
     return None
@@ -46,12 +46,12 @@ def damage(checkpoint: Path, manifest: Manifest) -> str | None:
 def _read(checkpoint: Path) -> Manifest:
     """The manifest as rank 0 sees it; what it raises, all raise."""
     found: Manifest | CheckpointError | None = None
-    if world()[0] == 0:
+    if rank_and_size()[0] == 0:
         try:
             found = Manifest.read(checkpoint)
         except CheckpointError as error:
             # Its cause may be nothing that can be sent.
-            found = type(error)(error.problem, mend=error.mend)
+            found = type(error)(error.problem, hint=error.hint)
     found = _received(found)
     if isinstance(found, CheckpointError):
         raise found
@@ -60,11 +60,11 @@ def _read(checkpoint: Path) -> Manifest:
 
 def _received(found: Manifest | CheckpointError | None) -> Manifest | CheckpointError:
     """Rank 0's; errors travel as their words, for they need keywords to be made again."""
-    words = (type(found), found.problem, found.mend) if isinstance(found, CheckpointError) else found
-    words = from_first(words)
+    words = (type(found), found.problem, found.hint) if isinstance(found, CheckpointError) else found
+    words = broadcast_object(words)
     if isinstance(words, tuple):
-        kind, problem, mend = words
-        return kind(problem, mend=mend)
+        kind, problem, hint = words
+        return kind(problem, hint=hint)
     assert words is not None
     return words
 
@@ -97,7 +97,7 @@ def newest_undamaged(run_dir: Path, say: Callable[[str], None] = log.warning) ->
         CheckpointError: all are damaged, or one is of another version of the layout.
     """
     folder = run_dir / FOLDER
-    candidates = from_first(list_checkpoints(folder))
+    candidates = broadcast_object(list_checkpoints(folder))
     skipped: list[tuple[Path, str]] = []
     for path in reversed(candidates):
         try:
@@ -109,14 +109,14 @@ def newest_undamaged(run_dir: Path, say: Callable[[str], None] = log.warning) ->
             manifest, reason = None, error.problem
         if reason is None:
             return Choice(path=path, manifest=manifest, skipped=skipped)
-        if world()[0] == 0:
+        if rank_and_size()[0] == 0:
             say(f"skipped {path}: {reason}")
         skipped.append((path, reason))
     if skipped:
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped)
         raise CheckpointError(
             f"every checkpoint in {folder} is damaged ({reasons})",
-            mend="restore one from a copy, or start anew with another --run.dir",
+            hint="restore one from a copy, or start anew with another --run.dir",
         )
     return Choice()
 
@@ -136,16 +136,16 @@ def choose_checkpoint(path: Path, *, may_be_none: bool = False) -> Choice:
     Raises:
         CheckpointError: there is none, or the one named is damaged.
     """
-    if from_first(is_checkpoint(path)):
+    if broadcast_object(is_checkpoint(path)):
         manifest = _read(path)
         if reason := damage(path, manifest):
-            raise CheckpointError(f"{path}: {reason}", mend="use another checkpoint of the run")
+            raise CheckpointError(f"{path}: {reason}", hint="use another checkpoint of the run")
         return Choice(path=path, manifest=manifest)
     choice = newest_undamaged(path)
     if choice.path is None and not may_be_none:
         if not path.exists():
-            raise CheckpointError(f"{path} does not exist", mend="give a checkpoint or a run's folder")
-        raise CheckpointError(f"no checkpoint in {path / FOLDER}", mend="check --run.dir, or use --resume auto")
+            raise CheckpointError(f"{path} does not exist", hint="give a checkpoint or a run's folder")
+        raise CheckpointError(f"no checkpoint in {path / FOLDER}", hint="check --run.dir, or use --resume auto")
     return choice
 
 
@@ -158,5 +158,5 @@ def refuse_existing(run_dir: Path) -> None:
     if found := list_checkpoints(run_dir / FOLDER):
         raise CheckpointError(
             f"{run_dir} already holds checkpoints up to step {step_of(found[-1])}",
-            mend="go on with --resume auto, or start anew with another --run.dir",
+            hint="go on with --resume auto, or start anew with another --run.dir",
         )

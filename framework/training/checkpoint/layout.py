@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from framework.errors import CheckpointError, ConfigError
-from framework.files import sync_folder, written_whole
+from framework.core.errors import CheckpointError, ConfigError
+from framework.core.io import atomic_write, sync_folder
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -79,7 +79,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, flushed to the disk."""
-        with written_whole(folder / MANIFEST) as file:
+        with atomic_write(folder / MANIFEST) as file:
             file.write(json.dumps(asdict(self), indent=1).encode())
 
     @staticmethod
@@ -89,7 +89,7 @@ class Manifest:
         Raises:
             CheckpointError: there is none, it is damaged, or it is of a newer version of the framework.
         """
-        mend = "use another checkpoint of the run"
+        hint = "use another checkpoint of the run"
         try:
             content = json.loads((checkpoint / MANIFEST).read_bytes())
             version = content["format"]
@@ -97,13 +97,13 @@ class Manifest:
                 files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
                 return Manifest(**content, files=files)
         except FileNotFoundError:
-            raise CheckpointError(f"{checkpoint} has no {MANIFEST}", mend=mend) from None
+            raise CheckpointError(f"{checkpoint} has no {MANIFEST}", hint=hint) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problem = f"{checkpoint / MANIFEST} cannot be read ({type(error).__name__}: {error})"
-            raise CheckpointError(problem, mend=mend) from error
+            raise CheckpointError(problem, hint=hint) from error
         raise NewerFormatError(
             f"{checkpoint} has format version {version}, and this is for version {FORMAT}",
-            mend="update the framework, or use another checkpoint",
+            hint="update the framework, or use another checkpoint",
         )
 
 
@@ -134,10 +134,10 @@ class Retention:
             problem = (
                 f"checkpoint.keep_last {self.last}, keep_every_n_steps {self.every_n_steps}, keep_best {self.best}"
             )
-            raise ConfigError(problem, mend="use 1 or more")
+            raise ConfigError(problem, hint="use 1 or more")
         if bool(self.best) != bool(self.metric):
             problem = f"checkpoint.keep_best {self.best} with best_metric {self.metric}"
-            raise ConfigError(problem, mend="set both, or neither")
+            raise ConfigError(problem, hint="set both, or neither")
 
     def superfluous(self, checkpoints: list[Path]) -> list[Path]:
         """Those of `checkpoints`, which are given oldest first, that need not stay."""
@@ -182,7 +182,7 @@ def publish(partial: Path, target: Path) -> None:
         sync_folder(folder)
     sync_folder(partial)
     if target.exists():
-        raise CheckpointError(f"{target} exists, and no checkpoint is overwritten", mend="use another --run.dir")
+        raise CheckpointError(f"{target} exists, and no checkpoint is overwritten", hint="use another --run.dir")
     partial.rename(target)
     sync_folder(target.parent)
 
@@ -194,7 +194,7 @@ def point_to_newest(folder: Path) -> None:
     if not names:
         pointer.unlink(missing_ok=True)
     elif not pointer.is_file() or pointer.read_text() != names[0]:
-        with written_whole(pointer) as file:
+        with atomic_write(pointer) as file:
             file.write(names[0].encode())
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framework.errors import CheckpointError
+from framework.core.errors import CheckpointError
 from framework.training.checkpoint.choose import choose_checkpoint
-from framework.training.checkpoint.deepspeed_files import read_deepspeed
 from framework.training.checkpoint.layout import STATE, Manifest
 from framework.training.checkpoint.tensors import read_into, tensor_records
+from framework.training.strategies.deepspeed_files import read_deepspeed
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -49,7 +49,7 @@ def read_tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
         raise
     except Exception as error:  # Readers raise whatever damage makes them stumble over.
         problem = f"{checkpoint} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__})"
-        raise CheckpointError(problem, mend="use another checkpoint of the run") from error
+        raise CheckpointError(problem, hint="use another checkpoint of the run") from error
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
@@ -66,7 +66,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     except Exception as error:
         problem = f"{checkpoint / STATE} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__})"
-        raise CheckpointError(problem, mend="give a checkpoint that `fit` made") from error
+        raise CheckpointError(problem, hint="give a checkpoint that `fit` made") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{checkpoint / STATE} holds no state", mend="give a checkpoint that `fit` made")
+        raise CheckpointError(f"{checkpoint / STATE} holds no state", hint="give a checkpoint that `fit` made")
     return state

@@ -22,20 +22,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.optim import Optimizer
 
-from framework.errors import CheckpointError
-from framework.files import sync_folder
-from framework.tracking.folder import saved_wandb_id
+from framework.core.collectives import broadcast_object, rank_and_size
+from framework.core.errors import CheckpointError
+from framework.core.io import sync_folder
+from framework.tracking.run_folder import saved_wandb_id
 from framework.training.checkpoint.choose import Choice, choose_checkpoint
-from framework.training.checkpoint.deepspeed_files import (
-    TAG,
-    files_of,
-    fill_module,
-    load_engine,
-    load_universal,
-)
 from framework.training.checkpoint.layout import FOLDER, PARTIAL, Kind, Manifest, remove, sync_files
 from framework.training.checkpoint.provenance import git_revision, package_versions, recipe_changes
-from framework.training.checkpoint.ranks import from_first, world
 from framework.training.checkpoint.read import read_state
 from framework.training.checkpoint.tensors import (
     load_model,
@@ -47,6 +40,13 @@ from framework.training.checkpoint.tensors import (
     write_tensors,
 )
 from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
+from framework.training.strategies.deepspeed_files import (
+    TAG,
+    files_of,
+    fill_module,
+    load_engine,
+    load_universal,
+)
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy as _Base
@@ -99,8 +99,8 @@ class DirectoryCheckpoints(_Base):
         options = storage_options or SaveOptions()
         assert isinstance(options, SaveOptions)
         self.wait_for_save()
-        rank, size = world()
-        target = Path(from_first(str(filepath)))
+        rank, size = rank_and_size()
+        target = Path(broadcast_object(str(filepath)))
         partial = target.with_name(target.name + PARTIAL)
         what = f"{target} could not be saved"
         together(lambda: _begin(target, partial) if rank == 0 else None, what)
@@ -133,11 +133,11 @@ class DirectoryCheckpoints(_Base):
         return Manifest(
             step=checkpoint["global_step"],
             kind=self.kind,
-            world_size=world()[1],
+            world_size=rank_and_size()[1],
             strategy=type(self).__name__,
             samples_consumed=next((s["samples_consumed"] for s in states if "samples_consumed" in s), None),
             recipe=self.recipe,
-            git_revision=git_revision() if world()[0] == 0 else None,
+            git_revision=git_revision() if rank_and_size()[0] == 0 else None,
             packages=package_versions(),
             wandb_id=saved_wandb_id(self.lightning_module.trainer.default_root_dir),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -152,7 +152,7 @@ class DirectoryCheckpoints(_Base):
         self._background.wait()
 
     def remove_checkpoint(self, filepath: Any) -> None:
-        if world()[0] == 0:
+        if rank_and_size()[0] == 0:
             remove(Path(filepath))
 
     def finish_save(self) -> None:
@@ -182,7 +182,7 @@ class DirectoryCheckpoints(_Base):
         Raises:
             CheckpointError: nothing to load, all damaged, or of another version.
         """
-        path = Path(from_first(str(checkpoint_path)))
+        path = Path(broadcast_object(str(checkpoint_path)))
         self.choice = choice = choose_checkpoint(path, may_be_none=self.start_anew)
         assert self.lightning_module is not None
         if choice.path is None:
@@ -192,9 +192,9 @@ class DirectoryCheckpoints(_Base):
         if choice.manifest.kind != self.kind:
             raise CheckpointError(
                 f"{choice.path} is by {choice.manifest.strategy}, and {type(self).__name__} cannot go on from it",
-                mend="use that strategy, or export the weights and start from these",
+                hint="use that strategy, or export the weights and start from these",
             )
-        if world()[0] == 0:
+        if rank_and_size()[0] == 0:
             log.info("resuming from %s", choice.path)
             for change in recipe_changes(choice.manifest.recipe, self.recipe):
                 log.info("changed since: %s", change)
@@ -227,7 +227,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
         return optimizer_state(self.lightning_module, optimizer)
 
     def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
-        rank, size = world()
+        rank, size = rank_and_size()
         tensors, plain = split_optimizers(checkpoint.pop("optimizer_states", []))
         tensors |= checkpoint.pop("state_dict")
         checkpoint["optimizer_states"] = plain
@@ -292,7 +292,7 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
         engine.save_checkpoint(str(partial), tag=TAG)
 
         def write() -> list[Path]:
-            own = files_of(partial, world()[0])
+            own = files_of(partial, rank_and_size()[0])
             sync_files(own)
             return own
 
@@ -310,7 +310,7 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
         path, module, trainer = self.loaded_from, self.lightning_module, self.lightning_module.trainer
         if trainer.state.fn != TrainerFn.FITTING:
             together(lambda: fill_module(module, path), f"{path} could not be loaded")
-        elif self.choice.manifest.world_size == world()[1]:
+        elif self.choice.manifest.world_size == rank_and_size()[1]:
             load_engine(self.model, path)
         else:
             log.info("written by %s processes: converting", self.choice.manifest.world_size)
@@ -321,7 +321,7 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
 def _begin(target: Path, partial: Path) -> None:
     """Makes the temporary folder."""
     if target.exists():
-        raise CheckpointError(f"{target} exists, and no checkpoint is overwritten", mend="use another --run.dir")
+        raise CheckpointError(f"{target} exists, and no checkpoint is overwritten", hint="use another --run.dir")
     partial.parent.mkdir(parents=True, exist_ok=True)
     if partial.exists():
         # Of a save that failed.
@@ -344,7 +344,7 @@ def _plain_bytes(checkpoint: dict[str, Any]) -> bytes:
     except Exception as error:
         odd = [key for key, value in checkpoint.items() if not _is_plain(value)]
         problem = f"the state to save holds more than plain types in {', '.join(odd) or 'it'}"
-        raise CheckpointError(problem, mend="give only plain types and tensors to checkpoints") from error
+        raise CheckpointError(problem, hint="give only plain types and tensors to checkpoints") from error
     return content
 
 

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from framework.errors import CheckpointError
+from framework.core.errors import CheckpointError
 
 OPTIMIZERS = "optimizers"
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -48,7 +48,7 @@ class _RecordUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
             return found
-        raise CheckpointError(f".metadata holds {module}.{name}", mend="give a checkpoint that `fit` made")
+        raise CheckpointError(f".metadata holds {module}.{name}", hint="give a checkpoint that `fit` made")
 
 
 class RecordReader(FileSystemReader):
@@ -58,11 +58,11 @@ class RecordReader(FileSystemReader):
         with (Path(self.path) / ".metadata").open("rb") as stream:
             metadata = _RecordUnpickler(stream).load()
         if not isinstance(metadata, Metadata):
-            raise CheckpointError(f"{self.path}/.metadata is none", mend="give a checkpoint that `fit` made")
+            raise CheckpointError(f"{self.path}/.metadata is none", hint="give a checkpoint that `fit` made")
         others = [k for k, v in metadata.state_dict_metadata.items() if not isinstance(v, TensorStorageMetadata)]
         if others:
             problem = f"{self.path} holds {others[0]}, which is no tensor"
-            raise CheckpointError(problem, mend="give a checkpoint that `fit` made")
+            raise CheckpointError(problem, hint="give a checkpoint that `fit` made")
         return metadata
 
 
@@ -161,7 +161,7 @@ def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Op
         theirs = [group["params"] for group in saved["param_groups"]]
         if ours != theirs:
             problem = f"optimizer {number} has other groups of parameters than the checkpoint's"
-            raise CheckpointError(f"{problem} ({_first_difference(ours, theirs)})", mend="use the settings of that run")
+            raise CheckpointError(f"{problem} ({_first_difference(ours, theirs)})", hint="use the settings of that run")
         prefix = f"{OPTIMIZERS}.{number}."
         wanted: dict[str, dict[str, Tensor]] = {}
         for key, record in records.items():
@@ -216,7 +216,7 @@ def load_model(checkpoint: Path, module: nn.Module) -> None:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         raise CheckpointError(
             f"{checkpoint} is of another model ({min(odd)}{more})",
-            mend="use the checkpoint's settings, or another --run.dir for a new model",
+            hint="use the checkpoint's settings, or another --run.dir for a new model",
         )
     read_into(checkpoint, ours)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framework.errors import CheckpointError, FrameworkError
-from framework.files import sha256_of, written_whole
+from framework.core.collectives import all_gather_object, rank_and_size
+from framework.core.errors import CheckpointError, FrameworkError
+from framework.core.io import atomic_write, sha256_of
 from framework.training.checkpoint.layout import (
     FOLDER,
     STATE,
@@ -23,7 +24,6 @@ from framework.training.checkpoint.layout import (
     publish,
     remove,
 )
-from framework.training.checkpoint.ranks import gather, world
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
     try:
         result = action()
     except FrameworkError as error:
-        problem = (error.problem, error.mend)
+        problem = (error.problem, error.hint)
     except OSError as error:
         problem = (
             f"{what}: {error.filename or ''}: {error.strerror or error}",
@@ -83,11 +83,11 @@ def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
         log.debug("%s", what, exc_info=error)
         cause = str(error).partition("\n")[0]
         problem = (f"{what} ({type(error).__name__}: {cause})", "use another checkpoint of the run")
-    problems = gather(problem, group)
+    problems = all_gather_object(problem, group)
     for rank, found in enumerate(problems):
         if found is not None:
             where = "" if all(problems) else f" on rank {rank}"
-            raise CheckpointError(found[0] + where, mend=found[1])
+            raise CheckpointError(found[0] + where, hint=found[1])
     return result
 
 
@@ -97,11 +97,11 @@ def complete(save: Save) -> None:
     Raises:
         CheckpointError: a rank failed; then there is no checkpoint of that name, and older ones are as they were.
     """
-    rank, _ = world()
+    rank, _ = rank_and_size()
     try:
         own = together(save.write, f"{save.target} could not be saved", save.group)
         records = together(lambda: _records(save, own), f"{save.target} could not be saved", save.group)
-        files = {name: record for each in gather(records, save.group) for name, record in each.items()}
+        files = {name: record for each in all_gather_object(records, save.group) for name, record in each.items()}
         finish = (lambda: _finish(save, files)) if rank == 0 else (lambda: None)
         together(finish, f"{save.target} could not be saved", save.group)
     except CheckpointError as error:
@@ -113,8 +113,8 @@ def complete(save: Save) -> None:
 
 
 def _records(save: Save, own: list[Path]) -> dict[str, FileRecord]:
-    if world()[0] == 0:
-        with written_whole(save.partial / STATE) as file:
+    if rank_and_size()[0] == 0:
+        with atomic_write(save.partial / STATE) as file:
             file.write(save.state)
         own = [*own, save.partial / STATE]
     return {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from framework.errors import ConfigError
-from framework.gbc.credits import (
+from framework.core.errors import ConfigError
+from framework.gbc.attribution.results import (
     LOSS,
     AgentCredit,
     Attribution,
@@ -22,7 +22,7 @@ from framework.gbc.logs.accuracy import (
     step_values,
     verdict,
 )
-from framework.gbc.logs.form import Log, Message, Mistake
+from framework.gbc.logs.schema import Log, Message, Mistake
 from framework.gbc.logs.surrogate import ReadLog, read_log
 from framework.testing.language_models import tiny_local_model
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from framework.errors import DataError
-from framework.gbc.logs.form import Mistake, ToolCall
+from framework.core.errors import DataError
 from framework.gbc.logs.openai import log_of_messages, read_openai
+from framework.gbc.logs.schema import Mistake, ToolCall
 
 
 def call(id: str, name: str, arguments: object = "{}") -> dict:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from framework.errors import ConfigError, DataError
-from framework.gbc.attribution import attribute
-from framework.gbc.connections import ConnectionOptions
-from framework.gbc.credits import AttributionOptions
-from framework.gbc.gradients import GradientOptions
-from framework.gbc.logs.form import Log, Message, ToolCall
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.attribution.attribute import attribute
+from framework.gbc.attribution.edge_weights import ConnectionOptions
+from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.token_gradients import GradientOptions
+from framework.gbc.graph.trace import trace_from_line, trace_to_line
+from framework.gbc.logs.schema import Log, Message, ToolCall
 from framework.gbc.logs.surrogate import SURROGATE, SurrogateOptions, log_loss, read_log, sees
-from framework.gbc.trace import trace_from_line, trace_to_line
 from framework.testing.language_models import tiny_local_model, tiny_tokenizer
 
 

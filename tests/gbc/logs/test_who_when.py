@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from framework.errors import DataError
-from framework.gbc.logs.form import Mistake
+from framework.core.errors import DataError
+from framework.gbc.logs.schema import Mistake
 from framework.gbc.logs.who_when import log_of_case, read_who_when
 
 LABELS = {"mistake_agent": "Counter_Expert", "mistake_step": "2", "mistake_reason": "Counted one twice."}

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from framework.errors import ConfigError
-from framework.gbc.graph import Agent, Graph
-from framework.gbc.run import RunOptions, run_graph
-from framework.gbc.soft import soft_loss
-from framework.gbc.steering import Steering
+from framework.core.errors import ConfigError
+from framework.gbc.execution.runner import RunOptions, run_graph
+from framework.gbc.graph.spec import Agent, Graph
+from framework.gbc.language_models.agent_parameters import AgentParameters
+from framework.gbc.language_models.straight_through import soft_loss
 from framework.gbc.training.parameters import (
+    AgentParametersModule,
     SoftConfig,
-    SteeringParameters,
     flow_gradients,
     make_parameters,
     with_gradients,
@@ -34,14 +34,14 @@ TARGETS = [{"end": "north", "other": "London"}, {"end": "a mill"}, {"other": "ch
 
 def test_names_and_first_values():
     parameters = make_parameters(GRAPH, tiny_local_model(), CONFIG, seed=0)
-    steering = parameters.named(parameters())
-    assert {name: tuple(value.shape) for name, value in steering.soft.items()} == dict.fromkeys(
+    agent_parameters = parameters.named(parameters())
+    assert {name: tuple(value.shape) for name, value in agent_parameters.soft.items()} == dict.fromkeys(
         ("train", "end", "other"), (2, 32)
     )
-    assert {name: value.item() for name, value in steering.gates.items()} == {"train to end": 1.0}
-    nothing = SteeringParameters(Steering(soft={}, gates={}))
+    assert {name: value.item() for name, value in agent_parameters.gates.items()} == {"train to end": 1.0}
+    nothing = AgentParametersModule(AgentParameters(soft={}, gates={}))
     assert [tuple(value.shape) for value in nothing()] == [(1,)]
-    assert nothing.named(nothing()) == Steering(soft={}, gates={})
+    assert nothing.named(nothing()) == AgentParameters(soft={}, gates={})
     again = make_parameters(GRAPH, tiny_local_model(), CONFIG, seed=1)
     assert not torch.equal(again.soft["end"], parameters.soft["end"])
 
@@ -52,13 +52,13 @@ def test_gradients_in_chunks_are_those_of_the_whole_loss():
     with torch.no_grad():
         parameters.gates.mul_(0.7)
     values = parameters()
-    steering = parameters.named([value.detach() for value in values])
-    model.steer_by(steering)
+    agent_parameters = parameters.named([value.detach() for value in values])
+    model.set_agent_parameters(agent_parameters)
     tasks = [{"user": word} for word in ("ant", "bee", "cat")]
     traces = list(run_graph(GRAPH, {"m": model}, tasks, options=RunOptions(on_empty="keep")))
     weights = [0.5, 0.25, 0.25]
-    flow = flow_gradients(model, "m", traces, TARGETS, weights, steering=steering, at_once=2)
-    model.steer_by(parameters.named(values))
+    flow = flow_gradients(model, "m", traces, TARGETS, weights, agent_parameters=agent_parameters, at_once=2)
+    model.set_agent_parameters(parameters.named(values))
     whole = soft_loss(model, "m", traces, TARGETS, weights).value
     assert flow.value.item() == pytest.approx(whole.item(), rel=1e-5)
     expected = torch.autograd.grad(whole, values, retain_graph=True)
@@ -73,10 +73,10 @@ def test_gradients_in_chunks_are_those_of_the_whole_loss():
 def test_the_gradient_of_a_gate_is_the_slope():
     model = tiny_local_model()
     parameters = make_parameters(GRAPH, model, CONFIG, seed=0)
-    steering = parameters.named([value.detach() for value in parameters()])
-    model.steer_by(steering)
+    agent_parameters = parameters.named([value.detach() for value in parameters()])
+    model.set_agent_parameters(agent_parameters)
     traces = list(run_graph(GRAPH, {"m": model}, [{"user": "ant"}], options=RunOptions(on_empty="keep")))
-    flow = flow_gradients(model, "m", traces, TARGETS[:1], [1.0], steering=steering, at_once=1)
+    flow = flow_gradients(model, "m", traces, TARGETS[:1], [1.0], agent_parameters=agent_parameters, at_once=1)
     values = []
     for gate in (0.99, 1.01):
         model.gates = {"train to end": torch.tensor(gate)}

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
-from framework.errors import ConfigError, TrainingError
-from framework.testing.forked import run_forked
+from framework.core.errors import ConfigError, TrainingError
 from framework.testing.models import quiet_trainer
-from framework.tracking import metrics
+from framework.testing.processes.forked import run_forked
+from framework.tracking import metric_names as metrics
 from framework.training.callbacks.finite import FiniteGuard
 
 NAN = float("nan")
@@ -191,8 +191,8 @@ def bad_on_one_rank(run_dir: str) -> dict[str, Any]:
 def under_deepspeed(run_dir: str) -> dict[str, Any]:
     """Rank 1 alone meets a bad loss, at step 1; all meet an infinite gradient; skipping is asked for."""
     # DeepSpeed takes seconds to import.
-    from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
-    from framework.training.strategy_config import DeepSpeedOptions, StrategyConfig
+    from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
+    from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
 
     found: dict[str, Any] = {}
     for stage in (1, 3):

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from framework.cli import main
-from framework.errors import TrainingError
+from framework.cli.main import main
+from framework.core.errors import TrainingError
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.guards import GuardConfig, make_guards
+from framework.training.callbacks.loss_spike import LossSpikes, SpikeConfig
 from framework.training.callbacks.preemption import Preemption
-from framework.training.callbacks.spike import LossSpikes, SpikeConfig
 from framework.training.callbacks.watchdog import Watchdog, WatchdogConfig
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 from framework.training.checkpoint.read import find_checkpoint, read_tensors

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from framework.testing.forked import run_forked
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.processes.forked import run_forked
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.callbacks.histograms import BINS, Histograms, count, part_names
 from framework.training.optimizer import OptimizerConfig
-from framework.training.strategies import make_strategy
-from framework.training.strategy_config import DeepSpeedOptions, FSDP2Options, StrategyConfig
+from framework.training.strategies.build import make_strategy
+from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
 
 class Kept(TrackedRun):
@@ -56,7 +56,7 @@ class FirstWeights(Histograms):
 def fit(folder: str, every: int = 2, name: str = "single", replicate: int = 1, steps: int = 4, **options: Any) -> Any:
     torch.manual_seed(0)
     if name == "deepspeed":
-        from framework.testing.deepspeed_cpu import CPUDeepSpeedStrategy
+        from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
 
         strategy: Any = CPUDeepSpeedStrategy(StrategyConfig(name="deepspeed", deepspeed=DeepSpeedOptions(stage=3)))
     elif name == "single":
@@ -104,7 +104,7 @@ def test_every_n_steps_of_every_part(single: list[Any]):
 
 
 def built() -> torch.nn.Module:
-    from framework.pra.model import PRA
+    from framework.pra.network.model import PRA
 
     return PRA(tiny_config())
 

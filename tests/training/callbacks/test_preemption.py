@@ -14,13 +14,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.cli import main
-from framework.errors import Preempted
-from framework.testing.distributed import run_distributed
-from framework.testing.forked import Forked
+from framework.cli.main import main
+from framework.core.errors import Preempted
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.forked import Forked
 from framework.tracking.curves import read_metrics
-from framework.tracking.folder import PREEMPTED
+from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.preemption import Preemption
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
@@ -79,7 +79,7 @@ def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path:
     options += ["--model.init_args.grid.every_n_steps", "0", "--checkpoint.every_n_steps", "1000"]
     main(["fit", *options, "--run.dir", str(tmp_path / "straight")])
     run = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-m", "framework.cli", "fit", *options], stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "framework.cli.main", "fit", *options], stderr=subprocess.PIPE)
     until = time.monotonic() + 60
     while not list(run.glob("metrics/*/metrics.csv")) and time.monotonic() < until:
         time.sleep(0.05)

@@ -9,9 +9,9 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import IterableDataset
 
-from framework.data.batch import ImageBatch
+from framework.data.loading.batch import ImageBatch
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.tracking import metrics
+from framework.tracking import metric_names as metrics
 from framework.tracking.devices import Device
 from framework.training.callbacks.throughput import Throughput
 

@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from framework.errors import ConfigError
-from framework.testing.distributed import run_distributed
+from framework.core.errors import ConfigError
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
+from framework.testing.processes.distributed import run_distributed
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.watchdog import EXIT_CODE, Watchdog, WatchdogConfig
 

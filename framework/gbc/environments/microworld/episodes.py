@@ -4,16 +4,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from framework.errors import ConfigError, DataError
-from framework.gbc.encode import Request
+from framework.core.errors import ConfigError, DataError
 from framework.gbc.environments.microworld.faults import KINDS, Fault, plant
 from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
-from framework.gbc.losses import VerbalLoss
-from framework.gbc.models import LocalModel, Reply
-from framework.gbc.run import RunOptions, Task, run_graph
-from framework.gbc.trace import Trace
+from framework.gbc.execution.runner import RunOptions, Task, run_graph
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.language_models.local import LocalModel, Reply
+from framework.gbc.language_models.prompt_encoding import Request
 
 _MOST_TRIES = 1000
 
@@ -46,7 +46,7 @@ class Remembered(LocalModel):
 
     def __init__(self, model: LocalModel) -> None:
         if model.config.temperature:
-            raise ConfigError(f"temperature {model.config.temperature}", mend="use 0: only then answers repeat")
+            raise ConfigError(f"temperature {model.config.temperature}", hint="use 0: only then answers repeat")
         super().__init__(model.model, model.tokenizer, model.config)
         self.known: dict[tuple[str, str], Reply | DataError] = {}
 
@@ -82,7 +82,7 @@ def draw_episodes(
         ConfigError: fewer than one episode, or a model that fails at almost everything.
     """
     if num_episodes < 1 or not kinds:
-        raise ConfigError(f"{num_episodes} episodes of {len(kinds)} kinds", mend="use 1 or more of both")
+        raise ConfigError(f"{num_episodes} episodes of {len(kinds)} kinds", hint="use 1 or more of both")
     rng = random.Random(f"episodes/{seed}")
     drawn = [_draw(rng, kinds[index % len(kinds)]) for index in range(num_episodes)]
     episodes: list[Episode | None] = [None] * num_episodes
@@ -103,7 +103,7 @@ def draw_episodes(
                 drawn[index] = _draw(rng, drawn[index][1].kind)
     found = [episode for episode in episodes if episode is not None]
     if len(found) < num_episodes:
-        raise ConfigError("the model does not solve the tasks of healthy systems", mend="train it for longer")
+        raise ConfigError("the model does not solve the tasks of healthy systems", hint="train it for longer")
     return found
 
 

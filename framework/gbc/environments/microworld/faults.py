@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.gbc.environments.microworld.system import (
     DATABASES,
     DOMAINS,
@@ -19,7 +19,7 @@ from framework.gbc.environments.microworld.system import (
     look_up,
     make_graph,
 )
-from framework.gbc.graph import Graph
+from framework.gbc.graph.spec import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,11 @@ def plant(system: System, kind: str, *, seed: int, culprit: str | None = None) -
         ConfigError: no such kind, or a node that cannot have it.
     """
     if kind not in KINDS:
-        raise ConfigError(f"fault {kind!r}", mend=f"use one of {', '.join(KINDS)}")
+        raise ConfigError(f"fault {kind!r}", hint=f"use one of {', '.join(KINDS)}")
     graph, rng = make_graph(system), random.Random(f"fault/{kind}/{seed}")
     names = KINDS[kind].nodes(system, graph)
     if culprit is not None and culprit not in names:
-        raise ConfigError(f"the fault {kind!r} in {culprit!r}", mend=f"use one of {', '.join(names)}")
+        raise ConfigError(f"the fault {kind!r} in {culprit!r}", hint=f"use one of {', '.join(names)}")
     name = culprit or rng.choice(names)
     faulty, words = KINDS[kind].make(system, graph, name, rng)
     return Fault(kind=kind, culprit=name, graph=faulty, words=words)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import yaml
 
-from framework.errors import ConfigError
-from framework.files import written_whole
+from framework.core.errors import ConfigError
+from framework.core.io import atomic_write
 from framework.gbc.environments.microworld.faults import KINDS, Fault, plant
 from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.environments.microworld.world import MOST_WRONG, candidate_prompts, load_model
-from framework.gbc.graph import save_graph
-from framework.gbc.run import LanguageModel, Task, run_graph
+from framework.gbc.execution.runner import LanguageModel, Task, run_graph
+from framework.gbc.graph.spec import save_graph
 
 PROMPT_FAULTS = tuple(kind for kind in KINDS if kind != "tool")
 """What other prompts repair."""
@@ -53,10 +53,10 @@ def write_example(
         OSError: a file cannot be written.
     """
     if kind not in PROMPT_FAULTS or num_tasks < 1:
-        mend = f"use a fault of {', '.join(PROMPT_FAULTS)}, and 1 task or more"
-        raise ConfigError(f"fault {kind!r}, num_tasks {num_tasks}", mend=mend)
+        hint = f"use a fault of {', '.join(PROMPT_FAULTS)}, and 1 task or more"
+        raise ConfigError(f"fault {kind!r}, num_tasks {num_tasks}", hint=hint)
     if not 0 <= num_wrong <= MOST_WRONG:
-        raise ConfigError(f"num_wrong {num_wrong}", mend=f"use 0 to {MOST_WRONG}")
+        raise ConfigError(f"num_wrong {num_wrong}", hint=f"use 0 to {MOST_WRONG}")
     model = load_model(str(_SHIPPED))
     rng = random.Random(f"example/{seed}")
     for _ in range(_MOST_TRIES):
@@ -69,7 +69,7 @@ def write_example(
         if _lost(model, system, fault, tasks[num_tasks:]) >= _LEAST_LOST:
             break
     else:
-        raise ConfigError(f"no fault {kind!r} that fails at half of {num_tasks} tasks", mend="use more tasks")
+        raise ConfigError(f"no fault {kind!r} that fails at half of {num_tasks} tasks", hint="use more tasks")
     place = Path(folder)
     save_graph(place / "graph.yaml", make_graph(system))
     save_graph(place / "faulty.yaml", fault.graph)
@@ -93,5 +93,5 @@ def _lost(model: LanguageModel, system: System, fault: Fault, tasks: Sequence[Ta
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as stream:
+    with atomic_write(path) as stream:
         stream.write(text.encode())

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from framework.gbc.encode import Request
 from framework.gbc.environments.microworld.system import (
     DOMAINS,
     FIELDS,
@@ -19,7 +18,8 @@ from framework.gbc.environments.microworld.system import (
     SHORT,
     parse_slots,
 )
-from framework.gbc.models import Reply
+from framework.gbc.language_models.local import Reply
+from framework.gbc.language_models.prompt_encoding import Request
 
 _ROW = re.compile(r"(\S+) from (\S+)(?: ([^\s,]\S*))?")
 _ROUTE = re.compile(r"(\S+) for (\S+)")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from framework.errors import ConfigError
-from framework.gbc.graph import Agent, Graph, Tool
+from framework.core.errors import ConfigError
+from framework.gbc.graph.spec import Agent, Graph, Tool
 
 MODEL = "micro"
 """What the agents call their model."""
@@ -100,7 +100,7 @@ def draw_system(seed: int, *, num_workers: int | None = None) -> System:
         ConfigError: another number of workers.
     """
     if num_workers is not None and not 3 <= num_workers <= len(WORKERS):
-        raise ConfigError(f"{num_workers} workers", mend=f"use 3 to {len(WORKERS)}")
+        raise ConfigError(f"{num_workers} workers", hint=f"use 3 to {len(WORKERS)}")
     rng = random.Random(f"system/{seed}")
     names = WORKERS[: num_workers or rng.randint(3, len(WORKERS))]
     shuffled = rng.sample(DOMAINS, len(DOMAINS))

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import FIELDS, MODEL, VALUES, System, make_graph
-from framework.gbc.graph import Graph
-from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.run import Task, run_graph
-from framework.gbc.trace import Trace
+from framework.gbc.execution.runner import Task, run_graph
+from framework.gbc.graph.spec import Graph
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 
 _OPENINGS = ("please book", "i need", "i am looking for", "find me")
 SLOT = re.compile(r"(\S+-\S+)\s+([^\s-]+)(?=\s|$)")

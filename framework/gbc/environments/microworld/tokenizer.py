@@ -3,7 +3,6 @@
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from framework.gbc.environments.chat_tokenizer import SPECIAL, UNKNOWN, as_chat_tokenizer
 from framework.gbc.environments.microworld.system import (
     DATABASES,
     DOMAINS,
@@ -16,6 +15,7 @@ from framework.gbc.environments.microworld.system import (
     VALUES,
     WORKERS,
 )
+from framework.language_model.chat_tokenizer import SPECIAL, UNKNOWN, as_chat_tokenizer
 
 _WORDS = "manager serves worker responder from : , and please book i need am looking for find me"
 

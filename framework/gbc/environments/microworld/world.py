@@ -4,11 +4,11 @@ import random
 from importlib.resources import as_file, files
 from itertools import count
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.gbc.environments.microworld.faults import KINDS, plant
 from framework.gbc.environments.microworld.system import MODEL, WORKERS, System, draw_system, make_graph
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
-from framework.gbc.models import LocalModel, LocalModelConfig
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 __all__ = [
     "KINDS",
@@ -54,7 +54,7 @@ def candidate_prompts(system: System, *, num_wrong: int = 4, seed: int = 0) -> d
         ConfigError: a number out of range.
     """
     if not 0 <= num_wrong <= MOST_WRONG:
-        raise ConfigError(f"num_wrong {num_wrong}", mend=f"use 0 to {MOST_WRONG}")
+        raise ConfigError(f"num_wrong {num_wrong}", hint=f"use 0 to {MOST_WRONG}")
     rng, graph = random.Random(f"candidates/{seed}"), make_graph(system)
     found: dict[str, tuple[str, ...]] = {}
     for name, prompt in graph.prompts.items():

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from framework.gbc.environments.multiwoz.database import Database
-from framework.gbc.environments.multiwoz.episodes import State
-from framework.gbc.environments.multiwoz.mentions import Mention, MentionReader
-from framework.gbc.environments.multiwoz.slots import STATE_SLOTS, domain_of
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import State
+from framework.gbc.environments.multiwoz.dataset.mentions import Mention, MentionReader
+from framework.gbc.environments.multiwoz.dataset.slots import STATE_SLOTS, domain_of
+from framework.gbc.environments.multiwoz.dataset.values import same_value
 from framework.gbc.environments.multiwoz.tasks import answer_step, state_fields, state_steps
-from framework.gbc.environments.multiwoz.values import same_value
-from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.trace import Trace
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 
 
 def state_loss(trace: Trace) -> VerbalLoss:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from framework.errors import DataError
-from framework.gbc.environments.multiwoz.episodes import State
-from framework.gbc.environments.multiwoz.slots import DOMAINS, domain_of
+from framework.core.errors import DataError
+from framework.gbc.environments.multiwoz.dataset.dialogues import State
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of
+from framework.gbc.environments.multiwoz.dataset.values import same_value
 from framework.gbc.environments.multiwoz.success import Judgement
-from framework.gbc.environments.multiwoz.values import same_value
 
 _ROWS = ("", *DOMAINS)
 
@@ -154,7 +154,7 @@ def _counts(slots: Iterable[str]) -> dict[str, int]:
     for slot in slots:
         domain = domain_of(slot)
         if domain not in DOMAINS:
-            raise DataError(f"{slot!r} is no slot of a state", mend="read states with parse_state")
+            raise DataError(f"{slot!r} is no slot of a state", hint="read states with parse_state")
         counts[""] += 1
         counts[domain] = counts.get(domain, 0) + 1
     return counts

@@ -7,11 +7,11 @@ Introduced by Budzianowski et al. 2018; the rules are those of the standardised 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from framework.errors import DataError
-from framework.gbc.environments.multiwoz.database import SEARCHED, Database
-from framework.gbc.environments.multiwoz.episodes import Goal, State, success_requests
-from framework.gbc.environments.multiwoz.mentions import Mention, MentionReader
-from framework.gbc.environments.multiwoz.slots import DOMAINS, domain_of
+from framework.core.errors import DataError
+from framework.gbc.environments.multiwoz.dataset.database import SEARCHED, Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import Goal, State, success_requests
+from framework.gbc.environments.multiwoz.dataset.mentions import Mention, MentionReader
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Judge:
             DataError: there is no goal.
         """
         if not goal:
-            raise DataError("a dialogue without a goal has neither Inform nor Success", mend="use a release's dialogue")
+            raise DataError("a dialogue without a goal has neither Inform nor Success", hint="use a release's dialogue")
         offered: dict[str, frozenset[str]] = {domain: frozenset() for domain in goal}
         told: dict[str, set[str]] = {domain: set() for domain in goal}
         active = active_domains([answer.state for answer in answers])

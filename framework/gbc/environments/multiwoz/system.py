@@ -10,12 +10,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from framework.errors import ConfigError, DataError
-from framework.gbc.environments.multiwoz.database import Database, domain_part
-from framework.gbc.environments.multiwoz.episodes import State
-from framework.gbc.environments.multiwoz.slots import DOMAINS, SLOTS
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.environments.multiwoz.dataset.database import Database, domain_part
+from framework.gbc.environments.multiwoz.dataset.dialogues import State
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, SLOTS
 from framework.gbc.environments.multiwoz.tasks import describe_found, parse_state
-from framework.gbc.graph import Graph, load_graph
+from framework.gbc.graph.spec import Graph, load_graph
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -34,7 +34,7 @@ class DatabaseTool:
 
     def __init__(self, release: str, num_shown: int = 3) -> None:
         if num_shown < 1:
-            raise ConfigError(f"num_shown {num_shown}", mend="use 1 or more")
+            raise ConfigError(f"num_shown {num_shown}", hint="use 1 or more")
         self.release = release
         self.num_shown = num_shown
 
@@ -43,7 +43,7 @@ class DatabaseTool:
         try:
             database = _database(self.release)
         except DataError as error:
-            raise ConfigError(f"release: {error.problem}", mend=error.mend) from error
+            raise ConfigError(f"release: {error.problem}", hint=error.hint) from error
         states = {name: parse_state(text, domain=name) for name, text in texts.items() if name in DOMAINS}
         states = {domain: state for domain, state in states.items() if domain_part(state, domain)}
         lines = [describe_found(database, states, num_shown=self.num_shown)] if set(states) - {"taxi"} else []

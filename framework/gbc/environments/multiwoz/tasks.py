@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framework.errors import DataError
-from framework.gbc.environments.multiwoz.database import Database, Entity
-from framework.gbc.environments.multiwoz.episodes import Dialogue, State
-from framework.gbc.environments.multiwoz.slots import DOMAINS, slot_name
+from framework.core.errors import DataError
+from framework.gbc.environments.multiwoz.dataset.database import Database, Entity
+from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, slot_name
+from framework.gbc.environments.multiwoz.dataset.values import normalise
 from framework.gbc.environments.multiwoz.success import Answer, active_domains
-from framework.gbc.environments.multiwoz.values import normalise
-from framework.gbc.losses import parse_fields
-from framework.gbc.run import Task
-from framework.gbc.trace import Trace
+from framework.gbc.execution.runner import Task
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import parse_fields
 
 BEGINNING = "(the dialogue begins)"
 NO_STATE = "none"

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from framework.errors import ConfigError
-from framework.gbc.environments.multiwoz.database import Database
-from framework.gbc.environments.multiwoz.episodes import dialogue_from_json
+from framework.core.errors import ConfigError
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import dialogue_from_json
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of
 from framework.gbc.environments.multiwoz.losses import TurnLoss
-from framework.gbc.environments.multiwoz.slots import DOMAINS, domain_of
 from framework.gbc.environments.multiwoz.tasks import format_state, response_tasks, state_tasks
-from framework.gbc.losses import VerbalLoss
-from framework.gbc.run import Task
-from framework.gbc.trace import Trace
+from framework.gbc.execution.runner import Task
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import VerbalLoss
 
 
 class Tasks:
@@ -32,7 +32,7 @@ class Tasks:
     ) -> None:
         if any(bound is not None and bound < 1 for bound in (max_context_turns, max_turns)):
             problem = f"max_context_turns {max_context_turns}, max_turns {max_turns}"
-            raise ConfigError(problem, mend="use 1 or more, or leave them out")
+            raise ConfigError(problem, hint="use 1 or more, or leave them out")
         self.max_context_turns, self.max_turns = max_context_turns, max_turns
         self._database = None if release is None else Database.of_release(release)
 

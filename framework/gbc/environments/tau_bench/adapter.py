@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 
 Domain = Literal["retail", "airline"]
 Split = Literal["test", "train", "dev"]
@@ -129,7 +129,7 @@ class TauBench:
             ConfigError: no such task.
         """
         if not 0 <= index < len(self):
-            raise ConfigError(f"task {index} of {self.name}", mend=f"use 0 to {len(self) - 1}")
+            raise ConfigError(f"task {index} of {self.name}", hint=f"use 0 to {len(self) - 1}")
         task = self._env.tasks[index]
         actions = tuple(Action(name=each.name, arguments=dict(each.kwargs)) for each in task.actions)
         return TauTask(index=index, instruction=task.instruction, actions=actions, outputs=tuple(task.outputs))
@@ -211,14 +211,14 @@ def load_tau_bench(domain: Domain, split: Split = "test") -> TauBench:
         ConfigError: the package is missing, or has no such domain or split.
     """
     if domain not in get_args(Domain):
-        raise ConfigError(f"domain {domain!r}", mend=f"use one of {', '.join(get_args(Domain))}")
+        raise ConfigError(f"domain {domain!r}", hint=f"use one of {', '.join(get_args(Domain))}")
     if domain == "airline" and split != "test":
-        raise ConfigError(f"airline has no split {split!r}", mend="use test")
+        raise ConfigError(f"airline has no split {split!r}", hint="use test")
     try:
         envs = importlib.import_module("tau_bench.envs")
         types = importlib.import_module("tau_bench.types")
     except ImportError as error:
-        raise ConfigError(f"tau-bench cannot be imported ({error})", mend=INSTALL) from error
+        raise ConfigError(f"tau-bench cannot be imported ({error})", hint=INSTALL) from error
     # Its user is replaced when an episode starts; the others ask a model already when they are made.
     env = envs.get_env(domain, user_strategy="human", user_model="", task_split=split, task_index=0)
     return TauBench(env, types.Action, name=f"{domain}/{split}")

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from framework.errors import ConfigError, DataError, FrameworkError
-from framework.gbc.encode import Piece, Request
+from framework.core.errors import ConfigError, DataError, FrameworkError
+from framework.core.seeding import seed_of
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
-from framework.gbc.graph import Agent, Graph, Tool, UserTurn
-from framework.gbc.models import Reply
-from framework.gbc.run import LanguageModel
-from framework.gbc.trace import Block, Step, Trace
-from framework.seeds import seed_of
+from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
+from framework.gbc.graph.trace import Block, Step, Trace
+from framework.gbc.language_models.local import Reply
+from framework.gbc.language_models.prompt_encoding import Piece, Request
 
 AGENT, USER = "agent", "user"
 
@@ -43,7 +43,7 @@ class EpisodeOptions:
 
     def __post_init__(self) -> None:
         if self.max_turns < 1:
-            raise ConfigError(f"max_turns {self.max_turns}", mend="use 1 or more")
+            raise ConfigError(f"max_turns {self.max_turns}", hint="use 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,16 +136,16 @@ def parse_action(text: str) -> Action:
     body = (tagged or fenced)[1].strip() if tagged or fenced else text.strip()  # pyright: ignore[reportOptionalSubscript]
     if not tagged and not body.startswith("{"):
         return Action(name=RESPOND, arguments={"content": text.strip()})
-    mend = 'answer with {"name": "TOOL", "arguments": {...}}'
+    hint = 'answer with {"name": "TOOL", "arguments": {...}}'
     try:
         call = json.loads(body)
     except json.JSONDecodeError as error:
-        raise DataError(f"malformed tool call {body[:80]!r} ({error})", mend=mend) from None
+        raise DataError(f"malformed tool call {body[:80]!r} ({error})", hint=hint) from None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise DataError(f"malformed tool call {body[:80]!r} (no name)", mend=mend)
+        raise DataError(f"malformed tool call {body[:80]!r} (no name)", hint=hint)
     arguments = call.get("arguments", {})
     if not isinstance(arguments, dict):
-        raise DataError(f"malformed tool call {body[:80]!r} (arguments are no object)", mend=mend)
+        raise DataError(f"malformed tool call {body[:80]!r} (arguments are no object)", hint=hint)
     return Action(name=call["name"], arguments=arguments)
 
 
@@ -166,10 +166,10 @@ class _Run:
             action = parse_action(step.output)
             is_call = action.name != RESPOND
             if is_call and action.name not in self.known:
-                mend = f"use one of {', '.join(sorted(self.known))}"
-                raise DataError(f"a call of {action.name!r}, which is no tool", mend=mend)
+                hint = f"use one of {', '.join(sorted(self.known))}"
+                raise DataError(f"a call of {action.name!r}, which is no tool", hint=hint)
             if not is_call and not isinstance(action.arguments.get("content"), str):
-                raise DataError("a message to the user without content", mend="write the message itself")
+                raise DataError("a message to the user without content", hint="write the message itself")
             seen = self.bench.act(action)
             if is_call:
                 self.actions.append({"step": step.name, **asdict(action), "changed": seen.changed})
@@ -177,11 +177,11 @@ class _Run:
             else:
                 self.hear(seen.text, turn + 1)
             if seen.raised is not None and self.options.on_tool_error == "fail":
-                raise DataError(f"the tool {action.name!r} raised {seen.raised}", mend="see the call's arguments")
+                raise DataError(f"the tool {action.name!r} raised {seen.raised}", hint="see the call's arguments")
             if seen.done:
                 return
         problem = f"no end after {self.options.max_turns} messages of the agent"
-        raise DataError(problem, mend="see whether it repeats itself, or raise max_turns")
+        raise DataError(problem, hint="see whether it repeats itself, or raise max_turns")
 
     def hear(self, text: str, turn: int = 1) -> None:
         """Keeps what the user says before the agent's message number `turn`."""
@@ -203,7 +203,7 @@ class _Run:
         if not isinstance(reply, Reply):
             raise reply
         if not reply.output.strip():
-            raise DataError(f"agent {name!r} says nothing", mend="change its prompt or its model")
+            raise DataError(f"agent {name!r} says nothing", hint="change its prompt or its model")
         fields = {each: getattr(reply, each) for each in _REPLY}
         return Step(name=name, node=self.agent.name, kind="agent", model=self.agent.model, controls=(), **fields)
 
@@ -236,4 +236,4 @@ _REPLY = ("input_text", "input_ids", "input_spans", "blocks", "output", "output_
 
 
 def _live(texts: Mapping[str, str]) -> str:
-    raise DataError("a tool of an episode needs its database", mend="run an episode; leave_one_out cannot run it again")
+    raise DataError("a tool of an episode needs its database", hint="run an episode; leave_one_out cannot run it again")

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.trace import Trace
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 
 
 def tau_loss(trace: Trace) -> VerbalLoss:

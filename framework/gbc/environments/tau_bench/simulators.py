@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from framework.errors import DataError, FrameworkError
-from framework.gbc.encode import Piece, Request
+from framework.core.errors import DataError, FrameworkError
+from framework.core.seeding import seed_of
 from framework.gbc.environments.tau_bench.adapter import STOP
-from framework.gbc.run import LanguageModel
-from framework.seeds import seed_of
+from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.language_models.prompt_encoding import Piece, Request
 
 # The wording is ours; what it asks for is the benchmark's (Yao et al. 2024, section 3).
 PROMPT = f"""You play a customer who talks to an agent of a company. What you want:
@@ -92,6 +92,6 @@ class ModelUser:
             raise reply
         text = reply.output.strip()
         if not text:
-            raise DataError("the simulated user says nothing", mend="use another model or prompt for the user")
+            raise DataError("the simulated user says nothing", hint="use another model or prompt for the user")
         self._said.append(("you", text))
         return text

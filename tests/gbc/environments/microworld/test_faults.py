@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.gbc.environments.microworld.faults import KINDS, plant
 from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import MODEL, draw_system, make_graph
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.environments.microworld.world import candidate_prompts
-from framework.gbc.run import run_graph
+from framework.gbc.execution.runner import run_graph
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.gbc.environments.microworld.files import LOSS, PROMPT_FAULTS, write_example
-from framework.gbc.environments.microworld.repair import success_of
+from framework.gbc.environments.microworld.prompt_repair import success_of
 from framework.gbc.environments.microworld.system import MODEL
-from framework.gbc.graph import load_graph
-from framework.gbc.load import load_candidates, load_loss, load_models, load_tasks
+from framework.gbc.execution.loading import load_candidates, load_loss, load_models, load_tasks
+from framework.gbc.graph.spec import load_graph
 
 
 @pytest.mark.parametrize("kind", PROMPT_FAULTS)

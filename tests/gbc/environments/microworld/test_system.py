@@ -2,14 +2,14 @@
 
 import pytest
 
-from framework.errors import ConfigError
-from framework.gbc.environments.chat_tokenizer import UNKNOWN
+from framework.core.errors import ConfigError
 from framework.gbc.environments.microworld.rules import RuleModel, answer
 from framework.gbc.environments.microworld.system import MODEL, draw_system, look_up, make_graph, name_of
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.environments.microworld.tokenizer import make_tokenizer
-from framework.gbc.losses import VerbalLoss
-from framework.gbc.run import run_graph
+from framework.gbc.execution.runner import run_graph
+from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.language_model.chat_tokenizer import UNKNOWN
 
 WORKER = "worker : area from area short , price from nothing full , day from price short"
 ALPHA = "alpha serves hotel"

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from framework.bench_blame import bench_blame
-from framework.bench_repair import bench_repair
-from framework.errors import ConfigError
-from framework.gbc.connections import ConnectionOptions
-from framework.gbc.credits import AttributionOptions
-from framework.gbc.edits import EditOptions
-from framework.gbc.environments.microworld.blame import (
+from framework.bench.fault_localization import bench_blame
+from framework.bench.prompt_repair import bench_repair
+from framework.core.errors import ConfigError
+from framework.gbc.attribution.counterfactual_edits import EditOptions
+from framework.gbc.attribution.edge_weights import ConnectionOptions
+from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.environments.microworld.episodes import Remembered, draw_episodes
+from framework.gbc.environments.microworld.fault_localization import (
     score_edits,
     score_gradients,
     score_leave_one_out,
     score_random,
 )
-from framework.gbc.environments.microworld.episodes import Remembered, draw_episodes
-from framework.gbc.environments.microworld.repair import draw_damages, repair, success_of
+from framework.gbc.environments.microworld.prompt_repair import draw_damages, repair, success_of
 from framework.gbc.environments.microworld.world import KINDS, draw_system, load_model, make_graph, make_tasks
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from framework.gbc.environments.multiwoz.database import Database
-from framework.gbc.environments.multiwoz.episodes import Dialogue, read_dialogue
-from framework.gbc.trace import Step, Trace
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, read_dialogue
+from framework.gbc.graph.trace import Step, Trace
 
 TABLES: dict[str, Any] = {
     "hotel": [

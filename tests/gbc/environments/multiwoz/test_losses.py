@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from framework.gbc.environments.multiwoz.database import Database
+from framework.gbc.environments.multiwoz.dataset.database import Database
 from framework.gbc.environments.multiwoz.losses import AnswerLoss, TurnLoss, state_loss
-from framework.gbc.losses import Place, VerbalLoss
-from framework.gbc.trace import Trace
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 
 EXPECTED = {"hotel-area": "north", "hotel-type": "hotel|guesthouse", "hotel-stars": "4", "train-day": "friday"}
 

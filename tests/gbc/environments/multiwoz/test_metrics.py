@@ -3,10 +3,10 @@
 import pytest
 import torch.distributed
 
-from framework.errors import DataError
+from framework.core.errors import DataError
 from framework.gbc.environments.multiwoz.metrics import InformSuccess, JointGoalAccuracy, SlotF1, wrong_slots
 from framework.gbc.environments.multiwoz.success import Judgement
-from framework.testing.forked import run_forked
+from framework.testing.processes.forked import run_forked
 
 GOLD = {"hotel-area": "north", "hotel-type": "hotel|guesthouse", "train-day": "friday"}
 # One of the alternatives; a wrong day; a taxi that nobody asked for; no area.

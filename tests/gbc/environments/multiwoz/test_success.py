@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from framework.errors import DataError
-from framework.gbc.environments.multiwoz.database import Database
-from framework.gbc.environments.multiwoz.episodes import Dialogue, Goal, read_dialogue
-from framework.gbc.environments.multiwoz.release import read_release
+from framework.core.errors import DataError
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, Goal, read_dialogue
+from framework.gbc.environments.multiwoz.dataset.release import read_release
 from framework.gbc.environments.multiwoz.success import Answer, Judge, Judgement, active_domains
 
 GOAL = {"hotel": Goal(inform={"area": "north", "stars": "4"}, request=("phone", "parking", "reference"))}

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from framework.errors import ConfigError
-from framework.gbc.encode import Request, render_blocks
-from framework.gbc.environments.multiwoz.database import Database
-from framework.gbc.environments.multiwoz.episodes import Dialogue
+from framework.core.errors import ConfigError
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, SLOTS
 from framework.gbc.environments.multiwoz.losses import TurnLoss
-from framework.gbc.environments.multiwoz.slots import DOMAINS, SLOTS
 from framework.gbc.environments.multiwoz.success import Judge
 from framework.gbc.environments.multiwoz.system import DatabaseTool, booking, load_system
 from framework.gbc.environments.multiwoz.tasks import answers_of, format_state, predicted_state, response_tasks
-from framework.gbc.graph import load_graph
-from framework.gbc.models import Reply
-from framework.gbc.run import run_graph
+from framework.gbc.execution.runner import run_graph
+from framework.gbc.graph.spec import load_graph
+from framework.gbc.language_models.local import Reply
+from framework.gbc.language_models.prompt_encoding import Request, render_blocks
 
 GRAPH = Path(__file__).parents[4] / "recipes" / "gbc" / "graphs" / "multiwoz.yaml"
 

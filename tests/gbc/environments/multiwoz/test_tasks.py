@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from framework.gbc.environments.multiwoz.database import Database
-from framework.gbc.environments.multiwoz.episodes import Dialogue
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue
 from framework.gbc.environments.multiwoz.success import Answer
 from framework.gbc.environments.multiwoz.tasks import (
     answers_of,
@@ -19,7 +19,7 @@ from framework.gbc.environments.multiwoz.tasks import (
     state_tasks,
     tasks_of,
 )
-from framework.gbc.trace import Trace
+from framework.gbc.graph.trace import Trace
 
 
 def test_state_tracking(dialogue: Dialogue):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from framework.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
+from framework.core.serialization import to_json
 from framework.gbc.environments.multiwoz.training import Loss, Tasks, turn_targets
-from framework.gbc.records import to_json
 
 
 def test_turns_as_tasks_with_right_outputs(dialogue, write_release):

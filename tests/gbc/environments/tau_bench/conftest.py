@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from framework.gbc.encode import Request, render_blocks
 from framework.gbc.environments.tau_bench.adapter import RESPOND, STOP, TauBench
-from framework.gbc.models import Reply
+from framework.gbc.language_models.local import Reply
+from framework.gbc.language_models.prompt_encoding import Request, render_blocks
 
 DATA = {"orders": {"1": "pending", "2": "pending", "3": "delivered"}}
 

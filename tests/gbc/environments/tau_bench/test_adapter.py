@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from framework.errors import ConfigError
+from framework.core.errors import ConfigError
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauReward, load_tau_bench, replay
 from framework.gbc.environments.tau_bench.simulators import ScriptedUser
 

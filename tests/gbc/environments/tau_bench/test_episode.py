@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from framework.errors import ConfigError, DataError
-from framework.gbc.attribution import attribute
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.attribution.attribute import attribute
 from framework.gbc.environments.tau_bench.adapter import Action
 from framework.gbc.environments.tau_bench.episode import (
     EpisodeOptions,
@@ -18,8 +18,8 @@ from framework.gbc.environments.tau_bench.episode import (
 )
 from framework.gbc.environments.tau_bench.losses import mean_reward, tau_loss
 from framework.gbc.environments.tau_bench.simulators import ScriptedUser
-from framework.gbc.graph import Agent
-from framework.gbc.trace import trace_from_line, trace_to_line
+from framework.gbc.graph.spec import Agent
+from framework.gbc.graph.trace import trace_from_line, trace_to_line
 from framework.testing.language_models import tiny_local_model
 
 

@@ -5,7 +5,7 @@ import json
 from framework.gbc.environments.tau_bench.episode import run_episode
 from framework.gbc.environments.tau_bench.losses import tau_loss
 from framework.gbc.environments.tau_bench.simulators import ScriptedUser
-from framework.gbc.graph import Agent
+from framework.gbc.graph.spec import Agent
 
 AGENT = Agent(name="agent", prompt="Serve.", model="m", reads=())
 

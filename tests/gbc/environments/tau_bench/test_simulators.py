@@ -2,7 +2,7 @@
 
 import pytest
 
-from framework.errors import DataError
+from framework.core.errors import DataError
 from framework.gbc.environments.tau_bench.adapter import STOP
 from framework.gbc.environments.tau_bench.simulators import ModelUser, ScriptedUser
 

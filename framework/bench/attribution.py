@@ -1,0 +1,242 @@
+"""`framework bench attribution`: one teacher-forced pass against the graph kept through generation.
+
+Time as in `bench_models`. On a CPU, memory is what a process of its own gets resident above what it had before.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from framework.bench.language_models import (
+    Case,
+    Shape,
+    build_model,
+    check_counts,
+    facts_of,
+    generate_answers,
+    measure_in_turns,
+    pick_device,
+)
+from framework.bench.record import write_record
+from framework.core.errors import TrainingError
+from framework.gbc.attribution.reference import kept_graph_scores
+from framework.gbc.attribution.token_gradients import GradientOptions, Scalar, TokenScores, token_scores
+
+Way = Literal["one_pass", "kept", "kept_cached"]
+_LARGEST_DIFFERENCE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSpeed:
+    """One length of the answer: seconds are medians over the rounds, factors medians of the rounds' ratios.
+
+    A way that does not fit into the device's memory is left out, and what is compared with it is None.
+
+    Attributes:
+        case: what was measured.
+        seconds: of each way: `one_pass`, `kept` (the graph through prompt and generation) and `kept_cached` (the
+            published prefix-based gradient: no graph of the prompt).
+        generation_seconds: of generating as many tokens without gradients: the kept graph has that in it.
+        batch_seconds: of one pass over a batch of answers with one prompt, which is read once for all.
+        faster: kept / one_pass.
+        faster_in_batch: kept for each answer / the batch.
+        faster_cached: kept_cached / one_pass.
+        faster_with_generation: kept / (one_pass + generation).
+        peak_mib: of each way, above the model.
+        memory: one_pass / kept.
+        memory_cached: one_pass / kept_cached.
+        difference: of the scores of one_pass and kept, the largest, relative to the largest score.
+    """
+
+    case: Case
+    seconds: dict[Way, float]
+    generation_seconds: float
+    batch_seconds: float
+    faster: float | None
+    faster_in_batch: float | None
+    faster_cached: float | None
+    faster_with_generation: float | None
+    peak_mib: dict[Way, float]
+    memory: float | None
+    memory_cached: float | None
+    difference: float | None
+
+
+_ROWS: tuple[tuple[str, str, Callable[[PassSpeed], float | None]], ...] = (
+    ("one pass", "{:.3f} s", lambda each: each.seconds.get("one_pass")),
+    ("kept graph", "{:.3f} s", lambda each: each.seconds.get("kept")),
+    ("kept graph, prompt cached", "{:.3f} s", lambda each: each.seconds.get("kept_cached")),
+    ("generation", "{:.3f} s", lambda each: each.generation_seconds),
+    ("batch of one pass", "{:.3f} s", lambda each: each.batch_seconds),
+    ("times faster", "{:.1f}", lambda each: each.faster),
+    ("in a batch", "{:.1f}", lambda each: each.faster_in_batch),
+    ("prompt cached", "{:.1f}", lambda each: each.faster_cached),
+    ("with generation", "{:.1f}", lambda each: each.faster_with_generation),
+    ("memory of one pass", "{:,.0f} MiB", lambda each: each.peak_mib.get("one_pass")),
+    ("of the kept graph", "{:,.0f} MiB", lambda each: each.peak_mib.get("kept")),
+    ("prompt cached", "{:,.0f} MiB", lambda each: each.peak_mib.get("kept_cached")),
+    ("one pass / kept", "{:.2f}", lambda each: each.memory),
+    ("one pass / prompt cached", "{:.2f}", lambda each: each.memory_cached),
+    ("largest relative difference", "{:.0e}", lambda each: each.difference),
+)
+
+
+def bench_attribution(
+    out: Path | None = None,
+    *,
+    shape: Shape = "small",
+    device: str = "auto",
+    prompt: int = 512,
+    read: int = 256,
+    new: tuple[int, ...] = (64, 256),
+    scalar: Scalar = "sum_squares",
+    batch_size: int = 8,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Measures attribution by one pass.
+
+    Args:
+        out: JSON file for the numbers.
+        shape: of the model, with random weights; the larger ones are meant for a GPU.
+        device: where to run, such as cpu or cuda; auto takes a GPU if there is one.
+        prompt: tokens of the prompt, which get no gradients.
+        read: input tokens with gradients.
+        new: numbers of generated tokens.
+        scalar: what is differentiated when the ways are compared.
+        batch_size: answers in the batches that are attributed together.
+        rounds: how often everything is measured.
+
+    Returns:
+        The numbers, as in the file.
+
+    Raises:
+        ConfigError: a number out of range, or a device that cannot be used.
+        TrainingError: the ways give other scores in float32.
+    """
+    check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size)
+    device = pick_device(device)
+    model = build_model(shape, device)
+    cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
+    passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
+    record = {
+        **facts_of(device),
+        "passes": [asdict(each) for each in passes],
+    }
+    _show(passes)
+    write_record(out, record)
+    return record
+
+
+def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> PassSpeed:
+    """The three ways in turns for one answer, and one pass over a batch of answers.
+
+    Raises:
+        TrainingError: in float32, scores that differ by more than 1e-5.
+    """
+    fitting = [way for way in get_args(Way) if _fits(model, case, way)]
+    ways: dict[str, Callable[[], Any]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
+    ways["generation"] = lambda: generate_answers(model, [case.row()], case.new)
+    rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
+    ways["batch"] = lambda: token_scores(model, rows, options)
+    seconds = measure_in_turns(ways, case.device, rounds)
+    peaks = {way: _peak_mib(model, case, way) for way in fitting}
+    difference = _difference(model, case) if "kept" in fitting else None
+    if model.dtype == torch.float32 and difference is not None and not difference < _LARGEST_DIFFERENCE:
+        raise TrainingError(f"the ways differ by {difference:.1e}", hint="report it: their scores must be equal")
+
+    def faster(way: Way, than: np.ndarray) -> float | None:
+        return float(np.median(seconds[way] / than)) if way in fitting else None
+
+    return PassSpeed(
+        case=case,
+        seconds={way: float(np.median(seconds[way])) for way in fitting},
+        generation_seconds=float(np.median(seconds["generation"])),
+        batch_seconds=float(np.median(seconds["batch"])),
+        faster=faster("kept", seconds["one_pass"]),
+        faster_in_batch=faster("kept", seconds["batch"] / batch_size),
+        faster_cached=faster("kept_cached", seconds["one_pass"]),
+        faster_with_generation=faster("kept", seconds["one_pass"] + seconds["generation"]),
+        peak_mib=peaks,
+        memory=peaks["one_pass"] / peaks["kept"] if "kept" in fitting else None,
+        memory_cached=peaks["one_pass"] / peaks["kept_cached"] if "kept_cached" in fitting else None,
+        difference=difference,
+    )
+
+
+def _fits(model: PreTrainedModel, case: Case, way: Way) -> bool:
+    """Whether the device's memory is enough; the kept graph of a long answer may need more than there is."""
+    try:
+        _scores(model, case, way)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def _difference(model: PreTrainedModel, case: Case) -> float:
+    ours, theirs = _scores(model, case, "one_pass").l1, _scores(model, case, "kept").l1
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def _scores(model: PreTrainedModel, case: Case, way: Way) -> TokenScores:
+    if way == "one_pass":
+        return token_scores(model, [case.row()], GradientOptions(scalar=case.scalar))[0]
+    return kept_graph_scores(model, case.row(), case.scalar, cache_prefix=way == "kept_cached")
+
+
+def _peak_mib(model: PreTrainedModel, case: Case, way: Way) -> float:
+    if not case.device.startswith("cuda"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_resident_peak_mib, case, way, torch.get_num_threads()).result()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    _scores(model, case, way)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _resident_peak_mib(case: Case, way: Way, num_threads: int) -> float:
+    """In a fresh process: what the way gets resident above the model."""
+    torch.set_num_threads(num_threads)
+    model = build_model(case.shape, case.device)
+    # A short answer first, for what is made once.
+    _scores(model, replace(case, prompt=2, read=2, new=2), way)
+    # Sets the peak back to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_mib("VmRSS")
+    _scores(model, case, way)
+    return _status_mib("VmHWM") - before
+
+
+def _status_mib(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _show(passes: list[PassSpeed]) -> None:
+    case = passes[0].case
+    title = f"{case.shape} on {case.device}: prompt {case.prompt}, read {case.read}, {case.scalar}"
+    table = Table(title=f"{title}: one pass against the kept graph")
+    table.add_column("new tokens")
+    for each in passes:
+        table.add_column(str(each.case.new), justify="right")
+    for name, form, value in _ROWS:
+        table.add_row(name, *(_cell(value(each), form) for each in passes))
+    Console().print(table)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "no memory" if value is None else form.format(value)
+
+
+if __name__ == "__main__":
+    bench_attribution()

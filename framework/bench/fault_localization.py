@@ -1,0 +1,112 @@
+"""`framework bench blame`: who is named for planted faults, by every variant of GBC and by what it is compared with.
+
+The variant is chosen on one set of episodes and judged on another.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from framework.bench.record import machine_of, write_record
+from framework.core.errors import ConfigError
+from framework.gbc.attribution.counterfactual_edits import EditOptions
+from framework.gbc.attribution.token_gradients import Scalar
+from framework.gbc.environments.microworld.episodes import Episode, draw_episodes
+from framework.gbc.environments.microworld.fault_localization import (
+    SCALARS,
+    MethodScore,
+    score_edits,
+    score_gradients,
+    score_leave_one_out,
+    score_random,
+)
+from framework.gbc.environments.microworld.world import KINDS, load_model
+from framework.gbc.language_models.local import LocalModel
+
+EDITS = {
+    "edits": EditOptions(),
+    "edits, keep 1": EditOptions(keep=1.0),
+    "edits, keep 0": EditOptions(keep=0.0),
+}
+"""The default, and its weight of what an edit breaks at other values."""
+
+
+def bench_blame(
+    out: Path | None = None,
+    *,
+    num_episodes: int = 300,
+    num_choosing: int = 150,
+    seed: int = 1,
+    scalars: tuple[Scalar, ...] = SCALARS,
+    model: Path | None = None,
+) -> dict[str, Any]:
+    """Measures how often the culprit of a planted fault is named, and the model calls that it takes.
+
+    Args:
+        out: JSON file for the numbers.
+        num_episodes: that the methods are judged on.
+        num_choosing: that the best variant is chosen on, others than these.
+        seed: of the episodes to judge on; those to choose on are of the next seed.
+        scalars: what is differentiated.
+        model: folder of the language model; by default the one that is shipped.
+
+    Returns:
+        The numbers, as in the file.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    for name, value in (("num_episodes", num_episodes), ("num_choosing", num_choosing)):
+        if value < len(KINDS):
+            raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
+    started = time.perf_counter()
+    language_model = load_model(None if model is None else str(model))
+    choosing = measure(language_model, draw_episodes(language_model, num_choosing, seed=seed + 1), scalars)
+    judging = measure(language_model, draw_episodes(language_model, num_episodes, seed=seed), scalars)
+    chosen = max((score for score in choosing if "/" in score.method), key=lambda score: score.top1).method
+    record = {
+        "machine": machine_of(),
+        "num_episodes": num_episodes,
+        "num_choosing": num_choosing,
+        "seed": seed,
+        "chosen": chosen,
+        "seconds": time.perf_counter() - started,
+        "choosing": [asdict(score) for score in choosing],
+        "judging": [asdict(score) for score in judging],
+    }
+    _show(choosing, judging, chosen, num_episodes)
+    write_record(out, record)
+    return record
+
+
+def measure(model: LocalModel, episodes: list[Episode], scalars: Sequence[Scalar]) -> list[MethodScore]:
+    """Every method on the same episodes."""
+    return [
+        score_random(episodes),
+        score_leave_one_out(model, episodes),
+        *score_gradients(model, episodes, scalars=("finegrained",), attention=True),
+        *score_gradients(model, episodes, scalars=scalars),
+        *score_edits(model, episodes, edits=EDITS),
+    ]
+
+
+def _show(choosing: list[MethodScore], judging: list[MethodScore], chosen: str, num_episodes: int) -> None:
+    table = Table(title=f"share of {num_episodes} planted faults whose culprit is named first; chosen: {chosen}")
+    kinds = list(judging[0].by_kind)
+    costs = ("answers", "passes", "tokens", "seconds")
+    for heading in ("method", "top-1", "to choose", *kinds, *(f"{name} each" for name in costs)):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    before = {score.method: score.top1 for score in choosing}
+    for score in sorted(judging, key=lambda score: -score.top1):
+        shares = (score.top1, before[score.method], *(score.by_kind[kind] for kind in kinds))
+        each = (f"{getattr(score.cost, name) / num_episodes:,.2f}" for name in costs)
+        name = f"[bold]{score.method}[/bold]" if score.method == chosen else score.method
+        table.add_row(name, *(f"{share:.3f}" for share in shares), *each)
+    console = Console()
+    # Narrower, nothing could be read.
+    Console(width=max(150, console.width)).print(table)

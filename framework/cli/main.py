@@ -1,0 +1,120 @@
+"""The command `framework`."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from rich.console import Console
+
+from framework.cli.registry import BY_OPTION, COMMANDS, FUNCTIONS
+from framework.core.errors import ConfigError, FrameworkError
+from framework.tracking.secrets import scrubbed_text
+
+USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _mendable(error: BaseException | None) -> tuple[str | None, int]:
+    """Message and exit code of what a user can fix; (None, 1) for a bug."""
+    # Where Lightning was not imported, it has raised nothing.
+    lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")
+    if lightning is not None and isinstance(error, lightning.MisconfigurationException):
+        return str(error), 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 2
+    # The parser wraps what constructors raise.
+    while error is not None and not isinstance(error, FrameworkError):
+        error = error.__cause__ or error.__context__
+    return (None, 1) if error is None else (str(error), error.exit_code)
+
+
+def _quiet() -> None:
+    """Shows the framework's messages, and silences what a user of this command can do nothing about."""
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.13
+        "Found .* module.s. in eval mode at the start of training",  # the averaged weights
+        ".*does not have many workers.*",  # set by data.num_workers
+        ".*sync_dist=True.. when logging on epoch level",  # every process validates on all samples
+        "FSDP2-wrapped module .* returned a view tensor",  # nothing is done to it in place
+        ".*distributed.nn.functional.all_gather is deprecated",  # lightning 2.6 on torch 2.13
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    # Of Hugging Face's libraries, which are not imported yet: bars for weights that load in a moment.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    ours = logging.getLogger("framework")
+    if not any(isinstance(handler, ConsoleHandler) for handler in ours.handlers):
+        ours.addHandler(ConsoleHandler())
+        ours.setLevel(logging.INFO)
+    # Of what is loaded our own line tells; Lightning's is also there when there was nothing.
+    unwanted = ("litlogger", "Restoring states from", "Restored all states from")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not any(words in record.getMessage() for words in unwanted)
+    )
+
+
+class ConsoleHandler(logging.Handler):
+    """The framework's own messages, for the user to see."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        console.print(scrubbed_text(record.getMessage()), style=style, markup=False)
+
+
+def _run(command: str, options: list[str]) -> None:
+    # Imported when asked for: a look at runs need not wait for everything that training imports.
+    if command in ("fit", "validate", "plan"):
+        from framework.cli.train import PlanCLI, TrainingCLI
+
+        PlanCLI(options) if command == "plan" else TrainingCLI([command, *options])
+        return
+    from jsonargparse import auto_cli
+
+    from framework.cli.parser import OneLineParser
+
+    functions: dict[str, Any] = {command: _functions(command, options)}
+    auto_cli(functions, args=[command, *options], prog="framework", parser_class=OneLineParser)
+
+
+def _functions(command: str, options: list[str]) -> Callable[..., Any] | dict[str, Callable[..., Any]]:
+    """The command's function, or its functions by name; only that which the options begin with, if they do."""
+    given = {option.partition("=")[0] for option in options}
+    paths = next((path for key, path in BY_OPTION.items() if key[0] == command and key[1] in given), FUNCTIONS[command])
+    if isinstance(paths, str):
+        return _function(paths)
+    wanted = options[:1] if options[:1] and options[0] in paths else list(paths)
+    return {name: _function(paths[name]) for name in wanted}
+
+
+def _function(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; exit code 2 for what the user can fix, with one line that says how."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(listing))
+        return
+    command, *options = arguments
+    _quiet()
+    try:
+        if command not in COMMANDS:
+            raise ConfigError(f"unknown command {command!r}", hint=f"use one of {', '.join(COMMANDS)}")
+        _run(command, options)
+    except Exception as error:
+        message, code = _mendable(error)
+        if message is None:
+            raise
+        console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red", markup=False)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

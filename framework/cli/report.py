@@ -1,0 +1,39 @@
+"""The command `framework report`."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from framework.cli.runs import read_run
+from framework.core.io import atomic_write
+from framework.report.page import page
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def report(run: str, *, out: str | None = None) -> None:
+    """Write one HTML page about a run: curves, samples over time, speed, starts, environment, recipe.
+
+    Of a training of agents also a curve for each of them, who was to blame for the newest errors, and every prompt that
+    was tried. The page needs nothing but itself: no network, no other file.
+
+    Args:
+        run: folder of the run.
+        out: file to write; by default `report.html` in the run's folder.
+    """
+    path = write_report(run, Path(out) if out else Path(run) / "report.html")
+    console.print(f"report in {path} ({path.stat().st_size:,} bytes)")
+
+
+def write_report(run: str | Path, path: Path) -> Path:
+    """Writes the page of the run in a folder.
+
+    Raises:
+        ConfigError: not the folder of a run.
+        OSError: the file cannot be written.
+    """
+    text = page(read_run(run))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(text.encode())
+    return path

@@ -1,0 +1,328 @@
+"""The runs in a folder: what state they are in, where they stand, and W&B's files that are still to be sent."""
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from framework.core.errors import ConfigError, TrainingError
+from framework.tracking import metric_names as metrics
+from framework.tracking.metric_files import last_values, merged_steps
+from framework.tracking.restarts import FILE, Attempt, read_attempts
+from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
+
+State = Literal["running", "finished", "preempted", "failed", "unknown"]
+_DEPTH = 4
+_STYLES = {"running": "cyan", "finished": "green", "preempted": "yellow", "failed": "red", "unknown": "dim"}
+_REACH_SECONDS = 10.0
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as its folder shows it.
+
+    Attributes:
+        folder: of the run.
+        state: `running` by the lock, `preempted` by the marker, else as its last start ended; `failed` too where that
+            could not tell any more; `unknown` for a run that noted no start.
+        reason: of a state that needs one.
+        step: optimizer steps done, as far as anything tells.
+        max_steps: where the recipe ends, if it says so.
+        checkpoints: steps of the complete ones.
+        attempts: the starts.
+        wandb_id: in W&B.
+        unsent: W&B files that are still to be sent.
+        last: the last value of each metric.
+    """
+
+    folder: Path
+    state: State
+    reason: str
+    step: int
+    max_steps: int | None
+    checkpoints: list[int]
+    attempts: list[Attempt]
+    wandb_id: str | None
+    unsent: list[Path]
+    last: dict[str, float]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return any((folder / name).exists() for name in (FILE, RECIPE, METRICS))
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Folders of runs at or below a folder, in the order of their names.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"no folder {root}", hint="give the folder that holds the runs")
+    return sorted(_search(root, _DEPTH))
+
+
+def _search(folder: Path, depth: int) -> Iterator[Path]:
+    if is_run(folder):
+        yield folder
+    elif depth:
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                yield from _search(Path(entry.path), depth - 1)
+
+
+def read_run(folder: str | Path) -> Run:
+    """What a run's folder tells. Not for the process that trains in it: looking at the lock would release it.
+
+    Raises:
+        ConfigError: not the folder of a run.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        raise ConfigError(f"{folder} is not the folder of a run", hint="give one, see: framework runs ls")
+    attempts = read_attempts(folder)
+    logged, last = last_values(folder)
+    checkpoints = [step_of(path) for path in list_checkpoints(folder / FOLDER)]
+    state, reason = _state(folder, attempts)
+    ends = [attempt.end.step for attempt in attempts[-1:] if attempt.end]
+    recipe = _recipe(folder)
+    return Run(
+        folder=folder,
+        state=state,
+        reason=reason,
+        step=max([0 if logged is None else logged + 1, *ends] if state == "running" or not ends else ends),
+        max_steps=next((n for n in [(recipe.get("trainer") or {}).get("max_steps")] if n and n > 0), None),
+        checkpoints=checkpoints,
+        attempts=attempts,
+        wandb_id=saved_wandb_id(folder),
+        unsent=unsent_files(folder, running=state == "running"),
+        last=last,
+    )
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    file = folder / RECIPE
+    try:
+        content = yaml.safe_load(file.read_text()) if file.is_file() else None
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _state(folder: Path, attempts: list[Attempt]) -> tuple[State, str]:
+    if holder := lock_holder(folder):
+        return "running", holder
+    if (folder / PREEMPTED).is_file():
+        return "preempted", "waits to be started again"
+    if not attempts:
+        return "unknown", "no start was noted"
+    end = attempts[-1].end
+    if end is None:
+        return "failed", "ended without a word, as a killed process does"
+    return end.outcome, end.message
+
+
+def lock_holder(folder: Path) -> str | None:
+    """Who trains in a folder, if anybody does; asks for the lock without taking it."""
+    file = folder / "lock"
+    try:
+        with file.open("rb") as stream:
+            # type, whence, start, length, process: struct flock of Linux on 64 bits.
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_ = struct.unpack("hhqqi4x", fcntl.fcntl(stream, fcntl.F_GETLK, asked))
+            return None if kind == fcntl.F_UNLCK else stream.read().decode(errors="replace").strip() or "a process"
+    except OSError:
+        return None
+
+
+def unsent_files(folder: Path, *, running: bool = False) -> list[Path]:
+    """W&B files of offline starts, and of online ones that did not get through, that were not sent yet, oldest first.
+
+    Of a run in progress the newest is left out: it would count as sent, and the rest of it never be.
+    """
+    files = sorted((folder / "wandb").glob("*run-*/*.wandb"), key=lambda path: path.parent.name.rpartition("run-")[2])
+    if running:
+        files = files[:-1]
+    return [
+        path
+        for path in files
+        if not _synced(path)
+        and (path.parent.name.startswith("offline-") or path.with_name(path.name + UNSENT).exists())
+    ]
+
+
+def _synced(path: Path) -> bool:
+    return path.with_name(path.name + ".synced").exists()
+
+
+# The commands; the docstrings are their `--help`.
+
+
+def ls(root: str, *, json_lines: bool = False) -> None:
+    """List the runs in a folder: state, step, loss, speed, newest checkpoint, starts, W&B id.
+
+    Args:
+        root: folder that holds the runs, at any depth up to four.
+        json_lines: print a JSON object for each run instead of a table.
+    """
+    found = [read_run(folder) for folder in find_runs(Path(root))]
+    if json_lines:
+        for run in found:
+            print(json.dumps(as_record(run)))
+        return
+    if not found:
+        console.print(f"no runs in {root}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("run", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("step", "loss", "per second", "checkpoint", "starts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("W&B", no_wrap=True)
+    for run in found:
+        table.add_row(*_cells(run, Path(root)))
+    _out().print(table)
+
+
+def _out() -> Console:
+    """For results; what is not a terminal gets wide lines."""
+    out = Console(highlight=False, soft_wrap=True)
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=200)
+
+
+def _cells(run: Run, root: Path) -> list[str]:
+    name = run.folder.name if run.folder == root else str(run.folder.relative_to(root))
+    rate = run.last.get(metrics.IMAGES_PER_SECOND, run.last.get(metrics.TASKS_PER_SECOND))
+    loss = run.last.get("loss/total")
+    unsent = f" ({len(run.unsent)} to send)" if run.unsent else ""
+    return [
+        name,
+        f"[{_STYLES[run.state]}]{run.state}[/]",
+        str(run.step) + (f"/{run.max_steps}" if run.max_steps else ""),
+        "" if loss is None else f"{loss:.4g}",
+        "" if rate is None else f"{rate:.4g}",
+        str(run.checkpoints[-1]) if run.checkpoints else "",
+        str(len(run.attempts)),
+        (run.wandb_id or "") + unsent,
+    ]
+
+
+def as_record(run: Run) -> dict[str, Any]:
+    """A run in JSON's types."""
+    return asdict(run) | {"folder": str(run.folder), "unsent": [str(path) for path in run.unsent]}
+
+
+def show(run: str) -> None:
+    """Show a run: its state, every start and how it ended, checkpoints, the last value of every metric.
+
+    Args:
+        run: folder of the run.
+    """
+    found = read_run(run)
+    out = _out()
+    style = _STYLES[found.state]
+    steps = f"step {found.step}" + (f" of {found.max_steps}" if found.max_steps else "")
+    out.print(f"{found.folder}: [{style}]{found.state}[/], {steps}" + (f" ({found.reason})" if found.reason else ""))
+    out.print(f"W&B id {found.wandb_id or 'none'}, {len(found.unsent)} files to send")
+    out.print(f"checkpoints {', '.join(map(str, found.checkpoints)) or 'none'}")
+    starts = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("start", "UTC", "from step", "to step", "end", "processes", "host", "git"):
+        starts.add_column(name)
+    for attempt in found.attempts:
+        start, end = attempt.start, attempt.end
+        cells = [str(start.attempt), start.time[:19].replace("T", " "), str(start.step)]
+        cells += [str(end.step), end.outcome] if end else ["", "running" if _runs(found, attempt) else "killed"]
+        starts.add_row(*cells, str(start.world_size), start.host, (start.git_revision or "")[:10])
+    out.print(starts)
+    values = Table(box=None, pad_edge=False, header_style="dim")
+    values.add_column("metric")
+    values.add_column("last", justify="right")
+    values.add_column("at step", justify="right")
+    rows = merged_steps(found.folder)
+    for name in sorted({name for row in rows for name in row.values}):
+        row = next(row for row in reversed(rows) if name in row.values)
+        values.add_row(name, f"{row.values[name]:.6g}", str(row.step))
+    out.print(values)
+
+
+def _runs(run: Run, attempt: Attempt) -> bool:
+    return run.state == "running" and attempt is run.attempts[-1]
+
+
+def sync(root: str, *, dry_run: bool = False) -> None:
+    """Send W&B's offline files of all runs in a folder, by `wandb sync`; what was sent before is left alone.
+
+    It needs an account: WANDB_API_KEY or `wandb login`, and WANDB_BASE_URL for a server of your own. The starts of a
+    run go out in their order and continue one another. A run in progress keeps its newest file until it has ended.
+
+    Args:
+        root: folder that holds the runs, or a run.
+        dry_run: list what would be sent.
+    """
+    waiting = {folder: read_run(folder).unsent for folder in find_runs(Path(root))}
+    waiting = {folder: files for folder, files in waiting.items() if files}
+    if not waiting:
+        console.print(f"nothing to send in {root}")
+        return
+    if dry_run:
+        for files in waiting.values():
+            for file in files:
+                console.print(f"would send {file}")
+        return
+    _reach_server()
+    failed = []
+    for folder, files in waiting.items():
+        failed += _send(folder, files)
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} W&B files were not sent, the first of them {failed[0]}",
+            hint="see W&B's messages above, and call it again: nothing is sent twice",
+        )
+
+
+def _send(folder: Path, files: list[Path]) -> list[Path]:
+    """Sends files of a run; returns those that were not sent."""
+    # Each start goes on where the one before it ended in W&B, whose own numbers begin anew in every file.
+    environment = {**os.environ, "WANDB_RESUME": "allow", "WANDB_MODE": "online"}
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", *(str(file.resolve()) for file in files)]
+    # W&B leaves a log of its own where it is called.
+    subprocess.run(command, env=environment, cwd=folder, check=False)
+    sent = [file for file in files if _synced(file)]
+    for file in sent:
+        file.with_name(file.name + UNSENT).unlink(missing_ok=True)
+        console.print(f"sent {file} ({file.stat().st_size:,} bytes) as run {saved_wandb_id(folder)}")
+    return [file for file in files if file not in sent]
+
+
+def _reach_server() -> None:
+    """Fails soon where W&B would try for many minutes."""
+    # Imported here: most looks at runs need no W&B.
+    from wandb.sdk import wandb_setup
+
+    url = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb_setup.singleton().settings.base_url)
+    if os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
+        return
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise TrainingError(
+            f"W&B's server {url.hostname}:{port} cannot be reached ({error.strerror or error})",
+            hint="nothing was sent; call it again when it can",
+        ) from None

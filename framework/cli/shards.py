@@ -1,0 +1,327 @@
+"""The commands around shards; the docstrings are their `--help`."""
+
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from framework.core.errors import ConfigError, DataError
+from framework.data.convert.digits import write_digit_images
+from framework.data.convert.hf import write_hf_shards
+from framework.data.convert.imagenet import write_imagenet_shards
+from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.images.transforms import ImageTransform
+from framework.data.remote.files import RemoteConfig
+from framework.data.shards.check import check_shards
+from framework.data.shards.index import IndexOptions, index_shards
+from framework.data.shards.manifest import Manifest
+from framework.data.shards.reader import ShardSet
+from framework.data.shards.stats import measure
+from framework.data.shards.writer import WriteOptions, write_image_shards
+from framework.evaluation.grid import save_grid
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+_NUM_LISTED = 20
+
+
+def images(
+    source: str,
+    dest: str,
+    *,
+    folder: str = "",
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards from a folder, or a zip, of class folders.
+
+    DEST gets WebDataset tar shards, an index and manifest.json, which comes last: a set without one is unfinished and
+    is made anew by the next call. The same source gives the same bytes.
+
+    Args:
+        source: a folder or a .zip with a folder of images for each class.
+        dest: folder of the new shard set.
+        folder: folder inside SOURCE that holds the class folders, such as `train`.
+        samples_per_shard: images in a shard.
+        strict: refuse a source with images that cannot be read, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace a finished shard set in DEST.
+    """
+    manifest = write_image_shards(
+        source,
+        dest,
+        folder=folder,
+        samples_per_shard=samples_per_shard,
+        strict=strict,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    report(manifest, dest)
+
+
+def digits(dest: str) -> None:
+    """Write scikit-learn's 1,797 handwritten digits (8x8, gray) as PNG files in class folders.
+
+    Args:
+        dest: folder that gets `train` and `test`, a folder for each digit in both.
+    """
+    write_digit_images(dest)
+    console.print(f"digits in {dest}/train and {dest}/test")
+
+
+def check(dest: str, *, workers: int = 0) -> None:
+    """Verify a shard set: every byte, the index, and that every image decodes.
+
+    Args:
+        dest: folder of the shard set.
+        workers: threads; 0 takes one for each core.
+    """
+    problems = check_shards(dest, workers=workers)
+    if problems:
+        for problem in problems:
+            console.print(problem, style="yellow", markup=False)
+        raise DataError(f"{len(problems)} problems in {dest}", hint="make the set anew, or restore the files named")
+    console.print(f"{dest} is complete and sound")
+
+
+def imagenet(
+    source: str,
+    dest: str,
+    *,
+    labels: str | None = None,
+    numbering: str | None = None,
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards from ImageNet's official tar files (ILSVRC2012), without unpacking them.
+
+    Of the training tar (a tar of class tars) or the validation tar (a tar of images). Classes are WNIDs (n01440764),
+    numbered in their sorted order.
+
+    Args:
+        source: ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar.
+        dest: folder of the new shard set.
+        labels: for the validation tar: a text file with a line for each image, in the order of the images' names, that
+            begins with a WNID, or with a number from 1 as in ILSVRC2012_validation_ground_truth.txt.
+        numbering: where LABELS are numbers: a text file with the WNID of each number in a line. The development kit's
+            numbers (ILSVRC2012_ID in meta.mat) are not those of the sorted WNIDs.
+        samples_per_shard: images in a shard.
+        strict: refuse a source with images that cannot be read, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace a finished shard set in DEST.
+    """
+    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    report(write_imagenet_shards(source, dest, labels=labels, numbering=numbering, options=options), dest)
+
+
+def jsonl(
+    source: str,
+    dest: str,
+    *,
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards of episodes from a file of JSON lines, one object a line.
+
+    Args:
+        source: the file, UTF-8.
+        dest: folder of the new shard set.
+        samples_per_shard: episodes in a shard.
+        strict: refuse a file with bad lines, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace a finished shard set in DEST.
+    """
+    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    report(write_jsonl_shards(source, dest, options=options), dest)
+
+
+def hf(
+    source: str,
+    dest: str,
+    *,
+    split: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards from a Hugging Face `datasets` folder on disk: of images, or each row as an episode.
+
+    Needs the extra `framework[hf]`.
+
+    Args:
+        source: a folder that `save_to_disk` wrote.
+        dest: folder of the new shard set.
+        split: which dataset, where the folder holds several.
+        image: the column of images; by default the only one. Without any, each row becomes a JSON object.
+        label: the column of labels; by default the only one of class labels.
+        samples_per_shard: samples in a shard.
+        strict: refuse a source with samples that cannot be read, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace a finished shard set in DEST.
+    """
+    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    report(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
+
+
+def multiwoz(
+    source: str,
+    dest: str,
+    *,
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards of MultiWOZ's dialogues, as its authors publish it (2.1 and 2.4), an episode each.
+
+    DEST gets the sets train, validation and test, of those that have dialogues. A dialogue that is truncated or has a
+    label for an unknown slot is skipped.
+
+    Args:
+        source: the release's folder or .zip; or a few-shot file of IC-DST (.json), which makes DEST itself the set.
+        dest: folder of the new shard sets.
+        samples_per_shard: dialogues in a shard.
+        strict: refuse a release with bad dialogues, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace finished shard sets in DEST.
+    """
+    from framework.gbc.environments.multiwoz.dataset.shards import write_multiwoz_shards
+
+    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    for name, manifest in write_multiwoz_shards(source, dest, options=options).items():
+        report(manifest, str(Path(dest) / name))
+
+
+def index(
+    source: str,
+    *,
+    classes: str | None = None,
+    label_key: str = "label",
+    max_member_mib: int = 256,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make an index and a manifest for WebDataset shards that others wrote: they become a shard set like ours.
+
+    Images (jpg, jpeg, png, webp...) need their class in a `cls` or a `json` member of the same key; samples of a `json`
+    member alone are episodes. Nothing but index.npy and manifest.json is written.
+
+    Args:
+        source: the folder of the .tar files.
+        classes: a text file with the name of each class in a line, where labels are numbers.
+        label_key: key of the label in `json` members beside images.
+        max_member_mib: refuse shards with a larger member.
+        strict: refuse shards with samples that cannot be read, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace the index and the manifest that are there.
+    """
+    try:
+        names = None if classes is None else tuple(Path(classes).read_text(encoding="utf-8").splitlines())
+    except ValueError as error:
+        raise DataError(f"{classes} cannot be read ({error})", hint="give a text file in UTF-8") from None
+    options = IndexOptions(
+        classes=names,
+        label_key=label_key,
+        max_member_bytes=max_member_mib << 20,
+        strict=strict,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    report(index_shards(source, options), source)
+
+
+def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:  # noqa: B008 - frozen
+    """Show what is in a shard set: classes, sizes, bytes, shards.
+
+    Args:
+        dest: its folder or URL.
+        cache: for a URL, where and how its files are kept.
+    """
+    found = measure(ShardSet(dest, remote=cache))
+    smallest, median, mean, largest = found.sample_bytes
+    sums = Table("", "", show_header=False)
+    sums.add_row("samples", f"{found.num_samples:,} {found.kind} in {len(found.shards):,} shards")
+    sums.add_row("bytes", f"{found.num_bytes:,} ({decimal(found.num_bytes)})")
+    sums.add_row("bytes of a sample", f"{smallest:,} to {largest:,}, median {median:,}, mean {mean:,}")
+    sums.add_row("skipped", f"{found.num_skipped:,}")
+    out = Console(highlight=False)
+    out.print(sums)
+    for title, counts in (("class", found.classes), ("size", found.image_sizes), ("mode", found.image_modes)):
+        if counts:
+            out.print(_counts(title, counts))
+    shards = Table("shard", "samples", "bytes", "classes")
+    for shard in found.shards[:_NUM_LISTED]:
+        shards.add_row(shard.name, f"{shard.num_samples:,}", f"{shard.num_bytes:,}", f"{shard.num_classes:,}")
+    if len(found.shards) > _NUM_LISTED:
+        shards.add_row(f"and {len(found.shards) - _NUM_LISTED:,} more")
+    out.print(shards)
+
+
+def peek(
+    dest: str,
+    *,
+    num: int = 64,
+    out: str = "peek.png",
+    size: int = 128,
+    cache: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Look at a shard set: a contact sheet of images spread evenly over it, or the JSON of its first episodes.
+
+    Args:
+        dest: its folder or URL.
+        num: number of samples.
+        out: the PNG file to write.
+        size: side of each image in pixels, at most that of the images; the middle of an image is shown.
+        cache: for a URL, where and how its files are kept.
+    """
+    if num < 1 or size < 1:
+        raise ConfigError(f"num {num}, size {size}", hint="use 1 or more")
+    shards = ShardSet(dest, remote=cache)
+    num = min(num, len(shards))
+    if shards.manifest.kind == "episodes":
+        for number in range(num):
+            print(json.dumps(json.loads(shards.read(number)[0]), indent=2, ensure_ascii=False))
+        return
+    sides = [int(side) for name in shards.manifest.image_sizes for side in name.split("x")]
+    transform = ImageTransform(size=min([size, *sides]), channels=3)
+    numbers = [row * len(shards) // num for row in range(num)]
+    images = [transform(shards.read(number)[0], name=shards.describe(number)) for number in numbers]
+    save_grid(Path(out), torch.stack(images), columns=min(8, num))
+    console.print(f"{num} images of {dest}, in its order row by row, in {out}")
+
+
+def _counts(title: str, counts: dict[str, int]) -> Table:
+    """The first counts, and what the others come to."""
+    table = Table(title, "images")
+    listed = list(counts.items())[:_NUM_LISTED]
+    for name, number in listed:
+        table.add_row(name, f"{number:,}")
+    if len(counts) > len(listed):
+        others = sum(counts.values()) - sum(number for _, number in listed)
+        table.add_row(f"and {len(counts) - len(listed):,} more", f"{others:,}")
+    return table
+
+
+def report(manifest: Manifest, dest: str) -> None:
+    """Says what was written, and what was skipped."""
+    for skipped in manifest.skipped[:_NUM_LISTED]:
+        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
+    if len(manifest.skipped) > _NUM_LISTED:
+        more = len(manifest.skipped) - _NUM_LISTED
+        console.print(f"and {more} more, all in {dest}/manifest.json", style="yellow")
+    what = "episodes" if manifest.kind == "episodes" else f"images of {len(manifest.classes)} classes"
+    console.print(
+        f"{manifest.num_samples} {what} in {len(manifest.shards)} shards in {dest}; {len(manifest.skipped)} skipped"
+    )

@@ -1,0 +1,31 @@
+"""Agreement between the processes of a run; with one process there is nothing to agree on."""
+
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+Value = TypeVar("Value")
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def all_gather_object(value: Value, group: Any = None) -> list[Value]:
+    """Every rank's value, by rank, on every rank."""
+    _, size = rank_and_size()
+    if size == 1:
+        return [value]
+    values: list[Any] = [None] * size
+    dist.all_gather_object(values, value, group=group)
+    return values
+
+
+def broadcast_object(value: Value, group: Any = None) -> Value:
+    """Rank 0's value, on every rank."""
+    if rank_and_size()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=group)
+    return values[0]

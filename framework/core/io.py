@@ -1,0 +1,110 @@
+"""Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from framework.core.errors import CheckpointError, DataError
+
+PARTIAL = ".partial"
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears as `path` only after the block has ended well and its bytes are on the disk.
+
+    Raises:
+        OSError: the disk is full, the folder read-only and so on; `filename` is always set.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        # A failed write does not know its file.
+        raise OSError(error.errno, error.strerror or str(error), error.filename or str(path)) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keeps other writers out of `folder`; the lock ends with the process, however that ends.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "wait for it, or choose another folder"
+            raise DataError(f"another process is writing {folder}", hint=hint) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class RunLock:
+    """The right to write into a run's folder, until `release` or the end of the process, however that comes.
+
+    A lock of the process, not of the open file: children that outlive the process do not keep it.
+
+    Args:
+        folder: of the run; `lock` in it is the file that is locked, and says who holds it.
+
+    Raises:
+        CheckpointError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._stream = (folder / "lock").open("a+")
+        try:
+            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._stream.seek(0)
+            holder = self._stream.read().strip()
+            self._stream.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise OSError(error.errno, error.strerror, str(folder / "lock")) from error
+            problem = f"another job is training in {folder} ({holder})"
+            raise CheckpointError(problem, hint="wait for its end, stop it, or use another --run.dir") from None
+        self._stream.truncate(0)
+        self._stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._stream.flush()
+
+    def release(self) -> None:
+        """Lets others write."""
+        self._stream.close()

@@ -1,0 +1,95 @@
+"""The datasets of both kinds of shard sets: images and episodes."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from framework.data.images.decoding import UnreadableImage
+from framework.data.images.transforms import ImageTransform, SampleRandom
+from framework.data.loading.batch import EpisodeBatch, PixelBatch
+from framework.data.loading.loader import BadSample, OnBadSample, ShardDataset
+from framework.data.loading.shared_buffers import InSlot, with_tensors
+from framework.data.sampling.mixing import JoinedShards
+from framework.data.sampling.order import Samples
+
+
+class ImageDataset(ShardDataset[PixelBatch]):
+    """Decoded images.
+
+    Args:
+        shards, seed, on_bad_sample: as in `ShardDataset`.
+        transform: from bytes to pixels.
+    """
+
+    def __init__(
+        self,
+        shards: JoinedShards,
+        transform: ImageTransform,
+        *,
+        seed: int = 0,
+        on_bad_sample: OnBadSample = "stop",
+    ) -> None:
+        super().__init__(shards, seed=seed, on_bad_sample=on_bad_sample)
+        self.transform = transform
+
+    def num_bytes(self, num_samples: int) -> int:
+        return num_samples * self.transform.size**2 * self.transform.channels
+
+    def batch(self, samples: Samples, slot: int | None = None) -> PixelBatch | InSlot:
+        shape = (len(samples), self.transform.size, self.transform.size, self.transform.channels)
+        slots = self.slots
+        pixels = _shareable(*shape) if slots is None or slot is None else slots.view(slot, shape)
+        places, mirrored = pixels.numpy(), []
+
+        def decode(place: int, data: bytes, passed: int, number: int) -> None:
+            try:
+                if self.transform.place(data, places[place], SampleRandom(self.seed, passed, number)):
+                    mirrored.append(place)
+            except UnreadableImage as error:
+                raise BadSample(str(error)) from None
+
+        loaded = self.load(samples, decode)
+        others = {
+            "mirrored": np.array(mirrored, dtype=np.int64),
+            "labels": np.array(loaded.labels, dtype=np.int64),
+            "indices": np.array(loaded.numbers, dtype=np.int64),
+            # A copy: the passes may be a view of a larger array.
+            "passes": None if samples.passes is None else samples.passes.copy(),
+            "epoch": samples.epoch,
+            "replaced": tuple(loaded.replaced),
+        }
+        if slots is None or slot is None:
+            return PixelBatch(pixels=pixels, **with_tensors(others))
+        return InSlot(key=slots.key, slot=slot, shape=shape, others=others)
+
+
+class EpisodeDataset(ShardDataset[EpisodeBatch]):
+    """Parsed JSON."""
+
+    def batch(self, samples: Samples, slot: int | None = None) -> EpisodeBatch:
+        episodes: list[Any] = [None] * len(samples)
+
+        def decode(place: int, data: bytes, passed: int, number: int) -> None:
+            try:
+                episodes[place] = json.loads(data)
+            except ValueError as error:
+                raise BadSample(str(error)) from None
+
+        loaded = self.load(samples, decode)
+        return EpisodeBatch(
+            episodes=tuple(episodes),
+            indices=torch.tensor(loaded.numbers),
+            epoch=samples.epoch,
+            passes=None if samples.passes is None else torch.from_numpy(samples.passes.copy()),
+            replaced=tuple(loaded.replaced),
+        )
+
+
+def _shareable(*shape: int) -> torch.Tensor:
+    """Uninitialised bytes; in a worker in shared memory, where the main process reads them without a copy."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -1,0 +1,279 @@
+"""Samples to batches: map-style datasets over shard sets, and their loader."""
+
+import os
+import sys
+import threading
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import forkserver, parent_process
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from framework.core.errors import DataError
+from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
+from framework.data.loading.shared_buffers import InSlot, Slots
+from framework.data.sampling.mixing import JoinedShards
+from framework.data.sampling.order import Samples
+
+Batch = TypeVar("Batch", PixelBatch, EpisodeBatch)
+OnBadSample = Literal["stop", "skip"]
+"""What becomes of a sample that cannot be decoded. stop: an error names it. skip: the next good one of its set, in the
+order of the shards, stands in for it, whatever the epoch, process or worker."""
+
+_AHEAD = 2
+"""Batches that each worker is asked for ahead; torch's default."""
+_HELD = 4
+_LONGEST_RUN = 1000
+"""Bad samples in a row after which there is no use in looking for a good one."""
+
+
+class BadSample(Exception):
+    """A sample whose bytes were read but mean nothing; the message is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """A DataError on its way out of a worker process."""
+
+    problem: str
+    hint: str
+
+
+class ShardDataset(Dataset[Batch], Generic[Batch]):
+    """Batches of the samples of shard sets.
+
+    Args:
+        shards: where they are.
+        seed: of the augmentation, which depends on it, the pass and the sample's number alone.
+        on_bad_sample: what becomes of a sample that cannot be decoded.
+    """
+
+    def __init__(self, shards: JoinedShards, *, seed: int = 0, on_bad_sample: OnBadSample = "stop") -> None:
+        self.shards = shards
+        self.seed = seed
+        self.on_bad_sample = on_bad_sample
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    slots: Slots | None = None
+    """Memory for the workers' batches, set by the loader."""
+
+    @abstractmethod
+    def batch(self, samples: Samples, slot: int | None = None) -> "Batch | InSlot":
+        """The samples as one batch.
+
+        Args:
+            samples: which.
+            slot: a place in `slots` to use, where there are slots.
+
+        Raises:
+            DataError: a sample that cannot be read, or decoded.
+        """
+
+    def num_bytes(self, num_samples: int) -> int:
+        """Size of the place that a batch needs in `slots`; 0 for batches that use none."""
+        return 0
+
+    def load(self, samples: Samples, decode: Callable[[int, bytes, int, int], None]) -> "Loaded":
+        """Reads and decodes samples, and finds others for the bad ones.
+
+        Args:
+            samples: which.
+            decode: is given a place in the batch, the bytes, the pass over the set and the sample's number; raises
+                BadSample where the bytes mean nothing.
+        """
+        passes = [samples.epoch] * len(samples) if samples.passes is None else samples.passes.tolist()
+        loaded = Loaded(labels=[], numbers=[], replaced=[])
+        for place, (number, passed) in enumerate(zip(samples.numbers.tolist(), passes, strict=True)):
+            bad: list[Replaced] = []
+            while True:
+                data, label = self.shards.read(number)
+                try:
+                    decode(place, data, passed, number)
+                    break
+                except BadSample as error:
+                    bad.append(self._replaced(number, str(error), run=len(bad) + 1))
+                    number = self.shards.following(number)
+            loaded.labels.append(label)
+            loaded.numbers.append(number)
+            loaded.replaced.extend(bad)
+        return loaded
+
+    def _replaced(self, number: int, reason: str, *, run: int) -> Replaced:
+        """What is known of a bad sample, `run` of them in a row with it.
+
+        Raises:
+            DataError: bad samples are not to be replaced, or it is of no use to go on.
+        """
+        problem = f"{self.shards.describe(number)} cannot be decoded ({reason})"
+        if self.on_bad_sample == "stop":
+            hint = "see framework shards check, or go on with other samples by data.on_bad_sample skip"
+            raise DataError(problem, hint=hint)
+        if run >= _LONGEST_RUN:
+            raise DataError(f"{run} bad samples in a row, the last: {problem}", hint="write the shard set again")
+        return Replaced(number=number, problem=problem)
+
+    def __getitems__(self, wanted: "Samples | _Wanted") -> "Batch | InSlot | _Failure":
+        """A whole batch; torch's loader asks for this with what its batch sampler gives."""
+        try:
+            return self.batch(wanted) if isinstance(wanted, Samples) else self.batch(wanted.samples, wanted.slot)
+        except DataError as error:
+            # Raised in a worker process it would arrive as a RuntimeError around a printed traceback.
+            return _Failure(problem=error.problem, hint=error.hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The labels and numbers of the samples of a batch, and the bad ones that some stand in for."""
+
+    labels: list[int]
+    numbers: list[int]
+    replaced: list[Replaced]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """A batch that a worker is asked for, and the place for it."""
+
+    samples: Samples
+    slot: int | None
+
+
+class _WithSlots:
+    """Gives each batch a place."""
+
+    def __init__(self, batches: Any, slots: Slots) -> None:
+        self.batches, self.slots = batches, slots
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[_Wanted]:
+        # Torch asks for the first batch only when the workers have ended what they were asked for before.
+        self.slots.forget()
+        for samples in self.batches:
+            yield _Wanted(samples=samples, slot=self.slots.ask())
+
+
+class ShardLoader(DataLoader[Batch]):
+    """The loader of a ShardDataset: yields its batches, and raises a worker's DataError as it was.
+
+    Args:
+        dataset: the samples.
+        batches: the samples of each batch, with a length.
+        num_workers: processes that decode; 0 decodes in this one.
+        max_bad_samples: more different bad samples than this, in this process since its start, are an error.
+        most_samples: of a batch; the workers' batches then share memory that is used again; 0 makes new for each.
+
+    Attributes:
+        replaced: the bad samples that were met, by number.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset[Batch],
+        batches: Any,
+        *,
+        num_workers: int = 0,
+        max_bad_samples: int = 100,
+        most_samples: int = 0,
+    ) -> None:
+        num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
+        if num_bytes:
+            # What the workers are asked for ahead, and what training may hold of it.
+            dataset.slots = Slots(_AHEAD * num_workers + _HELD, num_bytes)
+            batches = _WithSlots(batches, dataset.slots)
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            prefetch_factor=_AHEAD if num_workers > 0 else None,
+            persistent_workers=num_workers > 0,
+            multiprocessing_context=worker_context() if num_workers > 0 else None,
+            worker_init_fn=_end_with_training,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_as_it_is,
+            # A loader draws a number whenever it is iterated; from the global generator, a resumed run would draw more.
+            generator=torch.Generator(),
+        )
+        self.max_bad_samples = max_bad_samples
+        self.replaced: dict[int, Replaced] = {}
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch in super().__iter__():
+            if isinstance(batch, _Failure):
+                raise DataError(batch.problem, hint=batch.hint)
+            arrived: Any = batch.batch() if isinstance(batch, InSlot) else batch
+            # The loop's name would hold the memory of a batch until the next one is there.
+            del batch
+            for replaced in arrived.replaced:
+                self._count(replaced)
+            yield arrived
+            del arrived
+
+    def _count(self, replaced: Replaced) -> None:
+        """Warns once of each bad sample.
+
+        Raises:
+            DataError: there are too many.
+        """
+        if replaced.number in self.replaced:
+            return
+        self.replaced[replaced.number] = replaced
+        if len(self.replaced) > self.max_bad_samples:
+            problem = f"more than {self.max_bad_samples} bad samples, the last: {replaced.problem}"
+            raise DataError(problem, hint="write the shards again, or raise data.max_bad_samples")
+        warnings.warn(f"{replaced.problem}; the next good sample stands in for it", stacklevel=2)
+
+    # Lightning takes a loader with these two for one that can resume, and warns about any other. Their content stays
+    # empty: the position belongs to the data module, which has it at the end of an epoch too.
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def worker_context() -> ForkServerContext:
+    """How workers start: forked from a small server process that has done the imports.
+
+    A fork of the training process itself may hang for ever: threads of its process group (seen with gloo's) hold locks
+    of the interpreter, which no one releases in the child.
+    """
+    context = ForkServerContext()
+    # A worker imports what the main module does.
+    ours = sorted(name for name in sys.modules if name.startswith("framework."))
+    context.set_forkserver_preload(["lightning.pytorch", "framework.data.loading.datasets", *ours])
+    return context
+
+
+def start_workers_server() -> None:
+    """Starts the server of `worker_context` without waiting for its imports, if it does not run yet."""
+    worker_context()
+    forkserver.ensure_running()
+
+
+def _end_with_training(worker: int) -> None:
+    """Ends this worker when the training process has died, by whatever signal.
+
+    Torch's own watch looks at the parent, which is the server; and that waits for its children.
+    """
+    training = parent_process()
+    assert training is not None, "a worker is a child"
+
+    def watch() -> None:
+        wait([training.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

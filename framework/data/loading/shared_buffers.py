@@ -1,0 +1,102 @@
+"""Shared memory that carries batches from the loader's workers, and is used again and again.
+
+A shared page that the kernel has to find and clear costs more than to copy it: a fifth of decoding a photograph.
+"""
+
+import weakref
+from dataclasses import dataclass
+from itertools import count
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from framework.data.loading.batch import PixelBatch
+
+_keys = count()
+_of_this_process: "weakref.WeakValueDictionary[int, Slots]" = weakref.WeakValueDictionary()
+
+
+class Slots:
+    """Places for batches. The training process gives them out; workers only write where they are told.
+
+    Args:
+        num_slots: places; where none is free, a worker makes new memory.
+        num_bytes: of a place.
+    """
+
+    def __init__(self, num_slots: int, num_bytes: int) -> None:
+        # The kernel gives pages when they are first written.
+        storage = torch.UntypedStorage._new_shared(num_slots * num_bytes)
+        self._memory = torch.empty(0, dtype=torch.uint8).set_(storage)
+        self._num_bytes = num_bytes
+        # The last one that came back is the next to go: its pages are there already.
+        self._free = list(range(num_slots))
+        self._asked: set[int] = set()
+        self.key = next(_keys)
+        _of_this_process[self.key] = self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For workers, which need the memory alone.
+        return {"_memory": self._memory, "_num_bytes": self._num_bytes, "key": self.key}
+
+    def ask(self) -> int | None:
+        """A free place for a batch that a worker is asked for."""
+        if not self._free:
+            return None
+        slot = self._free.pop()
+        self._asked.add(slot)
+        return slot
+
+    def forget(self) -> None:
+        """Nothing that was asked for will come any more: takes the places back."""
+        self._free.extend(self._asked)
+        self._asked.clear()
+
+    def view(self, slot: int, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
+        """A place to write to, for workers."""
+        start = slot * self._num_bytes
+        return self._memory[start : start + prod(shape)].view(shape)
+
+    def lend(self, slot: int, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
+        """What a worker has written. The place is free again when nothing refers to this tensor's memory any more."""
+        self._asked.discard(slot)
+        start = slot * self._num_bytes
+        array = self._memory.numpy()[start : start + prod(shape)]
+        # A tensor of an array keeps it alive as long as any view of the tensor is.
+        weakref.finalize(array, self._free.append, slot).atexit = False
+        return torch.from_numpy(array).view(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InSlot:
+    """A batch of images on its way from a worker: its pixels lie in a place of `Slots`.
+
+    Attributes:
+        key: of the slots.
+        slot: the place.
+        shape: (batch, height, width, channel).
+        others: the other fields of `PixelBatch`, with arrays for tensors: those travel as bytes.
+    """
+
+    key: int
+    slot: int
+    shape: tuple[int, ...]
+    others: dict[str, Any]
+
+    def batch(self) -> PixelBatch:
+        """The batch, in the training process."""
+        pixels = _of_this_process[self.key].lend(self.slot, self.shape)
+        return PixelBatch(pixels=pixels, **with_tensors(self.others))
+
+    def pin_memory(self) -> PixelBatch:
+        """The batch in page-locked memory; the place is free again."""
+        return self.batch().pin_memory()
+
+
+def with_tensors(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same with tensors in the place of arrays."""
+    return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in fields.items()}

@@ -1,0 +1,214 @@
+"""An index and a manifest for shards that others wrote: from then on they are a shard set like our own."""
+
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from framework.core.errors import ConfigError, DataError
+from framework.core.io import locked_folder, sync_folder
+from framework.data.shards.finalize import Indexed, finish_set, map_with_progress, record_of, refuse_skipped
+from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
+from framework.data.shards.shard import Found, Scan, index_rows, scan_shard
+from framework.data.shards.tar import MAX_MEMBER_BYTES, UNREADABLE
+from framework.data.shards.validate_sample import UnreadableSample, examine
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions:
+    """How shards are read.
+
+    Attributes:
+        classes: names of the classes, where labels are numbers; the numbers themselves without it.
+        label_key: key of the label in the JSON member of an image without a `cls` member.
+        max_member_bytes: no member may be larger.
+        strict: refuse shards with samples that cannot be read.
+        workers: number of threads; 0 means one for each CPU core that this process may use.
+        overwrite: replace the index and the manifest that are there.
+
+    Raises:
+        ConfigError: a number out of range, or class names that would be taken for other classes' numbers.
+    """
+
+    classes: tuple[str, ...] | None = None
+    label_key: str = "label"
+    max_member_bytes: int = MAX_MEMBER_BYTES
+    strict: bool = False
+    workers: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_member_bytes < 1 or self.workers < 0:
+            problem = f"max_member_bytes is {self.max_member_bytes}, workers is {self.workers}"
+            raise ConfigError(problem, hint="give at least 1 and 0")
+        names = self.classes or ()
+        if len(set(names)) < len(names):
+            raise ConfigError("two classes have the same name", hint="give each a name of its own")
+        for number, name in enumerate(names):
+            if name.isdecimal() and name != str(number):
+                raise ConfigError(f"class {number} is called {name!r}", hint="give names that are no numbers")
+
+
+def index_shards(folder: str | Path, options: IndexOptions = IndexOptions()) -> Manifest:
+    """Writes `index.npy` and `manifest.json` beside the `.tar` files of a folder, taken in the order of their names.
+
+    A sample is what shares a key: the name up to the first dot of its base name (WebDataset's convention). Samples with
+    an image (`jpg`, `png`, `webp`...) need a `cls` member, or a label in a `json` member: a number from 0, or a name;
+    names are numbered in their sorted order. Samples without images are their `json` member: episodes. Other members
+    are ignored, and counted in the manifest. Images are opened, not decoded: `framework shards check` does that.
+
+    Returns:
+        What was found, with the samples that were skipped and why.
+
+    Raises:
+        DataError: no shards; one that is truncated, damaged, or has a member that is unsafe, too large, or there
+            twice; samples without labels; both kinds of samples; an index that is there; a folder that is read-only.
+    """
+    folder = Path(folder)
+    shards = _shards(folder)
+    try:
+        with locked_folder(folder):
+            _make_way(folder, overwrite=options.overwrite)
+            scans = map_with_progress(partial(_scan, options=options), shards, workers=options.workers)
+            kind = _common_kind(shards, scans)
+            classes = _classes(scans, options) if kind == "images" else ()
+            tasks = [_Task(path=path, scan=scan) for path, scan in zip(shards, scans, strict=True)]
+            numbers = {name: number for number, name in enumerate(classes)}
+            function = partial(_examine_one, kind=kind, classes=numbers)
+            indexed = map_with_progress(function, tasks, workers=options.workers)
+            skipped = tuple(skipped for each in indexed for skipped in each.skipped)
+            if options.strict:
+                refuse_skipped(skipped)
+            return finish_set(
+                folder,
+                indexed,
+                classes=classes,
+                kind=kind,
+                skipped=skipped + _ignored(scans),
+                empty_classes=True,
+                label_key=options.label_key,
+            )
+    except OSError as error:
+        problem = f"cannot write {error.filename or folder} ({error.strerror or error})"
+        raise DataError(problem, hint="make room, or make the folder writable") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    path: Path
+    scan: Scan
+
+
+def _shards(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"no shards at {folder}: it is no folder", hint="give the folder that holds the .tar files")
+    shards = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+    if not shards:
+        packed = sorted(path.name for suffix in (".tar.*", ".tgz") for path in folder.glob(f"*{suffix}"))
+        hint = f"unpack {packed[0]} and the like to .tar" if packed else "give the folder that holds the .tar files"
+        raise DataError(f"{folder} holds no .tar files", hint=hint)
+    return shards
+
+
+def _make_way(folder: Path, *, overwrite: bool) -> None:
+    """Removes an old manifest, then its index."""
+    if (folder / MANIFEST).exists():
+        if not overwrite:
+            raise DataError(f"{folder} already has a {MANIFEST}", hint="use --overwrite to index it anew")
+        (folder / MANIFEST).unlink()
+        sync_folder(folder)
+    (folder / INDEX).unlink(missing_ok=True)
+
+
+def _scan(path: Path, *, options: IndexOptions) -> Scan:
+    """What is in a shard; runs in a thread."""
+    try:
+        return scan_shard(path, max_member_bytes=options.max_member_bytes, label_key=options.label_key)
+    except UNREADABLE as error:
+        # A member may contain a name that no terminal can show.
+        reason = str(error).encode(errors="backslashreplace").decode()
+        raise DataError(f"shard {path} cannot be used: {reason}", hint=_mend(error)) from None
+
+
+def _mend(error: Exception) -> str:
+    if "more than" in str(error):
+        return "if that is meant, raise the bound with --max_member_mib"
+    if isinstance(error, tarfile.TarError) or "truncated" in str(error) or "damaged" in str(error):
+        return "fetch or make the shard again"
+    return "make the shard again without it"
+
+
+def _common_kind(shards: list[Path], scans: list[Scan]) -> Kind:
+    first: dict[Kind, Path] = {}
+    for path, scan in zip(shards, scans, strict=True):
+        if scan.kind is not None:
+            first.setdefault(scan.kind, path)
+    if len(first) == 2:
+        problem = f"shard {first['images'].name} holds images and {first['episodes'].name} JSON alone"
+        raise DataError(problem, hint="keep them in folders of their own")
+    if not first:
+        hint = "give shards with jpg, png or webp members and their labels, or with json members"
+        raise DataError(f"no sample in the {len(shards)} shards at {shards[0].parent}", hint=hint)
+    return next(iter(first))
+
+
+def _classes(scans: list[Scan], options: IndexOptions) -> tuple[str, ...]:
+    """Class names: those that were given, the labels where they are names, or the numbers up to the largest.
+
+    Raises:
+        DataError: labels beyond the names that were given, or some that are names and some that are numbers.
+    """
+    labels = {found.label for scan in scans for found in scan.samples if found.label is not None}
+    names = sorted(label for label in labels if not label.isdecimal())
+    if options.classes is not None:
+        known = set(options.classes)
+        foreign = [each for each in sorted(labels - known) if not each.isdecimal() or int(each) >= len(known)]
+        if foreign:
+            problem = f"label {foreign[0]!r} is none of the {len(known)} classes that were given"
+            raise DataError(problem, hint="give the names of all classes")
+        return options.classes
+    if not names:
+        largest = max(int(label) for label in labels)
+        if largest > 1_000_000:
+            raise DataError(f"the largest label is {largest}", hint="number the classes from 0")
+        return tuple(str(number) for number in range(largest + 1))
+    if len(names) < len(labels):
+        number = min(label for label in labels if label.isdecimal())
+        problem = f"some labels are names ({names[0]!r}) and some numbers ({number})"
+        raise DataError(problem, hint="give the names of the numbers with --classes")
+    return tuple(names)
+
+
+def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int]) -> Indexed:
+    """Opens every sample of a shard; runs in a thread."""
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    skipped: list[Skipped] = []
+    kept: list[Found] = []
+    with task.path.open("rb") as stream:
+        for found in task.scan.samples:
+            stream.seek(found.member.offset)
+            try:
+                facts = examine(stream.read(found.member.size), kind=kind, header_only=True)
+            except UnreadableSample as error:
+                skipped.append(Skipped(source=f"{task.path.name}/{found.member.name}", reason=str(error)))
+                continue
+            kept.append(found)
+            if kind == "images":
+                sizes[facts.size] += 1
+                modes[facts.mode] += 1
+    rows = index_rows(kept, classes) if kept else np.zeros((0, 3), dtype=np.int64)
+    record = record_of(task.path, num_samples=len(rows))
+    return Indexed(record=record, rows=rows, sizes=sizes, modes=modes, skipped=tuple(skipped))
+
+
+def _ignored(scans: list[Scan]) -> tuple[Skipped, ...]:
+    """One entry for each kind of member that nobody reads."""
+    total = sum((scan.ignored for scan in scans), Counter())
+    return tuple(
+        Skipped(source=f"*.{suffix}", reason=f"{count} members of a kind that is not read")
+        for suffix, count in sorted(total.items())
+    )

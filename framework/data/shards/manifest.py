@@ -1,0 +1,162 @@
+"""The manifest: what a shard set holds, written last, so that a set without one is known to be unfinished."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from framework.core.errors import DataError
+from framework.core.io import atomic_write
+
+MANIFEST = "manifest.json"
+INDEX = "index.npy"
+FORMAT_VERSION = 1
+Kind = Literal["images", "episodes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A part of the source that is no sample.
+
+    Attributes:
+        source: its path inside the source; for shards that others wrote SHARD/MEMBER.
+        reason: why it was left out.
+    """
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """One shard.
+
+    Attributes:
+        name: file name inside the set's folder.
+        num_samples: samples in it.
+        num_bytes: size of the file.
+        sha256: of the file's bytes, in hexadecimal.
+    """
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a shard set holds.
+
+    Attributes:
+        classes: class names; a label is a position in it. None for episodes.
+        class_counts: images of each class, in the same order.
+        num_samples: samples in all.
+        num_bytes: size of all shards.
+        image_sizes: number of images of each size, as {"32x32": 50000}, width first.
+        image_modes: number of images of each Pillow mode, as {"RGB": 50000}.
+        shards: the shards, in the order of their samples; those of a shard have consecutive numbers.
+        index_sha256: of the index file.
+        skipped: what is no sample, and why.
+        kind: "images", or "episodes" for JSON objects, which have no label.
+        label_key: for shards that others wrote, the key of the label in an image's JSON member; None for our own.
+    """
+
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    num_samples: int
+    num_bytes: int
+    image_sizes: dict[str, int]
+    image_modes: dict[str, int]
+    shards: tuple[ShardRecord, ...]
+    index_sha256: str
+    skipped: tuple[Skipped, ...]
+    kind: Kind = "images"
+    label_key: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into `folder`, whole or not at all."""
+        record = {"format_version": FORMAT_VERSION, "kind": self.kind, **asdict(self)}
+        with atomic_write(folder / MANIFEST) as stream:
+            stream.write((json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of the shard set in `folder`.
+
+    Raises:
+        DataError: no shard set there, an unfinished one, or a manifest that cannot be understood.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise DataError(f"no shard set at {folder}", hint="write one with: framework shards images SOURCE DEST")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        hint = (
+            "write it again with: framework shards images SOURCE DEST, "
+            "or index shards that others wrote with: framework shards index SOURCE"
+        )
+        raise DataError(f"{folder} has no {MANIFEST}, so it is no shard set or an unfinished one", hint=hint) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})", hint="write the shard set again") from None
+    return parse_manifest(data, where=str(path))
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """The manifest in the bytes of a file, whose name is for messages.
+
+    Raises:
+        DataError: no JSON, another version or kind, a key that is missing or of a wrong type.
+    """
+    try:
+        record: Any = json.loads(data.decode())
+    except ValueError as error:
+        raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None
+    found = (record.get("format_version"), record.get("kind")) if isinstance(record, dict) else (None, None)
+    if found[0] != FORMAT_VERSION or found[1] not in get_args(Kind):
+        expected = f"{FORMAT_VERSION} and {' or '.join(get_args(Kind))}"
+        problem = f"{where} has format version {found[0]!r} and kind {found[1]!r}, not {expected}"
+        raise DataError(problem, hint="write the shard set again with this version")
+    try:
+        manifest = _from_record(record)
+    except KeyError as error:
+        raise DataError(f"{where} has no key {error}", hint="write the shard set again") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where} is damaged ({error})", hint="write the shard set again") from None
+    for shard in manifest.shards:
+        if "/" in shard.name or "\\" in shard.name or shard.name.startswith(".") or not shard.name:
+            problem = f"{where} names a shard {shard.name!r}, which is no plain file name"
+            raise DataError(problem, hint="write the shard set again; do not use one of unknown origin")
+    if not manifest.num_samples:
+        raise DataError(f"{where} describes a set without a sample", hint="write the shard set again")
+    return manifest
+
+
+def _from_record(record: dict[str, Any]) -> Manifest:
+    """Raises KeyError, TypeError, ValueError or AttributeError for a record that is not as it should be."""
+    label_key = record.get("label_key")
+    return Manifest(
+        classes=tuple(str(name) for name in record["classes"]),
+        class_counts=tuple(int(count) for count in record["class_counts"]),
+        num_samples=int(record["num_samples"]),
+        num_bytes=int(record["num_bytes"]),
+        image_sizes={str(size): int(count) for size, count in record["image_sizes"].items()},
+        image_modes={str(mode): int(count) for mode, count in record["image_modes"].items()},
+        shards=tuple(_shard_record(**shard) for shard in record["shards"]),
+        index_sha256=_digest(record["index_sha256"]),
+        skipped=tuple(Skipped(**skipped) for skipped in record["skipped"]),
+        kind=record["kind"],
+        label_key=None if label_key is None else str(label_key),
+    )
+
+
+def _shard_record(*, name: str, num_samples: int, num_bytes: int, sha256: str) -> ShardRecord:
+    return ShardRecord(name=str(name), num_samples=int(num_samples), num_bytes=int(num_bytes), sha256=_digest(sha256))
+
+
+def _digest(text: Any) -> str:
+    """A SHA-256 in hexadecimal: caches name files after it."""
+    if not isinstance(text, str) or len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise ValueError(f"{text!r} is no SHA-256")
+    return text

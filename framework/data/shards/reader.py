@@ -1,0 +1,209 @@
+"""Random access to the samples of a shard set."""
+
+import hashlib
+import os
+import tarfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from framework.core.errors import DataError
+from framework.data.remote.backends import CHECK, LocalStore, RemoteStore, Store
+from framework.data.remote.files import RemoteConfig
+from framework.data.shards.manifest import INDEX, Manifest
+from framework.data.shards.tar import member_name
+
+# Open shards of a set in a process: an order that goes through blocks of shards reads far fewer at a time.
+_MAX_OPEN = 128
+_HEADER_BYTES = 512
+_CHUNK = 1 << 20
+
+
+class ShardSet:
+    """The samples of a shard set, by number.
+
+    Holds open files of the shards that were read last. Reads name their own position, so processes may share the
+    files after a fork, and threads a set; after a spawn the set is opened anew. Files are read, not mapped: a mapped
+    file that shrinks or whose disk fails kills the process without a word (decision 005).
+
+    Args:
+        path: the set's folder, or a URL that fsspec knows, such as `s3://bucket/set`; its shards go through a cache.
+        remote: the cache, and how patient to be with a URL.
+        manifest_sha256: of the manifest of the set at the URL, for opening the very same set again.
+
+    Attributes:
+        path: the set's folder (a Path) or URL (a str).
+        manifest: what the set holds.
+        index: int64 rows (shard number, offset, size in bytes, label) of the samples, mapped from the file; the
+            samples of a shard are consecutive. The label of an episode is -1.
+
+    Raises:
+        DataError: no shard set, a shard that is missing or of another size than recorded, an index that does not
+            belong to it, or a URL whose manifest or index cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+        manifest_sha256: str | None = None,
+    ) -> None:
+        self._open: dict[int, _File] = {}
+        self._lock = threading.Lock()
+        self._remote = remote
+        self._store: Store = (
+            RemoteStore(str(path), remote, release=self._close_removed, manifest_sha256=manifest_sha256)
+            if "://" in str(path)
+            else LocalStore(Path(path))
+        )
+        self.path = self._store.path
+        self.manifest: Manifest = self._store.manifest
+        self.index = _open_index(self._store)
+        self._rows = np.asarray(self.index)  # the same memory; rows of a memmap are slow to take
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is a position in it. None for episodes."""
+        return self.manifest.classes
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, number: int) -> tuple[bytes, int]:
+        """The bytes of a sample, an image file or JSON, and its label.
+
+        Args:
+            number: in [0, len).
+
+        Raises:
+            DataError: the shard cannot be fetched, or be read there.
+        """
+        shard, offset, size, label = self._rows[number].tolist()
+        try:
+            data = os.pread(self._file(shard).descriptor, size, offset)
+        except OSError as error:
+            problem = f"{self.describe(number)} cannot be read ({error.strerror})"
+            raise DataError(problem, hint=f"{CHECK} {self.path}") from None
+        if len(data) != size:
+            problem = f"{self.describe(number)} ends after {len(data)} of {size} bytes"
+            raise DataError(problem, hint=f"{CHECK} {self.path}")
+        return data, label
+
+    def prefetch(self, shards: Sequence[int]) -> None:
+        """Fetches shards of a remote set into the cache, in the background; nothing for a folder.
+
+        Args:
+            shards: numbers of those that will be read next, the first one first. They replace those of the last call
+                that have not been begun. Errors show when the shard is read.
+        """
+        self._store.prefetch([self.manifest.shards[shard] for shard in shards if shard not in self._open])
+
+    def describe(self, number: int) -> str:
+        """A sample's number, shard and place in it, for messages."""
+        shard, offset = (int(value) for value in self.index[number, :2])
+        return f"sample {number} (byte {offset} of {self._store.name(self.manifest.shards[shard].name)})"
+
+    def member(self, number: int) -> str:
+        """The name of a sample's member in its shard, for messages; reads the shard.
+
+        Raises:
+            DataError: the shard cannot be fetched or read, or the index does not belong to it.
+        """
+        shard, offset = (int(value) for value in self.index[number, :2])
+        try:
+            header = os.pread(self._file(shard).descriptor, _HEADER_BYTES, offset - _HEADER_BYTES)
+            return member_name(header)
+        except (OSError, tarfile.TarError) as error:
+            problem = f"{self.describe(number)} follows no tar header ({error})"
+            raise DataError(problem, hint=f"{CHECK} {self.path}") from None
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return _reopened, (self.path, self._remote, self._store.manifest_sha256)
+
+    def _file(self, shard: int) -> "_File":
+        """The open file of a shard, kept open by whoever holds it."""
+        file = self._open.get(shard)
+        if file is not None:
+            return file
+        file = _File(self._store.open_shard(self.manifest.shards[shard]))
+        self._close_removed()
+        with self._lock:
+            while len(self._open) >= _MAX_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[shard] = file
+        return file
+
+    def _close_removed(self) -> None:
+        """Closes what the cache has removed: only then its room on the disk is free."""
+        with self._lock:
+            for shard in [shard for shard, file in self._open.items() if file.is_removed()]:
+                del self._open[shard]
+
+
+class _File:
+    """A descriptor that is closed when nobody uses it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def is_removed(self) -> bool:
+        return os.fstat(self.descriptor).st_nlink == 0
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def _reopened(path: Path | str, remote: RemoteConfig, manifest_sha256: str | None) -> ShardSet:
+    return ShardSet(path, remote=remote, manifest_sha256=manifest_sha256)
+
+
+def read_index(path: Path, manifest: Manifest) -> np.ndarray:
+    """Maps the index of the shard set in a folder: int64 rows (shard number, offset, size in bytes, label).
+
+    Raises:
+        DataError: it is missing, damaged, or does not fit the manifest.
+    """
+    try:
+        with (path / INDEX).open("rb") as stream:
+            return _map_index(stream, manifest, where=str(path / INDEX))
+    except OSError as error:
+        raise DataError(f"{path / INDEX} cannot be read ({error})", hint="write the shard set again") from None
+
+
+def _open_index(store: Store) -> np.ndarray:
+    """Maps the index, after a look at whether it is the manifest's.
+
+    Raises:
+        DataError: it is not, or cannot be read.
+    """
+    where = store.name(INDEX)
+    try:
+        with os.fdopen(store.open_index(), "rb") as stream:
+            index = _map_index(stream, store.manifest, where=where)
+            stream.seek(0)
+            digest = hashlib.sha256()
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None
+    if digest.hexdigest() != store.manifest.index_sha256:
+        problem = f"{where} is not the index that the manifest was written with"
+        raise DataError(problem, hint="write the shard set again, or restore its files")
+    return index
+
+
+def _map_index(stream: BinaryIO, manifest: Manifest, *, where: str) -> np.ndarray:
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype != np.int64 or fortran_order or shape != (manifest.num_samples, 4):
+            problem = f"{where} has shape {shape} ({dtype}) for {manifest.num_samples} samples"
+            raise DataError(problem, hint="write the shard set again")
+        del version
+        return np.memmap(stream, dtype=np.int64, mode="r", offset=stream.tell(), shape=shape)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None

@@ -1,0 +1,86 @@
+"""How credit moves between texts: from an output's tokens to blocks of the reader's input, and on to their authors."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from framework.gbc.attribution.edge_weights import Connection
+from framework.gbc.graph.trace import Block, Span, Step, Trace
+from framework.gbc.graph.verbal_loss import VerbalLoss
+
+
+def output_units(step: Step) -> tuple[Span, ...]:
+    """What credit is given to in an output: its tokens, or its words where the tokens are unknown; at least one."""
+    if step.output_ids:
+        return step.output_spans
+    words = tuple(match.span() for match in re.finditer(r"\s*\S+", step.output))
+    return words or ((0, len(step.output)),)
+
+
+def loss_shares(
+    trace: Trace, loss: VerbalLoss, units: Mapping[str, Sequence[Span]]
+) -> dict[str, Float[Tensor, "unit"]]:
+    """How the loss is handed to the outputs' units: all of it, by the places, or evenly where there are none."""
+    starts = {name: torch.zeros(len(units[name]), dtype=torch.float64) for name in trace.outputs}
+    for place in loss.places:
+        if place.step in starts and place.weight > 0:
+            starts[place.step] += place.weight * spread(units[place.step], place.start, place.stop)
+    if not any(start.sum() > 0 for start in starts.values()):
+        starts = {name: spread(units[name], 0, len(trace.step(name).output)) for name in trace.outputs}
+    total = sum(start.sum().item() for start in starts.values())
+    return {name: start / total for name, start in starts.items()}
+
+
+def spread(units: Sequence[Span], start: int, stop: int) -> Float[Tensor, "unit"]:
+    """1, shared by the units as they overlap a span; evenly by all units where none does."""
+    return _spread_each([(start, stop)], units)[0]
+
+
+def _spread_each(spans: Sequence[Span], units: Sequence[Span]) -> Float[Tensor, "span unit"]:
+    """`spread` of each of many spans."""
+    parts = torch.tensor(spans, dtype=torch.float64).reshape(-1, 1, 2)
+    bounds = torch.tensor(units, dtype=torch.float64)
+    overlap = torch.minimum(parts[..., 1], bounds[:, 1]) - torch.maximum(parts[..., 0], bounds[:, 0])
+    overlap = overlap.clamp(min=0)
+    total = overlap.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, overlap / torch.where(total > 0, total, 1), 1 / len(units))
+
+
+def to_author(
+    flow: Float[Tensor, "row"], connection: Connection, step: Step, source: Step, units: Sequence[Span]
+) -> Float[Tensor, "unit"]:
+    """Credit of the source's output units from the credit of a connection.
+
+    Args:
+        flow: credit for each row of the connection.
+        connection: of a message or a decision.
+        step: the reader.
+        source: whose output it is.
+        units: of the source's output.
+    """
+    total, block = flow.sum().item(), connection.block
+    spans = connection.parts
+    if spans is None and block is not None and connection.tokens is not None:
+        shift = block_shift(block, source)
+        if shift is not None:
+            spans = tuple(
+                (max(start, block.chars[0]) + shift, min(stop, block.chars[1]) + shift)
+                for start, stop in step.input_spans[slice(*block.tokens)]
+            )
+    if spans is None or connection.tokens is None:
+        return total * spread(units, 0, len(source.output))
+    by_token = (flow[:, None] * connection.tokens).sum(dim=0)
+    credit = by_token @ _spread_each(spans, units)
+    # A block without tokens, or rows without any weight in it.
+    return credit + (total - by_token.sum().item()) * spread(units, 0, len(source.output))
+
+
+def block_shift(block: Block | None, source: Step) -> int | None:
+    """From characters of the reader's input to those of the source's output; None where the block is another text."""
+    core = source.output.strip()
+    if block is None or block.text != core or not core:
+        return None
+    return source.output.index(core) - block.chars[0]

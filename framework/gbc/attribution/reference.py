@@ -1,0 +1,56 @@
+"""The slow way to token scores: the graph is kept through token-by-token generation, as published.
+
+What `gradients.token_scores` is tested and timed against (Yang et al. 2026, arXiv 2606.28187, and its prefix-based
+gradient). It is no part of attribution.
+"""
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from framework.gbc.attribution.token_gradients import Scalar, TokenRow, TokenScores
+
+
+def kept_graph_scores(
+    model: PreTrainedModel, row: TokenRow, scalar: Scalar, *, cache_prefix: bool = False
+) -> TokenScores:
+    """The scores of one answer whose tokens are fed one by one, without any of the tricks of `token_scores`.
+
+    Args:
+        model: in evaluation mode.
+        row: the answer.
+        scalar: what is differentiated; `product_probs` as the product itself.
+        cache_prefix: compute the prefix without a graph first, as the published prefix-based gradient does; otherwise
+            it is part of the graph.
+    """
+    embed = model.get_input_embeddings()
+    every = embed(torch.tensor([row.input_ids], device=model.device)).detach()
+    runtime = every[:, row.prefix :].clone().requires_grad_()
+    cache = DynamicCache(config=model.config)
+    step = torch.cat([every[:, : row.prefix], runtime], dim=1)
+    if cache_prefix and row.prefix:
+        with torch.no_grad():
+            model(inputs_embeds=every[:, : row.prefix], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        step = runtime
+    rows = []
+    for token in row.output_ids:
+        result = model(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        rows.append(result.logits[0, -1].float())
+        step = embed(torch.tensor([[token]], device=model.device)).detach()
+    logits, picks = torch.stack(rows), torch.tensor(row.output_ids, device=model.device)[:, None]
+    picked, log_probs = logits.gather(1, picks)[:, 0], logits.log_softmax(dim=1).gather(1, picks)[:, 0]
+    values = {
+        "sum_squares": lambda: picked.square().sum()[None],
+        "sequence_log_prob": lambda: log_probs.sum()[None],
+        "product_probs": lambda: log_probs.exp().prod()[None],
+        "finegrained": lambda: log_probs,
+    }[scalar]()
+    last = len(values) - 1
+    gradients = torch.stack(
+        [torch.autograd.grad(value, runtime, retain_graph=i < last)[0][0].float() for i, value in enumerate(values)]
+    )
+    return TokenScores(
+        l1=gradients.abs().sum(dim=-1).cpu(),
+        gradient_input=(gradients * runtime.detach()[0].float()).sum(dim=-1).cpu(),
+        log_probs=log_probs.detach().cpu(),
+        log_scale=0.0,
+    )

@@ -1,0 +1,325 @@
+"""Connection weights by one teacher-forced pass over [cached prefix | input embeddings | generated tokens].
+
+Published (Yang et al. 2026, arXiv 2606.28187): the weight of an input token is the gradient of a scalar of the
+generated tokens with respect to its embedding. There the graph is kept through generation; ours generates first,
+without gradients, and takes the gradient by one forward and one backward pass. The generated tokens are constants in
+both, so the gradients are the same.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.graph.trace import Step
+from framework.gbc.language_models.agent_parameters import Reader
+from framework.gbc.language_models.local import LocalModel
+from framework.gbc.language_models.logits import logits_at, places
+from framework.gbc.language_models.lora import Adapter, reading
+from framework.gbc.language_models.prefix_cache import checkpointed_layers, frozen_prefix
+
+Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained"]
+Score = Literal["l1", "gradient_input"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientOptions:
+    """What is differentiated, and with how much memory.
+
+    Args:
+        scalar: of the generated tokens y with logits z and probabilities p: `sum_squares`, Σ z(y)²;
+            `sequence_log_prob`, Σ log p(y) (ours: stable); `product_probs`, Π p(y); `finegrained`, log p(y) of each
+            token by itself: a gradient for every output token.
+        max_tokens: most tokens with gradients in one pass, padding included; a single longer row is passed alone.
+        checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
+        gradients_at_once: of `finegrained`: output tokens whose gradients are taken together; 1 takes least memory. By
+            default 16, and 1 on a CPU, where more are slower.
+    """
+
+    scalar: Scalar = "finegrained"
+    max_tokens: int = 16384
+    checkpointing: bool = False
+    gradients_at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scalar not in get_args(Scalar):
+            raise ConfigError(f"scalar {self.scalar!r}", hint=f"use one of {', '.join(get_args(Scalar))}")
+        if self.max_tokens < 1 or (self.gradients_at_once is not None and self.gradients_at_once < 1):
+            problem = f"max_tokens {self.max_tokens}, gradients_at_once {self.gradients_at_once}"
+            raise ConfigError(problem, hint="use 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRow:
+    """One answer of a model.
+
+    Attributes:
+        input_ids: what it read, at least one token.
+        prefix: the number of first tokens that get no gradient: the cached prompt; less than all.
+        output_ids: what it generated, at least one token.
+        reader: how it read, if not as the plain model does. Gradients stay those of the input's tokens.
+    """
+
+    input_ids: tuple[int, ...]
+    prefix: int
+    output_ids: tuple[int, ...]
+    reader: Reader | None = None
+
+    @classmethod
+    def of(cls, model: LocalModel, step: Step, *, prefix: int) -> "TokenRow":
+        """The answer of a step by a model, with what steers it now."""
+        reader = model.reader(step.name, step.blocks, len(step.input_ids))
+        return cls(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, reader=reader)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prefix < len(self.input_ids) or not self.output_ids:
+            raise DataError(
+                f"{len(self.input_ids)} input tokens, a prefix of {self.prefix}, {len(self.output_ids)} output tokens",
+                hint="give inputs with tokens after the prefix, and outputs that are not empty",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """Scores of the input tokens after the prefix, on the CPU, in float32 or, for models in float64, in float64.
+
+    The scores are to be multiplied by exp(log_scale): the probability of a long answer is smaller than any float32.
+
+    Attributes:
+        l1: Σ |gradient| over the embedding's values, `row token`; a row for each output token where the scalar is
+            `finegrained`, otherwise one.
+        gradient_input: Σ gradient · embedding, `row token`.
+        log_probs: log p of each output token, natural logarithm, `output`.
+        log_scale: 0 but for `product_probs`.
+    """
+
+    l1: Float[Tensor, "row token"]
+    gradient_input: Float[Tensor, "row token"]
+    log_probs: Float[Tensor, "output"]
+    log_scale: float
+
+    def absolute(self, score: Score) -> Tensor:
+        """Scores with their scale, float64 `row token`; they may underflow to 0."""
+        return self.of(score).double() * math.exp(self.log_scale)
+
+    def of(self, score: Score) -> Float[Tensor, "row token"]:
+        """Scores without their scale."""
+        return self.l1 if score == "l1" else self.gradient_input
+
+
+def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
+    """The scores of answers, in their order.
+
+    Rows are batched by length; the padding has no influence.
+
+    Args:
+        model: in evaluation mode, with frozen parameters; its embeddings are the inputs that gradients are taken to.
+        rows: the answers.
+        options: scalar and memory.
+    """
+    results: dict[int, TokenScores] = {}
+    for chunk in chunk_rows(rows, options.max_tokens):
+        for index, scores in zip(chunk, _batch_scores(model, [rows[i] for i in chunk], options), strict=True):
+            results[index] = scores
+    return [results[index] for index in range(len(rows))]
+
+
+@torch.no_grad()
+def output_log_probs(
+    model: PreTrainedModel, rows: Sequence[TokenRow], *, max_tokens: int = 16384
+) -> list[Float[Tensor, "_"]]:
+    """log p of the output tokens of each row, on the CPU; without gradients."""
+    results: dict[int, Tensor] = {}
+    for chunk in chunk_rows(rows, max_tokens):
+        log_probs = forward_rows(model, [rows[index] for index in chunk]).log_probs.cpu()
+        results.update({index: log_probs[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
+    return [results[index] for index in range(len(rows))]
+
+
+@torch.no_grad()
+def likeliest_tokens(
+    model: PreTrainedModel, rows: Sequence[TokenRow], *, count: int, max_tokens: int = 16384
+) -> list[Int[Tensor, "output count"]]:
+    """For each output token of each row the likeliest tokens in its place, on the CPU; without gradients."""
+    results: dict[int, Tensor] = {}
+    for chunk in chunk_rows(rows, max_tokens):
+        logits = forward_rows(model, [rows[index] for index in chunk]).logits
+        tokens = logits.topk(min(count, logits.shape[2]), dim=2).indices.cpu()
+        results.update({index: tokens[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
+    return [results[index] for index in range(len(rows))]
+
+
+def chunk_rows(rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
+    """Numbers of the rows that go into one pass, by length; those without a prefix apart from the others."""
+
+    def width(index: int) -> int:
+        return len(rows[index].input_ids) - rows[index].prefix + len(rows[index].output_ids)
+
+    chunk: list[int] = []
+    # Rows without a prefix apart: an empty cache has no place for theirs.
+    for index in sorted(range(len(rows)), key=lambda index: (rows[index].prefix > 0, width(index))):
+        mixed = chunk and (rows[chunk[0]].prefix > 0) != (rows[index].prefix > 0)
+        if chunk and (mixed or (len(chunk) + 1) * width(index) > max_tokens):
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A batch after its forward pass, padded on the right.
+
+    Attributes:
+        embeddings: of the inputs after the prefix and of the outputs that are read: what gradients are taken to.
+        logits: that each output token was chosen by, in float32 or wider.
+        log_probs: of the output tokens; 0 in the padding.
+        picked: their logits; 0 in the padding.
+        lengths: tokens of each input after the prefix.
+        outputs: tokens of each output.
+    """
+
+    embeddings: Float[Tensor, "batch token hidden"]
+    logits: Float[Tensor, "batch output vocabulary"]
+    log_probs: Float[Tensor, "batch output"]
+    picked: Float[Tensor, "batch output"]
+    lengths: list[int]
+    outputs: list[int]
+
+
+def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> Iterator[TokenScores]:
+    by_token = options.scalar == "finegrained"
+    at_once = options.gradients_at_once or (1 if model.device.type == "cpu" else 16)
+    together = by_token and at_once > 1 and not options.checkpointing
+    # The backward passes of the fused kernels cannot be batched.
+    kernel = sdpa_kernel(SDPBackend.MATH) if together else nullcontext()
+    # With checkpointing the layers run again in the backward pass.
+    with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext(), reading(_adapters(rows)):
+        result = forward_rows(model, rows)
+        values = result.picked.square() if options.scalar == "sum_squares" else result.log_probs
+        if by_token:
+            reduced = _gradient_rows(values, result.embeddings, at_once if together else 1)
+        else:
+            (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
+            reduced = _reduce(gradient[None], result.embeddings)
+    l1, product = (scores.cpu() for scores in reduced)
+    log_probs = result.log_probs.detach().cpu()
+    for index, (length, output) in enumerate(zip(result.lengths, result.outputs, strict=True)):
+        kept = slice(0, output if by_token else 1)
+        chances = log_probs[index, :output]
+        yield TokenScores(
+            l1=l1[kept, index, :length].clone(),
+            gradient_input=product[kept, index, :length].clone(),
+            log_probs=chances.clone(),
+            log_scale=chances.double().sum().item() if options.scalar == "product_probs" else 0.0,
+        )
+
+
+def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
+    """One teacher-forced pass over a batch of answers, their prefixes without gradients."""
+    device = model.device
+    lengths = [len(row.input_ids) - row.prefix for row in rows]
+    outputs = [len(row.output_ids) for row in rows]
+    # The last generated token is read by nobody.
+    runtime = [[*row.input_ids[row.prefix :], *row.output_ids[:-1]] for row in rows]
+    width = max(map(len, runtime))
+    ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in runtime], device=device)
+    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_(torch.is_grad_enabled())
+    read, counts = _read(embeddings, rows, [len(tokens) for tokens in runtime])
+    mask = (torch.arange(read.shape[1]) < torch.tensor(counts)[:, None]).to(device, torch.long)
+    cache, start = None, torch.zeros(len(rows), 1, dtype=torch.long, device=device)
+    if rows[0].prefix:
+        prefixes, readers = [row.input_ids[: row.prefix] for row in rows], [row.reader for row in rows]
+        cache, before = frozen_prefix(model, prefixes, batch_size=len(rows), readers=readers)
+        start, mask = before.sum(dim=1, keepdim=True), torch.cat([before, mask], dim=1)
+    positions = torch.minimum(start + torch.arange(read.shape[1], device=device), mask.sum(dim=1, keepdim=True) - 1)
+    # Of what is read after the prefix, the place of the last token before the output.
+    lasts = [count - output for count, output in zip(counts, outputs, strict=True)]
+    with reading(_adapters(rows)):
+        logits = logits_at(
+            model,
+            places(lasts, outputs),
+            inputs_embeds=read,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+    return Pass(embeddings, *_of_outputs(logits, rows), lengths, outputs)
+
+
+def _read(
+    embeddings: Float[Tensor, "batch token hidden"], rows: Sequence[TokenRow], counts: list[int]
+) -> tuple[Float[Tensor, "batch read hidden"], list[int]]:
+    """What is read after the prefixes, padded on the right, and how much of it by each row.
+
+    Args:
+        embeddings: of the tokens after the prefixes, padded.
+        rows: the answers.
+        counts: of these tokens.
+    """
+    if not any(row.reader is not None and row.reader.changes_embeddings for row in rows):
+        return embeddings, counts
+    reads = [each[:count] for each, count in zip(embeddings.unbind(), counts, strict=True)]
+    for index, row in enumerate(rows):
+        if row.reader is not None:
+            reads[index] = row.reader.read(reads[index], first=row.prefix)
+    return pad_sequence(reads, batch_first=True), list(map(len, reads))
+
+
+def _adapters(rows: Sequence[TokenRow]) -> list[Adapter | None]:
+    return [None if row.reader is None else row.reader.adapter for row in rows]
+
+
+def _of_outputs(
+    logits: Float[Tensor, "batch output vocabulary"], rows: Sequence[TokenRow]
+) -> tuple[Float[Tensor, "batch output vocabulary"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
+    """The generated tokens' logits over the vocabulary, log-probabilities and own logits; 0 in the padding."""
+    targets = torch.zeros(logits.shape[:2], dtype=torch.long)
+    valid = torch.zeros(logits.shape[:2], dtype=torch.bool)
+    for index, row in enumerate(rows):
+        targets[index, : len(row.output_ids)] = torch.tensor(row.output_ids)
+        valid[index, : len(row.output_ids)] = True
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    picked = logits.gather(2, targets[..., None].to(logits.device))[..., 0]
+    log_probs = picked - logits.logsumexp(dim=2)
+    valid = valid.to(logits.device)
+    return logits, log_probs.where(valid, 0.0), picked.where(valid, 0.0)
+
+
+def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
+    """Reduced gradients of every output token, `output batch token`: rows of a batch do not touch each other."""
+    count = values.shape[1]
+    parts: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
+        keep = stop < count
+        if at_once == 1:
+            (gradient,) = torch.autograd.grad(values[:, start].sum(), embeddings, retain_graph=keep)
+            gradient = gradient[None]
+        else:
+            picks = torch.zeros(stop - start, *values.shape, device=values.device)
+            picks[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
+            (gradient,) = torch.autograd.grad(values, embeddings, picks, retain_graph=keep, is_grads_batched=True)
+        parts.append(_reduce(gradient, embeddings))
+    l1, product = (torch.cat(scores) for scores in zip(*parts, strict=True))
+    return l1, product
+
+
+def _reduce(
+    gradient: Float[Tensor, "row batch token hidden"], embeddings: Float[Tensor, "batch token hidden"]
+) -> tuple[Float[Tensor, "row batch token"], Float[Tensor, "row batch token"]]:
+    """L1, and gradient times input."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    gradient, values = gradient.to(wide), embeddings.detach().to(wide)
+    return gradient.abs().sum(dim=-1), (gradient * values).sum(dim=-1)

@@ -1,0 +1,132 @@
+"""`framework attribute`: who is to blame for the errors of recorded runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from framework.core.errors import ConfigError
+from framework.core.io import atomic_write
+from framework.core.serialization import to_json
+from framework.gbc.attribution import attribute as blame
+from framework.gbc.attribution.graph_plot import save_picture
+from framework.gbc.attribution.html_report import credit_table, save_html
+from framework.gbc.attribution.results import Attribution, AttributionOptions, mean_attribution
+from framework.gbc.execution.loading import enough_memory, load_loss, load_models
+from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.graph.spec import load_graph
+from framework.gbc.graph.trace import Trace, read_traces
+from framework.gbc.graph.unroll import unroll
+from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
+from framework.gbc.language_models.local import LocalModel
+
+MOST_SECTIONS = 100
+"""Traces that the page shows in full."""
+_LESS_MEMORY = "lower --options.connections.gradients.max_tokens or gradients_at_once, or set checkpointing there"
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def attribute(
+    *,
+    trace: str,
+    graph: str,
+    models: str,
+    loss: str,
+    out: str = "blame",
+    skip_bad: bool = False,
+    show: int = 3,
+    batch_size: int = 16,
+    options: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
+) -> None:
+    """Say which agents made the errors of recorded runs: tables, and in OUT a page, pictures and JSON lines.
+
+    The agents do not run again, unless the graph declares leave_one_out for one on a server. Logs of other frameworks
+    need no graph: with --model FOLDER in place of --graph, --models and --loss a local model reads them, see `framework
+    attribute --model FOLDER --help`.
+
+    Args:
+        trace: JSON lines of `framework agents run`.
+        graph: the YAML file of the graph that made them.
+        models: YAML file of the models that made them.
+        loss: exact_match, slot_loss or an import path such as package.module:function.
+        out: folder for blame.html, blame.png, blame.svg and attributions.jsonl.
+        skip_bad: leave malformed lines out instead of ending.
+        show: tables of so many traces, those with the largest losses; the mean is always shown.
+        batch_size: traces in one pass; the estimator score_function compares their losses.
+        options: how blame is found.
+    """
+    if batch_size < 1 or show < 0:
+        raise ConfigError(
+            f"batch_size {batch_size}, show {show}", hint="use a batch of 1 or more, and 0 or more tables"
+        )
+    plan, judge = unroll(load_graph(graph)), load_loss(loss)
+    pairs = _blamed(trace, judge=judge, skip_bad=skip_bad)
+    if not pairs:
+        console.print(f"{trace}: nothing to blame")
+        return
+    known = load_models(models, plan.graph)
+    check_tokens([trace for trace, _ in pairs], known)
+    starts = range(0, len(pairs), batch_size)
+    found: list[Attribution] = []
+    for start in track(starts, description="attributing", console=console, transient=True):
+        some, losses = zip(*pairs[start : start + batch_size], strict=True)
+        with enough_memory(_LESS_MEMORY):
+            found += blame.attribute(some, plan.graph, known, losses, options)
+    mean = mean_attribution(found, [step.name for step in plan.steps])
+    _save(Path(out), found, mean)
+    screen = Console(highlight=False)
+    for each in sorted(found, key=lambda each: -each.loss)[:show]:
+        screen.print(credit_table(each))
+    screen.print(credit_table(mean))
+    console.print(f"{len(found)} attributions in {out}: blame.html, blame.png, blame.svg, attributions.jsonl")
+
+
+def check_tokens(traces: Sequence[Trace], models: Mapping[str, LanguageModel]) -> None:
+    """Refuses traces of other models: the recorded tokens must be those that the models' tokenizers give.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    for trace in traces:
+        for step in trace.steps:
+            model = models.get(step.model or "")
+            if (
+                step.input_ids
+                and isinstance(model, LocalModel)
+                and model.tokenize(step.input_text)[0] != step.input_ids
+            ):
+                raise ConfigError(
+                    f"task {trace.id!r}: {step.name!r} read other tokens than model {step.model!r} "
+                    f"({model.config.path}) makes of its text",
+                    hint="give the models that made the traces",
+                )
+
+
+def _blamed(path: str, *, judge: Loss, skip_bad: bool) -> list[tuple[Trace, VerbalLoss]]:
+    """The traces with a loss; tells of those that are left out."""
+    traces, bad = read_traces(path, skip_bad_lines=skip_bad)
+    for line in bad:
+        console.print(f"{path}, line {line.number} is no trace: {line.problem}", style="yellow", markup=False)
+    finished = [trace for trace in traces if trace.failure is None]
+    pairs = [(trace, judge(trace)) for trace in finished]
+    wrong = [(trace, loss) for trace, loss in pairs if loss.value > 0]
+    console.print(
+        f"{path}: {len(traces)} traces, {len(bad)} malformed lines, {len(traces) - len(finished)} failed, "
+        f"{len(pairs) - len(wrong)} without a loss, {len(wrong)} to attribute"
+    )
+    return wrong
+
+
+def _save(folder: Path, found: Sequence[Attribution], mean: Attribution) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    worst = sorted(found, key=lambda each: -each.loss)[:MOST_SECTIONS]
+    left_out = f", the {MOST_SECTIONS} with the largest losses" if len(found) > MOST_SECTIONS else ""
+    save_html(folder / "blame.html", [mean, *worst], title=f"Blame of {len(found)} runs{left_out}")
+    for end in ("png", "svg"):
+        save_picture(folder / f"blame.{end}", mean)
+    with atomic_write(folder / "attributions.jsonl") as stream:
+        for each in found:
+            stream.write(json.dumps(to_json(each)).encode() + b"\n")

@@ -1,0 +1,162 @@
+"""The files of a MultiWOZ release as its authors publish it: a folder, or the zip, of 2.1 or 2.4 (one layout)."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from framework.core.errors import DataError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+_DATA = "data.json"
+_ACTS = ("dialogue_acts.json", "system_acts.json")
+_LISTS = {"validation": ("valListFile.json", "valListFile.txt"), "test": ("testListFile.json", "testListFile.txt")}
+_TABLES = ("attraction", "hotel", "restaurant", "taxi", "train")
+_MAX_BYTES = 2 << 30
+_MEND = "give the folder or the zip of MultiWOZ 2.1 or 2.4 as it is published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What the files hold.
+
+    Attributes:
+        dialogues: by id (`PMUL1635.json`), as parsed; each still to be checked.
+        acts: the acts of the system's turns by dialogue (`PMUL1635`) and turn ("1", ...), where they are in a file of
+            their own; empty where they are in `data.json` or missing.
+        lists: the ids of the validation and the test dialogues; the others are for training.
+    """
+
+    dialogues: dict[str, Any]
+    acts: dict[str, Any]
+    lists: dict[str, tuple[str, ...]]
+
+    def splits(self) -> dict[str, Split]:
+        """The split of each dialogue."""
+        named: dict[str, Split] = dict.fromkeys(self.lists["validation"], "validation")
+        named.update((id, "test") for id in self.lists["test"])
+        return {id: named.get(id, "train") for id in self.dialogues}
+
+    def missing(self) -> tuple[str, ...]:
+        """Ids that the lists name and `data.json` lacks."""
+        return tuple(id for ids in self.lists.values() for id in ids if id not in self.dialogues)
+
+
+def read_release(source: str | Path) -> Release:
+    """Reads the dialogues and the lists of a release.
+
+    Args:
+        source: a folder or a zip with `data.json`, `valListFile` and `testListFile` (.json or .txt: an id in each line,
+            or a JSON list), in it or in one folder inside it.
+
+    Raises:
+        DataError: no such file, one that is damaged or not of that form, or a dialogue in both lists.
+    """
+    with _opened(Path(source)) as read:
+        dialogues = _object(read(_DATA), _DATA)
+        lists = {split: _ids(names, read) for split, names in _LISTS.items()}
+        texts = ((name, read(name)) for name in _ACTS)
+        acts = next((_object(text, name) for name, text in texts if text is not None), {})
+    both = sorted(set(lists["validation"]) & set(lists["test"]))
+    if both:
+        raise DataError(f"{both[0]} is in the lists of validation and of test", hint=_MEND)
+    return Release(dialogues=dialogues, acts=acts, lists=lists)
+
+
+def read_tables(source: str | Path) -> dict[str, Any]:
+    """The databases of a release, by domain: a list of objects, of taxi an object of lists.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    tables: dict[str, Any] = {}
+    with _opened(Path(source)) as read:
+        for domain in _TABLES:
+            name = f"{domain}_db.json"
+            text = read(name)
+            if text is None:
+                hint = "add the *_db.json files of MultiWOZ 2.1, which also serve 2.4"
+                raise DataError(f"{source} has no {name}", hint=hint)
+            tables[domain] = _parse(text, name)
+    return tables
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Callable[[str], str | None]]:
+    """A function from a file's name to its text, None where it is missing. Nothing is unpacked."""
+    if source.is_dir():
+        folder = _only(
+            [path.parent for path in (source, *source.iterdir()) for path in [path / _DATA] if path.is_file()]
+        )
+
+        def read(name: str) -> str | None:
+            path = folder / name
+            return _text(path.read_bytes(), str(path)) if path.is_file() else None
+
+        yield read
+        return
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = {info.filename: info for info in archive.infolist()}
+            found = [PurePosixPath(name) for name in members if PurePosixPath(name).name == _DATA]
+            root = _only([path.parent for path in found if path.parts[0] != "__MACOSX"])
+
+            def read_member(name: str) -> str | None:
+                info = members.get(str(root / name))
+                if info is None:
+                    return None
+                if info.file_size > _MAX_BYTES:
+                    raise DataError(f"{name} in {source} has {info.file_size:,} bytes", hint=_MEND)
+                return _text(archive.read(info), f"{source}/{info.filename}")
+
+            yield read_member
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror or error})", hint=_MEND) from None
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:  # damaged, encrypted
+        raise DataError(f"{source} cannot be read as a zip ({error})", hint=_MEND) from None
+
+
+def _only(folders: list[Any]) -> Any:
+    """The one folder with `data.json`."""
+    if len(folders) != 1:
+        where = ", ".join(sorted(map(str, folders)))
+        raise DataError(f"{_DATA} is in {len(folders)} folders{': ' if where else ''}{where}", hint=_MEND)
+    return folders[0]
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is no text in UTF-8 ({error})", hint=_MEND) from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON ({error})", hint=_MEND) from None
+
+
+def _object(text: str | None, where: str) -> dict[str, Any]:
+    value = _parse(text or "", where)
+    if not isinstance(value, dict):
+        raise DataError(f"{where} holds no JSON object of dialogues ({type(value).__name__})", hint=_MEND)
+    return value
+
+
+def _ids(names: tuple[str, ...], read: Callable[[str], str | None]) -> tuple[str, ...]:
+    """The ids of a list; an id without `.json` gets it."""
+    texts = ((name, read(name)) for name in names)
+    name, text = next(((name, text) for name, text in texts if text is not None), (names[0], None))
+    if text is None:
+        raise DataError(f"there is no {names[0]} beside {_DATA}", hint=_MEND)
+    ids = _parse(text, name) if text.lstrip().startswith("[") else text.split()
+    if not all(isinstance(id, str) for id in ids):
+        raise DataError(f"{name} holds no ids", hint=_MEND)
+    return tuple(dict.fromkeys(id if id.endswith(".json") else f"{id}.json" for id in ids))

@@ -1,0 +1,167 @@
+"""What commands are given beside a graph: models, tasks, losses, candidates."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framework.core.errors import ConfigError, DataError, FrameworkError
+from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.graph.spec import Graph
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import Loss, VerbalLoss, exact_match, slot_loss
+from framework.gbc.graph.yaml_config import make_function, parse_record, read_yaml
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
+from framework.gbc.language_models.server import ServerModel, ServerModelConfig
+
+_LOSSES = {"exact_match": exact_match, "slot_loss": slot_loss}
+
+
+def read_model_configs(path: str | Path) -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """The models that a YAML file names: those with a `path` are local, those with a `url` on a server.
+
+    Raises:
+        ConfigError: no such file, or an entry that is neither.
+    """
+    return parse_model_configs(read_yaml(path), source=str(path))
+
+
+def parse_model_configs(value: Any, *, source: str = "the recipe") -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """The models of parsed YAML, as `read_model_configs` reads them."""
+    if not isinstance(value, dict) or not value:
+        raise ConfigError(
+            f"{source} names no models", hint="write `NAME: {path: FOLDER}` or `NAME: {url: ..., model: ...}`"
+        )
+    configs: dict[str, LocalModelConfig | ServerModelConfig] = {}
+    for name, entry in value.items():
+        what = f"model {name!r} of {source}"
+        if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
+            raise ConfigError(what, hint="give it a `path` (a folder) or a `url` (a server)")
+        kind = LocalModelConfig if "path" in entry else ServerModelConfig
+        configs[str(name)] = parse_record(kind, entry, source=what)
+    return configs
+
+
+def load_models(path: str | Path, graph: Graph, *others: str) -> dict[str, LanguageModel]:
+    """The models that the graph's agents use, and others by name; the rest of the file is not loaded.
+
+    Raises:
+        ConfigError: a model that the file does not name, or that cannot be loaded.
+    """
+    used = used_configs(read_model_configs(path), graph, *others, source=str(path))
+    return {
+        name: LocalModel.load(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
+        for name, config in used.items()
+    }
+
+
+def used_configs(
+    configs: Mapping[str, LocalModelConfig | ServerModelConfig], graph: Graph, *others: str, source: str = "the recipe"
+) -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """Of named models those that a graph's agents use, and others by name.
+
+    Raises:
+        ConfigError: one that is not there.
+    """
+    users = {agent.model: f"agent {agent.name!r}" for agent in reversed(graph.agents)}
+    found = {}
+    for name, user in {**dict.fromkeys(others, "an option"), **users}.items():
+        if name not in configs:
+            problem = f"{user} uses model {name!r}, which {source} does not name"
+            raise ConfigError(problem, hint=f"use one of {', '.join(configs)}, or add it")
+        found[name] = configs[name]
+    return found
+
+
+def load_tasks(path: str | Path) -> list[dict[str, Any]]:
+    """The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
+
+    Raises:
+        DataError: no such file, no tasks, lines that are no JSON objects, or two tasks of one id.
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
+    tasks: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            task = json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            task = error
+        if not isinstance(task, dict):
+            why = f"no JSON ({task})" if isinstance(task, ValueError) else "no JSON object"
+            raise DataError(
+                f"{path}, line {number}: {why}", hint='write a task a line, such as {"id": "1", "user": "Hi"}'
+            )
+        name = str(task.get("id", len(tasks)))
+        if name in tasks:
+            raise DataError(f"{path}, line {number}: a second task {name!r}", hint="give every task an id of its own")
+        tasks[name] = {**task, "id": name}
+    if not tasks:
+        raise DataError(f"{path} has no tasks", hint="write a JSON object a line")
+    return list(tasks.values())
+
+
+def load_loss(declared: str | Mapping[str, Any]) -> Loss:
+    """`exact_match`, `slot_loss`, or what `make_function` makes; what is wrong with its values is an error.
+
+    Raises:
+        ConfigError: an unknown name, or what `make_function` finds.
+    """
+    name = declared if isinstance(declared, str) else str(declared.get("class_path"))
+    if isinstance(declared, str) and name not in _LOSSES and "." not in name and ":" not in name:
+        hint = f"use one of {', '.join(_LOSSES)}, or an import path such as package.module:function"
+        raise ConfigError(f"loss {name!r}", hint=hint)
+    function = _LOSSES[name] if name in _LOSSES else make_function(declared)
+
+    def loss(trace: Trace) -> VerbalLoss:
+        try:
+            value = function(trace)
+        except FrameworkError:
+            raise
+        except Exception as error:
+            problem = f"loss {name} raised {type(error).__name__} ({error}) on task {trace.id!r}"
+            raise DataError(problem, hint="see the fields of the task, and the loss") from error
+        if not isinstance(value, VerbalLoss):
+            problem = f"loss {name} returned {type(value).__name__} on task {trace.id!r}"
+            raise ConfigError(problem, hint="let it return a framework.gbc.graph.verbal_loss.VerbalLoss")
+        return value
+
+    return loss
+
+
+def load_candidates(path: str | Path) -> dict[str, list[str]]:
+    """Prompts by agent from a YAML file of lists of texts.
+
+    Raises:
+        ConfigError: no such file, or something else in it.
+    """
+    value = read_yaml(path)
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"{path} holds no candidates", hint="write `AGENT: [a prompt, another prompt]`")
+    for agent, prompts in value.items():
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ConfigError(
+                f"{path}: the candidates of {agent!r} are no list of texts", hint="give a list of prompts"
+            )
+    return {str(agent): list(prompts) for agent, prompts in value.items()}
+
+
+@contextmanager
+def enough_memory(hint: str) -> Iterator[None]:
+    """Tells what to do where a device's memory is not enough.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise ConfigError(f"the device's memory is not enough ({reason})", hint=hint) from error

@@ -1,0 +1,104 @@
+"""Verbal losses: what is wrong with a system's output, in words, as a number, and where.
+
+Published: the words, as the node at which the walk begins. The number and the places in the output are ours: credit
+starts at the tokens that are wrong, not at all of them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from framework.core.errors import DataError
+from framework.gbc.graph.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A part of an output that the loss is about.
+
+    Attributes:
+        step: the output's step.
+        start, stop: characters of its output.
+        weight: share of the loss against those of other places.
+        expected: what should stand there; empty where that is unknown or nothing. Blame by edits begins with it.
+    """
+
+    step: str
+    start: int
+    stop: int
+    weight: float = 1.0
+    expected: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerbalLoss:
+    """The loss of one run.
+
+    Attributes:
+        value: 0 for a perfect output, larger for worse.
+        text: what is wrong; empty if nothing is.
+        places: what of the outputs is wrong; all of it where there are none.
+    """
+
+    value: float
+    text: str
+    places: tuple[Place, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.value >= 0:
+            raise DataError(f"a loss of {self.value}", hint="give 0 for a perfect output, larger for worse")
+
+
+Loss = Callable[[Trace], VerbalLoss]
+"""The loss of a trace that did not fail; the task's labels are in `trace.task`."""
+
+
+def exact_match(trace: Trace, *, field: str = "expected") -> VerbalLoss:
+    """0 or 1: whether the output is the task's text `field`, but for white space at the ends."""
+    expected, actual = str(trace.task[field]).strip(), trace.output.strip()
+    if expected == actual:
+        return VerbalLoss(value=0.0, text="")
+    return VerbalLoss(value=1.0, text=f"Expected {expected!r}, the output was {actual!r}.")
+
+
+def parse_fields(text: str, *, separator: str = ";", sign: str = "=") -> dict[str, tuple[str, int, int]]:
+    """The fields of a text such as `area=north; price=cheap`: by name the value and its place; of two, the last."""
+    pattern = rf"([^{re.escape(separator + sign)}\n]+){re.escape(sign)}([^{re.escape(separator)}\n]*)"
+    found = {}
+    for match in re.finditer(pattern, text):
+        value = match[2].strip()
+        start = match.start(2) + match[2].find(value)
+        found[match[1].strip()] = (value, start, start + len(value))
+    return found
+
+
+def slot_loss(trace: Trace, *, field: str = "expected", separator: str = ";", sign: str = "=") -> VerbalLoss:
+    """The share of slots that are wrong, with the words of the method: false positives, false negatives, wrong values.
+
+    The task's `field` maps slots to values. The value is (wrong + missing + extra) / (expected + extra). The wrong and
+    the extra slots of the output are its places.
+    """
+    expected: Mapping[str, str] = trace.task[field]
+    words: list[str] = []
+    places: list[Place] = []
+    seen: set[str] = set()
+    extra = 0
+    for step in trace.outputs:
+        for name, (value, start, stop) in parse_fields(trace.step(step).output, separator=separator, sign=sign).items():
+            right = ""
+            if name not in expected:
+                extra += 1
+                words.append(f"{name} was given as {value!r} but not asked for (false positive).")
+            elif value != str(expected[name]):
+                seen.add(name)
+                right = str(expected[name])
+                words.append(f"{name} should be {str(expected[name])!r}, it was {value!r}.")
+            else:
+                seen.add(name)
+                continue
+            places.append(Place(step=step, start=start, stop=stop, expected=right))
+    missing = [name for name in expected if name not in seen]
+    words += [f"{name} should be {str(expected[name])!r}, it was missing (false negative)." for name in missing]
+    wrong = len(places) - extra
+    value = (wrong + len(missing) + extra) / max(1, len(expected) + extra)
+    return VerbalLoss(value=value, text=" ".join(words), places=tuple(places))

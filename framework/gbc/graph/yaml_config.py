@@ -1,0 +1,138 @@
+"""YAML files to frozen records and back: what users write for graphs, models and candidates."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from framework.core.errors import ConfigError
+
+RecordT = TypeVar("RecordT")
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The value of a YAML file.
+
+    Raises:
+        ConfigError: no such file, or no YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})", hint="give a YAML file") from None
+
+
+def parse_record(record: type[RecordT], value: Any, *, source: str) -> RecordT:
+    """The record whose arguments are the keys of a parsed YAML value.
+
+    Args:
+        record: a dataclass.
+        value: what YAML gave.
+        source: what to call it in messages.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or what the record finds.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=record)
+    try:
+        return parser.instantiate(parser.parse_object({"value": value})).value
+    except (ArgumentError, TypeError) as error:
+        hint = f"see the arguments of {record.__module__}.{record.__qualname__}"
+        raise ConfigError(f"{source}: {error}", hint=hint) from None
+
+
+def to_yaml(record: Any) -> str:
+    """The inverse of `parse_record`, without the fields that have their defaults.
+
+    Raises:
+        ConfigError: a function that has no import path.
+    """
+    return yaml.dump(_plain(record), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def import_function(path: str) -> Callable[..., Any]:
+    """The function at `package.module:function` or `package.module.function`; also from the current folder.
+
+    Raises:
+        ConfigError: no such module or function, or a module that fails.
+    """
+    module, _, name = path.rpartition(":" if ":" in path else ".")
+    look_in_current_folder()
+    try:
+        found = getattr(import_module(module), name)
+    except Exception as error:
+        problem = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
+        raise ConfigError(problem, hint="give an import path such as package.module:function") from error
+    if not callable(found):
+        raise ConfigError(f"{path!r} is no function", hint="give the import path of one")
+    return found
+
+
+def make_function(declared: str | Mapping[str, Any]) -> Callable[..., Any]:
+    """The function at an import path, or what `{class_path: ..., init_args: {...}}` makes.
+
+    Raises:
+        ConfigError: an import path that leads nowhere, unknown keys, or arguments that do not fit.
+    """
+    if isinstance(declared, str):
+        return import_function(declared)
+    unknown = declared.keys() - {"class_path", "init_args"}
+    if unknown or not isinstance(declared.get("class_path"), str):
+        hint = "give an import path, or class_path and init_args"
+        raise ConfigError(f"a function is declared with {', '.join(declared) or 'nothing'}", hint=hint)
+    path = declared["class_path"]
+    try:
+        made = import_function(path)(**declared.get("init_args", {}))
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}", hint="see its arguments") from None
+    if not callable(made):
+        raise ConfigError(f"{path} makes no function", hint="give a class whose objects can be called")
+    return made
+
+
+def look_in_current_folder() -> None:
+    """Lets modules be imported from the current folder, after all others, as `python -m` does."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        kept = {}
+        for field in fields(value):
+            item = getattr(value, field.name)
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            if field.init and item != default:
+                kept[field.name] = _plain(item)
+        return kept
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if callable(value):
+        path = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '<object>')}"
+        if "<" in path or path.startswith("__main__."):
+            raise ConfigError(f"{path} has no import path", hint="give a function of a module")
+        return path
+    return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists in lists are indented, texts of several lines stand as they are."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # YAML takes other characters than \n for the ends of lines too, unless they are escaped.
+    printable = all(line.isprintable() for line in text.split("\n"))
+    style = '"' if not printable else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,235 @@
+"""Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the form field by field."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from framework.core.errors import DataError
+from framework.core.io import atomic_write
+from framework.core.serialization import RecordT, from_json, to_json
+from framework.gbc.graph.trace import BadLine
+
+Role = Literal["user", "agent", "tool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """A call that an agent made.
+
+    Attributes:
+        id: what the tool's message names; empty where none answers it by id.
+        name: of the tool.
+        arguments: as the agent wrote them, usually JSON.
+    """
+
+    id: str = ""
+    name: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message of a log.
+
+    Attributes:
+        agent: who said it: an agent's, a tool's or a user's name.
+        role: what that is. Credit ends at what users say; it passes through tools to what they read.
+        content: the text.
+        reads: numbers of the earlier messages that it was made from; None where that is unknown: of an agent, then all
+            earlier ones; of a tool, the call that it answers or else the latest agent's message. Users read nothing.
+        tool_calls: of an agent, in their order.
+        call: of a tool: the id of the call that it answers.
+    """
+
+    agent: str
+    role: Role = "agent"
+    content: str
+    reads: tuple[int, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    call: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content and the calls, a line each: what a model generated."""
+        calls = (f"{call.name}({call.arguments})" for call in self.tool_calls)
+        return "\n".join([*([self.content] if self.content.strip() else []), *calls])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A label: the mistake that decided the run.
+
+    Attributes:
+        agent: who made it; None where that is unknown.
+        step: number of its message; None where that is unknown.
+        reason: in words.
+    """
+
+    agent: str | None = None
+    step: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """One run of a foreign system on one task. Messages are numbered from 0.
+
+    Attributes:
+        id: of the run.
+        task: what the system was asked; empty where only the messages tell.
+        messages: in the order in which they were said.
+        prompts: system prompts by agent, as far as they are known.
+        outputs: numbers of the messages that are the system's output; empty: the last agent's message.
+        answer: the final answer, where it is known apart from the output.
+        expected: the right one.
+        correct: whether the run succeeded; None: not, unless `answer` is `expected`.
+        mistake: the label, if there is one.
+
+    Raises:
+        DataError: no agent's message, a number that is no earlier message, or an answer to a call that nobody made.
+    """
+
+    id: str
+    task: str = ""
+    messages: tuple[Message, ...]
+    prompts: dict[str, str] = field(default_factory=dict)
+    outputs: tuple[int, ...] = ()
+    answer: str | None = None
+    expected: str | None = None
+    correct: bool | None = None
+    mistake: Mistake | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.messages)
+        if all(message.role != "agent" for message in self.messages):
+            raise DataError(f"log {self.id!r} has no agent's message", hint='give some the role "agent"')
+        calls: set[str] = set()
+        for number, message in enumerate(self.messages):
+            for read in message.reads or ():
+                if not 0 <= read < number:
+                    problem = f"log {self.id!r}: message {number} reads {read}"
+                    raise DataError(problem, hint="name earlier messages by their numbers, from 0")
+            if message.tool_calls and message.role != "agent":
+                problem = f"log {self.id!r}: message {number} of a {message.role} has tool calls"
+                raise DataError(problem, hint="leave them to agents")
+            if message.call is not None and message.call not in calls:
+                problem = f"log {self.id!r}: message {number} answers the call {message.call!r}, which nobody made"
+                raise DataError(problem, hint="give the id of an earlier call, or leave it out")
+            calls |= {call.id for call in message.tool_calls}
+        for output in self.outputs:
+            if not 0 <= output < count or self.messages[output].role == "user":
+                problem = f"log {self.id!r}: the output is message {output} of {count}"
+                raise DataError(problem, hint="name messages of agents or tools by their numbers, from 0")
+
+    @property
+    def output_messages(self) -> tuple[int, ...]:
+        """Numbers of the messages that are the output."""
+        last = max(number for number, message in enumerate(self.messages) if message.role == "agent")
+        return self.outputs or (last,)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is something to blame: the run is not known to have succeeded."""
+        if self.correct is not None:
+            return not self.correct
+        return self.answer is None or self.expected is None or self.answer.strip() != self.expected.strip()
+
+
+def log_to_line(log: Log) -> str:
+    """A log as one line of JSON, without the line's end."""
+    return json.dumps(to_json(log))
+
+
+def log_from_line(line: str) -> Log:
+    """The log of a line; fields that have a default may be left out.
+
+    Raises:
+        ValueError: no JSON, or a field that is missing, unknown or of another type.
+        DataError: what `Log` finds.
+    """
+    return record_of(Log, parse_line(line))
+
+
+def record_of(kind: type[RecordT], value: Any) -> RecordT:
+    """The record of a parsed JSON object; fields that have a default may be left out. Errors as `log_from_line`."""
+    if not isinstance(value, Mapping):
+        raise ValueError("no JSON object")
+    return from_json(kind, _filled(kind, value))
+
+
+def parse_line(line: str) -> Any:
+    """The JSON value of a line; ValueError if there is none."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON ({error})") from None
+
+
+def write_logs(path: str | Path, logs: Iterable[Log]) -> int:
+    """Writes logs as JSON lines, a whole file or none; returns their number."""
+    count = 0
+    with atomic_write(Path(path)) as stream:
+        for log in logs:
+            stream.write(log_to_line(log).encode() + b"\n")
+            count += 1
+    return count
+
+
+def read_logs(
+    path: str | Path, *, skip_bad_lines: bool = False, parse: Callable[[str, int], Log] | None = None
+) -> tuple[list[Log], list[BadLine]]:
+    """The logs of a file of JSON lines.
+
+    Args:
+        path: the file.
+        skip_bad_lines: go on past malformed lines; otherwise they are an error.
+        parse: a line and its number, from 1, to its log; by default `log_from_line`.
+
+    Raises:
+        DataError: no such file, two logs of one id, or malformed lines: their number, and the first with its problem.
+    """
+    logs: dict[str, Log] = {}
+    bad: list[BadLine] = []
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            log = parse(line.decode(), number) if parse else log_from_line(line.decode())
+        except (ValueError, DataError) as error:
+            bad.append(BadLine(number=number, problem=str(error)))
+            continue
+        if log.id in logs:
+            problem = f"{path}, line {number}: a second log {log.id!r}"
+            raise DataError(problem, hint="give every log an id of its own")
+        logs[log.id] = log
+    if bad and not skip_bad_lines:
+        problem = f"{path}: {len(bad)} malformed lines, the first is line {bad[0].number} ({bad[0].problem})"
+        raise DataError(problem, hint="correct them, or ask to skip bad lines")
+    return list(logs.values()), bad
+
+
+def _filled(record: Any, value: Any) -> Any:
+    """A parsed record with the fields that it leaves out; what is no object stays, for `from_json` to refuse."""
+    if not isinstance(value, Mapping):
+        return value
+    filled = dict(value)
+    for each in fields(record):
+        if each.name not in filled and (each.default is not MISSING or each.default_factory is not MISSING):
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            filled[each.name] = to_json(default)
+    inner = {"messages": Message, "tool_calls": ToolCall, "mistake": Mistake}
+    for name, kind in inner.items():
+        if name in filled:
+            items = filled[name]
+            filled[name] = [_filled(kind, item) for item in items] if _is_list(items) else _filled(kind, items)
+    return filled
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

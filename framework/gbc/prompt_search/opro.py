@@ -1,0 +1,118 @@
+"""A language model rewrites the prompts of blamed agents.
+
+Published, after OPRO (Yang et al. 2023, arXiv 2309.03409); the words are ours.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+
+from framework.core.errors import ConfigError, FrameworkError
+from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.graph.spec import Graph, UserTurn, reads_of
+from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.prompt_search.search import Blame, Evidence
+from framework.gbc.prompt_search.state import OptimizerState
+
+INSTRUCTION = (
+    "You improve a system of language-model agents by rewriting one agent's prompt at a time. You are shown the "
+    "system, the prompts that were tried with their losses (lower is better), and what went wrong, with the way that "
+    "the error took through the system. Answer with the new prompt alone, between <prompt> and </prompt>."
+)
+_ANSWER = re.compile(r"<prompt>(.*?)</prompt>", re.DOTALL)
+
+
+class Opro:
+    """Asks a model for a new prompt for each of the most blamed agents, and tries them one by one.
+
+    An answer without a prompt between the marks proposes nothing.
+
+    Args:
+        model: local or on a server.
+        agents_per_step: most agents in a step.
+        by: the credit that blames, as in `Candidates`.
+        max_history: best trials of the agent that are shown.
+        max_examples: failures that are shown.
+        max_new_tokens: bound of the answer, in tokens.
+    """
+
+    needs_blame = True
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        agents_per_step: int = 1,
+        by: Blame = "own",
+        max_history: int = 8,
+        max_examples: int = 3,
+        max_new_tokens: int = 512,
+    ) -> None:
+        if min(agents_per_step, max_new_tokens) < 1 or min(max_history, max_examples) < 0:
+            raise ConfigError(f"agents_per_step {agents_per_step}, history {max_history}", hint="use 1 or more")
+        self.model = model
+        self.by: Blame = by
+        self.agents_per_step, self.max_new_tokens = agents_per_step, max_new_tokens
+        self.max_history, self.max_examples = max_history, max_examples
+
+    def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
+        """A change for each of the blamed agents whose answer can be read.
+
+        Raises:
+            FrameworkError: what the model's server raises.
+        """
+        prompts = evidence.graph.prompts
+        # In random order, so that ties are broken at random.
+        agents = generator.sample(sorted(prompts), len(prompts))
+        blamed = {agent: evidence.blame_of(agent, self.by) for agent in agents}
+        agents = sorted(filter(lambda agent: any(blamed[agent]), agents), key=lambda agent: blamed[agent], reverse=True)
+        agents = agents[: self.agents_per_step]
+        requests = [
+            Request(
+                step=f"opro for {agent}",
+                prompt=INSTRUCTION,
+                pieces=(Piece(text=self.describe(agent, state, evidence)),),
+                max_new_tokens=self.max_new_tokens,
+                seed=generator.getrandbits(48),
+            )
+            for agent in agents
+        ]
+        changes = []
+        for agent, reply in zip(agents, self.model.reply(requests), strict=True):
+            if isinstance(reply, FrameworkError):
+                raise reply
+            found = _ANSWER.search(reply.output)
+            if found and found[1].strip() and found[1].strip() != prompts[agent]:
+                changes.append({agent: found[1].strip()})
+        return changes
+
+    def is_done(self, state: OptimizerState, graph: Graph) -> bool:
+        """Never: a model may always think of something."""
+        return False
+
+    def describe(self, agent: str, state: OptimizerState, evidence: Evidence) -> str:
+        """The message to the model: structure, current prompts, history with performance, trajectories, losses."""
+        lines = ["The system, each node with what it reads:"]
+        for node in evidence.graph.nodes.values():
+            kind = "user turn" if isinstance(node, UserTurn) else type(node).__name__.lower()
+            role = getattr(node, "role", "")
+            lines.append(
+                f"- {node.name} ({kind}{', ' + role if role else ''}): {', '.join(reads_of(node)) or 'nothing'}"
+            )
+        lines.append("\nCurrent prompts:")
+        lines += [f"- {name}: {prompt}" for name, prompt in evidence.graph.prompts.items()]
+        history = sorted((t for t in state.trials if agent in t.changes), key=lambda trial: -trial.loss)
+        lines.append(f"\nPrompts tried for {agent}, the best last (loss now: {state.loss:.4g}):")
+        lines += [f"- loss {trial.loss:.4g}: {trial.changes[agent]}" for trial in history[-self.max_history :]]
+        lines.append("\nWhat went wrong, and the way of the error:")
+        examples = [
+            (trace, loss, found)
+            for trace, loss, found in zip(evidence.traces, evidence.losses, evidence.attributions, strict=True)
+            if found.credit_of(agent).walk > 0 or self.by != "walk"
+        ]
+        for trace, loss, found in examples[: self.max_examples]:
+            walk = " <- ".join(found.trajectories[0].steps) if found.trajectories else "unknown"
+            lines += [f"* {loss.text}", f"  way: {walk}"]
+            lines += [f"  {step.name} said: {step.output}" for step in trace.steps if step.name in walk.split(" <- ")]
+        lines.append(f"\nWrite a better prompt for {agent}.")
+        return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""The method against the rows it is compared with: one recipe, every variant, equal parameters and steps."""
+
+import json
+import subprocess
+import sys
+from bisect import bisect_left
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import yaml
+from rich.console import Console
+
+from framework.core.errors import ConfigError, TrainingError
+from framework.core.io import atomic_write
+from framework.evaluation.features import FeatureNetwork
+from framework.pra.commands import sample as commands
+from framework.pra.network.config import PRAConfig, VariantName
+from framework.pra.network.model import PRA
+from framework.pra.sampling import SamplerConfig
+
+WIDTH_STEP = 8
+MOST_IMAGES = 10_000
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def num_parameters(config: PRAConfig) -> int:
+    """Sampling parameters of an architecture, counted without making it."""
+    with torch.device("meta"):
+        return PRA(config).num_sampling_parameters()
+
+
+def match_parameters(config: PRAConfig, goal: int) -> PRAConfig:
+    """The architecture with the head's width, a multiple of 8, that brings its parameters nearest to `goal`.
+
+    Variants without a pixel decoder are smaller; their head, which has to do the decoder's work, gets the difference.
+    """
+
+    def parameters_at(width: int) -> int:
+        return num_parameters(replace(config, head_width=width))
+
+    widths = range(WIDTH_STEP, 8 * config.head_width, WIDTH_STEP)
+    reached = bisect_left(widths, goal, key=parameters_at)
+    nearest = min(widths[max(0, reached - 1) : reached + 1], key=lambda width: abs(parameters_at(width) - goal))
+    return replace(config, head_width=nearest)
+
+
+def compare(
+    recipe: str,
+    out: str,
+    *,
+    features: FeatureNetwork,
+    variants: list[VariantName] | None = None,
+    guidance: list[float] = [1.0, 1.5],  # noqa: B006 - never changed
+    num: int = 5000,
+    steps: int = 50,
+    judge: bool = False,
+    seed: int = 0,
+    options: list[str] = [],  # noqa: B006
+) -> None:
+    """Train every variant of a recipe at equal parameters and steps, and measure their rollouts.
+
+    Rows that are already trained in OUT are only measured, and a row that was cut off goes on.
+
+    Args:
+        recipe: the recipe of a PRA run.
+        out: folder that gets a run for each row, `table.md` and `table.json`.
+        features: network of the Fréchet distance, as for `framework evaluate`.
+        variants: rows of the table; all by default.
+        guidance: guidance scales to sample at.
+        num: samples of each row and scale.
+        steps: steps of the sampler.
+        judge: also name the samples' classes by a support vector machine; for small images.
+        seed: seed of training and sampling.
+        options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
+    """
+    settings = _read_recipe(recipe)
+    data = settings["data"]
+    base = PRAConfig(**settings["model"]["init_args"]["architecture"])
+    goal = num_parameters(replace(base, variant="pra"))
+    rows = []
+    for variant in variants or get_args(VariantName):
+        architecture = match_parameters(replace(base, variant=variant), goal)
+        run = Path(out) / variant
+        row: dict[str, Any] = {"variant": variant, "parameters": num_parameters(architecture)}
+        _fit(recipe, run, architecture, seed, options)
+        for scale in guidance:
+            report = run / f"guidance-{scale:g}.json"
+            samples = str(report.with_suffix(".npz"))
+            commands.sample(
+                str(run),
+                samples,
+                num=num,
+                seed=seed,
+                batch_size=min(num, 1000),
+                sampler=SamplerConfig(steps=steps, guidance=scale),
+            )
+            commands.evaluate(
+                samples,
+                data["validation"],
+                features=features,
+                training=data["train"],
+                limit=MOST_IMAGES,
+                judge=judge,
+                checkpoint=str(run) if scale == min(guidance) else None,
+                out=str(report),
+            )
+            row[f"guidance {scale:g}"] = json.loads(report.read_text())["metrics"]
+        rows.append(row)
+        _write(Path(out), rows, guidance, judge)
+    console.print(f"table in {out}/table.md")
+
+
+def _read_recipe(path: str) -> dict[str, Any]:
+    settings = yaml.safe_load(Path(path).read_text())
+    architecture = settings.get("model", {}).get("init_args", {}).get("architecture")
+    if architecture is None or "validation" not in settings.get("data", {}):
+        problem = f"{path} is not the recipe of a PRA run with validation data"
+        raise ConfigError(problem, hint="give one such as recipes/pra/digits.yaml")
+    return settings
+
+
+def _fit(recipe: str, run: Path, architecture: PRAConfig, seed: int, options: list[str]) -> None:
+    # A process of its own: a row must not inherit the random state or the memory of the row before.
+    command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, "--run.dir", str(run)]
+    command += ["--model.architecture.variant", architecture.variant]
+    command += ["--model.architecture.head_width", str(architecture.head_width)]
+    command += ["--seed_everything", str(seed), "--model.init_args.seed", str(seed), *options]
+    if subprocess.run(command, check=False).returncode:
+        raise TrainingError(f"training of {architecture.variant} failed", hint=f"see its output; its run is in {run}")
+
+
+def _write(out: Path, rows: list[dict[str, Any]], guidance: list[float], judge: bool) -> None:
+    with atomic_write(out / "table.json") as file:
+        file.write(json.dumps(rows, indent=2).encode())
+    names = [f"Fréchet, guidance {scale:g}" for scale in guidance]
+    names += [f"class named right, guidance {scale:g}" for scale in guidance] if judge else []
+    lines = ["| " + " | ".join(["row", "parameters", *names, "rollout gap"]) + " |", "|---" * (len(names) + 3) + "|"]
+    for row in rows:
+        measured = [row[f"guidance {scale:g}"] for scale in guidance]
+        cells = [next(f"{v:.3f}" for k, v in m.items() if k == "fid" or k.startswith("frechet")) for m in measured]
+        if judge:
+            cells += [f"{m['judge/class_accuracy_samples']:.1%}" for m in measured]
+        gap = next(m["rollout_gap/ratio"] for m in measured if "rollout_gap/ratio" in m)
+        lines.append(f"| `{row['variant']}` | {row['parameters']:,} | {' | '.join(cells)} | {gap:.2f} |")
+    with atomic_write(out / "table.md") as file:
+        file.write(("\n".join(lines) + "\n").encode())

@@ -1,0 +1,124 @@
+"""The architecture of a PRA model, its variants and its named sizes."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from framework.core.errors import ConfigError
+from framework.pra.network.patches import tokens_per_side
+
+VariantName = Literal["teacher_forced", "x_prediction", "noisy_inputs", "low_dim", "pra"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What the head generates, how, and what the transformer sees in training."""
+
+    target: Literal["pixels", "states"]
+    prediction: Literal["velocity", "clean"]
+    inputs: Literal["clean", "noisy", "decoded"]
+
+
+VARIANTS: dict[VariantName, Variant] = {
+    "teacher_forced": Variant(target="pixels", prediction="velocity", inputs="clean"),
+    "x_prediction": Variant(target="pixels", prediction="clean", inputs="clean"),
+    "noisy_inputs": Variant(target="pixels", prediction="velocity", inputs="noisy"),
+    "low_dim": Variant(target="states", prediction="velocity", inputs="clean"),
+    "pra": Variant(target="states", prediction="velocity", inputs="decoded"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PRAConfig:
+    """Architecture of Parallel Rollout Approximation (arXiv 2606.27978); the choices of layers are ours.
+
+    Args:
+        image_size: side of the square images, in pixels; a multiple of `patch_size`.
+        patch_size: side of a patch, in pixels: one pixel token each.
+        num_classes: classes of the data; 1 means unconditional.
+        channels: 1 for gray, 3 for RGB.
+        variant: what the head generates and what the transformer sees in training; `pra` is the method, the others
+            are the rows it is compared with: `teacher_forced`, `x_prediction`, `noisy_inputs`, `low_dim`.
+        width: width of the causal transformer; `width / num_heads` must be a multiple of 4.
+        depth: layers of the causal transformer.
+        num_heads: attention heads of the causal transformer.
+        class_tokens: tokens that carry the class at the start of the sequence.
+        head_width: width of the diffusion head.
+        head_depth: residual blocks of the diffusion head.
+        state_size: values of an intermediate state.
+        decoder_width: width of the pixel decoder.
+        decoder_depth: residual blocks of the pixel decoder.
+        decoder_context: `causal`: the pixel decoder sees the transformer's hidden state; `none`: only the state.
+        encoder_width: width of the encoder (training only).
+        encoder_depth: layers of the encoder.
+        encoder_heads: attention heads of the encoder.
+        latent: how states are kept at unit scale: `kl`, a divergence to a standard normal, or `sphere`, a fixed
+            radius of sqrt(state_size).
+    """
+
+    image_size: int
+    patch_size: int
+    num_classes: int
+    channels: Literal[1, 3] = 3
+    variant: VariantName = "pra"
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    class_tokens: int = 16
+    head_width: int = 1024
+    head_depth: int = 6
+    state_size: int = 16
+    decoder_width: int = 1024
+    decoder_depth: int = 3
+    decoder_context: Literal["causal", "none"] = "causal"
+    encoder_width: int = 512
+    encoder_depth: int = 6
+    encoder_heads: int = 8
+    latent: Literal["kl", "sphere"] = "kl"
+
+    def __post_init__(self) -> None:
+        tokens_per_side(self.image_size, self.patch_size)
+        if self.channels not in (1, 3):
+            raise ConfigError(f"channels {self.channels}", hint="use 1 for gray or 3 for RGB")
+        if self.variant not in get_args(VariantName):
+            raise ConfigError(f"variant {self.variant!r}", hint=f"use one of {', '.join(get_args(VariantName))}")
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}", hint="use a positive number")
+        for width, heads in (("width", "num_heads"), ("encoder_width", "encoder_heads")):
+            if getattr(self, width) % (4 * getattr(self, heads)):
+                raise ConfigError(
+                    f"{width} {getattr(self, width)} over {heads} {getattr(self, heads)} is not a multiple of 4",
+                    hint="2-D rotary positions turn pairs of values in two halves of a head; change either number",
+                )
+
+    @property
+    def num_tokens(self) -> int:
+        """Pixel tokens of an image."""
+        return tokens_per_side(self.image_size, self.patch_size) ** 2
+
+    @property
+    def pixel_size(self) -> int:
+        """Values of a pixel token."""
+        return self.channels * self.patch_size**2
+
+    @property
+    def target_size(self) -> int:
+        """Values that the head generates at a step."""
+        return self.state_size if VARIANTS[self.variant].target == "states" else self.pixel_size
+
+
+_COUNTS = (
+    "num_classes",
+    "width",
+    "depth",
+    "num_heads",
+    "class_tokens",
+    "head_width",
+    "head_depth",
+    "state_size",
+    "decoder_width",
+    "decoder_depth",
+    "encoder_width",
+    "encoder_depth",
+    "encoder_heads",
+)

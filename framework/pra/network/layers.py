@@ -1,0 +1,229 @@
+"""Building blocks: layers with tags and initial weights, 2-D rotary positions, attention, modulated MLP blocks."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from framework.core.param_tags import NO_DECAY, tag, tag_all
+
+ROTARY_BASE = 100.0
+"""Ours: the longest wavelength is about the widest raster (32 tokens) times 2 pi."""
+EMBEDDING_STD = 0.02
+
+
+class Linear(nn.Linear):
+    """A linear layer; its bias is kept out of weight decay.
+
+    Args:
+        inputs: width of the input.
+        outputs: width of the output.
+        bias: whether there is one; it starts at zero.
+        gain: factor on Xavier's uniform initial weights; 0 starts the layer at zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gain: float = 1.0) -> None:
+        self.gain = gain
+        super().__init__(inputs, outputs, bias=bias)
+        if bias:
+            tag(self.bias, NO_DECAY)
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight, gain=self.gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Embedding(nn.Embedding):
+    """An embedding that is kept out of weight decay; normal initial values."""
+
+    def __init__(self, entries: int, width: int) -> None:
+        super().__init__(entries, width)
+        tag_all(self, NO_DECAY)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=EMBEDDING_STD)
+
+
+def rms_norm(width: int) -> nn.RMSNorm:
+    """RMSNorm with a learned scale that is kept out of weight decay."""
+    return tag_all(nn.RMSNorm(width, eps=1e-6), NO_DECAY)
+
+
+def swiglu_width(width: int) -> int:
+    """Hidden width of a SwiGLU layer: 8/3 of the model's width, up to the next multiple of 32."""
+    return -(-8 * width // 3 // 32) * 32
+
+
+class Rotary2d(nn.Module):
+    """Rotary positions on a grid: one half of a head turns with the row, the other with the column.
+
+    Positions without a place on the grid (class tokens) are given as row = column = 0; the grid starts at 1.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, *, side: int, prefix: int, head_width: int) -> None:
+        super().__init__()
+        self.side, self.prefix, self.head_width = side, prefix, head_width
+        shape = (prefix + side**2, head_width // 2)
+        self.register_buffer("cosine", torch.empty(shape), persistent=False)
+        self.register_buffer("sine", torch.empty(shape), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Fill the tables; they are not saved but made anew."""
+        device = self.cosine.device
+        pairs = self.head_width // 4
+        frequencies = ROTARY_BASE ** -(torch.arange(pairs, device=device) / pairs)
+        place = torch.arange(1, self.side + 1, device=device, dtype=torch.float32)
+        rows, columns = torch.meshgrid(place, place, indexing="ij")
+        grid = torch.cat([rows.flatten()[:, None] * frequencies, columns.flatten()[:, None] * frequencies], dim=1)
+        angles = torch.cat([grid.new_zeros(self.prefix, grid.shape[1]), grid])
+        self.cosine.copy_(angles.cos())
+        self.sine.copy_(angles.sin())
+
+    def forward(self, x: Float[Tensor, "batch head position value"], start: int = 0) -> Tensor:
+        """Turn queries or keys whose first position is `start`."""
+        cosine = self.cosine[start : start + x.shape[-2]].to(x.dtype)
+        sine = self.sine[start : start + x.shape[-2]].to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
+@dataclass(kw_only=True)
+class KVCache:
+    """Keys and values of the positions seen so far, for every layer; `length` positions are filled."""
+
+    keys: Float[Tensor, "layer batch head position value"]
+    values: Float[Tensor, "layer batch head position value"]
+    length: int = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new positions of one layer and return all of that layer's positions so far."""
+        end = self.length + keys.shape[-2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with normalised queries and keys, rotary positions and an optional cache."""
+
+    def __init__(self, width: int, num_heads: int, *, causal: bool, gain: float = 1.0) -> None:
+        super().__init__()
+        self.num_heads, self.causal = num_heads, causal
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.query_norm = rms_norm(width // num_heads)
+        self.key_norm = rms_norm(width // num_heads)
+        self.out = Linear(width, width, bias=False, gain=gain)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch position width"],
+        rotary: Rotary2d,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "batch position width"]:
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        start = cache.length if cache else 0
+        # Under autocast q and k come in the lower precision; a norm in mixed ones is slow, and torch warns about it.
+        precise = self.query_norm.weight.dtype
+        q = rotary(self.query_norm(q.to(precise)), start).to(v.dtype)
+        k = rotary(self.key_norm(k.to(precise)), start).to(v.dtype)
+        if cache:
+            k, v = cache.extend(layer, k, v)
+        # A single new position may see everything in the cache; several only come first, on an empty cache.
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and q.shape[-2] > 1)
+        return self.out(rearrange(mixed, "b h n d -> b n (h d)"))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020)."""
+
+    def __init__(self, width: int, *, gain: float = 1.0) -> None:
+        super().__init__()
+        hidden = swiglu_width(width)
+        self.gate_and_value = Linear(width, 2 * hidden, bias=False)
+        self.out = Linear(hidden, width, bias=False, gain=gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * value)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and feed-forward layer.
+
+    Args:
+        width: of the residual stream.
+        num_heads: attention heads.
+        causal: positions see only earlier ones and themselves.
+        gain: factor on the initial weights of the two projections into the residual stream.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, causal: bool, gain: float = 1.0) -> None:
+        super().__init__()
+        self.attention_norm = rms_norm(width)
+        self.attention = Attention(width, num_heads, causal=causal, gain=gain)
+        self.feed_forward_norm = rms_norm(width)
+        self.feed_forward = SwiGLU(width, gain=gain)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch position width"],
+        rotary: Rotary2d,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "batch position width"]:
+        x = x + self.attention(self.attention_norm(x), rotary, cache, layer)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class ModulatedBlock(nn.Module):
+    """Residual MLP block; a context shifts and scales its input and gates its output (adaLN-zero, Peebles 2023).
+
+    Without a context (`context_width` None) it is a plain pre-norm residual block.
+    """
+
+    def __init__(self, width: int, context_width: int | None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        # Either way the block starts as the identity.
+        self.modulation = Linear(context_width, 3 * width, gain=0.0) if context_width else None
+        self.hidden = Linear(width, width)
+        self.out = Linear(width, width, gain=1.0 if context_width else 0.0)
+
+    def forward(self, x: Float[Tensor, "*axes width"], context: Tensor | None) -> Float[Tensor, "*axes width"]:
+        if self.modulation is None or context is None:
+            return x + self.out(F.silu(self.hidden(self.norm(x))))
+        shift, scale, gate = self.modulation(F.silu(context)).chunk(3, dim=-1)
+        return x + gate * self.out(F.silu(self.hidden(self.norm(x) * (1 + scale) + shift)))
+
+
+class ModulatedMLP(nn.Module):
+    """A stack of `ModulatedBlock`s between two projections; used by the diffusion head and the pixel decoder.
+
+    It starts as zero: every block is the identity and the last projection zero.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int, width: int, depth: int, context_width: int | None) -> None:
+        super().__init__()
+        self.project_in = Linear(inputs, width)
+        self.blocks = nn.ModuleList(ModulatedBlock(width, context_width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = Linear(context_width, 2 * width, gain=0.0) if context_width else None
+        self.project_out = Linear(width, outputs, gain=0.0)
+
+    def forward(self, x: Float[Tensor, "*axes inputs"], context: Tensor | None) -> Float[Tensor, "*axes outputs"]:
+        x = self.project_in(x)
+        for block in self.blocks:
+            x = block(x, context)
+        x = self.norm(x)
+        if self.modulation is not None and context is not None:
+            shift, scale = self.modulation(F.silu(context)).chunk(2, dim=-1)
+            x = x * (1 + scale) + shift
+        return self.project_out(x)

@@ -1,0 +1,214 @@
+"""What a training step costs, found without data, weights or a GPU: operations, saved tensors, calls of each unit."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from framework.core.init import own_tensors, replace_tensor
+from framework.pra.loss import Losses, ObjectiveConfig, TrainingNoise, draw_training_noise, training_losses
+from framework.pra.network.config import PRAConfig
+from framework.pra.network.model import PRA
+from framework.pra.noise import SampleNoise
+from framework.training.strategies.placement import Placement, prepare_block
+
+CostPrecision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedTensors:
+    """What a micro-batch keeps from its forward pass for the backward pass, in bytes; each storage is counted once.
+
+    Attributes:
+        activations: all but weights and their copies; with recomputed blocks, what the largest of them keeps within
+            itself is counted too.
+        weight_copies: copies of weights in the lower precision of autocast, one for each pass over a layer.
+    """
+
+    activations: int
+    weight_copies: int
+
+
+@lru_cache
+def training_flops_per_image(config: PRAConfig, objective: ObjectiveConfig) -> tuple[int, int]:
+    """Floating-point operations of matrix products for an image: (forward, forward and backward).
+
+    Counted on the meta device; a multiply and an add are two. Attention counts whole, without its causal half, and
+    recomputation does not count: the usual convention for model FLOPs (Chowdhery et al. 2022, PaLM, appendix B).
+    """
+    with torch.device("meta"):
+        model = PRA(config)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        losses = _losses(model, objective, 1, torch.device("meta"))
+        forward = counter.get_total_flops()
+        losses.total.backward()
+    return forward, counter.get_total_flops()
+
+
+@lru_cache
+def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[str, int]:
+    """How often a forward pass uses each parameter: sharded, it is gathered so often."""
+    with torch.device("meta"):
+        model = PRA(config)
+    units = {name: m for name, m in model.named_modules() if isinstance(m, model.BLOCKS) or name in model.PARTS}
+    calls: Counter[str] = Counter()
+    for name, unit in units.items():
+        unit.register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
+    with torch.no_grad():
+        _losses(model, objective, 1, torch.device("meta"))
+    return {name: calls[unit_of(name, units)] for name, _ in model.named_parameters()}
+
+
+def unit_of(parameter: str, units: Any) -> str:
+    """The innermost of the named modules that a parameter belongs to."""
+    return max((unit for unit in units if parameter.startswith(f"{unit}.")), key=len)
+
+
+@lru_cache
+def saved_tensors(
+    config: PRAConfig,
+    objective: ObjectiveConfig,
+    *,
+    micro_batch: int,
+    precision: CostPrecision,
+    activation_checkpointing: int = 0,
+) -> SavedTensors:
+    """What a step keeps for its backward pass, from fake tensors: nothing is computed.
+
+    With activation checkpointing of every n-th block, these blocks keep their inputs alone, and the largest of them is
+    kept once more while it is recomputed.
+    """
+    with torch.device("meta"):
+        model = PRA(config)
+    with FakeTensorMode():
+        for module in model.modules():
+            for name, tensor in own_tensors(module).items():
+                replace_tensor(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))
+        tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
+        recomputed = tape.largest_block(activation_checkpointing)
+        if activation_checkpointing:
+            recompute_blocks(model, activation_checkpointing)
+            tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
+    return SavedTensors(activations=tape.activations + recomputed, weight_copies=tape.weight_copies)
+
+
+def recompute_blocks(model: PRA, every: int) -> None:
+    """Activation checkpointing of every n-th block, as in training."""
+    placement = Placement(device=torch.device("cpu"), activation_checkpointing=every)
+    for number, block in enumerate(_blocks(model)):
+        prepare_block(block, number, placement)
+
+
+def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, precision: CostPrecision) -> "Tape":
+    """The saved tensors of one forward pass of a model on the CPU, real or fake."""
+    tape = Tape(model)
+    with tape.recording(), _autocast(precision):
+        # Kept until the end: storages must not be freed and come again.
+        tape.losses = _losses(model, objective, micro_batch, torch.device("cpu"))
+    return tape
+
+
+def _autocast(precision: CostPrecision) -> torch.autocast:
+    # Without a cache, as Lightning does: each pass over a layer makes a copy of its weights.
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed", cache_enabled=False)
+
+
+class Tape(TorchDispatchMode):
+    """Notes the storages that are saved for the backward pass, and in which call of which block.
+
+    Attributes:
+        activations: bytes saved, without weights and their copies.
+        weight_copies: bytes saved of weights that autocast has cast.
+    """
+
+    def __init__(self, model: PRA) -> None:
+        super().__init__()
+        self.losses: Losses | None = None
+        self._model = model
+        self._weights = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._saved: dict[int, int] = {}
+        self._copies: set[int] = set()
+        self._calls: list[tuple[int, set[int]]] = []
+        self._inside = False
+        self._held: list[Tensor] = []
+
+    @property
+    def activations(self) -> int:
+        return sum(size for key, size in self._saved.items() if key not in self._copies)
+
+    @property
+    def weight_copies(self) -> int:
+        return sum(size for key, size in self._saved.items() if key in self._copies)
+
+    def largest_block(self, every: int) -> int:
+        """Bytes that a call of one of every n-th block keeps at most; 0 for no block."""
+        chosen = [keys for number, keys in self._calls if every and number % every == 0]
+        return max((sum(self._saved[key] for key in keys) for keys in chosen), default=0)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        hooks = []
+        for number, block in enumerate(_blocks(self._model)):
+            hooks.append(block.register_forward_pre_hook(lambda *_, number=number: self._enter(number)))
+            hooks.append(block.register_forward_hook(lambda *_: self._leave()))
+        try:
+            with saved_tensors_hooks(self._pack, lambda tensor: tensor), self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and _storage(args[0]) in self._weights:
+            self._copies.add(_storage(out))
+            self._held.append(out)
+        return out
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        key = _storage(tensor)
+        if key not in self._weights:
+            if key not in self._saved and self._inside:
+                self._calls[-1][1].add(key)
+            self._saved[key] = tensor.untyped_storage().nbytes()
+            self._held.append(tensor)
+        return tensor
+
+    def _enter(self, number: int) -> None:
+        self._calls.append((number, set()))
+        self._inside = True
+
+    def _leave(self) -> None:
+        self._inside = False
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _blocks(model: PRA) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, model.BLOCKS)]
+
+
+def _losses(model: PRA, objective: ObjectiveConfig, batch: int, device: torch.device) -> Losses:
+    """The losses of a batch of black images."""
+    config = model.config
+    with unset_fake_temporarily():
+        single = draw_training_noise(SampleNoise([0], "cpu"), config, objective)
+    drawn: dict[str, Any] = {field.name: getattr(single, field.name) for field in fields(single)}
+    for name, value in drawn.items():
+        if value is not None:
+            drawn[name] = torch.zeros((batch, *value.shape[1:]), dtype=value.dtype, device=device)
+    images = torch.zeros(batch, config.channels, config.image_size, config.image_size, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+    return training_losses(model, images, labels, objective, TrainingNoise(**drawn))

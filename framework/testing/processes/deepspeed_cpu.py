@@ -1,0 +1,51 @@
+"""DeepSpeed on the CPU with gloo, for tests: Lightning's strategy refuses to run without a GPU.
+
+Import this before anything that imports DeepSpeed. The methods overridden here are Lightning's private ones.
+"""
+
+import os
+from typing import Any
+from unittest.mock import patch
+
+os.environ["DS_ACCELERATOR"] = "cpu"
+
+import deepspeed
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch import Trainer, strategies
+
+from framework.training.strategies.build import DeepSpeedStrategy
+from framework.training.strategies.config import StrategyConfig
+
+
+class CPUDeepSpeedStrategy(DeepSpeedStrategy):
+    """DeepSpeed's ZeRO on processes with gloo.
+
+    Weights are sharded however small they are: DeepSpeed's threshold would keep all of a tiny model whole.
+    """
+
+    def __init__(self, config: StrategyConfig, *, persistence_threshold: int = 0) -> None:
+        super().__init__(config)
+        self.config["zero_optimization"]["stage3_param_persistence_threshold"] = persistence_threshold
+        # Shared memory between processes of a node: needs a compiler and minutes.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+    def setup_environment(self) -> None:
+        self.choose_precision()
+        # Past the parent's refusal.
+        strategies.DDPStrategy.setup_environment(self)
+
+    def setup_distributed(self) -> None:
+        reset_seed()
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    def setup(self, trainer: Trainer) -> None:
+        initialize = deepspeed.initialize
+
+        def on_the_cpu(args: Any, **options: Any) -> Any:
+            # The device has no number.
+            args.device_rank = self.local_rank
+            return initialize(args=args, **options)
+
+        with patch.object(deepspeed, "initialize", on_the_cpu):
+            super().setup(trainer)

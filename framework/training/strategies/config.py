@@ -1,0 +1,112 @@
+"""How a run is spread over processes: one config value with typed options."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from framework.core.errors import ConfigError
+
+StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
+FloatType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FSDP2Options:
+    """Options of fully sharded data parallelism (torch's `fully_shard`).
+
+    Args:
+        replicate: copies of the sharded model (HSDP): processes / replicate hold one copy together; best the number of
+            nodes, so that weights are only gathered within a node. 1 shards over all processes.
+        reshard_after_forward: free a block's gathered weights after its forward pass and gather them again for the
+            backward pass; false keeps them: less communication, more memory.
+        cpu_offload: keep weights, gradients and the optimizer's state in the host's memory; the optimizer's step runs
+            there.
+        param_dtype: type in which weights are gathered and used; `bfloat16` halves that communication, and every
+            operation of a block then runs in it. The sharded weights stay in the precision of the trainer.
+        reduce_dtype: type in which gradients are summed over processes.
+        accumulation: with accumulated micro-batches, `whole` communicates gradients once for an optimizer step and
+            keeps them whole on every rank until then; `sharded` sums them over the shards for every micro-batch (over
+            replicas once) and never holds them whole.
+    """
+
+    replicate: int = 1
+    reshard_after_forward: bool = True
+    cpu_offload: bool = False
+    param_dtype: FloatType = "float32"
+    reduce_dtype: FloatType = "float32"
+    accumulation: Literal["whole", "sharded"] = "whole"
+
+    def __post_init__(self) -> None:
+        if self.replicate < 1:
+            raise ConfigError(f"strategy.fsdp2.replicate {self.replicate}", hint="use 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSpeedOptions:
+    """Options of DeepSpeed's ZeRO.
+
+    Args:
+        stage: what is sharded over processes: 1 the optimizer's state, 2 gradients too, 3 weights too. Stages 2 and 3
+            sum gradients over processes for every accumulated micro-batch.
+        offload_optimizer: keep the optimizer's state in the host's memory; its step runs there.
+        offload_parameters: keep sharded weights in the host's memory (stage 3).
+        comm_dtype: type in which the weights of linear layers are gathered and their gradients summed under mixed
+            precision.
+        persistence_threshold: weights of fewer values than this stay whole on every rank (stage 3).
+    """
+
+    stage: Literal[1, 2, 3] = 2
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    comm_dtype: FloatType = "float32"
+    persistence_threshold: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.offload_parameters and self.stage != 3:
+            raise ConfigError(
+                f"strategy.deepspeed.offload_parameters with stage {self.stage}",
+                hint="use stage 3, which shards them, or leave it out",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig:
+    """How a run is spread over processes.
+
+    Args:
+        name: `ddp`: the whole model on every process; `fsdp2`: weights, gradients and optimizer sharded by torch;
+            `deepspeed`: sharded by DeepSpeed's ZeRO.
+        activation_checkpointing: recompute activations in the backward pass: 0 of no block, 1 of every block, n of
+            every n-th one.
+        compile: compile each block by torch.compile.
+        fsdp2: options of `fsdp2`.
+        deepspeed: options of `deepspeed`.
+    """
+
+    name: StrategyName = "ddp"
+    activation_checkpointing: int = 0
+    compile: bool = False
+    fsdp2: FSDP2Options = field(default_factory=FSDP2Options)
+    deepspeed: DeepSpeedOptions = field(default_factory=DeepSpeedOptions)
+
+    def __post_init__(self) -> None:
+        if self.activation_checkpointing < 0:
+            raise ConfigError(
+                f"strategy.activation_checkpointing {self.activation_checkpointing}",
+                hint="use 0 for none, 1 for every block, n for every n-th",
+            )
+
+
+def check_mesh(num_processes: int, replicate: int) -> None:
+    """Whether processes can be laid out as replicate x shard.
+
+    Raises:
+        ConfigError: they cannot; names the nearest numbers of replicas that can.
+    """
+    if num_processes % replicate == 0:
+        return
+    good = [n for n in range(1, num_processes + 1) if num_processes % n == 0]
+    below, above = [n for n in good if n < replicate][-1:], [n for n in good if n > replicate][:1]
+    raise ConfigError(
+        f"strategy.fsdp2.replicate {replicate} does not divide {num_processes} process(es)",
+        hint=f"use {' or '.join(str(n) for n in [*below, *above])}",
+    )

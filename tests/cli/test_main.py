@@ -1,0 +1,213 @@
+"""The commands as a user calls them."""
+
+import json
+import subprocess
+import sys
+
+# Its log keeps the stderr that there is when it is imported: pytest's of one test, if a command does it.
+import lightning.pytorch  # noqa: F401
+import numpy as np
+import pytest
+from PIL import Image
+
+from framework.cli.main import COMMANDS, main
+from framework.testing.faults import flip_bytes
+from framework.testing.images import make_image_folder
+
+
+def error_of(capsys, *argv: str, code: int = 2) -> str:
+    """The one line that a failing command prints last."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in argv])
+    assert stopped.value.code == code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert captured.err.rstrip().splitlines()[-1] == errors[0]
+    return errors[0]
+
+
+def test_help_lists_every_command(capsys):
+    main(["--help"])
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+
+
+def test_a_look_at_runs_imports_nothing_heavy(tmp_path):
+    """In a process of its own: this one has imported everything."""
+    script = f"""
+import sys
+from framework.cli.main import main
+main(["--help"])
+main(["runs", "ls", {str(tmp_path)!r}])
+print(sorted({{"torch", "lightning", "transformers", "wandb", "matplotlib", "numpy"}} & sys.modules.keys()))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: framework" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.architecture.widht", "3"], ["widht"]),
+        (["--trainer.max_stepz", "3"], ["max_stepz"]),
+        (["--model.architecture.width", "wide"], ["architecture.width", "wide"]),
+        (["--model.architecture.patch_size", "3"], ["image_size 8", "patch_size 3", "divisors"]),
+        (["--model.architecture.channels", "1"], ["channels is 1 in the model and 3 in the data"]),
+        (["--model.architecture.num_classes", "3"], ["num_classes is 3 in the model and 2 in the data"]),
+        (["--data.train", "/nowhere"], ["/nowhere", "framework shards images"]),
+        (["--data.batch_size", "0"], ["batch_size is 0"]),
+        (["--model.class_path", "framework.pra.module.Missing"], ["Missing"]),
+        (["--trainer.default_root_dir", "x"], ["run.dir"]),
+        (["--resume", "must"], ["no checkpoint in", "--resume auto"]),
+        (["--resume", "perhaps"], ["perhaps"]),
+        (["--model.objective.rollout_passes", "-1"], ["rollout_passes -1"]),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_code_2(capsys, recipe, options, words):
+    line = error_of(capsys, "fit", "--config", recipe, *options)
+    assert all(word in line for word in words), line
+
+
+def test_mistakes_before_a_recipe(capsys, tmp_path):
+    assert "'train'" in error_of(capsys, "train")
+    assert "nowhere.yaml" in error_of(capsys, "fit", "--config", "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("trainer: [")
+    assert "Problems parsing config" in error_of(capsys, "fit", "--config", broken)
+    assert "/nowhere" in error_of(capsys, "sample", "/nowhere", tmp_path / "x.npz")
+    assert "/nowhere" in error_of(capsys, "shards", "images", "/nowhere", tmp_path / "x")
+
+
+def test_from_shards_to_report(capsys, recipe, tmp_path):
+    run = tmp_path / "run"
+    main(["fit", "--config", str(recipe), "--run.wandb", "offline"])
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["newest", "step=00000002", "step=00000004"]
+    manifest = json.loads((run / "checkpoints/step=00000004/manifest.json").read_text())
+    assert (manifest["step"], manifest["samples_consumed"], manifest["world_size"]) == (4, 16, 1)
+    assert manifest["recipe"] == (run / "recipe.yaml").read_text()
+    assert manifest["wandb_id"] == (run / "wandb-id").read_text()
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["step=00000002.png", "step=00000004.png"]
+    assert (run / "curves.png").stat().st_size > 0
+    assert "max_steps: 4" in (run / "recipe.yaml").read_text()
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    header = (run / "metrics/version_0/metrics.csv").read_text().splitlines()[0].split(",")
+    assert {
+        "loss/total",
+        "loss/flow_mse",
+        "loss/reconstruction_l1",
+        "loss/kl_nats_per_token",
+        "validation/flow_mse",
+        "optimizer/learning_rate",
+        "optimizer/gradient_norm",
+        "throughput/images_per_second",
+        "time/data_wait_seconds",
+        "memory/peak_gib",
+        "checkpoint/stall_seconds",
+    } <= set(header)
+
+    main(["validate", "--config", str(run / "recipe.yaml")])
+    assert "validation/flow_mse" in capsys.readouterr().out
+
+    out = tmp_path / "samples.npz"
+    main(["sample", str(run), str(out), "--num", "12", "--batch_size", "5", "--sampler.steps", "2"])
+    with np.load(out, allow_pickle=False) as file:
+        assert file["arr_0"].shape == (12, 8, 8, 3)
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_1"].tolist() == [0, 1] * 6
+    with Image.open(out.with_suffix(".png")) as grid:
+        assert grid.size[0] > 0
+
+    report = tmp_path / "report.json"
+    shards = str(tmp_path / "data" / "shards")
+    measured = ["--training", shards, "--features", "PixelFeatures", "--checkpoint", str(run), "--gap_images", "4"]
+    main(["evaluate", str(out), shards, *measured, "--out", str(report)])
+    metrics = json.loads(report.read_text())["metrics"]
+    assert {"frechet_distance/pixels", "precision/pixels", "recall/pixels", "rollout_gap/ratio"} <= metrics.keys()
+    assert metrics["nearest_neighbour/held_out_exact_copy_share"] == 1
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_sampling_does_not_depend_on_the_batch_size(recipe, tmp_path):
+    main(["fit", "--config", str(recipe)])
+    arrays = []
+    for size in (1, 4, 9):
+        out = tmp_path / f"{size}.npz"
+        options = ["--num", "9", "--batch_size", str(size), "--sampler.steps", "3", "--sampler.guidance", "2"]
+        main(["sample", str(tmp_path / "run"), str(out), *options])
+        arrays.append(np.load(out)["arr_0"])
+    assert all((arrays[0] == other).all() for other in arrays[1:])
+
+
+def test_runs_go_on_and_refuse_what_would_be_lost(capsys, recipe, tmp_path):
+    nothing = error_of(capsys, "fit", "--config", recipe, "--resume", "must")
+    assert "no checkpoint in" in nothing
+    main(["fit", "--config", str(recipe), "--trainer.max_steps", "2"])
+    assert "resuming from" not in capsys.readouterr().err
+    options = ["--model.objective.head_repeats", "3", "--model.ema_decay", "0.5"]
+    main(["fit", "--config", str(recipe), "--resume", "must", *options])
+    told = capsys.readouterr().err
+    assert "resuming from" in told
+    assert "changed since: model.init_args.ema_decay: 0.9999 -> 0.5" in told
+    assert "changed since: model.init_args.objective.head_repeats: 4 -> 3" in told
+    assert "changed since: trainer.max_steps: 2 -> 4" in told
+    assert told.count("changed since") == 3
+    assert "up to step 4" in error_of(capsys, "fit", "--config", recipe, "--resume", "never")
+    line = error_of(capsys, "fit", "--config", recipe, "--model.architecture.width", "32")
+    assert "width is 16 in the checkpoint and 32 in the recipe" in line
+    assert "width: 32" not in (tmp_path / "run/recipe.yaml").read_text()
+
+
+def test_a_run_starts_from_another_runs_checkpoint_and_then_from_its_own(capsys, recipe, tmp_path):
+    main(["fit", "--config", str(recipe)])
+    first = tmp_path / "run/checkpoints/step=00000002"
+    behind = error_of(capsys, "fit", "--config", recipe, "--resume", first, "--trainer.max_steps", "6")
+    assert "go on from step 2, and" in behind
+    assert "goes up to step=00000004" in behind
+    assert "max_steps: 4" in (tmp_path / "run/recipe.yaml").read_text(), "that of the run, not of the refused start"
+    branch = ["fit", "--config", str(recipe), "--run.dir", str(tmp_path / "branch"), "--resume", str(first)]
+    main([*branch, "--trainer.max_steps", "4"])
+    assert f"resuming from {first}" in capsys.readouterr().err
+    main([*branch, "--trainer.max_steps", "6"])
+    assert f"resuming from {tmp_path}/branch/checkpoints/step=00000004" in capsys.readouterr().err
+    assert "give auto, must, never, or the path" in error_of(capsys, *branch[:-1], tmp_path / "nowhere")
+
+
+def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):
+    main(["fit", "--config", str(recipe)])
+    newest = tmp_path / "run/checkpoints/step=00000004"
+    flip_bytes(newest / "__0_0.distcp")
+    main(["fit", "--config", str(recipe), "--trainer.max_steps", "6"])
+    printed = capsys.readouterr().err
+    assert f"skipped {newest}: __0_0.distcp does not match its checksum" in printed
+    assert "step=00000002" in printed.split("resuming from")[1]
+    names = sorted(path.name for path in newest.parent.iterdir())
+    assert names == ["newest", "step=00000004", "step=00000004.damaged", "step=00000006"]
+
+
+def test_a_class_that_the_model_does_not_know(capsys, recipe, tmp_path):
+    main(["fit", "--config", str(recipe), "--trainer.max_steps", "2"])
+    line = error_of(capsys, "sample", tmp_path / "run", tmp_path / "x.npz", "--classes", "[7]", "--num", "2")
+    assert "class 7 is out of range" in line
+
+
+def test_unreadable_images_are_listed_and_strict_refuses(capsys, tmp_path):
+    source = make_image_folder(tmp_path / "images", size=8)
+    victim = sorted((source / "cat").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:40])
+    assert victim.name in error_of(capsys, "shards", "images", source, tmp_path / "strict", "--strict")
+    main(["shards", "images", str(source), str(tmp_path / "shards")])
+    assert victim.name in capsys.readouterr().err
+    main(["shards", "check", str(tmp_path / "shards")])
+    shard = next((tmp_path / "shards").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-600])
+    assert "problems in" in error_of(capsys, "shards", "check", tmp_path / "shards")

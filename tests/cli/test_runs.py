@@ -1,0 +1,137 @@
+"""Runs as their folders show them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framework.cli import runs
+from framework.core.errors import ConfigError
+from framework.testing.run_folders import make_run_folder
+from framework.tracking.run_folder import UNSENT
+
+HOLD = """
+import sys
+from pathlib import Path
+from framework.core.io import RunLock
+lock = RunLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    make_run_folder(tmp_path / "a" / "finished")
+    make_run_folder(tmp_path / "a" / "preempted", stretches=((0, 5, "preempted", "SIGTERM"),))
+    (tmp_path / "a" / "preempted" / "preempted.json").write_text("{}")
+    make_run_folder(tmp_path / "failed", stretches=((0, 5, "preempted", ""), (5, 7, "failed", "TrainingError: nan")))
+    make_run_folder(tmp_path / "killed", stretches=((0, 5, None, ""),))
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "recipe.yaml").write_text("trainer: {max_steps: -1}")
+    (tmp_path / "no run").mkdir()
+    return tmp_path
+
+
+def test_states(root: Path):
+    found = {path.name: runs.read_run(path) for path in runs.find_runs(root)}
+    assert {name: run.state for name, run in found.items()} == {
+        "finished": "finished",
+        "preempted": "preempted",
+        "failed": "failed",
+        "killed": "failed",
+        "unknown": "unknown",
+    }
+    assert {name: run.step for name, run in found.items()} == {
+        "finished": 12,
+        "preempted": 5,
+        "failed": 7,
+        "killed": 5,
+        "unknown": 0,
+    }
+    assert found["failed"].reason == "TrainingError: nan"
+    assert "killed" in found["killed"].reason
+    assert (found["finished"].max_steps, found["unknown"].max_steps) == (12, None)
+    assert (found["finished"].checkpoints, found["finished"].wandb_id) == ([12], "ab12cd34")
+
+
+def test_a_run_is_running_while_its_lock_is_held(root: Path):
+    run = root / "killed"
+    command = [sys.executable, "-c", HOLD, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        found = runs.read_run(run)
+        assert (found.state, found.reason.split(" on ")[0]) == ("running", f"process {holder.pid}")
+        # Asking has not taken it.
+        assert runs.read_run(run).state == "running"
+        assert holder.stdin is not None
+        holder.stdin.close()
+    assert runs.read_run(run).state == "failed"
+
+
+def test_ls(root: Path, capsys: pytest.CaptureFixture[str]):
+    runs.ls(str(root))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["run", "state", "step", "loss", "per", "second", "checkpoint", "starts", "W&B"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["a/finished", "finished", "12/12"],
+        ["a/preempted", "preempted", "5/12"],
+        ["failed", "failed", "7/12"],
+        ["killed", "failed", "5/12"],
+        ["unknown", "unknown", "0"],
+    ]
+    runs.ls(str(root), json_lines=True)
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records[2]["attempts"][1]["end"]["message"] == "TrainingError: nan"
+    runs.ls(str(root / "no run"))
+    assert "no runs in" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no folder"):
+        runs.ls(str(root / "nowhere"))
+
+
+def test_show(root: Path, capsys: pytest.CaptureFixture[str]):
+    runs.show(str(root / "failed"))
+    text = capsys.readouterr().out
+    assert "failed, step 7 of 12 (TrainingError: nan)" in text
+    assert "2026-03-04 09:15:00" in text
+    for words in ("preempted", "node01", "loss/total", "throughput/images_per_second"):
+        assert words in text
+    runs.show(str(root / "killed"))
+    assert "killed" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="framework runs ls"):
+        runs.show(str(root / "no run"))
+
+
+def make_wandb_file(run: Path, name: str, *marks: str) -> Path:
+    file = run / "wandb" / name / "run-ab12cd34.wandb"
+    file.parent.mkdir(parents=True)
+    for mark in ("", *marks):
+        file.with_name(file.name + mark).write_text("x")
+    return file
+
+
+def test_what_is_to_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = make_run_folder(tmp_path / "run")
+    make_wandb_file(run, "offline-run-20260101_000000-ab12cd34", ".synced")
+    late = make_wandb_file(run, "offline-run-20260103_000000-ab12cd34")
+    early = make_wandb_file(run, "run-20260102_000000-ab12cd34", UNSENT)
+    make_wandb_file(run, "run-20260102_120000-ab12cd34")
+    assert runs.unsent_files(run) == [early, late]
+    assert runs.unsent_files(run, running=True) == [early]
+    runs.sync(str(tmp_path), dry_run=True)
+    assert capsys.readouterr().err.splitlines() == [f"would send {early}", f"would send {late}"]
+
+
+def test_a_server_that_cannot_be_reached_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run_folder(tmp_path / "run")
+    file = make_wandb_file(run, "offline-run-20260103_000000-ab12cd34")
+    # The port of discarded packets: nobody listens there.
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    with pytest.raises(runs.TrainingError, match=r"127\.0\.0\.1:9 cannot be reached .* call it again"):
+        runs.sync(str(tmp_path))
+    assert runs.unsent_files(run) == [file]

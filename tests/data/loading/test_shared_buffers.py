@@ -1,0 +1,99 @@
+"""Memory that carries batches is used again, and never while anything can still see it."""
+
+import gc
+from collections import deque
+from pathlib import Path
+
+import pytest
+import torch
+
+from framework.data.loading.batch import PixelBatch
+from framework.data.loading.loader import ShardLoader
+from framework.data.loading.shared_buffers import InSlot, Slots
+from framework.data.module import ShardDataModule
+from framework.testing.images import make_image_shards
+
+
+def test_a_place_is_free_when_nothing_refers_to_it():
+    slots = Slots(2, 12)
+    first, second = slots.ask(), slots.ask()
+    assert {first, second} == {0, 1}
+    assert slots.ask() is None
+    assert first is not None
+    slots.view(first, (2, 6)).fill_(3)
+    lent = slots.lend(first, (2, 6))
+    views = [lent[1], lent.view(3, 4), lent.numpy()[0], lent.permute(1, 0)]
+    del lent
+    while views:
+        assert slots.ask() is None
+        assert int(views[-1].reshape(-1)[0]) == 3
+        views.pop()
+    gc.collect()
+    assert slots.ask() == first
+
+
+def test_what_never_came_is_taken_back():
+    slots = Slots(2, 4)
+    taken = [slots.ask(), slots.ask()]
+    assert taken[0] is not None
+    lent = slots.lend(taken[0], (4,))
+    slots.forget()
+    assert [slots.ask(), slots.ask()] == [taken[1], None]
+    del lent
+    assert slots.ask() == taken[0]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slots")
+    make_image_shards(path, per_class=60, size=16)
+    return path / "shards"
+
+
+def loader(shards: Path, num_workers: int) -> ShardLoader[PixelBatch]:
+    data = ShardDataModule(
+        train=str(shards), validation=str(shards), image_size=16, batch_size=8, flip=True, num_workers=num_workers
+    )
+    return data.train_dataloader()
+
+
+def test_batches_that_are_kept_never_change(shards: Path):
+    """Kept ones, all of them, some, in parts; iterations that are left half-way."""
+    expected = [batch.images().images for batch in loader(shards, 0)]
+    used = loader(shards, 2)
+    everything = list(used)
+    kept: deque[tuple[int, torch.Tensor, torch.Tensor]] = deque(maxlen=5)
+    for number in range(3):
+        for place, batch in enumerate(used):
+            images = batch.images().images
+            kept.append((place, batch.pixels[3], batch.pixels[3].clone()))
+            for _, part, copy in kept:
+                assert torch.equal(part, copy)
+            if number == 1 and place == 4:
+                break
+            if number != 1:
+                assert torch.equal(images, expected[place])
+    for batch, images in zip(everything, expected, strict=True):
+        assert torch.equal(batch.images().images, images)
+
+
+def test_workers_write_where_they_are_told(shards: Path):
+    used = loader(shards, 1)
+    slots = used.dataset.slots  # type: ignore[attr-defined]
+    places = set()
+    for batch in used:
+        places.add(batch.pixels.data_ptr() - slots._memory.data_ptr())
+        assert places <= {place * 8 * 16 * 16 * 3 for place in range(6)}
+    assert len(places) <= 4  # Those in use at a time, and not all there are.
+
+
+def test_batch_travels_without_pixels(shards: Path):
+    data = ShardDataModule(train=str(shards), image_size=16, batch_size=8, num_workers=1)
+    used = data.train_dataloader()
+    slots = used.dataset.slots  # type: ignore[attr-defined]
+    samples = next(iter(used.batch_sampler)).samples  # type: ignore[union-attr]
+    batch = used.dataset.batch(samples, 3)  # type: ignore[attr-defined]
+    assert isinstance(batch, InSlot)
+    plain = used.dataset.batch(samples)  # type: ignore[attr-defined]
+    assert torch.equal(batch.batch().pixels, plain.pixels)
+    assert torch.equal(slots.view(3, batch.shape), plain.pixels)

@@ -1,0 +1,81 @@
+"""Random access: from any process, and with errors that name the shard."""
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framework.core.errors import DataError
+from framework.data.shards.reader import ShardSet
+from framework.testing.images import make_image_shards
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    make_image_shards(tmp_path, per_class=3, samples_per_shard=2)
+    return tmp_path / "shards"
+
+
+def test_any_order(path: Path):
+    shards = ShardSet(path)
+    samples = [shards.read(number) for number in range(len(shards))]
+    assert len(samples) == 6
+    assert [shards.read(number) for number in (5, 0, 3)] == [samples[5], samples[0], samples[3]]
+    assert shards.read(-1) == samples[5]
+    with pytest.raises(IndexError):
+        shards.read(6)
+
+
+def test_pickled_set_opens_its_own_files(path: Path):
+    shards = ShardSet(path)
+    expected = shards.read(3)
+    data = pickle.dumps(shards)
+    assert len(data) < 1000
+    copy = pickle.loads(data)
+    assert copy.read(3) == expected
+    assert not {file.descriptor for file in copy._open.values()} & {file.descriptor for file in shards._open.values()}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 on fork.
+def test_forked_processes_share_a_set(path: Path):
+    shards = ShardSet(path)
+    expected = [shards.read(number) for number in range(6)] * 20
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(shards.read, list(range(6)) * 20, chunksize=1) == expected
+        pool.close()
+        pool.join()
+
+
+def test_missing_shard(path: Path):
+    (path / "shard-000001.tar").unlink()
+    with pytest.raises(DataError, match=r"shard .*shard-000001.tar cannot be opened .*framework shards check"):
+        ShardSet(path)
+
+
+def test_shard_of_another_size(path: Path):
+    (path / "shard-000001.tar").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"shard-000001.tar has 5 bytes, not [\d,]+: .*framework shards check"):
+        ShardSet(path)
+
+
+def test_shard_that_shrinks_while_it_is_used(path: Path):
+    shards = ShardSet(path)
+    (path / "shard-000002.tar").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"sample 5 \(byte \d+ of .*shard-000002.tar\) ends after 0 of \d+ bytes"):
+        shards.read(5)
+
+
+def test_shard_that_goes_while_it_is_used(path: Path):
+    shards = ShardSet(path)
+    (path / "shard-000002.tar").unlink()
+    with pytest.raises(DataError, match=r"sample 5 \(byte \d+ of .*shard-000002.tar\) cannot be read \(No such file"):
+        shards.read(5)
+
+
+@pytest.mark.parametrize("index", [np.zeros((5, 4), dtype=np.int64), np.zeros((6, 4)), np.array([{}] * 6)])
+def test_index_that_does_not_fit(path: Path, index: np.ndarray):
+    np.save(path / "index.npy", index, allow_pickle=True)
+    with pytest.raises(DataError, match=r"index.npy (has shape|cannot be read)"):
+        ShardSet(path)

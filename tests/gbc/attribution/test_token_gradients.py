@@ -1,0 +1,231 @@
+"""One teacher-forced pass: against the kept graph, by hand on a linear model, batching, bounds of memory."""
+
+import math
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.attribution.reference import kept_graph_scores
+from framework.gbc.attribution.token_gradients import (
+    GradientOptions,
+    Scalar,
+    TokenRow,
+    likeliest_tokens,
+    output_log_probs,
+    token_scores,
+)
+from framework.gbc.language_models.agent_parameters import Reader
+from framework.gbc.language_models.prefix_cache import frozen_prefix
+from framework.testing.language_models import Family, LinearLM, tiny_language_model
+
+VOCABULARY = 97
+
+
+def tokens(count: int, seed: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(4, VOCABULARY, (count,), generator=generator).tolist())
+
+
+PROMPT, OTHER = tokens(11, 1), tokens(5, 2)
+# Two share a prompt, one has another, one has none; all lengths differ, and Gemma's window is 8.
+ROWS = [
+    TokenRow(input_ids=PROMPT + tokens(7, 3), prefix=11, output_ids=tokens(4, 4)),
+    TokenRow(input_ids=OTHER + tokens(13, 5), prefix=5, output_ids=tokens(6, 6)),
+    TokenRow(input_ids=PROMPT + tokens(3, 7), prefix=11, output_ids=tokens(1, 8)),
+    TokenRow(input_ids=tokens(9, 9), prefix=0, output_ids=tokens(5, 10)),
+]
+
+
+def far(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+@pytest.mark.parametrize("scalar", get_args(Scalar))
+def test_one_pass_equals_the_graph_kept_through_generation(family: Family, scalar: Scalar):
+    model = tiny_language_model(family, vocabulary=VOCABULARY)
+    slow = [kept_graph_scores(model, row, scalar) for row in ROWS]
+    size = model.get_input_embeddings().weight.abs().mean().item()
+    for options in (
+        GradientOptions(scalar=scalar),
+        GradientOptions(scalar=scalar, gradients_at_once=16),
+        GradientOptions(scalar=scalar, checkpointing=True),
+        GradientOptions(scalar=scalar, max_tokens=10, gradients_at_once=1),
+    ):
+        for expected, scores in zip(slow, token_scores(model, ROWS, options), strict=True):
+            assert expected.l1.max() > 0
+            assert far(scores.absolute("l1"), expected.l1.double()) < 1e-5
+            # The terms of this sum cancel: relative to their magnitudes.
+            error = (scores.absolute("gradient_input") - expected.gradient_input).abs().max().item()
+            assert error < 1e-5 * expected.l1.max().item() * size
+            assert far(scores.log_probs, expected.log_probs) < 1e-5
+
+
+def steered_rows(model: Any) -> list[TokenRow]:
+    """Soft prompts in the prefix, at its end, after it and before all; gates in the prefix and after it."""
+    generator = torch.Generator().manual_seed(3)
+    soft = torch.randn(2, 32, generator=generator)
+    neutral = model.get_input_embeddings().weight.detach().mean(dim=0)
+
+    def reader(index: int, place: int, **options: Any) -> Reader:
+        scale = torch.rand(len(ROWS[index].input_ids), generator=generator)
+        return Reader(agent=f"agent {index}", place=place, **{"scale": scale, "neutral": neutral, **options})
+
+    readers = [reader(0, 11, soft=soft), reader(1, 9, soft=soft), reader(2, 3), None]
+    rows = [replace(row, reader=each) for row, each in zip(ROWS, readers, strict=True)]
+    first = reader(3, 0, soft=soft, scale=None)
+    more = [replace(ROWS[0], reader=reader(0, 4, soft=-soft, scale=None)), replace(ROWS[3], reader=first)]
+    return rows + more
+
+
+def plain_scores(model: Any, row: TokenRow) -> tuple[Tensor, Tensor]:
+    """Magnitudes of the gradients of each output token, and its log-probability, by one plain pass each."""
+    embed = model.get_input_embeddings()
+    leaf = embed(torch.tensor(row.input_ids)).detach().requires_grad_()
+    read, soft = leaf, torch.zeros(0, 32)
+    if row.reader is not None and row.reader.scale is not None:
+        read = row.reader.neutral + row.reader.scale[:, None] * (leaf - row.reader.neutral)
+    if row.reader is not None and row.reader.soft is not None:
+        soft = row.reader.soft
+    place = 0 if row.reader is None else row.reader.place
+    inputs = torch.cat([read[:place], soft, read[place:], embed(torch.tensor(row.output_ids)).detach()])
+    last = len(row.input_ids) + len(soft) - 1
+    logits = model(inputs_embeds=inputs[None], use_cache=False).logits[0, last:-1]
+    log_probs = logits.log_softmax(dim=1).gather(1, torch.tensor(row.output_ids)[:, None])[:, 0]
+    gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in log_probs]
+    return torch.stack(gradients).abs().sum(dim=-1)[:, row.prefix :], log_probs.detach()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("changes", [{"gradients_at_once": 16}, {"max_tokens": 10}, {"checkpointing": True}])
+def test_gradients_pass_soft_prompts_and_gates(family: Family, changes: dict[str, Any]):
+    model = tiny_language_model(family, vocabulary=VOCABULARY)
+    rows = steered_rows(model)
+    plain = token_scores(model, [replace(row, reader=None) for row in rows], GradientOptions())
+    found = token_scores(model, rows, GradientOptions(**changes))
+    for row, scores, without in zip(rows, found, plain, strict=True):
+        l1, log_probs = plain_scores(model, row)
+        assert far(scores.l1, l1) < 1e-4
+        assert far(scores.log_probs, log_probs) < 1e-4
+        assert (far(scores.l1, without.l1) > 0.01) == (row.reader is not None)
+
+
+def test_likeliest_tokens_are_those_of_a_plain_pass():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    for row, found in zip(ROWS, likeliest_tokens(model, ROWS, count=3, max_tokens=40), strict=True):
+        logits = model(input_ids=torch.tensor([row.input_ids + row.output_ids[:-1]])).logits[0]
+        expected = logits[len(row.input_ids) - 1 :].topk(3).indices
+        assert found.tolist() == expected.tolist()
+
+
+def test_a_prefix_outside_the_graph_changes_nothing():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    for row in ROWS:
+        whole = kept_graph_scores(model, row, "sequence_log_prob")
+        cached = kept_graph_scores(model, row, "sequence_log_prob", cache_prefix=True)
+        assert far(cached.l1, whole.l1) < 1e-5
+
+
+def test_the_order_of_rows_is_kept_and_has_no_influence():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    options = GradientOptions(scalar="sequence_log_prob")
+    forward, backward = token_scores(model, ROWS, options), token_scores(model, ROWS[::-1], options)
+    for one, other in zip(forward, backward[::-1], strict=True):
+        assert far(one.l1, other.l1) < 1e-6
+
+
+def test_finegrained_gradients_add_up_to_those_of_the_sequence():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    each = token_scores(model, ROWS, GradientOptions(scalar="finegrained", gradients_at_once=3))
+    whole = token_scores(model, ROWS, GradientOptions(scalar="sequence_log_prob"))
+    for row, fine, coarse in zip(ROWS, each, whole, strict=True):
+        assert fine.l1.shape == (len(row.output_ids), len(row.input_ids) - row.prefix)
+        assert far(fine.gradient_input.sum(dim=0, keepdim=True), coarse.gradient_input) < 1e-5
+
+
+def test_a_product_of_many_probabilities_does_not_vanish():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    row = TokenRow(input_ids=tokens(6, 0), prefix=0, output_ids=tokens(100, 1))
+    (scores,) = token_scores(model, [row], GradientOptions(scalar="product_probs"))
+    assert scores.log_scale < -200
+    assert scores.l1.min() > 1e-3
+    assert scores.absolute("l1").max() == pytest.approx(scores.l1.max().item() * math.exp(scores.log_scale))
+
+
+def test_the_parameters_get_no_gradients_and_layers_are_as_before():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    before = [layer.forward.__func__ for layer in model.model.layers]
+    token_scores(model, ROWS, GradientOptions(scalar="sum_squares", checkpointing=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert [layer.forward.__func__ for layer in model.model.layers] == before
+
+
+def test_equal_prompts_are_computed_once():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    seen = []
+    model.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape), with_kwargs=True
+    )
+    cache, mask = frozen_prefix(model, [PROMPT, OTHER, PROMPT], batch_size=8)
+    assert seen == [(2, 11, 32)]
+    assert cache.get_seq_length() == 11
+    assert mask.sum(dim=1).tolist() == [11, 5, 11]
+
+
+@pytest.mark.parametrize(("most", "largest"), [(1, 6), (24, 18), (1000, 48)])
+def test_passes_are_as_large_as_is_allowed_and_no_larger(most: int, largest: int):
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    rows = [TokenRow(input_ids=tokens(4, n), prefix=0, output_ids=tokens(3, n + 9)) for n in range(8)]
+    seen: list[int] = []
+    model.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    token_scores(model, rows, GradientOptions(scalar="sum_squares", max_tokens=most))
+    # Rows of seven tokens, of which the model reads six: the last one has nothing after it.
+    assert max(seen) == largest
+    assert sum(seen) == 48
+
+
+def test_log_probs_of_outputs_need_no_gradients():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    plain = output_log_probs(model, ROWS)
+    for values, scores in zip(plain, token_scores(model, ROWS, GradientOptions()), strict=True):
+        assert not values.requires_grad
+        assert far(values, scores.log_probs) < 1e-6
+
+
+def test_a_linear_model_by_hand():
+    # Embeddings of three tokens, and the rows of W that give their logits.
+    model: Any = LinearLM([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]], [[1.0, 1.0], [2.0, -1.0], [0.0, 3.0]])
+    row = TokenRow(input_ids=(0, 1), prefix=0, output_ids=(2, 1))
+    # Sums: [1, 2], then with the first answer [0, 3]. Logits of the picks: 3 * 2 = 6, and -3.
+    # Gradient: 2 * 6 * [0, 3] + 2 * (-3) * [2, -1] = [-12, 42] for every input token.
+    (scores,) = token_scores(model, [row], GradientOptions(scalar="sum_squares"))
+    assert scores.l1.tolist() == [[54.0, 54.0]]
+    assert scores.gradient_input.tolist() == [[-12.0, 84.0]]
+    (longer, short) = token_scores(
+        model,
+        [row, TokenRow(input_ids=(2,), prefix=0, output_ids=(0,))],
+        GradientOptions(scalar="sum_squares"),
+    )
+    # Sum [-1, 1], logit 0: no gradient at all.
+    assert longer.gradient_input.tolist() == [[-12.0, 84.0]]
+    assert short.l1.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(("prefix", "outputs"), [(3, (1,)), (-1, (1,)), (0, ())])
+def test_rows_that_cannot_be_scored(prefix: int, outputs: tuple[int, ...]):
+    with pytest.raises(DataError, match="input tokens"):
+        TokenRow(input_ids=(1, 2, 3), prefix=prefix, output_ids=outputs)
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"gradients_at_once": 0}])
+def test_options_that_cannot_be_used(options: dict[str, Any]):
+    with pytest.raises(ConfigError):
+        GradientOptions(**options)

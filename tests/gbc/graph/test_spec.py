@@ -1,0 +1,193 @@
+"""Graphs: what is declared, what is refused, how loops and branches unroll."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from framework.core.errors import ConfigError
+from framework.gbc.graph.spec import Agent, Condition, Graph, Loop, Tool, UserTurn, load_graph, parse_graph
+from framework.gbc.graph.unroll import unroll
+
+
+def agent(name: str, *reads: str, **options: Any) -> Agent:
+    return Agent(name=name, prompt=f"You are {name}.", model="m", reads=reads, **options)
+
+
+def as_json(texts: Mapping[str, str]) -> str:
+    return json.dumps(texts)
+
+
+RECIPE = """
+users: [{name: user}, {name: again, field: second}]
+agents:
+  - {name: manager, prompt: Route., model: small, reads: [user], role: routes}
+  - {name: hotel, prompt: Hotels., model: small, reads: [user, manager], when: {source: manager, pattern: hotel}}
+  - name: responder
+    prompt: Answer.
+    model: large
+    reads: [hotel, lookup, again]
+    template: "{hotel} {{x}} {lookup}{again}"
+    estimator: leave_one_out
+tools: [{name: lookup, reads: [manager], function: json.dumps, estimator: score_function}]
+"""
+
+
+def test_a_recipe_and_the_same_in_python(tmp_path):
+    path = tmp_path / "graph.yaml"
+    path.write_text(RECIPE)
+    graph = load_graph(path)
+    assert graph == Graph(
+        users=(UserTurn(name="user"), UserTurn(name="again", field="second")),
+        agents=(
+            Agent(name="manager", prompt="Route.", model="small", reads=("user",), role="routes"),
+            Agent(
+                name="hotel",
+                prompt="Hotels.",
+                model="small",
+                reads=("user", "manager"),
+                when=Condition(source="manager", pattern="hotel"),
+            ),
+            Agent(
+                name="responder",
+                prompt="Answer.",
+                model="large",
+                reads=("hotel", "lookup", "again"),
+                template="{hotel} {{x}} {lookup}{again}",
+                estimator="leave_one_out",
+            ),
+        ),
+        tools=(Tool(name="lookup", reads=("manager",), function=json.dumps, estimator="score_function"),),
+    )
+    assert graph.outputs == ("responder",)
+    assert graph.agents[2].pieces() == [
+        ("", "hotel"),
+        (" {", None),
+        ("x}", None),
+        (" ", None),
+        ("", "lookup"),
+        ("", "again"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"agnets": []}, "agnets"),
+        ({"agents": [{"name": "a"}]}, "prompt"),
+        ({"agents": [{"name": "a", "prompt": "", "model": "m", "reads": [], "max_new_tokens": "x"}]}, "max_new_tokens"),
+        ({"agents": [{"name": "a", "prompt": "", "model": "m", "reads": [], "estimator": "guess"}]}, "estimator"),
+        ({"tools": [{"name": "t", "reads": [], "function": "no.such.thing"}]}, "function"),
+    ],
+)
+def test_recipes_that_are_refused(change, words):
+    good = {"agents": [{"name": "a", "prompt": "", "model": "m", "reads": ["user"]}]}
+    parse_graph(good)
+    with pytest.raises(ConfigError, match=words):
+        parse_graph({**good, **change})
+
+
+def test_loops_in_a_recipe():
+    graph = parse_graph(
+        {
+            "agents": [{"name": "a", "prompt": "", "model": "m", "reads": ["user", "a"]}],
+            "loops": [{"body": ["a"], "times": 2, "until": {"source": "a", "pattern": "done", "negate": True}}],
+            "outputs": ["a"],
+        }
+    )
+    assert graph.loops == (Loop(body=("a",), times=2, until=Condition(source="a", pattern="done", negate=True)),)
+    assert [step.name for step in unroll(graph).steps] == ["user", "a@1", "a@2"]
+
+
+def test_a_recipe_that_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_graph(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Graph(agents=(agent("a", "gone"),)), "'a' reads 'gone', which is missing"),
+        (lambda: Graph(agents=(agent("a"), agent("a"))), "2 nodes are called 'a'"),
+        (lambda: Graph(agents=(agent("a@2"),)), "called 'a@2'"),
+        (lambda: Graph(agents=(agent("a"),), outputs=("b",)), "the output is 'b'"),
+        (lambda: Graph(agents=(agent("a", "user", "user"),)), "reads a node twice"),
+        (lambda: Graph(agents=(agent("a", when=Condition(source="b", pattern="x")),)), "waits for 'b'"),
+        (lambda: Graph(agents=(agent("a"),), loops=(Loop(body=("b",), times=2),)), "a loop runs 'b'"),
+        (lambda: Graph(agents=(agent("a"),), loops=(Loop(body=("user",), times=2),)), "user turn 'user' is in a loop"),
+        (lambda: Graph(agents=(agent("a"),), loops=(Loop(body=("a", "a"), times=2),)), "in 2 loops"),
+        (lambda: Graph(agents=(agent("a", "b"), agent("b", "a"))), "every node is read"),
+        (lambda: Loop(body=("a",), times=0), "0 rounds"),
+        (lambda: Loop(body=("a",), times=2, until=Condition(source="b", pattern="x")), "does not run"),
+        (lambda: Condition(source="a", pattern="("), "regular expression"),
+        (lambda: agent("a", "user", template="no {one}"), "template names one"),
+        (lambda: agent("a", "user", template="{user"), "template"),
+        (lambda: agent("a", max_new_tokens=0), "max_new_tokens 0"),
+        (lambda: Tool(name="t", reads=(), function=as_json, estimator="gradient"), "no gradient flows"),
+        (lambda: Graph(agents=(agent("a"),)).with_prompts({"b": ""}), "'b', which is no agent"),
+    ],
+)
+def test_what_cannot_be_declared(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_a_cycle_needs_a_bound():
+    agents = (agent("draft", "user", "review"), agent("review", "draft"), agent("end", "review"))
+    with pytest.raises(ConfigError, match=r"a cycle without a bound: (draft -> review|review -> draft)"):
+        unroll(Graph(agents=agents))
+    plan = unroll(Graph(agents=agents, loops=(Loop(body=("draft", "review"), times=2),)))
+    reads = {step.name: dict(step.reads) for step in plan.steps}
+    assert reads == {
+        "user": {},
+        "draft@1": {"user": ("user",)},
+        "review@1": {"draft": ("draft@1",)},
+        "draft@2": {"user": ("user",), "review": ("review@1",)},
+        "review@2": {"draft": ("draft@2",)},
+        "end": {"review": ("review@2", "review@1")},
+    }
+    assert [[step.name for step in level] for level in plan.levels] == [
+        ["user"],
+        ["draft@1"],
+        ["review@1"],
+        ["draft@2"],
+        ["review@2"],
+        ["end"],
+    ]
+
+
+def test_an_agent_that_reads_itself():
+    graph = Graph(agents=(agent("a", "user", "a"),), outputs=("a",), loops=(Loop(body=("a",), times=3),))
+    plan = unroll(graph)
+    assert [step.name for step in plan.steps] == ["user", "a@1", "a@2", "a@3"]
+    assert plan.outputs == (("a@3", "a@2", "a@1"),)
+    assert plan.steps[1].reads == {"user": ("user",)}
+
+
+def test_workers_of_one_level_run_together():
+    workers = tuple(agent(f"w{i}", "user") for i in range(3))
+    plan = unroll(Graph(agents=(*workers, agent("join", "w0", "w1", "w2"))))
+    assert [len(level) for level in plan.levels] == [1, 3, 1]
+
+
+def test_edges_say_how_they_are_estimated():
+    branch = Condition(source="a", pattern="yes")
+    graph = Graph(
+        agents=(agent("a", "user"), agent("b", "t", when=branch), agent("c", "b", estimator="leave_one_out")),
+        tools=(Tool(name="t", reads=("a",), function=as_json, estimator="score_function"),),
+    )
+    assert {(e.source, e.target, e.kind): e.estimator for e in unroll(graph).edges} == {
+        ("user", "a", "message"): "gradient",
+        ("a", "t", "message"): "score_function",
+        ("t", "b", "message"): "gradient",
+        ("a", "b", "control"): "pass_through",
+        ("b", "c", "message"): "leave_one_out",
+    }
+
+
+def test_prompts_are_changed_in_a_copy():
+    graph = Graph(agents=(agent("a", "user"), agent("b", "a")))
+    changed = graph.with_prompts({"b": "New."})
+    assert changed.prompts == {"a": "You are a.", "b": "New."}
+    assert graph.prompts["b"] == "You are b."

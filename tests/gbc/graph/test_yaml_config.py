@@ -1,0 +1,101 @@
+"""Records in YAML: the round trip of texts that YAML would change, and functions by their import paths."""
+
+import json
+
+import pytest
+import yaml
+
+from framework.core.errors import ConfigError
+from framework.gbc.graph.spec import Agent, Condition, Graph, Loop, Tool, UserTurn, load_graph, save_graph
+from framework.gbc.graph.yaml_config import import_function, parse_record, read_yaml, to_yaml
+
+TEXTS = [
+    "plain",
+    "two\nlines",
+    "ends with lines\n\n",
+    "  spaced out \n trailing ",
+    "yes",
+    "1.5",
+    "null",
+    "#: {x} 'a' \"b\" - [",
+    "a\x85b\u2028c\nd\r\n\t",
+    "",
+    "\n",
+    "🙂 é \ue000 \0",
+    "word " * 100,
+    "%s: |\n  - a\n",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_come_back_as_they_were(text: str):
+    agent = Agent(name="a", prompt=text, model="m", reads=("user",))
+    assert parse_record(Agent, yaml.safe_load(to_yaml(agent)), source="text") == agent
+
+
+def test_a_graph_comes_back_as_it_was(tmp_path):
+    graph = Graph(
+        users=(UserTurn(name="user"), UserTurn(name="again", field="second")),
+        tools=(Tool(name="lookup", reads=("user",), function=json.dumps, estimator="leave_one_out"),),
+        agents=(
+            Agent(name="draft", prompt="a: b", model="m", reads=("user", "review"), role="writes"),
+            Agent(name="review", prompt="One.\nTwo.", model="n", reads=("draft", "lookup"), max_new_tokens=5),
+            Agent(
+                name="end",
+                prompt="",
+                model="m",
+                reads=("draft",),
+                template="{{x}} {draft}",
+                estimator="pass_through",
+                when=Condition(source="again", pattern=r"\d+", negate=True),
+            ),
+        ),
+        loops=(Loop(body=("draft", "review"), times=2, until=Condition(source="review", pattern="good")),),
+        outputs=("end", "review"),
+    )
+    save_graph(tmp_path / "new" / "graph.yaml", graph)
+    assert load_graph(tmp_path / "new" / "graph.yaml") == graph
+    text = (tmp_path / "new" / "graph.yaml").read_text()
+    assert "prompt: |-\n      One.\n      Two.\n" in text
+    assert "estimator: gradient" not in text
+    small = Graph(agents=(Agent(name="a", prompt="", model="m", reads=("user",)),))
+    assert "users" not in to_yaml(small)
+
+
+def test_functions_without_an_import_path(tmp_path):
+    def local(texts):
+        return ""
+
+    for function in (local, lambda texts: ""):
+        graph = Graph(
+            agents=(Agent(name="a", prompt="", model="m", reads=("t",)),),
+            tools=(Tool(name="t", reads=("user",), function=function),),
+        )
+        with pytest.raises(ConfigError, match="has no import path"):
+            save_graph(tmp_path / "graph.yaml", graph)
+    assert not (tmp_path / "graph.yaml").exists()
+
+
+def test_functions_are_found_also_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "their_own.py").write_text("def f():\n    return 3\n\nvalue = 4\n")
+    (tmp_path / "broken_one.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["/nowhere"])
+    assert import_function("their_own:f")() == import_function("their_own.f")() == 3
+    for path, words in (
+        ("their_own:g", "AttributeError"),
+        ("their_own.value", "no function"),
+        ("no_such_module.f", "ModuleNotFoundError"),
+        ("broken_one:f", "ZeroDivisionError"),
+        (":f", "ValueError"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            import_function(path)
+
+
+def test_files_that_are_no_yaml(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: [")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    for name in ("a.yaml", "b.yaml", "none.yaml"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_yaml(tmp_path / name)

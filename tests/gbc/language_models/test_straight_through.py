@@ -1,0 +1,132 @@
+"""The loss that flows: values as in the run, gradients against an independent pass, soft prompts in generation."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from framework.core.errors import ConfigError, DataError
+from framework.gbc.execution.runner import RunOptions, run_graph
+from framework.gbc.graph.spec import Agent, Graph
+from framework.gbc.language_models.local import LocalModel
+from framework.gbc.language_models.straight_through import make_soft_prompts, prompt_gradients, soft_loss
+from framework.testing.language_models import tiny_local_model
+
+
+def agent(name: str, *reads: str, **options: Any) -> Agent:
+    return Agent(name=name, prompt=f"You are {name}.", model="m", reads=reads, max_new_tokens=5, **options)
+
+
+GRAPH = Graph(agents=(agent("a", "user"), agent("b", "user"), agent("end", "a", "b")))
+TASKS = [{"user": "a cheap hotel"}, {"user": "north"}]
+TARGETS = ["the old mill", "London"]
+
+
+def prompted(*agents: str) -> LocalModel:
+    model = tiny_local_model()
+    model.soft = make_soft_prompts(model, agents, num_tokens=3, seed=1)
+    return model
+
+
+def traces_of(model: LocalModel, tasks=TASKS):
+    return list(run_graph(GRAPH, {"m": model}, tasks, options=RunOptions(on_empty="keep")))
+
+
+def test_the_value_is_that_of_the_target_after_what_was_read():
+    model = tiny_local_model()
+    traces = traces_of(model)
+    found = soft_loss(model, "m", traces, TARGETS)
+    values = []
+    for trace, target in zip(traces, TARGETS, strict=True):
+        ids = list(trace.step("end").input_ids)
+        goal = [*model.tokenizer(target)["input_ids"], model.tokenizer.eos_token_id]
+        logits = model.model(torch.tensor([ids + goal])).logits[0, len(ids) - 1 : -1]
+        values.append(torch.nn.functional.cross_entropy(logits, torch.tensor(goal)))
+    assert found.value.item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-5)
+    assert 0.5 < found.flowing <= 1
+
+
+def test_every_token_of_several_targets_weighs_the_same():
+    model = tiny_local_model()
+    (trace,) = run_graph(
+        replace(GRAPH, outputs=("a", "b")), {"m": model}, TASKS[:1], options=RunOptions(on_empty="keep")
+    )
+    targets = {"a": "the old mill by the river", "b": "no"}
+    counts = [len(model.tokenizer(text)["input_ids"]) + 1 for text in targets.values()]
+    assert counts[0] > counts[1]
+    each = [soft_loss(model, "m", [trace], [{name: text}]).value.item() for name, text in targets.items()]
+    expected = sum(value * count for value, count in zip(each, counts, strict=True)) / sum(counts)
+    assert soft_loss(model, "m", [trace], [targets]).value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradients_reach_every_agent_through_the_messages():
+    model = prompted("a", "b", "end")
+    found = soft_loss(model, "m", traces_of(model), TARGETS)
+    gradients = torch.autograd.grad(found.value, list(model.soft.values()))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    # One trace by itself: the mean of the two.
+    single = [soft_loss(model, "m", [t], [g]).value for t, g in zip(traces_of(model), TARGETS, strict=True)]
+    assert found.value.item() == pytest.approx((single[0] + single[1]).item() / 2, rel=1e-5)
+    alone = torch.autograd.grad((single[0] + single[1]) / 2, list(model.soft.values()))
+    for left, right in zip(gradients, alone, strict=True):
+        assert (left - right).abs().max() < 1e-4 * right.abs().max()
+
+
+def test_the_gradient_of_the_last_soft_prompt_is_the_slope():
+    model = prompted("end")
+    traces = traces_of(model)
+    (gradient,) = torch.autograd.grad(soft_loss(model, "m", traces, TARGETS).value, list(model.soft.values()))
+    direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0))
+    values = []
+    for step in (-1e-2, 1e-2):
+        with torch.no_grad():
+            model.soft["end"].add_(step * direction)
+            values.append(soft_loss(model, "m", traces, TARGETS).value.item())
+            model.soft["end"].sub_(step * direction)
+    assert (values[1] - values[0]) / 2e-2 == pytest.approx((gradient * direction).sum().item(), rel=0.02)
+
+
+def test_generation_reads_the_soft_prompt_after_the_prompt():
+    model = prompted("a")
+    plain, soft = traces_of(tiny_local_model()), traces_of(model)
+    assert plain[0].step("b") == soft[0].step("b")
+    step = soft[0].step("a")
+    embeddings = model.model.get_input_embeddings()(torch.tensor([step.input_ids]))
+    place = step.blocks[0].tokens[1]
+    read = torch.cat([embeddings[:, :place], model.soft["a"][None], embeddings[:, place:]], dim=1)
+    for token in step.output_ids:
+        assert model.model(inputs_embeds=read).logits[0, -1].argmax().item() == token
+        read = torch.cat([read, model.model.get_input_embeddings()(torch.tensor([[token]]))], dim=1)
+
+
+def test_the_loss_reaches_every_prompt():
+    model = tiny_local_model()
+    traces = traces_of(model)
+    found = prompt_gradients(model, "m", traces, TARGETS)
+    for trace, records in zip(traces, found, strict=True):
+        assert {record.node for record in records} == {"a", "b", "end"}
+        for record in records:
+            start, stop = trace.step(record.step).blocks[0].tokens
+            assert record.l1.shape == record.gradient_input.shape == (stop - start,)
+            assert record.l1.min() > 0
+    # One by one, and of the last agent's prompt against a pass of its own.
+    (alone,) = prompt_gradients(model, "m", traces[1:], TARGETS[1:])
+    for left, right in zip(found[1], alone, strict=True):
+        assert (left.l1 - right.l1).abs().max() < 1e-4 * right.l1.max()
+    step = traces[0].step("end")
+    goal = [*model.tokenizer(TARGETS[0])["input_ids"], model.tokenizer.eos_token_id]
+    read = model.model.get_input_embeddings()(torch.tensor([[*step.input_ids, *goal]])).requires_grad_()
+    logits = model.model(inputs_embeds=read).logits[0, len(step.input_ids) - 1 : -1]
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, torch.tensor(goal)), read)
+    expected = gradient[0, slice(*step.blocks[0].tokens)].abs().sum(dim=-1)
+    (record,) = (record for record in found[0] if record.node == "end")
+    assert (record.l1 - expected).abs().max() < 1e-4 * expected.max()
+
+
+def test_what_has_no_gradient():
+    model = tiny_local_model()
+    with pytest.raises(ConfigError, match="0 tokens"):
+        make_soft_prompts(model, ["a"], num_tokens=0)
+    with pytest.raises(DataError, match="no output whose gradient is known"):
+        soft_loss(model, "other", traces_of(model), TARGETS)

@@ -1,0 +1,152 @@
+"""Training a language model on episodes by the command, and the folder that it is exported to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from framework.cli.main import main
+from framework.core.errors import CheckpointError, ConfigError, DataError
+from framework.data.loading.batch import EpisodeBatch
+from framework.gbc.environments.microworld.tokenizer import make_tokenizer
+from framework.gbc.environments.microworld.training_examples import draw_lessons
+from framework.gbc.environments.microworld.world import load_model
+from framework.language_model.chat_tokenizer import END
+from framework.language_model.module import (
+    LanguageModelConfig,
+    LanguageModelModule,
+    encode_episode,
+    export_language_model,
+    load_tokenizer,
+    make_language_model,
+    whole_answers,
+)
+from framework.training.checkpoint.read import find_checkpoint, read_tensors
+
+RECIPE = Path(__file__).parents[2] / "recipes/gbc/microworld.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    main(["shards", "microworld", str(folder / "data"), "--num_lessons", "64", "--num_validation", "16"])
+    words = {
+        "run.dir": folder / "run",
+        "data.train": folder / "data/train",
+        "data.validation": folder / "data/validation",
+        "model.init_args.tokenizer": folder / "data/tokenizer",
+        "model.init_args.architecture.hidden_size": 16,
+        "trainer.max_steps": 2,
+        "trainer.log_every_n_steps": 1,
+        "trainer.val_check_interval": 2,
+        "trainer.enable_progress_bar": "false",
+    }
+    main(["fit", "--config", str(RECIPE), *(f"--{name}={value}" for name, value in words.items())])
+    return folder
+
+
+def test_two_steps_by_the_command_and_its_export(run: Path):
+    assert "accuracy/validation" in (run / "run/metrics.csv").read_text()
+    export_language_model(run / "run", run / "model", dtype="bfloat16")
+    main(["export", str(run / "run"), str(run / "whole")])
+    assert (run / "whole/model.safetensors").stat().st_size > (run / "model/model.safetensors").stat().st_size
+    model = load_model(str(run / "model"))
+    assert isinstance(load_tokenizer(run / "model").chat_template, str)
+    trained = read_tensors(find_checkpoint(run / "run"), "model.")
+    for name, value in model.model.state_dict().items():
+        assert torch.equal(value, trained.get(name, trained["model.embed_tokens.weight"]).bfloat16().float())
+
+
+def test_what_is_no_language_model(run: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError):
+        export_language_model(tmp_path, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(ConfigError, match="hidden_size 100 with 4 heads"):
+        LanguageModelConfig(vocabulary_size=8, hidden_size=100)
+
+
+def test_episodes_are_rendered_as_agents_read_them():
+    tokenizer = make_tokenizer()
+    (lesson,) = draw_lessons("a", 1)
+    read, said = encode_episode(tokenizer, lesson)
+    expected = f"<system> {lesson['prompt']} <user> {lesson['message']} <assistant>".split()
+    assert tokenizer.convert_ids_to_tokens(read) == expected
+    assert tokenizer.convert_ids_to_tokens(said) == [*lesson["answer"].split(), END]
+    with pytest.raises(DataError, match="lacks texts"):
+        encode_episode(tokenizer, {"prompt": "a", "message": "b"})
+
+
+def test_whole_answers_by_hand():
+    kept = torch.tensor([[False, True, True], [True, False, True], [False, False, True]])
+    right = torch.tensor([True, True, True, False, True])
+    assert whole_answers(right, kept).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_models_are_functions_of_their_seeds(family):
+    config = LanguageModelConfig(vocabulary_size=20, family=family, hidden_size=16, num_layers=1)
+    first, again, other = (make_language_model(config, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
+def test_twins_are_mixed_by_shares():
+    lessons = [lesson for lesson in draw_lessons("a", 40) if "twin" in lesson][:3]
+    tokenizer = make_tokenizer()
+    config = LanguageModelConfig(vocabulary_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2)
+    module = LanguageModelModule(tokenizer="", architecture=config)
+    module.tokenizer = tokenizer
+    module.configure_model()
+    batch = EpisodeBatch(episodes=tuple(lessons), indices=torch.tensor([4, 5, 6]), epoch=0)
+    embed = module.model.get_input_embeddings()
+    for part, plain in zip(module._encode(batch, mixed=True), module._encode(batch, mixed=False), strict=True):
+        assert ((part.shares > 0) & (part.shares < 1)).all()
+        assert (plain.shares == 1).all()
+        assert torch.equal(plain.ids, plain.twins)
+        # A hand-made mixture of the first lesson's two readings.
+        share, width = part.shares[0], int(part.said[0].nonzero()[-1]) + 1
+        read = share * embed(part.ids[0, :width]) + (1 - share) * embed(part.twins[0, :width])
+        chances = module.model(inputs_embeds=read[None]).logits[0, :-1].log_softmax(dim=-1)
+        said = part.said[0, 1:width]
+        wanted, other = (ids[0, 1:width][said][:, None] for ids in (part.ids, part.twins))
+        expected = -share * chances[said].gather(1, wanted) - (1 - share) * chances[said].gather(1, other)
+        count = int(said.sum())
+        torch.testing.assert_close(module._losses(part)[0][:count], expected[:, 0], rtol=1e-4, atol=1e-5)
+    again = next(module._encode(batch, mixed=True))
+    assert torch.equal(again.shares, next(module._encode(batch, mixed=True)).shares)
+    longer = {**lessons[0], "twin": {**lessons[0]["twin"], "answer": lessons[0]["answer"] + " none"}}
+    with pytest.raises(DataError, match="the twin of"):
+        list(module._encode(EpisodeBatch(episodes=(longer,), indices=torch.tensor([0]), epoch=0), mixed=True))
+
+
+def test_dropout_is_for_training_alone():
+    tokenizer = make_tokenizer()
+    config = LanguageModelConfig(vocabulary_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2, dropout=0.5)
+    module = LanguageModelModule(tokenizer="", architecture=config)
+    module.tokenizer = tokenizer
+    module.configure_model()
+    batch = EpisodeBatch(episodes=tuple(draw_lessons("a", 3)), indices=torch.arange(3), epoch=0)
+    (part, *_) = module._encode(batch, mixed=False)
+    assert not torch.equal(module._losses(part)[0], module._losses(part)[0])
+    module.eval()
+    assert torch.equal(module._losses(part)[0], module._losses(part)[0])
+    with pytest.raises(ConfigError, match=r"dropout 1\.0"):
+        LanguageModelConfig(vocabulary_size=8, dropout=1.0)
+
+
+def test_a_model_begins_with_the_weights_of_another(run: Path, tmp_path: Path):
+    export_language_model(run / "run", tmp_path / "model")
+    config = LanguageModelConfig(
+        vocabulary_size=128, family="llama", hidden_size=16, intermediate_size=256, num_layers=4, num_heads=4
+    )
+    module = LanguageModelModule(tokenizer="", architecture=config, initial_weights=str(tmp_path / "model"))
+    module.configure_model()
+    trained = read_tensors(find_checkpoint(run / "run"), "model.")
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(value, trained[name])
+    for folder, problem in ((str(tmp_path), "holds no weights"), (str(tmp_path / "model"), "holds no weights")):
+        other = LanguageModelConfig(vocabulary_size=128, hidden_size=32, num_heads=4)
+        module = LanguageModelModule(tokenizer="", architecture=other, initial_weights=folder)
+        with pytest.raises(ConfigError, match=problem):
+            module.configure_model()

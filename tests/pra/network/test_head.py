@@ -1,0 +1,81 @@
+"""The diffusion head: the flow's path, and two ways to put out one velocity."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from framework.pra.network.head import LAST_TIME, DiffusionHead, TimeEmbedding, interpolate
+from framework.testing.models import tiny_model
+
+
+def make_head(prediction: str) -> DiffusionHead:
+    return DiffusionHead(target_size=3, context_width=6, width=8, depth=1, prediction=prediction)
+
+
+class Knows(nn.Module):
+    """A network that puts out what it was made with."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.output
+
+
+def test_path_by_hand():
+    noise, target = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 2.0]])
+    assert interpolate(noise, target, torch.tensor([0.0])).tolist() == [[1.0, -2.0]]
+    assert interpolate(noise, target, torch.tensor([1.0])).tolist() == [[3.0, 2.0]]
+    assert interpolate(noise, target, torch.tensor([0.25])).tolist() == [[1.5, -1.0]]
+
+
+def test_the_clean_target_gives_the_velocity():
+    torch.manual_seed(0)
+    noise, target = torch.randn(2, 100, 3)
+    time = torch.linspace(0, 0.999, 100)
+    head = make_head("clean")
+    head.network = Knows(target)
+    velocity = head(interpolate(noise, target, time), time, torch.zeros(100, 6))
+    torch.testing.assert_close(velocity, target - noise, rtol=1e-3, atol=1e-3)
+
+
+def test_the_weight_of_the_clean_prediction_is_bounded():
+    # A network that is wrong by 1: its velocity is wrong by 1 / (1 - t), which counts as 1 / (1 - LAST_TIME) at most.
+    time = torch.tensor([0.5, LAST_TIME, 0.999])
+    error = (1 / (1 - time))[:, None].expand(3, 3)
+    torch.testing.assert_close(
+        make_head("clean").weigh_error(error, time), torch.tensor([2.0, 20.0, 20.0])[:, None].expand(3, 3)
+    )
+    assert torch.equal(make_head("velocity").weigh_error(error, time), error)
+
+
+def test_the_velocity_is_the_network_s_output():
+    head = make_head("velocity")
+    head.network = Knows(torch.arange(6.0).view(2, 3))
+    assert torch.equal(head(torch.ones(2, 3), torch.tensor([0.3, 0.9]), torch.zeros(2, 6)), head.network.output)
+
+
+def test_the_velocity_depends_on_point_time_and_state():
+    head = tiny_model().head
+    x, time, hidden = torch.ones(1, 3), torch.tensor([0.5]), torch.ones(1, 16)
+    before = head(x, time, hidden)
+    for arguments in ((x + 1, time, hidden), (x, time + 0.1, hidden), (x, time, -hidden)):
+        assert not torch.isclose(head(*arguments), before).any()
+
+
+def test_one_state_serves_all_noise_levels_of_a_token():
+    head = tiny_model().head
+    x, time, hidden = torch.randn(2, 4, 5, 3), torch.rand(2, 4, 5), torch.randn(2, 4, 1, 16)
+    torch.testing.assert_close(head(x, time, hidden), head(x, time, hidden.expand(2, 4, 5, 16)))
+
+
+def test_times_are_told_apart():
+    torch.manual_seed(0)
+    features = TimeEmbedding(8)(torch.linspace(0, 1, 101))
+    assert torch.cdist(features, features).fill_diagonal_(1).min() > 1e-3
+
+
+@pytest.mark.parametrize(("variant", "prediction"), [("pra", "velocity"), ("x_prediction", "clean")])
+def test_a_variant_s_prediction(variant: str, prediction: str):
+    assert tiny_model(variant=variant).head.prediction == prediction

@@ -1,0 +1,58 @@
+"""A run's loggers."""
+
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+from framework.tracking.loggers import RunConfig, make_loggers
+
+
+def wandb_of(run_dir: Path, **options: str) -> WandbLogger:
+    [_, wandb] = make_loggers(RunConfig(dir=str(run_dir), **options))
+    assert isinstance(wandb, WandbLogger)
+    return wandb
+
+
+def test_wandb_is_offline_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Lightning sets it.
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb = wandb_of(tmp_path / "digits")
+    wandb.log_metrics({"loss/total": 2.5}, step=3)
+    run = wandb.experiment
+    try:
+        assert run.offline
+        assert (run.id, run.name, run.project) == (wandb.version, "digits", "framework")
+        assert Path(run.dir).is_relative_to(tmp_path / "digits" / "wandb")
+    finally:
+        run.finish()
+    assert len(list((tmp_path / "digits" / "wandb").glob(f"offline-run-*/run-{wandb.version}.wandb"))) == 1
+
+
+def test_a_run_keeps_its_id_and_another_has_another(tmp_path: Path):
+    first = wandb_of(tmp_path / "a").version
+    assert first
+    assert wandb_of(tmp_path / "a").version == first
+    assert wandb_of(tmp_path / "a", wandb="online").version == first
+    assert wandb_of(tmp_path / "b").version != first
+    assert (tmp_path / "a" / "wandb-id").read_text().strip() == first
+
+
+def test_disabled_leaves_no_trace_of_wandb(tmp_path: Path):
+    [only] = make_loggers(RunConfig(dir=str(tmp_path / "run"), wandb="disabled"))
+    assert isinstance(only, CSVLogger)
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_are_on_the_disk_as_soon_as_they_are_logged(tmp_path: Path):
+    [csv] = make_loggers(RunConfig(dir=str(tmp_path), wandb="disabled"))
+    csv.log_metrics({"loss/total": 2.5}, step=3)
+    assert (tmp_path / "metrics" / "version_0" / "metrics.csv").read_text().splitlines() == ["loss/total,step", "2.5,3"]
+
+
+def test_every_start_of_a_run_has_metrics_of_its_own(tmp_path: Path):
+    for value in (1.0, 2.0):
+        [csv] = make_loggers(RunConfig(dir=str(tmp_path), wandb="disabled"))
+        csv.log_metrics({"loss/total": value}, step=0)
+        csv.save()
+    assert sorted(path.name for path in (tmp_path / "metrics").iterdir()) == ["version_0", "version_1"]
