@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.gbc.environments.multiwoz.test_lesson_shards import write_source
 
 from framework.cli.main import main
 from framework.data.convert.jsonl import write_jsonl_shards
@@ -19,6 +18,7 @@ from framework.testing.processes.forked import run_forked
 from framework.testing.servers.wandb_files import read_wandb_files
 from framework.tracking.curves import read_metrics
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
+from tests.gbc.environments.multiwoz.state_tracking.test_example_shards import write_source
 
 RECIPES = Path(__file__).parents[2] / "recipes/gbc"
 MICRO = Path(__file__).parents[2] / "framework/gbc/environments/microworld/model"

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.gbc.environments.multiwoz.test_fewshot import records
 
 from framework.cli.main import main
 from framework.core.errors import ConfigError
@@ -12,6 +11,7 @@ from framework.data.shards.reader import ShardSet
 from framework.gbc.environments.multiwoz.state_tracking.example_shards import write_lesson_shards
 from framework.gbc.environments.multiwoz.state_tracking.turns import change_targets, read_dialogues
 from framework.language_model.module import encode_episode, load_tokenizer
+from tests.gbc.environments.multiwoz.dataset.test_fewshot import records
 
 
 def write_source(folder: Path) -> Path:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.gbc.environments.multiwoz.test_fewshot import records
 
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue
@@ -21,6 +20,7 @@ from framework.gbc.environments.multiwoz.state_tracking.training_examples import
 )
 from framework.gbc.environments.multiwoz.state_tracking.turns import Exchange
 from framework.gbc.environments.multiwoz.tasks import parse_state
+from tests.gbc.environments.multiwoz.dataset.test_fewshot import records
 
 EXCHANGE = Exchange(
     before={"hotel-name": "acorn guest house", "hotel-book day": "friday", "hotel-parking": "yes"},
