@@ -1,3 +1,8 @@
 """A distributed training framework on PyTorch Lightning for pixel-space autoregressive images and agent graphs."""
 
+from framework.core.threads import prepare_threads
+
 __version__ = "0.1.0"
+
+# In every process that imports the framework, before torch is loaded: commands, ranks, workers of the loader, tests.
+prepare_threads()

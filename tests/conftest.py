@@ -1,10 +1,16 @@
-"""A recipe that trains in a second."""
+"""A recipe that trains in a second, and what all tests share."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from framework.testing.images import make_image_shards
+# Tensors here are tiny: more threads would only wait for each other. Read when torch is loaded.
+assert "torch" not in sys.modules, "a plugin has loaded torch before its threads were set"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from framework.testing.images import make_image_shards  # noqa: E402
 
 RECIPE = """
 run: {{dir: {run}, wandb: disabled}}

@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     "attribute": "framework.gbc.commands.attribute:attribute",
     "optimize": "framework.gbc.commands.optimize:optimize",
     "bench": {
+        "busy": "framework.bench.busy_machine:bench_busy",
         "data": "framework.bench.data:bench_data",
         "training": "framework.bench.training:bench_training",
         "attribution": "framework.bench.attribution:bench_attribution",

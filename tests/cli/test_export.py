@@ -18,7 +18,7 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.pra.checkpoint import load_objective, load_pra
 from framework.pra.export import ExportedModel
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.forked import run_forked
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.checkpoint.layout import FOLDER, MANIFEST
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
@@ -224,7 +224,7 @@ def test_every_strategy_takes_exported_weights_and_gives_them(run: Path, tmp_pat
     entry = ExportedModel.read(tmp_path).entry
     expected = {name: digest(t) for name, t in load_pra(tmp_path).named_parameters()}
     arguments = {"run_dir": str(tmp_path), "exported": str(entry)}
-    results = run_distributed(import_sharded, 2, arguments=arguments).results
+    results = run_forked(import_sharded, 2, **arguments).results
     for name in ("ddp", "fsdp2", "zero1", "zero3"):
         for rank in range(2):
             assert results[rank][name]["start"] == {"model": expected, "ema": expected}, name

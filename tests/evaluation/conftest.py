@@ -1,11 +1,9 @@
 """Real digits as sample sets and as shards."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -38,12 +36,3 @@ def digit_shards(digits, tmp_path_factory) -> tuple[Path, Path]:
             Image.fromarray(pixels[..., 0]).save(folder / part / str(label) / f"{number:04d}.png")
         write_image_shards(folder / part, folder / f"{part}_shards", workers=1)
     return folder / "training_shards", folder / "held_out_shards"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors here are tiny: more threads only wait for each other, for long on a machine that others use too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

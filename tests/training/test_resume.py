@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from framework.data.module import ShardDataModule
 from framework.testing.faults import truncate
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
+from framework.testing.processes.forked import Forked, start_command
 from framework.tracking.curves import read_metrics
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
@@ -263,35 +262,27 @@ def write_recipe(path: Path, shards: str) -> None:
     path.write_text(yaml.safe_dump(recipe))
 
 
-def start(recipe: Path, run_dir: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", str(recipe), "--run.dir", str(run_dir)]
-    return subprocess.Popen(
-        [*command, *options],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+def start(recipe: Path, run_dir: Path, *options: str) -> Forked:
+    return start_command("fit", "--config", str(recipe), "--run.dir", str(run_dir), *options)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return errors
+def finish(command: Forked) -> str:
+    ended = command.finish()
+    assert ended.exitcodes == [0], ended.output
+    return ended.output
 
 
-def kill_after(process: subprocess.Popen[str], run_dir: Path, step: int) -> None:
+def kill_after(command: Forked, run_dir: Path, step: int) -> None:
     """SIGKILL to the process and its workers, once the checkpoint and the metrics of a step are there."""
     deadline = time.monotonic() + 120
     checkpoint = run_dir / FOLDER / name_of(step)
-    while process.poll() is None and time.monotonic() < deadline:
+    while command.exitcodes() == [None] and time.monotonic() < deadline:
         time.sleep(0.002)
         if checkpoint.exists() and step in read_metrics(run_dir)["loss/total"]:
             break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, "it was still running"
+    os.killpg(command.pids[0], signal.SIGKILL)
+    ended = command.finish(timeout=60)
+    assert ended.exitcodes == [-signal.SIGKILL], "it was still running"
 
 
 def test_a_killed_command_goes_on_as_if_it_had_not_been(shards: str, tmp_path: Path):

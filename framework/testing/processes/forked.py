@@ -1,6 +1,6 @@
 """Any function on N real processes that start in a tenth of a second: forks of a server that has done the imports.
 
-For tests that start and kill processes often. `framework.testing.processes.distributed` is the real launcher, and takes seconds.
+For tests that start and kill processes often. `run_distributed` uses the real launcher, and takes seconds.
 """
 
 import atexit
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -115,10 +115,26 @@ class Forked:
 
 
 def run_forked(
-    function: Callable[..., Any], num_processes: int, *, may_fail: bool = False, **arguments: Any
+    function: Callable[..., Any], num_processes: int, *, may_fail: bool = False, timeout: float = 120, **arguments: Any
 ) -> ForkedRun:
     """Calls a function on processes of its own, and waits for them; see `Forked`."""
-    return Forked(function, num_processes, arguments, may_fail=may_fail).finish()
+    return Forked(function, num_processes, arguments, may_fail=may_fail).finish(timeout)
+
+
+def run_command(arguments: Sequence[str], folder: str, environment: dict[str, str]) -> None:
+    """`framework` with these arguments, as the function of a `Forked`: its exit code is the process's."""
+    from framework.cli.main import main
+
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.argv = ["framework", *arguments]
+    main(arguments)
+
+
+def start_command(*arguments: str, environment: dict[str, str] | None = None) -> Forked:
+    """`framework` in a process of its own, which may fail; it leads a process group that its workers are in."""
+    given = {"arguments": arguments, "folder": str(Path.cwd()), "environment": environment or {}}
+    return Forked(run_command, 1, given, may_fail=True)
 
 
 @cache
@@ -182,6 +198,8 @@ def _serve() -> None:
 
 def _run(target: str, arguments: dict[str, Any], rank: int, num_processes: int, port: int, folder: str) -> None:
     """What each process does; it does not return."""
+    # Its workers can be killed with it.
+    os.setsid()
     log = os.open(f"{folder}/{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -201,6 +219,8 @@ def _run(target: str, arguments: dict[str, Any], rank: int, num_processes: int, 
         result = load_function(target)(**arguments)
         Path(folder, f"{rank}.json").write_text(json.dumps(result))
         code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

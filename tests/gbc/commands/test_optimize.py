@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from framework.gbc.graph.spec import load_graph
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.prompt_search.state import load_state
 from framework.testing.language_models import save_tiny_model
+from framework.testing.processes.forked import start_command
 from framework.testing.servers.model_server import serving
 
 GRAPH = """
@@ -94,20 +93,15 @@ def test_candidates_are_tried_and_the_best_are_written(files, capsys):
 def test_a_process_killed_in_mid_step_goes_on_as_if_it_had_not_been(files):
     main([*CHOOSE, "--out", "whole"])
     # Once a state is saved, it waits in the middle of trying a change, at the last of the held-out tasks.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "framework.cli.main", *CHOOSE, "--out", "killed"],
-        env={**os.environ, "WAIT_FOR": "killed/state.json"},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    command = start_command(*CHOOSE, "--out", "killed", environment={"WAIT_FOR": "killed/state.json"})
     deadline = time.monotonic() + 120
     while not Path("killed/state.json").exists():
-        assert process.poll() is None
+        assert command.exitcodes() == [None], command.finish().output
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.02)
     time.sleep(1.0)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(command.pids[0], signal.SIGKILL)
+    assert command.finish().exitcodes == [-signal.SIGKILL]
     assert load_state("killed/state.json").step == 1
     main([*CHOOSE, "--out", "killed"])
     assert Path("killed/state.json").read_bytes() == Path("whole/state.json").read_bytes()

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from framework.cli.main import main
 from framework.core.errors import Preempted
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.testing.processes.distributed import run_distributed
-from framework.testing.processes.forked import Forked
+from framework.testing.processes.forked import Forked, run_forked, start_command
 from framework.tracking.curves import read_metrics
 from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
@@ -79,15 +76,15 @@ def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path:
     options += ["--model.init_args.grid.every_n_steps", "0", "--checkpoint.every_n_steps", "1000"]
     main(["fit", *options, "--run.dir", str(tmp_path / "straight")])
     run = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-m", "framework.cli.main", "fit", *options], stderr=subprocess.PIPE)
+    command = start_command("fit", *options)
     until = time.monotonic() + 60
     while not list(run.glob("metrics/*/metrics.csv")) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 75, printed
-    assert b"stopped by SIGTERM at step" in printed
-    assert b"start the same command again" in printed
+        time.sleep(0.01)
+    os.kill(command.pids[0], signal.SIGTERM)
+    ended = command.finish(timeout=60)
+    assert ended.exitcodes == [75], ended.output
+    assert "stopped by SIGTERM at step" in ended.output
+    assert "start the same command again" in ended.output
     [stopped] = list_checkpoints(run / FOLDER)
     assert 0 < step_of(stopped) < 120
     assert json.loads((run / PREEMPTED).read_text())["step"] == step_of(stopped)
@@ -115,7 +112,7 @@ def preempt(run_dir: str) -> dict[str, Any]:
 
 
 def test_ranks_stop_together_when_one_gets_a_signal(tmp_path: Path):
-    results = run_distributed(preempt, 2, arguments={"run_dir": str(tmp_path)}).results
+    results = run_forked(preempt, 2, run_dir=str(tmp_path)).results
     saved = "with everything saved"
     # In the third batch the signal, in the fourth the agreement is looked at.
     other = "stopped by a signal to another rank at step 4"

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from framework.core.errors import ConfigError
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.forked import Forked
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.watchdog import EXIT_CODE, Watchdog, WatchdogConfig
 
@@ -100,19 +99,12 @@ def stop_one_rank(run_dir: str, rank: int, killed_later: bool) -> None:
     fit(run_dir, Stops(rank, killed_later=killed_later), config=config, strategy="ddp", devices=2)
 
 
-def start(call: str, **environment: str) -> subprocess.Popen[str]:
-    """A process that calls a function of this module."""
-    command = f"import importlib.util as u; s = u.spec_from_file_location('t', {__file__!r}); "
-    command += f"m = u.module_from_spec(s); s.loader.exec_module(m); m.{call}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.PIPE, text=True, env=environment)
-
-
 def test_a_process_that_hangs_ends_with_its_stage_and_stack_and_a_slow_one_does_not(tmp_path: Path):
-    names = ("hang_for_data", "hang_at_the_start", "take_its_time")
-    running = [start(f"{name}({str(tmp_path / name)!r})") for name in names]
-    printed = [process.communicate(timeout=80)[1] for process in running]
-    assert [process.returncode for process in running] == [EXIT_CODE, EXIT_CODE, 0], printed
+    functions = (hang_for_data, hang_at_the_start, take_its_time)
+    running = [Forked(each, 1, {"run_dir": str(tmp_path / each.__name__)}, may_fail=True) for each in functions]
+    ended = [each.finish(timeout=80) for each in running]
+    printed = [each.output for each in ended]
+    assert [each.exitcodes for each in ended] == [[EXIT_CODE], [EXIT_CODE], [0]], printed
     assert 'step 2: last finished "callbacks", in "data wait" for' in printed[0]
     assert 'step 0: last finished "nothing", in "start-up" for' in printed[1]
     assert all("time.sleep" in text for text in printed[:2])
@@ -120,34 +112,28 @@ def test_a_process_that_hangs_ends_with_its_stage_and_stack_and_a_slow_one_does_
 
 def test_a_stopped_rank_is_named_and_the_job_ends(tmp_path: Path):
     # Without torchrun the first rank serves the store that the ranks' signs of life go through, and is stopped.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    call = f"stop_one_rank({str(tmp_path / 'alone')!r}, 0, False)"
-    with (
-        start(call, **alone, LOCAL_RANK="0", RANK="0") as first,
-        start(call, **alone, LOCAL_RANK="1", RANK="1") as second,
-    ):
-        try:
-            arguments = {"run_dir": str(tmp_path / "torchrun"), "rank": 1, "killed_later": True}
-            run = run_distributed(stop_one_rank, 2, arguments=arguments, may_fail=True, timeout=120)
-            assert run.returncode != 0
-            assert run.results == {}
-            assert "missing: rank 1\n" in run.output
-            assert "watchdog: rank 0 is late (limit 3 s)" in run.output
-            assert 'rank 1: MISSING, last seen at step 2: last finished "forward", in "backward"' in run.output
-            assert 'rank 0: step 2: last finished "' in run.output
-            assert f"exitcode  : {EXIT_CODE}" in run.output
+    given = {"run_dir": str(tmp_path / "alone"), "rank": 0, "killed_later": False}
+    alone = Forked(stop_one_rank, 2, given, may_fail=True)
+    try:
+        arguments = {"run_dir": str(tmp_path / "torchrun"), "rank": 1, "killed_later": True}
+        run = run_distributed(stop_one_rank, 2, arguments=arguments, may_fail=True, timeout=120)
+        assert run.returncode != 0
+        assert run.results == {}
+        assert "missing: rank 1\n" in run.output
+        assert "watchdog: rank 0 is late (limit 3 s)" in run.output
+        assert 'rank 1: MISSING, last seen at step 2: last finished "forward", in "backward"' in run.output
+        assert 'rank 0: step 2: last finished "' in run.output
+        assert f"exitcode  : {EXIT_CODE}" in run.output
 
-            _, printed = second.communicate(timeout=60)
-            assert first.poll() is None
-            assert second.returncode == EXIT_CODE, printed
-            assert "missing: rank 0, which serves the store of the process group, does not answer" in printed
-            assert "watchdog: rank 1 is late" in printed
-        finally:
-            first.kill()
-            second.kill()
+        until = time.monotonic() + 60
+        while alone.exitcodes()[1] is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert alone.exitcodes() == [None, EXIT_CODE]
+    finally:
+        os.kill(alone.pids[0], signal.SIGKILL)
+        printed = alone.finish().output
+    assert "missing: rank 0, which serves the store of the process group, does not answer" in printed
+    assert "watchdog: rank 1 is late" in printed
 
 
 def test_times_below_zero_are_refused():

@@ -267,7 +267,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def runs(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("two")
-    return folder, run_distributed(train, 2, arguments={"folder": str(folder), "shards": shards}, timeout=600).results
+    return folder, run_forked(train, 2, folder=str(folder), shards=shards, timeout=600).results
 
 
 @pytest.fixture(scope="module")
@@ -380,9 +380,8 @@ def test_replicas_of_shards(single, shards: str, tmp_path: Path):
     assert 0 < sharded[0] < sharded[1]
 
 
-@pytest.mark.compile
 def test_compiled_blocks_take_the_same_steps(single, shards: str, tmp_path: Path):
-    run = run_distributed(train_compiled, 2, arguments={"folder": str(tmp_path), "shards": shards}, timeout=600)
+    run = run_forked(train_compiled, 2, folder=str(tmp_path), shards=shards, timeout=600)
     for case in COMPILED:
         losses = np.mean([run.results[rank][case]["losses"] for rank in (0, 1)], axis=0)
         np.testing.assert_allclose(losses, single[1]["short"]["losses"], rtol=1e-4)

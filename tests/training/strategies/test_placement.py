@@ -18,7 +18,7 @@ from framework.core.param_tags import tags_of
 from framework.pra.network.layers import Linear, ModulatedBlock, TransformerBlock
 from framework.pra.network.model import PRA
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.forked import run_forked
 from framework.training.strategies import placement as sharding
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
@@ -210,7 +210,7 @@ def build_counted(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def test_no_rank_ever_holds_more_than_its_shards_and_a_block(tmp_path: Path):
-    run = run_distributed(build_counted, 2, arguments={"folder": str(tmp_path)})
+    run = run_forked(build_counted, 2, folder=str(tmp_path))
     for rank, found in run.results.items():
         for name, measured in found.items():
             where = f"{name} on rank {rank}: {measured}"

@@ -1,0 +1,64 @@
+"""How many threads compute, and how they wait for each other, set before torch is loaded.
+
+The threads of an OpenMP team wait for the next piece of work by spinning. On a machine that others use too, a thread
+that spins takes the processor of the one that it waits for. A bounded spin costs next to nothing on a quiet machine and
+keeps a busy one going (`docs/benchmarks.md`); sleeping at once (`OMP_WAIT_POLICY=passive`) costs a quiet one a third.
+"""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+SPIN_COUNT = 1_000
+"""Turns in which a thread of GNU's OpenMP waits before it sleeps; 300,000 by default. A turn takes some 40 ns: a thread
+waits about as long as it takes to sleep and be woken, which costs at most twice what the best choice would."""
+BLOCK_MILLISECONDS = 1
+"""How long a thread of Intel's and LLVM's OpenMP spins before it sleeps, the shortest time but none; 200 by default."""
+_LOCAL_RANKS = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "LOCAL_SIZE")
+"""Processes of this job on this node, as torchrun, SLURM and DeepSpeed's launchers say."""
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def prepare_threads(environment: MutableMapping[str, str] = os.environ, *, cgroup: Path = _CGROUP) -> None:
+    """Sets what OpenMP's runtimes read when they are loaded; what is set already stays.
+
+    The number of threads is set only where a runtime would take too many: where a container's share of the processors
+    is smaller than what it sees of them, and where several processes of a job share a node.
+
+    Args:
+        environment: of this process, and so of those that it starts.
+        cgroup: where the system tells a container's limits.
+    """
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+        environment.setdefault("KMP_BLOCKTIME", str(BLOCK_MILLISECONDS))
+    if "OMP_NUM_THREADS" not in environment:
+        visible = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = _fair_threads(environment, min(visible, _quota(cgroup) or visible))
+        if threads < visible:
+            environment["OMP_NUM_THREADS"] = str(threads)
+
+
+def _fair_threads(environment: MutableMapping[str, str], usable: int) -> int:
+    """Threads of one process; a task of SLURM is bound to processors of its own."""
+    if own := _number(environment.get("SLURM_CPUS_PER_TASK")):
+        return min(own, usable)
+    ranks = next(filter(None, (_number(environment.get(name)) for name in _LOCAL_RANKS)), 1)
+    return max(1, usable // ranks)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
+def _quota(cgroup: Path) -> int | None:
+    """Processors that a container may use at most, of version 2 or 1 of control groups; None without a limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    limit = _number(quota.strip())
+    return max(1, limit // int(period)) if limit else None
