@@ -12,7 +12,7 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart quickstart-gbc lint test test-large cluster container check clean \
+.PHONY: help install quickstart quickstart-gbc lint test test-fast test-gpu test-large cluster container check clean \
 	benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
 .DEFAULT_GOAL := help
 
@@ -20,6 +20,8 @@ help:
 	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 4 minutes on 2 cores, after set-up)"
 	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up)"
 	@echo "make test        set up, then all tests"
+	@echo "make test-fast   set up, then the tests that take no second"
+	@echo "make test-gpu    set up, then the tests that need a GPU"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make check       lint and test"
 	@echo "make cluster     set up, then the tests on a real SLURM and on several hosts (Debian, root; up to an hour)"
@@ -91,12 +93,23 @@ quickstart-gbc: install
 	@echo "Try next: make quickstart-gbc FAULT=route    another fault: drop, swap, format, route"
 	@echo "          docs/agents.md: your own agents, models, losses and optimizers"
 
-# Shape annotations are checked at run time; torch.compile cannot trace such checks, so its tests have their own call.
+# Shape annotations are checked at run time; torch.compile cannot trace such checks: what compiles runs in processes that
+# have none. TEST_PROCESSES run whole files each.
 SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation,framework.language_model,framework.data,framework.training,framework.gbc,beartype.beartype
+TEST_PROCESSES := 2
+PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+ELSEWHERE := not gpu and not large and not cluster and not container
 
 test: install
-	$(BIN)/python -m pytest $(SHAPES) -m "not compile and not large and not cluster and not container"
-	$(BIN)/python -m pytest -m compile
+	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE)"
+
+# The inner loop: without the tests that start processes or train.
+test-fast: install
+	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE) and not slow"
+
+# Shapes unchecked: these compile in this process.
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu
 
 # PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, some minutes.
 test-large: install
@@ -152,7 +165,7 @@ benchmark-gbc: install
 
 # One GPU: its tests, PRA-L's step at several micro-batches, the classifier, then eight minutes a row on an H200.
 benchmark-gpu: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
-	$(BIN)/python -m pytest -m gpu
+	$(MAKE) test-gpu
 	$(BIN)/framework bench training recipes/pra/imagenet256_l.yaml --out runs/bench-pra-l.json --batch_sizes '[32, 64, 96]' \
 		--window 20 --rounds 2 --save_every 10
 	for shape in qwen3-0.6b qwen3-4b; do for what in attribution episodes; do \

@@ -60,5 +60,5 @@ def _quota(cgroup: Path) -> int | None:
             quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         except OSError:
             return None
-    limit = _number(quota.strip())
-    return max(1, limit // int(period)) if limit else None
+    limit, length = _number(quota.strip()), _number(period.strip())
+    return max(1, limit // length) if limit and length else None

@@ -12,10 +12,10 @@ from framework.core.errors import ConfigError, TrainingError
 
 def test_every_number_is_measured(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "busy.json"
-    record = bench_busy(str(recipe), out, beside=(0, 1), spin_counts=(7,), seconds=0.1, rounds=1)
+    record = bench_busy(str(recipe), out, beside=(1,), spin_counts=(), seconds=0.1, rounds=1)
     assert json.loads(out.read_text()) == record
-    assert list(record["steps_per_second"]) == [LIBRARIES, OURS, "GOMP_SPINCOUNT=7"]
-    assert all(min(each["0"], each["1"]) > 0 for each in record["steps_per_second"].values())
+    assert list(record["steps_per_second"]) == [LIBRARIES, OURS]
+    assert all(each["1"] > 0 for each in record["steps_per_second"].values())
     assert "beside 1" in capsys.readouterr().out
 
 

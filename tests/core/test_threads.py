@@ -58,7 +58,7 @@ def test_a_containers_share_of_the_processors(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "LOCAL_SIZE"])
 def test_processes_of_a_node_share_its_processors(tmp_path: Path, name: str):
-    assert prepared(tmp_path, **{name: "1"}) == WAITING
+    assert prepared(tmp_path, **{name: "1"}) == {name: "1", **WAITING}
     assert prepared(tmp_path, **{name: str(VISIBLE)})["OMP_NUM_THREADS"] == "1"
     assert prepared(tmp_path, **{name: str(10 * VISIBLE)})["OMP_NUM_THREADS"] == "1"
 

@@ -115,7 +115,7 @@ def assert_same_tracking(ours: Path, theirs: Path) -> None:
         assert [text.text for text in one.texts] == [text.text for text in other.texts]
 
     def without_losses(run: Path) -> list[TriedPrompt]:
-        return [replace(each, loss=0, loss_before=0) for each in read_prompts(run)]
+        return [replace(each, loss=0.0, loss_before=0.0) for each in read_prompts(run)]
 
     assert without_losses(ours) == without_losses(theirs)
     assert without_losses(ours)

@@ -11,7 +11,6 @@ from framework.training.strategies.config import StrategyConfig
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.compile,  # without the run-time shape checks, which torch.compile cannot trace
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 

@@ -99,7 +99,7 @@ def test_two_processes_send_little_and_show_the_same(found: list[Attribution], m
     whole = alone.take(2)
     assert whole is not None
     sent: list[Any] = []
-    monkeypatch.setattr(history, "gather", lambda share: sent.append(share) or [share])
+    monkeypatch.setattr(history, "all_gather_object", lambda share: sent.append(share) or [share])
     for own in ([0, 1], [2, 3]):
         watch = BlameHistory(CONFIG, ORDER)
         note(watch, 0, found, own)
@@ -109,7 +109,7 @@ def test_two_processes_send_little_and_show_the_same(found: list[Attribution], m
         assert not any(message.text or message.spans for each in mean for message in each.messages)
     watch = BlameHistory(CONFIG, ORDER)
     note(watch, 0, found, [])
-    monkeypatch.setattr(history, "gather", lambda share: [share, *sent])
+    monkeypatch.setattr(history, "all_gather_object", lambda share: [share, *sent])
     shown = watch.take(2)
     assert shown is not None
     assert shown.blame == whole.blame

@@ -411,7 +411,6 @@ def train_on_a_gpu(folder: str, shards: str) -> dict[str, Any]:
 
 
 @pytest.mark.gpu
-@pytest.mark.compile
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_every_strategy_trains_validates_and_samples_on_a_gpu(shards: str, tmp_path: Path):
     run = run_distributed(train_on_a_gpu, 1, arguments={"folder": str(tmp_path), "shards": shards})

@@ -25,7 +25,7 @@ from framework.gbc.graph.spec import load_graph
 from framework.gbc.language_models.local import Reply
 from framework.gbc.language_models.prompt_encoding import Request
 
-GRAPH = Path(__file__).parents[4] / "recipes" / "gbc" / "graphs" / "multiwoz_state.yaml"
+GRAPH = Path(__file__).parents[5] / "recipes" / "gbc" / "graphs" / "multiwoz_state.yaml"
 
 
 def make_dialogue(id: str = "A.json") -> Dialogue:
