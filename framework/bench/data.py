@@ -111,7 +111,7 @@ def bench_data(
             shards = make_jpeg_shards(Path(folder) / str(size), size=size, num_images=num_images)
             for each in workers:
                 speeds.append(measure_speed(shards, size=size, num_workers=each, rounds=rounds))
-                # Loaders are cycles; a fork that inherited them would stumble over them at its end.
+                # Loaders are cycles; a fork that inherited them would fail because of them at its end.
                 gc.collect()
         first = Path(folder) / str(sizes[0]) / "shards"
         resume = measure_resume(first, Path(folder) / "large", size=sizes[0], num_samples=IMAGENET_SAMPLES)

@@ -20,7 +20,7 @@ from rich.table import Table
 from framework.core.errors import ConfigError, TrainingError
 from framework.tracking import metric_names as metrics
 from framework.tracking.metric_files import last_values, merged_steps
-from framework.tracking.restarts import FILE, Attempt, read_attempts
+from framework.tracking.restarts import FILE, Restart, read_restarts
 from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 
@@ -44,7 +44,7 @@ class Run:
         step: optimizer steps done, as far as anything tells.
         max_steps: where the recipe ends, if it says so.
         checkpoints: steps of the complete ones.
-        attempts: the starts.
+        restarts: every start, the first one included.
         wandb_id: in W&B.
         unsent: W&B files that are still to be sent.
         last: the last value of each metric.
@@ -56,7 +56,7 @@ class Run:
     step: int
     max_steps: int | None
     checkpoints: list[int]
-    attempts: list[Attempt]
+    restarts: list[Restart]
     wandb_id: str | None
     unsent: list[Path]
     last: dict[str, float]
@@ -96,11 +96,11 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not is_run(folder):
         raise ConfigError(f"{folder} is not the folder of a run", hint="give one, see: framework runs ls")
-    attempts = read_attempts(folder)
+    restarts = read_restarts(folder)
     logged, last = last_values(folder)
     checkpoints = [step_of(path) for path in list_checkpoints(folder / FOLDER)]
-    state, reason = _state(folder, attempts)
-    ends = [attempt.end.step for attempt in attempts[-1:] if attempt.end]
+    state, reason = _state(folder, restarts)
+    ends = [restart.end.step for restart in restarts[-1:] if restart.end]
     recipe = _recipe(folder)
     return Run(
         folder=folder,
@@ -109,7 +109,7 @@ def read_run(folder: str | Path) -> Run:
         step=max([0 if logged is None else logged + 1, *ends] if state == "running" or not ends else ends),
         max_steps=next((n for n in [(recipe.get("trainer") or {}).get("max_steps")] if n and n > 0), None),
         checkpoints=checkpoints,
-        attempts=attempts,
+        restarts=restarts,
         wandb_id=saved_wandb_id(folder),
         unsent=unsent_files(folder, running=state == "running"),
         last=last,
@@ -125,16 +125,16 @@ def _recipe(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _state(folder: Path, attempts: list[Attempt]) -> tuple[State, str]:
+def _state(folder: Path, restarts: list[Restart]) -> tuple[State, str]:
     if holder := lock_holder(folder):
         return "running", holder
     if (folder / PREEMPTED).is_file():
         return "preempted", "waits to be started again"
-    if not attempts:
+    if not restarts:
         return "unknown", "no start was noted"
-    end = attempts[-1].end
+    end = restarts[-1].end
     if end is None:
-        return "failed", "ended without a word, as a killed process does"
+        return "failed", "ended without a message, as a killed process does"
     return end.outcome, end.message
 
 
@@ -218,7 +218,7 @@ def _cells(run: Run, root: Path) -> list[str]:
         "" if loss is None else f"{loss:.4g}",
         "" if rate is None else f"{rate:.4g}",
         str(run.checkpoints[-1]) if run.checkpoints else "",
-        str(len(run.attempts)),
+        str(len(run.restarts)),
         (run.wandb_id or "") + unsent,
     ]
 
@@ -244,10 +244,10 @@ def show(run: str) -> None:
     starts = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("start", "UTC", "from step", "to step", "end", "processes", "host", "git"):
         starts.add_column(name)
-    for attempt in found.attempts:
-        start, end = attempt.start, attempt.end
-        cells = [str(start.attempt), start.time[:19].replace("T", " "), str(start.step)]
-        cells += [str(end.step), end.outcome] if end else ["", "running" if _runs(found, attempt) else "killed"]
+    for restart in found.restarts:
+        start, end = restart.start, restart.end
+        cells = [str(start.restart), start.time[:19].replace("T", " "), str(start.step)]
+        cells += [str(end.step), end.outcome] if end else ["", "running" if _runs(found, restart) else "killed"]
         starts.add_row(*cells, str(start.world_size), start.host, (start.git_revision or "")[:10])
     out.print(starts)
     values = Table(box=None, pad_edge=False, header_style="dim")
@@ -261,8 +261,8 @@ def show(run: str) -> None:
     out.print(values)
 
 
-def _runs(run: Run, attempt: Attempt) -> bool:
-    return run.state == "running" and attempt is run.attempts[-1]
+def _runs(run: Run, restart: Restart) -> bool:
+    return run.state == "running" and restart is run.restarts[-1]
 
 
 def sync(root: str, *, dry_run: bool = False) -> None:

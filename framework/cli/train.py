@@ -30,7 +30,7 @@ from framework.training.callbacks.histograms import Histograms
 from framework.training.callbacks.manifests import ManifestArtifacts
 from framework.training.callbacks.progress import StepProgressBar
 from framework.training.callbacks.random_state import RandomState
-from framework.training.callbacks.restarts import Attempts
+from framework.training.callbacks.restarts import Restarts
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.choose import refuse_existing
 from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
@@ -139,7 +139,7 @@ class TrainingCLI(LightningCLI):
         guards = make_guards(self._get(self.config_init, "guards"))
         self.trainer_defaults["callbacks"] = [*guards, Throughput(), RandomState(), BadSamples(), Curves()]
         if fitting:
-            self.trainer_defaults["callbacks"].append(Attempts())
+            self.trainer_defaults["callbacks"].append(Restarts())
             if run.histogram_every_n_steps:
                 self.trainer_defaults["callbacks"].append(Histograms(run.histogram_every_n_steps))
             if run.artifacts:

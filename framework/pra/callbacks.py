@@ -78,4 +78,4 @@ class SampleGrid(Callback):
         save_grid(path, images, columns=len(classes))
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
-                logger.log_pictures("samples", path, trainer.global_step)
+                logger.log_image_file("samples", path, trainer.global_step)

@@ -18,9 +18,9 @@ from framework.gbc.tracking.credit_html import STYLE
 from framework.report.charts import Line, chart, short
 from framework.report.style import CSS, SCRIPT
 from framework.tracking import metric_names as metrics
+from framework.tracking.images import evenly_spaced, list_images
 from framework.tracking.metric_files import Series, read_metrics
-from framework.tracking.pictures import list_pictures, thinned
-from framework.tracking.restarts import Attempt
+from framework.tracking.restarts import Restart
 from framework.tracking.run_folder import RECIPE
 from framework.tracking.secrets import scrubbed_text, scrubbed_yaml
 
@@ -40,7 +40,7 @@ _SPELLED = {"gib": "GiB", "flops": "FLOPs", "mse": "MSE", "kl": "KL", "l1": "L1"
 def page(run: Run) -> str:
     """The HTML page of a run."""
     series = read_metrics(run.folder)
-    restarts = [attempt.start.step for attempt in run.attempts[1:]]
+    restarts = [restart.start.step for restart in run.restarts[1:]]
     name = escape(run.folder.resolve().name)
     sections = [
         _head(run, name),
@@ -72,9 +72,9 @@ def _text(value: object) -> str:
 def _head(run: Run, name: str) -> str:
     steps = f"Step {run.step:,}" + (f" of {run.max_steps:,}" if run.max_steps else "")
     facts = [steps]
-    if run.attempts:
-        count = len(run.attempts)
-        facts.append(f"{count} start{'s' if count > 1 else ''} since {_moment(run.attempts[0].start.time)} UTC")
+    if run.restarts:
+        count = len(run.restarts)
+        facts.append(f"{count} start{'s' if count > 1 else ''} since {_moment(run.restarts[0].start.time)} UTC")
     if run.checkpoints:
         facts.append(f"newest checkpoint at step {run.checkpoints[-1]:,}")
     if run.wandb_id:
@@ -174,9 +174,9 @@ def _card(name: str, series: dict[str, Series], restarts: Sequence[int]) -> str:
 
 
 def _pictures(folder: Path) -> str:
-    pictures = list_pictures(folder / SAMPLES)
+    pictures = list_images(folder / SAMPLES)
     figures = []
-    for step in thinned(list(pictures), _MOST_PICTURES):
+    for step in evenly_spaced(list(pictures), _MOST_PICTURES):
         try:
             data = base64.b64encode(_small_png(pictures[step])).decode()
         except OSError:
@@ -202,18 +202,18 @@ def _small_png(path: Path) -> bytes:
 
 
 def _starts(run: Run) -> str:
-    if not run.attempts:
+    if not run.restarts:
         return ""
     head = (
         "<tr><th>start</th><th>UTC</th><th>lasted</th><th class='number'>from step</th><th class='number'>to step</th>"
         "<th>end</th><th class='number'>processes</th><th>host</th><th>why</th></tr>"
     )
     rows = []
-    for attempt in run.attempts:
-        start, end, outcome = attempt.start, attempt.end, _outcome(run, attempt)
+    for restart in run.restarts:
+        start, end, outcome = restart.start, restart.end, _outcome(run, restart)
         lasted = _duration((_time(end.time) - _time(start.time)).total_seconds()) if end else ""
         rows.append(
-            f"<tr><td>{start.attempt}</td><td>{_moment(start.time)}</td><td>{lasted}</td>"
+            f"<tr><td>{start.restart}</td><td>{_moment(start.time)}</td><td>{lasted}</td>"
             f'<td class="number">{start.step:,}</td><td class="number">{f"{end.step:,}" if end else ""}</td>'
             f'<td><span class="outcome {outcome}">{outcome}</span></td><td class="number">{start.world_size}</td>'
             f'<td>{_text(start.host)}</td><td class="text">{_text(end.message) if end else ""}</td></tr>'
@@ -222,29 +222,29 @@ def _starts(run: Run) -> str:
     return f'<section><h2>Starts</h2><div class="card wide">{_timeline(run)}{table}</div></section>\n'
 
 
-def _outcome(run: Run, attempt: Attempt) -> str:
-    if attempt.end:
-        return attempt.end.outcome
-    return "running" if run.state == "running" and attempt is run.attempts[-1] else "killed"
+def _outcome(run: Run, restart: Restart) -> str:
+    if restart.end:
+        return restart.end.outcome
+    return "running" if run.state == "running" and restart is run.restarts[-1] else "killed"
 
 
 def _timeline(run: Run) -> str:
     """When the run ran, as far as its starts tell: one whose end is not known is drawn until the next."""
-    begins = [_time(attempt.start.time) for attempt in run.attempts]
-    ends = [_time(attempt.end.time) if attempt.end else None for attempt in run.attempts]
+    begins = [_time(restart.start.time) for restart in run.restarts]
+    ends = [_time(restart.end.time) if restart.end else None for restart in run.restarts]
     last = max([*begins, *(end for end in ends if end)])
     span = (last - begins[0]).total_seconds()
-    if len(run.attempts) < 2 or span <= 0:
+    if len(run.restarts) < 2 or span <= 0:
         return ""
     bars = ['<rect class="idle" x="0" y="0" width="1000" height="14"/>']
-    for attempt, (begin, following), end in zip(run.attempts, pairwise([*begins, last]), ends, strict=True):
+    for restart, (begin, following), end in zip(run.restarts, pairwise([*begins, last]), ends, strict=True):
         x = 1000 * (begin - begins[0]).total_seconds() / span
         # A gap between neighbours, and a bar even for a moment.
         width = max(1000 * ((end or following) - begin).total_seconds() / span - 1.5, 1.5)
-        outcome = _outcome(run, attempt)
+        outcome = _outcome(run, restart)
         bars.append(
             f'<rect class="{outcome}" x="{x:.1f}" y="0" width="{width:.1f}" height="14">'
-            f"<title>start {attempt.start.attempt}, {outcome}</title></rect>"
+            f"<title>start {restart.start.restart}, {outcome}</title></rect>"
         )
     return f'<svg class="timeline" viewBox="0 0 1000 14" preserveAspectRatio="none">{"".join(bars)}</svg>'
 
@@ -260,9 +260,9 @@ def _duration(seconds: float) -> str:
 
 
 def _environment(run: Run) -> str:
-    if not run.attempts:
+    if not run.restarts:
         return ""
-    start = run.attempts[-1].start
+    start = run.restarts[-1].start
     facts = {
         "command": f"<code>{_text(start.command)}</code>",
         "git revision": f"<code>{_text(start.git_revision or 'not known')}</code>",

@@ -2,14 +2,13 @@
 
 import json
 import math
-from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from framework.tracking.restarts import FILE, End, Outcome, Start
+from framework.tracking.restarts import FILE, End, Outcome, Start, as_entry
 
 RECIPE = """seed_everything: 0
 run:
@@ -30,7 +29,7 @@ def make_run_folder(
     seconds_per_step: float = 60.0,
     every: int = 1,
 ) -> Path:
-    """A run of several starts with metrics, pictures, recipe and checkpoints' folders.
+    """A run of several starts with metrics, images, recipe and checkpoints' folders.
 
     Args:
         folder: is made.
@@ -38,7 +37,7 @@ def make_run_folder(
             and message.
         max_steps: as the recipe says.
         seconds_per_step: how long the starts seem to have taken.
-        every: steps between rows of metrics; pictures come at eight moments.
+        every: steps between rows of metrics; images come at eight moments.
     """
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RECIPE.format(max_steps=max_steps))
@@ -46,7 +45,7 @@ def make_run_folder(
     events, moment = [], _BEGIN
     for number, (begin, end, outcome, message) in enumerate(stretches):
         start = Start(
-            attempt=number,
+            restart=number,
             step=begin,
             time=moment.isoformat(),
             command="framework fit --config recipes/pra/digits.yaml",
@@ -57,17 +56,17 @@ def make_run_folder(
             packages={"framework": "0.1.0", "lightning": "2.6.6", "torch": "2.13.0"},
             python="3.11.7",
         )
-        events.append({"event": "start", **asdict(start)})
+        events.append({"event": "start", **as_entry(start)})
         moment += timedelta(seconds=seconds_per_step * (end - begin))
         if outcome is not None:
-            stop = End(attempt=number, outcome=outcome, step=end, time=moment.isoformat(), message=message)
-            events.append({"event": "end", **asdict(stop)})
+            stop = End(restart=number, outcome=outcome, step=end, time=moment.isoformat(), message=message)
+            events.append({"event": "end", **as_entry(stop)})
         moment += timedelta(seconds=seconds_per_step * max_steps * 0.04)
         _write_metrics(folder / "metrics" / f"version_{number}", begin, end, every)
     (folder / FILE).write_text("".join("\n" + json.dumps(event) for event in events))
     last = max(end for _, end, _, _ in stretches)
     for step in sorted({max(1, last * n // 8) for n in range(1, 9)}):
-        _write_picture(folder / "samples" / f"step={step:08d}.png", step / max_steps)
+        _write_image(folder / "samples" / f"step={step:08d}.png", step / max_steps)
     (folder / "checkpoints" / f"step={last:08d}").mkdir(parents=True)
     return folder
 
@@ -94,7 +93,7 @@ def _write_metrics(folder: Path, begin: int, end: int, every: int) -> None:
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
 
 
-def _write_picture(path: Path, progress: float) -> None:
+def _write_image(path: Path, progress: float) -> None:
     """Disks that come out of noise."""
     path.parent.mkdir(exist_ok=True)
     noise = np.random.default_rng(3)

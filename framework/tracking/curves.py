@@ -1,4 +1,4 @@
-"""Curves of a run's metrics as a picture."""
+"""Curves of a run's metrics as an image."""
 
 from collections.abc import Mapping
 from pathlib import Path

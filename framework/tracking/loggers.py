@@ -10,7 +10,7 @@ from typing import Literal
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from framework.core.errors import ConfigError
-from framework.tracking.restarts import read_attempts
+from framework.tracking.restarts import read_restarts
 from framework.tracking.run_folder import METRICS, keep_wandb_id, saved_wandb_id
 from framework.tracking.wandb_run import TrackedRun
 
@@ -65,18 +65,18 @@ def make_loggers(config: RunConfig) -> list[Logger]:
                 name=config.name or folder.name,
                 project=config.project,
                 online=config.wandb == "online",
-                attempt=lambda: attempt_of(loggers, folder),
+                restart=lambda: restart_count(loggers, folder),
             )
         )
     return loggers
 
 
-def attempt_of(loggers: Iterable[Logger], run_dir: Path) -> int:
+def restart_count(loggers: Iterable[Logger], run_dir: Path) -> int:
     """Number of this start: that of its CSV folder; without CSV files, one more than the starts noted so far."""
     for logger in loggers:
         if isinstance(logger, CSVLogger) and isinstance(logger.version, int):
             return logger.version
-    return max((attempt.start.attempt + 1 for attempt in read_attempts(run_dir)), default=0)
+    return max((restart.start.restart + 1 for restart in read_restarts(run_dir)), default=0)
 
 
 def finish_loggers(loggers: Iterable[Logger], *, exit_code: int = 0, preempted: bool = False) -> None:

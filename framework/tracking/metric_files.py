@@ -11,6 +11,8 @@ from framework.core.io import atomic_write
 from framework.tracking.run_folder import METRICS
 
 MERGED = "metrics.csv"
+RESTART_COLUMN = "attempt"
+"""Of the restart count; files that were written before have it too."""
 Series = dict[int, float]
 _TAIL_BYTES = 1 << 16
 
@@ -21,22 +23,22 @@ class StepRow:
 
     Attributes:
         step: optimizer step, from 0.
-        attempt: the newest start that took it.
+        restart: restart count of the newest start that took it, from 0.
         values: of each metric the newest start's.
     """
 
     step: int
-    attempt: int
+    restart: int
     values: dict[str, float]
 
 
 def merged_steps(run_dir: Path) -> list[StepRow]:
     """Every step exactly once, in order; where several starts took it, the newest value of each metric counts."""
     rows: dict[int, StepRow] = {}
-    for attempt, step, values in _rows(run_dir):
+    for restart, step, values in _rows(run_dir):
         # Starts come in their order, and so do the rows of each.
         before = rows.get(step)
-        rows[step] = StepRow(step=step, attempt=attempt, values={**(before.values if before else {}), **values})
+        rows[step] = StepRow(step=step, restart=restart, values={**(before.values if before else {}), **values})
     return [rows[step] for step in sorted(rows)]
 
 
@@ -71,23 +73,23 @@ def last_values(run_dir: Path) -> tuple[int | None, dict[str, float]]:
 
 
 def write_merged(run_dir: Path) -> Path | None:
-    """Writes `metrics.csv` into the run's folder: a row for each step, with `attempt`; None where there are none."""
+    """Writes `metrics.csv` into the run's folder, a row for each step with its restart count; None without any step."""
     rows = merged_steps(run_dir)
     if not rows:
         return None
     names = sorted({name for row in rows for name in row.values})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "attempt", *names])
+    writer.writerow(["step", RESTART_COLUMN, *names])
     for row in rows:
-        writer.writerow([row.step, row.attempt, *(row.values.get(name, "") for name in names)])
+        writer.writerow([row.step, row.restart, *(row.values.get(name, "") for name in names)])
     with atomic_write(run_dir / MERGED) as file:
         file.write(text.getvalue().encode())
     return run_dir / MERGED
 
 
 def _rows(run_dir: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """(attempt, step, values) of every line; what a killed process left in pieces is passed over."""
+    """(restart count, step, values) of every line; what a killed process left in pieces is passed over."""
     for file in _files(run_dir):
         # What follows the end of the last line was being written when the process was killed.
         whole_lines, _, _ = file.read_text().rpartition("\n")

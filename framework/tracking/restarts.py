@@ -18,15 +18,18 @@ FILE = "attempts.jsonl"
 CONTAINER = "FRAMEWORK_CONTAINER"
 """Environment variable in which a launcher names the container's image and digest; recorded, nothing more."""
 
+_COUNT_KEY = "attempt"
+"""Of the restart count in the file, as in those that were written before."""
+
 Outcome = Literal["finished", "preempted", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How an attempt began.
+    """How a start of a run began.
 
     Attributes:
-        attempt: number of the start, that of its folder `metrics/version_N`.
+        restart: restart count, 0 for the first start; that of its folder `metrics/version_N`.
         step: optimizer steps that were done before.
         time: UTC, ISO 8601.
         command: as it was called, without secrets.
@@ -39,7 +42,7 @@ class Start:
         container: image and digest, where the launcher told.
     """
 
-    attempt: int
+    restart: int
     step: int
     time: str
     command: str
@@ -54,17 +57,17 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How an attempt ended, if it could still tell.
+    """How a start of a run ended, if it could still tell.
 
     Attributes:
-        attempt: which.
+        restart: restart count of the start that ended.
         outcome: `finished`, `preempted` (it saved itself and waits to go on) or `failed`.
         step: optimizer steps done.
         time: UTC, ISO 8601.
         message: of the error.
     """
 
-    attempt: int
+    restart: int
     outcome: Outcome
     step: int
     time: str
@@ -72,8 +75,8 @@ class End:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """A start and, unless the process still runs or was killed, its end."""
+class Restart:
+    """A start of a run, the first one included, and, unless the process still runs or was killed, its end."""
 
     start: Start
     end: End | None = None
@@ -81,7 +84,7 @@ class Attempt:
 
 def describe_start(
     *,
-    attempt: int,
+    restart: int,
     step: int,
     world_size: int = 1,
     device: str = "",
@@ -89,11 +92,21 @@ def describe_start(
     packages: dict[str, str] | None = None,
     command: Sequence[str] | None = None,
 ) -> Start:
-    """The start of this process; `command` is its own by default."""
+    """The start of this process.
+
+    Args:
+        restart: restart count, 0 for the first start.
+        step: optimizer steps that were done before.
+        world_size: processes.
+        device: the first process's accelerator; the machine's kind of processor by default.
+        git_revision: of the framework's source, if it is known.
+        packages: versions by name.
+        command: program and arguments; this process's own by default. Secrets are removed.
+    """
     words = scrubbed_command(sys.argv if command is None else command)
     container = os.environ.get(CONTAINER)
     return Start(
-        attempt=attempt,
+        restart=restart,
         step=step,
         time=_now(),
         command=shlex.join([Path(words[0]).name, *words[1:]]) if words else "",
@@ -107,38 +120,55 @@ def describe_start(
     )
 
 
+def as_entry(record: Start | End) -> dict[str, Any]:
+    """A start or an end in JSON's types, by the names that stand in the file."""
+    entry = asdict(record)
+    return {_COUNT_KEY: entry.pop("restart"), **entry}
+
+
 def note_start(run_dir: Path, start: Start) -> None:
-    """Adds a start to the run's list."""
-    _append(run_dir, {"event": "start", **asdict(start)})
+    """Adds a start to the run's list. Raises OSError."""
+    _append(run_dir, {"event": "start", **as_entry(start)})
 
 
-def note_end(run_dir: Path, *, attempt: int, outcome: Outcome, step: int, message: str = "") -> None:
-    """Adds the end of an attempt to the run's list."""
-    end = End(attempt=attempt, outcome=outcome, step=step, time=_now(), message=scrubbed_text(message))
-    _append(run_dir, {"event": "end", **asdict(end)})
+def note_end(run_dir: Path, *, restart: int, outcome: Outcome, step: int, message: str = "") -> None:
+    """Adds the end of a start to the run's list.
+
+    Args:
+        run_dir: the run's folder.
+        restart: restart count of the start that ends.
+        outcome: how it ends.
+        step: optimizer steps done.
+        message: of the error; secrets are removed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    end = End(restart=restart, outcome=outcome, step=step, time=_now(), message=scrubbed_text(message))
+    _append(run_dir, {"event": "end", **as_entry(end)})
 
 
-def read_attempts(run_dir: Path) -> list[Attempt]:
+def read_restarts(run_dir: Path) -> list[Restart]:
     """The run's starts, oldest first; what a killed process left in pieces is passed over."""
-    attempts: dict[int, Attempt] = {}
+    restarts: dict[int, Restart] = {}
     file = run_dir / FILE
     for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
         try:
             entry = json.loads(line)
             if entry["event"] == "start":
                 start = _known(Start, entry)
-                attempts[start.attempt] = Attempt(start=start)
-            elif entry["attempt"] in attempts:
-                started = attempts[entry["attempt"]].start
-                attempts[entry["attempt"]] = Attempt(start=started, end=_known(End, entry))
+                restarts[start.restart] = Restart(start=start)
+            elif (count := entry[_COUNT_KEY]) in restarts:
+                restarts[count] = Restart(start=restarts[count].start, end=_known(End, entry))
         except (ValueError, KeyError, TypeError):
             continue
-    return [attempts[number] for number in sorted(attempts)]
+    return [restarts[count] for count in sorted(restarts)]
 
 
 def _known(record: Any, entry: dict[str, Any]) -> Any:
-    names = {entry.name for entry in fields(record)}
-    return record(**{name: value for name, value in entry.items() if name in names})
+    """The record of an entry; fields that a later version adds are passed over."""
+    entry = {**entry, "restart": entry[_COUNT_KEY]}
+    return record(**{field.name: entry[field.name] for field in fields(record) if field.name in entry})
 
 
 def _append(run_dir: Path, entry: dict[str, Any]) -> None:

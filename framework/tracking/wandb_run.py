@@ -1,4 +1,4 @@
-"""Weights & Biases as a logger that training cannot stumble over: one run for all starts, offline when it is down."""
+"""Weights & Biases as a logger that training cannot fail because of: one run for all starts, offline if it is down."""
 
 import logging
 import os
@@ -13,12 +13,13 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from framework.tracking.pictures import list_pictures, thinned
+from framework.tracking.images import evenly_spaced, list_images
 from framework.tracking.run_folder import UNSENT
 from framework.tracking.secrets import scrubbed, scrubbed_text
 
 GLOBAL_STEP = "trainer/global_step"
-ATTEMPT = "attempt"
+RESTART = "attempt"
+"""Key of the restart count in every row; runs that began before go on with it."""
 TABLE_ROWS = 16
 _DATA_DIR = "WANDB_DATA_DIR"
 _FATAL = '"msg":"filestream: fatal error'
@@ -30,7 +31,7 @@ class TrackedRun(WandbLogger):
     """Logs one training to one W&B run, whatever the number of its starts, and never stops it.
 
     All starts share the run's id, and `trainer/global_step` is the axis of every metric. Each row carries `attempt`,
-    the number of the start: a step that is taken twice has a row for each, and nothing is overwritten. What W&B would
+    the restart count: a step that is taken twice has a row for each, and nothing is overwritten. What W&B would
     collect by itself (code, git state, environment, command, console) stays off: the run's config says it, scrubbed.
 
     Where the server cannot be reached, or there is no account, this start is recorded offline with a warning. Where W&B
@@ -41,7 +42,7 @@ class TrackedRun(WandbLogger):
         identity: the run's id.
         name, project: as W&B shows them.
         online: send at once.
-        attempt: number of this start; asked for when the first row is written.
+        restart: gives the restart count of this start; asked for when the first row is written.
 
     Attributes:
         init_seconds, finish_seconds: how long a server may keep training waiting at its start and its end.
@@ -58,14 +59,14 @@ class TrackedRun(WandbLogger):
         name: str,
         project: str,
         online: bool,
-        attempt: Callable[[], int],
+        restart: Callable[[], int],
     ) -> None:
         super().__init__(name=scrubbed_text(name), save_dir=folder, project=project, id=identity, offline=not online)
-        self._folder, self._online, self._attempt_of = folder, online, attempt
-        self._attempt: int | None = None
+        self._folder, self._online, self._count_restarts = folder, online, restart
+        self._restart: int | None = None
         self._table_of = 0
         self._failed = False
-        self._pictures: tuple[str, Path] | None = None
+        self._image_folder: tuple[str, Path] | None = None
         self._tables: dict[str, Callable[[], None]] = {}
         self._table_rows: dict[str, int] = {}
         self._set_data_dir = False
@@ -144,46 +145,46 @@ class TrackedRun(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        if self._attempt is None:
-            self._attempt = self._attempt_of()
-        row = {**metrics, ATTEMPT: self._attempt}
+        if self._restart is None:
+            self._restart = self._count_restarts()
+        row = {**metrics, RESTART: self._restart}
         if step is not None:
             row[GLOBAL_STEP] = step
         self._guarded(lambda: self.experiment.log(row))
 
     @rank_zero_only
-    def log_pictures(self, name: str, picture: Path, step: int) -> None:
-        """Logs a picture of `step=NNNNNNNN.png` in a folder, and now and then a table over the pictures there.
+    def log_image_file(self, name: str, file: Path, step: int) -> None:
+        """Logs an image file `step=NNNNNNNN.png`, and now and then a table over all images of its folder.
 
-        The table has at most `TABLE_ROWS` rows, spread over the run. It is written when the number of pictures is a
+        The table has at most `TABLE_ROWS` rows, spread over the run. It is written when the number of images is a
         power of two, and by `close`: all of them together stay small.
         """
-        self._guarded(lambda: self.log_metrics({name: wandb.Image(str(picture))}, step))
-        pictures = list_pictures(picture.parent)
-        self._pictures = (name, picture.parent)
-        if len(pictures) & (len(pictures) - 1) == 0:
+        self._guarded(lambda: self.log_metrics({name: wandb.Image(str(file))}, step))
+        images = list_images(file.parent)
+        self._image_folder = (name, file.parent)
+        if len(images) & (len(images) - 1) == 0:
             self._log_table()
 
     def _log_table(self) -> None:
-        if self._pictures is None or self._failed:
+        if self._image_folder is None or self._failed:
             return
-        name, folder = self._pictures
-        pictures = list_pictures(folder)
-        if not pictures or len(pictures) == self._table_of:
+        name, folder = self._image_folder
+        images = list_images(folder)
+        if not images or len(images) == self._table_of:
             return
-        self._table_of = len(pictures)
-        chosen = thinned(sorted(pictures), TABLE_ROWS)
+        self._table_of = len(images)
+        chosen = evenly_spaced(sorted(images), TABLE_ROWS)
 
         def write() -> None:
-            rows: list[Any] = [[step, wandb.Image(str(pictures[step]))] for step in chosen]
+            rows: list[Any] = [[step, wandb.Image(str(images[step]))] for step in chosen]
             table = wandb.Table(columns=["step", name], data=rows)
             self.log_metrics({f"{name}_over_time": table}, chosen[-1])
 
         self._guarded(write)
 
     @rank_zero_only
-    def log_drawing(self, name: str, image: Image.Image, step: int) -> None:
-        """Logs a picture that is in no file."""
+    def log_figure(self, name: str, image: Image.Image, step: int) -> None:
+        """Logs an image that is in no file."""
         self._guarded(lambda: self.log_metrics({name: wandb.Image(image)}, step))
 
     @rank_zero_only

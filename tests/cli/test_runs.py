@@ -85,7 +85,7 @@ def test_ls(root: Path, capsys: pytest.CaptureFixture[str]):
     ]
     runs.ls(str(root), json_lines=True)
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert records[2]["attempts"][1]["end"]["message"] == "TrainingError: nan"
+    assert records[2]["restarts"][1]["end"]["message"] == "TrainingError: nan"
     runs.ls(str(root / "no run"))
     assert "no runs in" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="no folder"):

@@ -13,7 +13,7 @@ def write(run_dir: Path, version: int, *lines: str, end: str = "\n") -> None:
     (folder / "metrics.csv").write_text("\n".join(lines) + end)
 
 
-def test_attempts_are_merged_and_the_later_value_of_a_step_counts(tmp_path: Path):
+def test_restarts_are_merged_and_the_later_value_of_a_step_counts(tmp_path: Path):
     write(tmp_path, 0, "epoch,loss/total,step", "0,3.0,0", "0,2.0,1", "0,1.5,2")
     write(tmp_path, 1, "epoch,loss/total,step,validation/total", "0,1.25,2,", "1,1.0,3,", "1,,3,4.0")
     # In the order of their numbers, not of their names.

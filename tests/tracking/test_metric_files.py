@@ -17,9 +17,9 @@ def test_every_step_is_there_once_with_the_newest_value_of_each_metric(tmp_path:
     write(tmp_path, 0, "epoch,a,v,step", "0,1.0,,0", "0,2.0,,1", "0,,7.0,1", "0,3.0,,2")
     write(tmp_path, 1, "epoch,a,step", "0,2.5,1")
     assert merged_steps(tmp_path) == [
-        StepRow(step=0, attempt=0, values={"a": 1.0}),
-        StepRow(step=1, attempt=1, values={"a": 2.5, "v": 7.0}),
-        StepRow(step=2, attempt=0, values={"a": 3.0}),
+        StepRow(step=0, restart=0, values={"a": 1.0}),
+        StepRow(step=1, restart=1, values={"a": 2.5, "v": 7.0}),
+        StepRow(step=2, restart=0, values={"a": 3.0}),
     ]
     path = write_merged(tmp_path)
     assert path == tmp_path / "metrics.csv"

@@ -20,10 +20,10 @@ from framework.testing.servers.wandb_files import WandbFile, read_wandb_file, re
 from framework.testing.servers.wandb_server import serve_wandb
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
 from framework.tracking.metric_files import merged_steps
-from framework.tracking.restarts import read_attempts
+from framework.tracking.restarts import read_restarts
 from framework.tracking.run_folder import UNSENT, saved_wandb_id
 from framework.tracking.secrets import REMOVED
-from framework.tracking.wandb_run import ATTEMPT, GLOBAL_STEP, TABLE_ROWS, TrackedRun
+from framework.tracking.wandb_run import GLOBAL_STEP, RESTART, TABLE_ROWS, TrackedRun
 from framework.training.callbacks.curves import Curves
 
 SECRETS = {
@@ -54,8 +54,8 @@ def fit(recipe: str, options: list[str], environment: dict[str, str], kill_at: i
 
 
 def steps(file: WandbFile, metric: str = "loss/total") -> list[tuple[int, int]]:
-    """(attempt, step) of the rows that have a metric."""
-    return [(row[ATTEMPT], row[GLOBAL_STEP]) for row in file.history if metric in row]
+    """(restart, step) of the rows that have a metric."""
+    return [(row[RESTART], row[GLOBAL_STEP]) for row in file.history if metric in row]
 
 
 def files_with(folder: Path, *texts: str) -> list[str]:
@@ -96,15 +96,15 @@ def test_a_killed_and_resumed_run_is_one_run_with_every_step(killed_and_resumed:
     assert first.axes == second.axes == {GLOBAL_STEP: "", "*": GLOBAL_STEP}
     assert (first.complete, second.complete) == (False, True)
     for row in [*first.history, *second.history]:
-        assert {ATTEMPT, GLOBAL_STEP} <= row.keys()
+        assert {RESTART, GLOBAL_STEP} <= row.keys()
 
 
 def test_the_csv_has_every_step_once(killed_and_resumed: Path):
     rows = [row for row in merged_steps(killed_and_resumed) if "loss/total" in row.values]
-    assert [(row.attempt, row.step) for row in rows] == [(int(step >= 4), step) for step in range(8)]
+    assert [(row.restart, row.step) for row in rows] == [(int(step >= 4), step) for step in range(8)]
     with (killed_and_resumed / "metrics.csv").open() as stream:
         assert [int(row["step"]) for row in csv.DictReader(stream) if row["loss/total"]] == list(range(8))
-    begun = [(attempt.start.step, attempt.end and attempt.end.outcome) for attempt in read_attempts(killed_and_resumed)]
+    begun = [(restart.start.step, restart.end and restart.end.outcome) for restart in read_restarts(killed_and_resumed)]
     assert begun == [(0, None), (4, "finished")]
 
 
@@ -163,7 +163,7 @@ def test_what_was_recorded_offline_is_sent_once_as_one_run(
         rows = server.rows(saved_wandb_id(killed_and_resumed) or "")
         # Every row of both starts, one after the other: nothing is overwritten.
         assert [row["_step"] for row in rows] == list(range(len(rows)))
-        losses = [(row[ATTEMPT], row[GLOBAL_STEP]) for row in rows if "loss/total" in row]
+        losses = [(row[RESTART], row[GLOBAL_STEP]) for row in rows if "loss/total" in row]
         assert losses == [(0, step) for step in range(6)] + [(1, step) for step in range(4, 8)]
         received = len(server.bodies)
         runs.sync(str(killed_and_resumed.parent))
@@ -214,7 +214,7 @@ def test_a_server_that_goes_away_in_mid_run_harms_nothing(tmp_path: Path):
     assert file.parent.name.startswith("run-")
     assert file.with_name(file.name + UNSENT).exists()
     [recorded] = read_wandb_files(tmp_path / "run")
-    assert [row[GLOBAL_STEP] for row in recorded.history if ATTEMPT in row] == [0, 1, 2, 3, 4, 5]
+    assert [row[GLOBAL_STEP] for row in recorded.history if RESTART in row] == [0, 1, 2, 3, 4, 5]
 
 
 def lose_the_service(folder: str) -> None:
@@ -262,7 +262,7 @@ def many_pictures(folder: str) -> None:
         path = Path(folder, "samples", f"step={step:08d}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (2, 2), step).save(path)
-        tracked.log_pictures("samples", path, step)
+        tracked.log_image_file("samples", path, step)
     finish_loggers(loggers)
 
 
@@ -284,7 +284,7 @@ def a_growing_table(folder: str) -> None:
         rows = [[step, "hotel", 0.5 / (step + 1), step % 2 == 0] for step in range(count)]
         tracked.log_growing_table("agents/prompts", ("step", "agent", "loss", "kept"), rows, count)
     tracked.log_page("agents/page", "<!doctype html><html><body>b</body></html>", 3)
-    tracked.log_drawing("agents/graph", Image.new("RGB", (4, 2)), 3)
+    tracked.log_figure("agents/graph", Image.new("RGB", (4, 2)), 3)
     finish_loggers(loggers)
 
 

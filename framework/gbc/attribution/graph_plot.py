@@ -1,4 +1,4 @@
-"""A picture of a trace's graph: edges as wide as the credit that flows over them."""
+"""A plot of a trace's graph: edges as wide as the credit that flows over them."""
 
 import io
 from pathlib import Path
@@ -25,24 +25,24 @@ _WORDS = "Edge width: credit. Red box: credit that ends there. Dashed: decides w
 Point = tuple[float, float]
 
 
-def save_picture(path: str | Path, attribution: Attribution) -> None:
-    """Writes the picture as PNG or SVG, after the name's end; makes the folder. Raises OSError."""
+def save_graph_plot(path: str | Path, attribution: Attribution) -> None:
+    """Writes the plot as PNG or SVG, after the name's end; makes the folder. Raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:
         _draw(attribution).savefig(stream, format=path.suffix.lstrip(".") or "png", dpi=150)
 
 
-def picture_svg(attribution: Attribution) -> str:
-    """The picture as an `<svg>` element for an HTML page."""
+def graph_svg(attribution: Attribution) -> str:
+    """The plot as an `<svg>` element for an HTML page."""
     stream = io.StringIO()
     _draw(attribution).savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
 
-def picture_image(attribution: Attribution, *, most_pixels: int = 3000) -> Image.Image:
-    """The picture as an image, no wider or higher than so many pixels."""
+def graph_image(attribution: Attribution, *, most_pixels: int = 3000) -> Image.Image:
+    """The plot as an image, no wider or higher than so many pixels."""
     figure, stream = _draw(attribution), io.BytesIO()
     figure.savefig(stream, format="png", dpi=min(150.0, most_pixels / max(figure.get_size_inches())))
     with Image.open(stream) as image:

@@ -1,4 +1,4 @@
-"""Attributions as a table for a terminal and as an HTML page with coloured tokens."""
+"""Attributions as a table for a terminal and as an HTML page with tokens coloured by credit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from framework.core.io import atomic_write
-from framework.gbc.attribution.graph_plot import picture_svg
+from framework.gbc.attribution.graph_plot import graph_svg
 from framework.gbc.attribution.results import Attribution, MessageCredit
-from framework.gbc.tracking.credit_html import coloured, escape
+from framework.gbc.tracking.credit_html import credit_html, escape
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 72rem; margin: 2rem auto;
@@ -99,7 +99,7 @@ def _section(attribution: Attribution) -> str:
     return (
         f"<section><h2>{escape(attribution.heading[0].upper() + attribution.heading[1:])}</h2>"
         f'<p class="loss">Loss {attribution.loss:.4g}. {escape(attribution.loss_text)}</p>'
-        f"{picture_svg(attribution)}"
+        f"{graph_svg(attribution)}"
         "<table><tr><th>node</th><th>through</th><th>own</th><th>walk</th><th>reads</th></tr>"
         f'{rows}</table><p class="note">Completeness gap {_gap(attribution)}.</p>'
         f"<h3>Trajectories</h3><ul>{walks}</ul>{'<h3>Outputs</h3>' if messages else ''}{messages}"
@@ -108,7 +108,7 @@ def _section(attribution: Attribution) -> str:
 
 
 def _message(message: MessageCredit, largest: float) -> str:
-    text = coloured(message.text, message.spans, message.token_credits, largest=largest, faintest=0.0)
+    text = credit_html(message.text, message.spans, message.token_credits, largest=largest, faintest=0.0)
     return (
         f'<div class="message"><b>{escape(message.step)}</b><span class="note">credit {message.credit:.4f}</span>'
         f'<div class="text">{text}</div></div>'

@@ -176,7 +176,7 @@ def mean_credits(attributions: Sequence[Attribution]) -> tuple[AgentCredit, ...]
 
 
 def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) -> Attribution:
-    """The mean over traces of one graph, without texts and tokens: what a picture of all of them shows.
+    """The mean over traces of one graph, without texts and tokens: what a plot of all of them shows.
 
     Credits are means over all traces, so that they add up to the mean loss; weights and shares are means over the
     traces that have the connection, and trajectories weigh by the losses. Of means, each counts as its traces do: the

@@ -11,7 +11,7 @@ from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
 from framework.gbc.attribution import attribute as blame
-from framework.gbc.attribution.graph_plot import save_picture
+from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.results import Attribution, AttributionOptions, mean_attribution
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models
@@ -126,7 +126,7 @@ def _save(folder: Path, found: Sequence[Attribution], mean: Attribution) -> None
     left_out = f", the {MOST_SECTIONS} with the largest losses" if len(found) > MOST_SECTIONS else ""
     save_html(folder / "blame.html", [mean, *worst], title=f"Blame of {len(found)} runs{left_out}")
     for end in ("png", "svg"):
-        save_picture(folder / f"blame.{end}", mean)
+        save_graph_plot(folder / f"blame.{end}", mean)
     with atomic_write(folder / "attributions.jsonl") as stream:
         for each in found:
             stream.write(json.dumps(to_json(each)).encode() + b"\n")

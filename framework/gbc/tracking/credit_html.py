@@ -26,7 +26,7 @@ _FAINTEST = 0.02
 _STRONGEST = 0.75
 
 
-def coloured(
+def credit_html(
     text: str,
     spans: Sequence[tuple[int, int]],
     credits: Sequence[float],
@@ -63,7 +63,7 @@ def episode_html(episode: Episode) -> str:
     blamed = ", ".join(f"{escape(name)} {credit:.3g}" for name, credit in own[:3])
     texts = "".join(
         f"<dt>{escape(text.name)}<i>{text.credit:.3g}</i></dt>"
-        f"<dd>{coloured(text.text, text.spans, text.credits, largest=largest)}</dd>"
+        f"<dd>{credit_html(text.text, text.spans, text.credits, largest=largest)}</dd>"
         for text in episode.texts
     )
     rest = f'<p class="way">{episode.left_out} texts with less credit are left out.</p>' if episode.left_out else ""

@@ -1,6 +1,6 @@
-"""Who was to blame at a step of training, for people: the worst episodes with a credit for every token.
+"""Who was to blame at a step of training, for users: the worst episodes with a credit for every token.
 
-`blame/episodes.json` in a run's folder, and beside it `graph.svg`, the picture of the mean over the step's errors. Both
+`blame/episodes.json` in a run's folder, and beside it `graph.svg`, the plot of the mean over the step's errors. Both
 are whole files that the next such step replaces.
 """
 
@@ -93,23 +93,23 @@ def _cleaned_text(text: CreditedText) -> CreditedText:
     return replace(text, text=clean, spans=((0, len(clean)),), credits=(sum(text.credits),))
 
 
-def write_blame(run_dir: Path, blame: BlameOfStep, picture: str | None) -> None:
+def write_blame(run_dir: Path, blame: BlameOfStep, graph: str | None) -> None:
     """Writes both files; makes the folder.
 
     Args:
         run_dir: of the run.
         blame: written without secrets.
-        picture: an `<svg>` element; without one there is no picture any more.
+        graph: plot of the graph as an `<svg>` element; without one an earlier plot is removed.
 
     Raises:
         OSError: a file cannot be written.
     """
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    if picture is None:
+    if graph is None:
         (folder / GRAPH).unlink(missing_ok=True)
     else:
-        _write(folder / GRAPH, picture)
+        _write(folder / GRAPH, graph)
     blame = replace(blame, episodes=tuple(map(cleaned, blame.episodes)))
     _write(folder / EPISODES, json.dumps({"format": FORMAT, **asdict(blame)}))
 

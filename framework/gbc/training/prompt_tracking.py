@@ -1,4 +1,4 @@
-"""What people follow a training of agents by: prompts that were tried, the graph of the blame, the worst episodes.
+"""What users follow a training of agents by: prompts that were tried, the graph of the blame, the worst episodes.
 
 All processes note what they attributed; the first one writes it into the run's folder and shows it in W&B. What only
 one process has, the tokens, is sent for the few worst episodes alone.
@@ -11,7 +11,7 @@ from typing import Any
 
 from framework.core.collectives import all_gather_object
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.graph_plot import picture_image, picture_svg
+from framework.gbc.attribution.graph_plot import graph_image, graph_svg
 from framework.gbc.attribution.results import LOSS, Attribution, MessageCredit, mean_attribution
 from framework.gbc.prompt_search.state import Trial
 from framework.gbc.tracking.credit_html import episodes_page
@@ -27,7 +27,7 @@ _COLUMNS = ("step", "agent", "loss", "loss before", "kept", "before", "after", "
 _MOST_ROWS = 500
 _MOST_TEXTS = 40
 _MOST_DRAWN = 60
-"""Steps of a graph, loops unrolled, that a picture has room for."""
+"""Steps of a graph, loops unrolled, that a plot has room for."""
 
 Place = tuple[int, int]
 
@@ -39,7 +39,7 @@ class TrackingConfig:
     Args:
         every_n_steps: optimizer steps after which the newest step with errors is shown, as it is at the end; 0 for
             never.
-        worst: episodes with the largest losses that are shown with coloured tokens.
+        worst: episodes with the largest losses that are shown with tokens coloured by credit.
         max_characters: of the texts of such an episode; of longer ones the parts around their largest credits are kept.
     """
 
@@ -126,12 +126,12 @@ class BlameHistory:
 def show_blame(run_dir: Path, loggers: Iterable[Any], shown: Shown) -> None:
     """Writes the errors of a step into the run's folder, and logs them to W&B; by the first process. Raises OSError."""
     drawn = len(shown.mean.messages) <= _MOST_DRAWN
-    write_blame(run_dir, shown.blame, picture_svg(shown.mean) if drawn else None)
+    write_blame(run_dir, shown.blame, graph_svg(shown.mean) if drawn else None)
     step = shown.blame.step
     for logger in loggers:
         if isinstance(logger, TrackedRun):
             if drawn:
-                logger.log_drawing(GRAPH, picture_image(shown.mean), step)
+                logger.log_figure(GRAPH, graph_image(shown.mean), step)
             if shown.blame.episodes:
                 logger.log_page(EPISODES, episodes_page(shown.blame), step)
 

@@ -1,38 +1,37 @@
 """Every start of a run and how it ended, in the run's folder and in W&B's config."""
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.errors import Preempted
-from framework.tracking.loggers import attempt_of
+from framework.tracking.loggers import restart_count
 from framework.tracking.metric_files import write_merged
-from framework.tracking.restarts import Outcome, describe_start, note_end, note_start
+from framework.tracking.restarts import Outcome, as_entry, describe_start, note_end, note_start
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.checkpoint.provenance import git_revision, package_versions
 
 log = logging.getLogger(__name__)
 
 
-class Attempts(Callback):
+class Restarts(Callback):
     """Notes start and end in `attempts.jsonl`; a start without an end was killed, or still runs.
 
     At the end all starts' metrics are put together in `metrics.csv`.
     """
 
     def __init__(self) -> None:
-        self._attempt: int | None = None
+        self._restart: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         run_dir, device = Path(trainer.default_root_dir), pl_module.device
-        self._attempt = attempt_of(trainer.loggers, run_dir)
+        self._restart = restart_count(trainer.loggers, run_dir)
         start = describe_start(
-            attempt=self._attempt,
+            restart=self._restart,
             step=trainer.global_step,
             world_size=trainer.world_size,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
@@ -42,7 +41,7 @@ class Attempts(Callback):
         note_start(run_dir, start)
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
-                logger.log_hyperparams({"provenance": asdict(start)})
+                logger.log_hyperparams({"provenance": as_entry(start)})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end(trainer, "finished")
@@ -52,15 +51,15 @@ class Attempts(Callback):
         self._end(trainer, outcome, " ".join(f"{type(exception).__name__}: {exception}".split()))
 
     def _end(self, trainer: Trainer, outcome: Outcome, message: str = "") -> None:
-        if self._attempt is None:
+        if self._restart is None:
             return
         run_dir = Path(trainer.default_root_dir)
         try:
-            note_end(run_dir, attempt=self._attempt, outcome=outcome, step=trainer.global_step, message=message)
+            note_end(run_dir, restart=self._restart, outcome=outcome, step=trainer.global_step, message=message)
             for logger in trainer.loggers:
                 logger.save()
             write_merged(run_dir)
         except OSError as error:
             # A full disk may be what ended the run: that is the error to tell of.
             log.warning("the end of this start could not be noted in %s (%s)", run_dir, error.strerror)
-        self._attempt = None
+        self._restart = None

@@ -1,4 +1,4 @@
-"""What people look at: the table, the picture, the page."""
+"""What users look at: the table, the plot of the graph, the page."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.edge_weights import ConnectionOptions
-from framework.gbc.attribution.graph_plot import _bend, _curve, layers, picture_image, save_picture
+from framework.gbc.attribution.graph_plot import _bend, _curve, graph_image, layers, save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
 from framework.gbc.attribution.results import AttributionOptions, EdgeCredit, Trajectory, mean_attribution
 from framework.gbc.execution.runner import RunOptions, run_graph
@@ -115,7 +115,7 @@ def test_the_layers_of_the_picture(found):
 
 @pytest.mark.parametrize("name", ["blame.png", "folder/blame.svg"])
 def test_the_picture(found, tmp_path, name):
-    save_picture(tmp_path / name, found)
+    save_graph_plot(tmp_path / name, found)
     if name.endswith("png"):
         with Image.open(tmp_path / name) as image:
             assert image.width > image.height > 100
@@ -124,8 +124,8 @@ def test_the_picture(found, tmp_path, name):
 
 
 def test_the_picture_as_an_image(found):
-    assert picture_image(found).width > 500
-    assert max(picture_image(found, most_pixels=300).size) in (299, 300)
+    assert graph_image(found).width > 500
+    assert max(graph_image(found, most_pixels=300).size) in (299, 300)
 
 
 def test_edges_pass_by_the_boxes_between():

@@ -1,16 +1,18 @@
-"""Texts with coloured tokens: escaped, whole, faint ones without HTML."""
+"""Texts with tokens coloured by credit: escaped, whole, faint ones without HTML."""
 
 import re
 from html import unescape
 
-from framework.gbc.tracking.credit_html import coloured, episode_html, episodes_page
+from framework.gbc.tracking.credit_html import credit_html, episode_html, episodes_page
 from framework.gbc.tracking.episode_records import BlameOfStep, CreditedText, Episode
 
 
 def test_strengths_by_hand():
-    found = coloured("a <b> c", [(0, 1), (1, 5), (5, 5), (5, 7)], [0.01, -1.0, 3.0, 0.5], largest=1.0)
+    found = credit_html("a <b> c", [(0, 1), (1, 5), (5, 5), (5, 7)], [0.01, -1.0, 3.0, 0.5], largest=1.0)
     assert found == ('a<span style="--c:0.75" title="-1"> &lt;b&gt;</span><span style="--c:0.38" title="0.5"> c</span>')
-    assert '<span style="--c:0.01" title="0.01">a</span>' in coloured("a", [(0, 1)], [0.01], largest=1.0, faintest=0.0)
+    assert '<span style="--c:0.01" title="0.01">a</span>' in credit_html(
+        "a", [(0, 1)], [0.01], largest=1.0, faintest=0.0
+    )
 
 
 def test_an_episode_and_its_page():

@@ -23,7 +23,7 @@ class Kept(TrackedRun):
     """Keeps histograms instead of sending them."""
 
     def __init__(self) -> None:
-        super().__init__(Path(), identity="x", name="x", project="x", online=False, attempt=lambda: 0)
+        super().__init__(Path(), identity="x", name="x", project="x", online=False, restart=lambda: 0)
         self.seen: list[tuple[int, dict[str, Any]]] = []
 
     def _begin(self) -> None:
