@@ -1,19 +1,26 @@
-"""Line charts as inline SVG: no library, no script needed, colours from the page's style sheet."""
+"""Line charts as inline SVG: no script is needed to read them, colours come from the page's style sheet."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
-WIDTH, HEIGHT = 440.0, 210.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 10.0, 26.0
+from markupsafe import Markup
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from framework.report.templates import macros
+
+WIDTH, HEIGHT = 440, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 26
 COLORS = 8
 """Lines that are told apart by colour; the next ones are dashed."""
 _FEW_LINES = 4
 _MOST_POINTS = 400
+_MOST_DOTS = 12
 _SMOOTHED_FROM = 100
 """Points from which on a curve is drawn faintly, with its moving average over it."""
+
+Points = Sequence[tuple[int, float]]
+"""(optimizer step, value), by step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +29,12 @@ class Line:
 
     Attributes:
         name: shown in the legend.
-        points: (step, value), by step; values that are not finite make a gap.
+        points: values that are not finite make a gap.
         color: number of its colour, from 0; by default its place among the lines.
     """
 
     name: str
-    points: Sequence[tuple[int, float]]
+    points: Points
     color: int | None = None
 
 
@@ -53,6 +60,58 @@ class _Axis:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tick:
+    """A labelled value on an axis, and its pixel."""
+
+    value: float
+    place: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Curve:
+    """A line as it is drawn.
+
+    Attributes:
+        style: classes.
+        path: of the line, or of its moving average.
+        faint_path: of the line itself, where the moving average is drawn over it; or empty.
+        dots: pixels of its points, where these are few.
+    """
+
+    style: str
+    path: str
+    faint_path: str
+    dots: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plot:
+    """All that the template draws; lengths in pixels.
+
+    Attributes:
+        label: for readers that cannot see it.
+        data, frame: points of the lines, and where the steps lie: for the page's script.
+        value_ticks, step_ticks: of both axes.
+        restarts: where a later start took over.
+        curves: the lines.
+    """
+
+    label: str
+    data: list[dict[str, object]]
+    frame: dict[str, float]
+    value_ticks: list[_Tick]
+    step_ticks: list[_Tick]
+    restarts: list[float]
+    curves: list[_Curve]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = _LEFT
+    right: int = WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = HEIGHT - _BOTTOM
+
+
 def chart(
     lines: Sequence[Line],
     *,
@@ -60,7 +119,7 @@ def chart(
     label: str = "",
     from_zero: bool = False,
     log_ratio: float = 30.0,
-) -> str:
+) -> Markup:
     """An SVG of curves over optimizer steps.
 
     Args:
@@ -70,30 +129,33 @@ def chart(
         from_zero: the value axis begins at zero, where no value is below.
         log_ratio: positive values that span more than this are drawn on a logarithmic axis.
     """
+    template = macros("framework.report", "chart.svg.jinja")
     finite = [[(s, v) for s, v in line.points if math.isfinite(v)] for line in lines]
     values = [v for points in finite for _, v in points]
     if not values:
-        return '<p class="none">no finite values</p>'
+        return template.nothing()
     steps = [s for points in finite for s, _ in points]
     across = _Axis(low=min(steps), high=max(max(steps), min(steps) + 1), start=_LEFT, end=WIDTH - _RIGHT)
     up = _value_axis(values, from_zero=from_zero, log_ratio=log_ratio)
-    parts = [_grid(across, up)]
-    for step in restarts:
-        if across.low <= step <= across.high:
-            x = across.place(step)
-            parts.append(f'<line class="restart" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
-    for number, (line, points) in enumerate(zip(lines, finite, strict=True)):
-        style = line_style(number if line.color is None else line.color)
-        curve = _curve(line, points, across, up, style, faint=len(lines) <= _FEW_LINES)
-        parts.append(f'<g class="curve" data-line="{number}">{curve}</g>')
-    data = [{"name": line.name, "points": thinned_points(points)} for line, points in zip(lines, finite, strict=True)]
-    frame = {"low": across.low, "high": across.high, "left": _LEFT, "right": WIDTH - _RIGHT, "width": WIDTH}
-    attributes = f'data-lines="{escape(json.dumps(data))}" data-frame="{escape(json.dumps(frame))}"'
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{escape(label)}" '
-        f"{attributes}>{''.join(parts)}"
-        f'<line class="cursor" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" x1="0" x2="0"/></svg>'
+    value_ticks = log_ticks(up.low, up.high) if up.log else ticks(up.low, up.high, 4)
+    faint = len(lines) <= _FEW_LINES
+    plot = _Plot(
+        label=label,
+        data=[
+            {"name": line.name, "points": thinned_points(points)} for line, points in zip(lines, finite, strict=True)
+        ],
+        frame={"low": across.low, "high": across.high, "left": _LEFT, "right": WIDTH - _RIGHT, "width": WIDTH},
+        value_ticks=[_Tick(value=value, place=up.place(value)) for value in value_ticks],
+        step_ticks=[
+            _Tick(value=value, place=across.place(value)) for value in ticks(across.low, across.high, 5, whole=True)
+        ],
+        restarts=[across.place(step) for step in restarts if across.low <= step <= across.high],
+        curves=[
+            _curve(line, number if line.color is None else line.color, across, up, faint=faint)
+            for number, line in enumerate(lines)
+        ],
     )
+    return template.chart(plot)
 
 
 def _value_axis(values: Sequence[float], *, from_zero: bool, log_ratio: float) -> _Axis:
@@ -114,39 +176,36 @@ def _value_axis(values: Sequence[float], *, from_zero: bool, log_ratio: float) -
     return _Axis(low=low, high=high, start=HEIGHT - _BOTTOM, end=_TOP, log=log)
 
 
-def _grid(across: _Axis, up: _Axis) -> str:
-    parts = []
-    for value in log_ticks(up.low, up.high) if up.log else ticks(up.low, up.high, 4):
-        y = up.place(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{short(value)}</text>')
-    for value in ticks(across.low, across.high, 5):
-        if value != int(value):
-            continue
-        x = across.place(value)
-        anchor = "end" if x > WIDTH - 24 else "middle"
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{short(value)}</text>')
-    return "".join(parts)
+def _curve(line: Line, color: int, across: _Axis, up: _Axis, *, faint: bool) -> _Curve:
+    """A line in pixels.
 
-
-def _curve(
-    line: Line, points: Sequence[tuple[int, float]], across: _Axis, up: _Axis, style: str, *, faint: bool
-) -> str:
+    Args:
+        line: as it is given.
+        color: number of its colour, from 0.
+        across: axis of the steps.
+        up: axis of the values.
+        faint: the line itself is drawn too where its moving average is.
+    """
+    points = [(step, value) for step, value in line.points if math.isfinite(value)]
+    gaps = [step for step, value in line.points if not math.isfinite(value)]
     kept = thinned_points(points)
-    gaps = [s for s, v in line.points if not math.isfinite(v)]
-    path = _path(kept, gaps, across, up)
-    if len(points) > _SMOOTHED_FROM:
-        mean = _path(thinned_points(_moving_average(points)), gaps, across, up)
-        faintly = f'<path class="line {style} faint" d="{path}"/>' if faint else ""
-        return f'{faintly}<path class="line {style}" d="{mean}"/>'
-    curve = f'<path class="line {style}" d="{path}"/>'
-    if len(kept) > 12:
-        return curve
-    dots = (f'<circle cx="{across.place(s):.1f}" cy="{up.place(v):.1f}" r="2.4"/>' for s, v in kept)
-    return f'{curve}<g class="dots {style}">{"".join(dots)}</g>'
+    path, faint_path = _path(kept, gaps, across, up), ""
+    smoothed = len(points) > _SMOOTHED_FROM
+    if smoothed:
+        path, faint_path = _path(thinned_points(_moving_average(points)), gaps, across, up), path if faint else ""
+    dots = () if smoothed or len(kept) > _MOST_DOTS else tuple((across.place(s), up.place(v)) for s, v in kept)
+    return _Curve(style=line_style(color), path=path, faint_path=faint_path, dots=dots)
 
 
-def _path(points: Sequence[tuple[int, float]], gaps: Sequence[int], across: _Axis, up: _Axis) -> str:
+def _path(points: Points, gaps: Sequence[int], across: _Axis, up: _Axis) -> str:
+    """The `d` of an SVG path.
+
+    Args:
+        points: finite ones.
+        gaps: steps between which the path is broken.
+        across: axis of the steps.
+        up: axis of the values.
+    """
     words, before = [], None
     for step, value in points:
         broken = before is None or any(before < gap < step for gap in gaps)
@@ -155,7 +214,7 @@ def _path(points: Sequence[tuple[int, float]], gaps: Sequence[int], across: _Axi
     return " ".join(words)
 
 
-def _moving_average(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def _moving_average(points: Points) -> list[tuple[int, float]]:
     """The mean around each point, over a fortieth of them all, and over fewer near the ends."""
     sums = [0.0]
     for _, value in points:
@@ -167,7 +226,7 @@ def _moving_average(points: Sequence[tuple[int, float]]) -> list[tuple[int, floa
     return found
 
 
-def thinned_points(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def thinned_points(points: Points) -> list[tuple[int, float]]:
     """Few points that look like many: of each stretch its first, lowest, highest and last."""
     if len(points) <= _MOST_POINTS:
         return list(points)
@@ -182,30 +241,26 @@ def thinned_points(points: Sequence[tuple[int, float]]) -> list[tuple[int, float
     return kept
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between two values: multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
+    """Round numbers between two values: multiples of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low, high: ends of the range.
+        most: intervals between them.
+        whole: whole numbers only.
+    """
+    found = MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
+    return list(_within(found, low, high))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten between two positive values, with their doubles and fives where these are few."""
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     decades = math.log10(high / low)
-    multiples = (1, 2, 5) if decades < 2.5 else (1,)
-    found = [m * 10.0**e for e in exponents for m in multiples if low <= m * 10.0**e <= high]
-    return found[:: max(1, len(found) // 6)]
+    found = LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,), numticks=8).tick_values(low, high)
+    return list(_within(found, low, high))
 
 
-def short(value: float) -> str:
-    """A number in few characters: 12.5k, 0.003, 2e-07."""
-    size = abs(value)
-    if size >= 1e15 or (value and size < 1e-4):
-        return f"{value:.2g}"
-    for factor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= factor:
-            return f"{value / factor:.4g}{suffix}"
-    return f"{value:.4g}"
+def _within(values: Sequence[float], low: float, high: float) -> Iterator[float]:
+    # Locators go one beyond each end; a tick at an end may be off by a rounding.
+    margin = 1e-9 * (high - low)
+    return (round(float(value), 12) + 0.0 for value in values if low - margin <= value <= high + margin)

@@ -13,7 +13,8 @@ from PIL import Image
 from framework.cli.main import main
 from framework.cli.report import write_report
 from framework.core.errors import ConfigError
-from framework.report.charts import Line, chart, log_ticks, short, thinned_points, ticks
+from framework.report.charts import Line, chart, log_ticks, thinned_points, ticks
+from framework.report.formatting import short
 from framework.testing.run_folders import make_run_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -22,7 +23,7 @@ PROBE = """<script>
 const svg = document.querySelector("svg.chart"), box = svg.getBoundingClientRect();
 svg.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, bubbles: true}));
 document.body.dataset.told = svg.closest(".card").querySelector(".now").textContent;
-document.body.dataset.pictures = [...document.images].filter(image => image.naturalWidth > 0).length;
+document.body.dataset.images = [...document.images].filter(image => image.naturalWidth > 0).length;
 document.body.dataset.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
 </script>"""
 
@@ -102,7 +103,7 @@ def test_a_browser_shows_it(report: Path, tmp_path: Path):
     body = re.search(r"<body[^>]*>", browse(tmp_path, probed, "--dump-dom", "--window-size=400,900"))
     assert body is not None
     assert re.search(r'data-told="[\d.]+ / [\d.]+ at step \d+"', body[0]), body[0]
-    assert 'data-pictures="8"' in body[0]
+    assert 'data-images="8"' in body[0]
     assert 'data-overflow="false"' in body[0], "a narrow window scrolls sideways"
     picture = tmp_path / "page.png"
     browse(tmp_path, report, f"--screenshot={picture}", "--window-size=1240,1500", "--hide-scrollbars")

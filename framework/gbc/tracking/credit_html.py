@@ -1,29 +1,34 @@
 """Texts whose tokens are coloured by credit, as pieces of HTML: for reports and for W&B alike."""
 
-from collections.abc import Sequence
-from html import escape as escape_html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
 
 from framework.gbc.tracking.episode_records import BlameOfStep, Episode
+from framework.report.templates import environment, macros
 
-STYLE = """
-.episode { --hot: 211, 47, 47; }
-.episode h3 { font-size: 0.95rem; margin: 0 0 6px; overflow-wrap: anywhere; }
-.episode .wrong { border-left: 3px solid rgb(var(--hot)); padding: 2px 12px; margin: 0 0 8px; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-.episode .way { opacity: 0.75; font-size: 0.82rem; margin: 0 0 10px; overflow-wrap: anywhere; }
-.said { display: grid; grid-template-columns: minmax(70px, 11rem) minmax(0, 1fr); gap: 4px 14px; }
-.said dt { font-size: 0.82rem; overflow-wrap: anywhere; }
-.said dt i { display: block; font-style: normal; opacity: 0.7; }
-.said dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; min-height: 1.4em;
-  font: 0.82rem/1.55 ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.said span { background: rgba(var(--hot), var(--c)); border-radius: 2px; }
-@media (max-width: 600px) { .said { grid-template-columns: minmax(0, 1fr); } }
-"""
-"""What the pieces look like."""
-
+_PACKAGE = "framework.gbc.tracking"
 _FAINTEST = 0.02
 """Of the largest credit: what has less is not coloured, and makes no HTML."""
 _STRONGEST = 0.75
+_MOST_BLAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A stretch of a text.
+
+    Attributes:
+        text: it.
+        credit: of it; None where it is not coloured.
+        strength: of the colour, from 0 to 1.
+    """
+
+    text: str
+    credit: float | None = None
+    strength: float = 0.0
 
 
 def credit_html(
@@ -33,7 +38,7 @@ def credit_html(
     *,
     largest: float,
     faintest: float = _FAINTEST,
-) -> str:
+) -> Markup:
     """A text with a `<span>` around each part; its background's strength is `--c`.
 
     Args:
@@ -43,48 +48,51 @@ def credit_html(
         largest: credit with the strongest colour; more than 0.
         faintest: share of it from which on a part is coloured.
     """
-    parts, place = [], 0
-    for (start, stop), credit in zip(spans, credits, strict=True):
-        strength = min(1.0, abs(credit) / largest)
-        if start == stop or strength < faintest:
+    pieces = list(_pieces(text, spans, [(credit, min(1.0, abs(credit) / largest)) for credit in credits], faintest))
+    return _macros().credited_text(pieces)
+
+
+def _pieces(
+    text: str, spans: Sequence[tuple[int, int]], credits: Sequence[tuple[float, float]], faintest: float
+) -> Iterator[Piece]:
+    """The parts that are coloured, and what is between them.
+
+    Args:
+        text: it.
+        spans: start and end of the parts, in order.
+        credits: of each part, with its share of the largest.
+        faintest: share from which on a part is coloured.
+    """
+    place = 0
+    for (start, stop), (credit, share) in zip(spans, credits, strict=True):
+        if start == stop or share < faintest:
             continue
-        parts.append(escape(text[place:start]))
-        parts.append(
-            f'<span style="--c:{_STRONGEST * strength:.2f}" title="{credit:.3g}">{escape(text[start:stop])}</span>'
-        )
+        yield Piece(text=text[place:start])
+        yield Piece(text=text[start:stop], credit=credit, strength=_STRONGEST * share)
         place = stop
-    return "".join([*parts, escape(text[place:])])
+    yield Piece(text=text[place:])
 
 
-def episode_html(episode: Episode) -> str:
+def episode_html(episode: Episode) -> Markup:
     """An episode as one element: what was wrong, the strongest way, and every text with its tokens."""
     largest = max((abs(credit) for text in episode.texts for credit in text.credits), default=0.0) or 1.0
     own = sorted(((name, credit) for name, credit in episode.own.items() if credit), key=lambda item: -item[1])
-    blamed = ", ".join(f"{escape(name)} {credit:.3g}" for name, credit in own[:3])
-    texts = "".join(
-        f"<dt>{escape(text.name)}<i>{text.credit:.3g}</i></dt>"
-        f"<dd>{credit_html(text.text, text.spans, text.credits, largest=largest)}</dd>"
-        for text in episode.texts
-    )
-    rest = f'<p class="way">{episode.left_out} texts with less credit are left out.</p>' if episode.left_out else ""
-    return (
-        f'<article class="episode"><h3>Task {escape(episode.id)}, loss {episode.loss:.4g}</h3>'
-        f'<p class="wrong">{escape(episode.loss_text) or "nothing was said about it"}</p>'
-        f'<p class="way">{" ← ".join(map(escape, episode.walk))}'
-        f"{'; the credit ends at ' + blamed if blamed else ''}</p>"
-        f'<dl class="said">{texts}</dl>{rest}</article>'
-    )
+    texts = [(each, credit_html(each.text, each.spans, each.credits, largest=largest)) for each in episode.texts]
+    return _macros().episode(episode, own[:_MOST_BLAMED], texts)
 
 
 def episodes_page(blame: BlameOfStep) -> str:
     """The worst episodes of a step as a page of their own, that needs nothing else."""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<style>body { font: 15px/1.5 system-ui, sans-serif; color: #1d1f23; background: #fff; margin: 1rem; }"
-        f".episode {{ margin: 0 0 2rem; }}{STYLE}</style></head><body>"
-        f"<p>{heading(blame)} The redder a token, the more of the loss passes through it.</p>"
-        f"{''.join(map(episode_html, blame.episodes))}</body></html>\n"
+        environment(_PACKAGE, scrub=False)
+        .get_template("episodes.html.jinja")
+        .render(heading=heading(blame), episodes=list(map(episode_html, blame.episodes)))
     )
+
+
+def credit_style() -> Markup:
+    """What the pieces look like, as a style sheet."""
+    return Markup(environment(_PACKAGE).get_template("credit.css").render())
 
 
 def heading(blame: BlameOfStep) -> str:
@@ -93,6 +101,6 @@ def heading(blame: BlameOfStep) -> str:
     return f"Step {blame.step:,}: {blame.errors:,} task{'' if one else 's'} with errors, mean loss {blame.loss:.4g}."
 
 
-def escape(text: str) -> str:
-    """Text for a page; NUL has no place in one, nor have halves of characters."""
-    return escape_html(text.replace("\0", "\ufffd").encode("utf-8", errors="replace").decode())
+def _macros() -> Any:
+    # Secrets are removed from whole episodes, before they are cut into tokens.
+    return macros(_PACKAGE, "credit.html.jinja", scrub=False)

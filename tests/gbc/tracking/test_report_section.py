@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from framework.cli.report import write_report
 from framework.gbc.tracking.episode_records import BlameOfStep, CreditedText, Episode, write_blame
 from framework.gbc.tracking.prompt_history import TriedPrompt, note_prompts
 from framework.gbc.tracking.report_section import _chosen, agent_curves, blame, is_by_agent, prompts
+from framework.report.sections import Section
 from framework.testing.run_folders import make_run_folder
 
 EVIL = "<script>document.title = 'taken over'</script>\"'&"
@@ -85,6 +87,10 @@ def make_agents_folder(folder: Path, *, steps: int = 150) -> Path:
     return run
 
 
+def bodies(sections: Iterable[Section]) -> str:
+    return "".join(section.body for section in sections)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_agents_folder(tmp_path_factory.mktemp("agents") / "run")
@@ -94,7 +100,9 @@ def test_one_chart_a_kind_with_a_line_an_agent():
     names = [f"credit_own_by_agent/{agent}" for agent in AGENTS] + ["credit_walk_by_agent/taxi", "some_by_agent/taxi"]
     series = {name: {0: 0.5, 1: 0.25, 2: 0.125} for name in names}
     series["credit_own_by_agent/user"] = {0: 0.5}
-    page = agent_curves(series, [])
+    [section] = agent_curves(series, [])
+    page = section.body
+    assert (section.title, section.metrics) == ("Agents", series.keys())
     assert page.count('<div class="card">') == page.count("<svg") == 3
     own, walk, some = page.split('<div class="card">')[1:]
     assert own.count('class="curve"') == own.count('class="key"') == len(AGENTS)
@@ -108,7 +116,7 @@ def test_one_chart_a_kind_with_a_line_an_agent():
     assert '<i class="s2 dashed"></i>user <b>–</b>' in own
     assert "at step 2" in own
     assert [is_by_agent(name) for name in ("credit_own_by_agent/x", "budget/calls")] == [True, False]
-    assert agent_curves({"loss/verbal": {0: 1.0}}, []) == ""
+    assert list(agent_curves({"loss/verbal": {0: 1.0}}, [])) == []
 
 
 def test_the_page(run: Path, tmp_path: Path):
@@ -132,7 +140,7 @@ def test_the_page(run: Path, tmp_path: Path):
 
 
 def test_tried_prompts_are_shown_as_differences(run: Path):
-    page = prompts(run)
+    page = bodies(prompts(run))
     assert "4 trials, 3 kept." in page
     short, refused, lines, long = page.split("<tr class=")[1:]
     assert "<pre>Find<del> it</del><ins> a hotel</ins>.</pre>" in short
@@ -143,14 +151,14 @@ def test_tried_prompts_are_shown_as_differences(run: Path):
     assert "<ins>Rule seven: fill the slot" in lines
     assert lines.count("[...]") == 2
     assert re.search(r"<summary>words removed: 1, added: [\d,]+</summary>", long)
-    assert prompts(run / "nowhere") == ""
+    assert list(prompts(run / "nowhere")) == []
 
 
 def test_of_many_prompts_those_that_were_kept_are_shown(tmp_path: Path):
     tried = [replace(TRIED, step=step, trial=step, kept=step == 3) for step in range(120)]
     assert [each.step for each in _chosen(tried)] == [3, *range(21, 120)]
     note_prompts(tmp_path, tried)
-    assert "120 trials, 1 kept. Shown are those that were kept and the newest others" in prompts(tmp_path)
+    assert "120 trials, 1 kept. Shown are those that were kept and the newest others" in bodies(prompts(tmp_path))
 
 
 def test_secrets_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -160,8 +168,8 @@ def test_secrets_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     episode = Episode(id="1", loss=1.0, loss_text="planted-secret-word", walk=("loss",), own={}, texts=(text,))
     write_blame(tmp_path, BlameOfStep(step=0, errors=1, loss=1.0, episodes=(episode,)), None)
     monkeypatch.setenv("SERVICE_TOKEN", "planted-secret-word")
-    assert "planted" not in prompts(tmp_path)
-    assert "planted" not in blame(tmp_path)
+    assert "planted" not in bodies(prompts(tmp_path))
+    assert "planted" not in bodies(blame(tmp_path))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
