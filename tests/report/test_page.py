@@ -1,5 +1,7 @@
 """The page about a run: what is in it, that nothing is fetched, and that a browser shows it."""
 
+import csv
+import json
 import re
 import shutil
 import subprocess
@@ -13,12 +15,15 @@ from PIL import Image
 from framework.cli.main import main
 from framework.cli.report import write_report
 from framework.core.errors import ConfigError
-from framework.report.charts import Line, chart, log_ticks, thinned_points, ticks
-from framework.report.formatting import short
 from framework.testing.run_folders import make_run_folder
+from framework.tracking.restarts import Start, note_end, note_start
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-EVIL = "<script>document.title = 'taken over'</script>\"'&"
+EVIL = "<script>document.title = 'taken over'</script>\"'&{{ 7 * 7 }}{% raw %}{# gone #}"
+ATTRIBUTES = (
+    "lang|charset|name|content|http-equiv|class|viewbox|role|aria-label|data-.*|[xyrd]|[xy][12]|c[xy]|width|height|"
+    "text-anchor|src|alt|preserveaspectratio|open"
+)
 PROBE = """<script>
 const svg = document.querySelector("svg.chart"), box = svg.getBoundingClientRect();
 svg.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, bubbles: true}));
@@ -36,17 +41,24 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.references: list[str] = []
+        self.attributes: list[str] = []
+        """Names of attributes that no page of ours has."""
+        self.data: list[list[dict[str, object]]] = []
+        """Of each chart."""
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs if not re.fullmatch(ATTRIBUTES, name)]
+        self.data += [json.loads(value or "") for name, value in attrs if name == "data-lines"]
         self.references += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
         if tag not in ("meta", "img", "line", "circle", "rect", "path", "br", "link"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs if not re.fullmatch(ATTRIBUTES, name)]
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self.open:
@@ -94,6 +106,49 @@ def test_nothing_is_fetched_and_everything_is_escaped(report: Path):
     assert text.count("<script>") == 1
     assert EVIL in page.text
     assert "planted" not in text
+
+
+def test_every_field_of_a_run_is_escaped(tmp_path: Path):
+    def evil(field: str) -> str:
+        return f"{field}={EVIL}"
+
+    run = make_run_folder(tmp_path / EVIL.replace("/", "|"))
+    (run / "wandb-id").write_text(evil("id"))
+    start = Start(
+        restart=0,
+        step=0,
+        time="2026-03-04T09:15:00+00:00",
+        command=evil("command"),
+        host=evil("host"),
+        device=evil("device"),
+        git_revision=evil("revision"),
+        packages={evil("package"): evil("version")},
+        python=evil("python"),
+        container=evil("container"),
+    )
+    (run / "attempts.jsonl").unlink()
+    note_start(run, start)
+    note_end(run, restart=0, outcome="failed", step=12, message=evil("message"))
+    with (run / "metrics" / "version_0" / "metrics.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerows(
+            [["step", evil("loss/metric"), f"validation/metric={EVIL}", evil("group/other")], [0, 1, 2, 3]]
+        )
+    (run / "recipe.yaml").write_text(yaml.safe_dump({evil("key"): evil("value"), "trainer": {"max_steps": 12}}))
+    text = write_report(run, tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.count("script") == 1
+    assert page.attributes == []
+    fields = ["id", "command", "host", "device", "revision", "package", "version", "python", "container", "message"]
+    for field in fields:
+        assert evil(field) in page.text, field
+    assert EVIL.replace("/", "|") in page.text
+    for field in ("key", "value"):
+        assert f"{field}=<script>document.title" in page.text, field
+    assert f"metric={EVIL}" in page.text
+    assert f"other={EVIL}" in page.text
+    assert any(line["name"] == "training" for data in page.data for line in data)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -147,51 +202,3 @@ def test_a_picture_in_pieces_is_left_out(tmp_path: Path):
     victim.write_bytes(victim.read_bytes()[:100])
     whole = len(list((run / "samples").iterdir())) - 1
     assert Page(write_report(run, tmp_path / "report.html").read_text()).tags.count("img") == whole
-
-
-def path_of(svg: str) -> list[tuple[str, float, float]]:
-    [path] = re.findall(r'class="line s1" d="([^"]+)"', svg)
-    return [(word[0], *map(float, word[1:].split(","))) for word in path.split()]  # type: ignore[misc]
-
-
-def test_a_curve_by_hand():
-    # 440 by 210 pixels with margins left 52, right 10, top 10, bottom 26; from zero to 1.12 times the highest.
-    points = path_of(chart([Line(name="a", points=[(0, 0.0), (5, 50.0), (10, 100.0)])], from_zero=True))
-    assert points == [("M", 52.0, 184.0), ("L", 241.0, pytest.approx(184 - 174 / 2.24, abs=0.05)), points[2]]
-    assert points[2] == ("L", 430.0, pytest.approx(184 - 174 / 1.12, abs=0.05))
-
-
-def test_what_is_not_finite_makes_a_gap():
-    values = [(0, 1.0), (1, 2.0), (2, float("nan")), (3, 2.0), (4, float("inf")), (5, 1.0)]
-    assert [word for word, *_ in path_of(chart([Line(name="a", points=values)]))] == ["M", "L", "M", "M"]
-    assert "no finite values" in chart([Line(name="a", points=[(0, float("nan"))])])
-
-
-def test_constant_curves_and_single_points_have_a_place():
-    for points in ([(3, 2.5)], [(0, 0.0), (1, 0.0)], [(0, -1.0), (7, -1.0)]):
-        assert all(10 <= y <= 184 for _, _, y in path_of(chart([Line(name="a", points=points)])))
-
-
-def test_round_ticks():
-    assert ticks(0, 10, 5) == [0, 2, 4, 6, 8, 10]
-    assert ticks(-0.3, 0.31, 4) == [-0.2, 0, 0.2]
-    assert ticks(990, 2010, 4) == [1000, 1500, 2000]
-    assert log_ticks(0.9, 120) == pytest.approx([1, 2, 5, 10, 20, 50, 100])
-    assert log_ticks(1e-7, 2) == pytest.approx([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1])
-    assert [short(value) for value in (0, 12500, 0.003, 2e-7, 61.4, 3.2e6)] == [
-        "0",
-        "12.5k",
-        "0.003",
-        "2e-07",
-        "61.4",
-        "3.2M",
-    ]
-
-
-def test_few_points_keep_what_stands_out():
-    points = [(step, 0.0) for step in range(10_000)]
-    points[4321], points[777] = (4321, 9.0), (777, -9.0)
-    kept = thinned_points(points)
-    assert len(kept) <= 400
-    assert {(4321, 9.0), (777, -9.0), points[0], points[-1]} <= set(kept)
-    assert kept == sorted(kept)

@@ -101,7 +101,7 @@ def _draw(attribution: Attribution) -> "Figure":
         if name != LOSS:
             text, shade = f"{name}\n{credits[name]:.3g}", abs(own[nodes[name]]) / most
         box = {"boxstyle": "round,pad=0.45", "facecolor": (1, 1 - 0.55 * shade, 1 - 0.65 * shade), "edgecolor": "#444"}
-        boxes[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=1)
+        boxes[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=1, parse_math=False)
     largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
     # Drawn after the boxes: before, a box does not know where it is, and an arrow not where to end.
     for edge, bend in zip(edges, bends, strict=True):

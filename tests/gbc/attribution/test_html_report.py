@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from rich.console import Console
 
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.edge_weights import ConnectionOptions
-from framework.gbc.attribution.graph_plot import _bend, _curve, graph_image, layers, save_graph_plot
+from framework.gbc.attribution.graph_plot import layers
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
-from framework.gbc.attribution.results import AttributionOptions, EdgeCredit, Trajectory, mean_attribution
+from framework.gbc.attribution.results import AttributionOptions, Trajectory, mean_attribution
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Condition, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss
@@ -30,7 +31,7 @@ document.body.dataset.boxes = document.querySelectorAll(".text").length;
 document.body.dataset.graph = Math.round(document.querySelector("svg").getBoundingClientRect().width);
 document.body.dataset.overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
 </script>"""
-NASTY = "<script>alert('&amp;')</script> \"$x$\" \0"
+NASTY = "<script>alert('&amp;')</script> \"$x$\" \0 {{ 7 * 7 }}{% raw %}"
 
 
 def agent(name: str, *reads: str, **options) -> Agent:
@@ -109,37 +110,6 @@ def test_the_table(found):
     assert "strongest trajectory: loss <- end" in text
 
 
-def test_the_layers_of_the_picture(found):
-    assert layers(found) == [["user"], ["manager"], ["hotel", "train"], ["end"], ["loss"]]
-
-
-@pytest.mark.parametrize("name", ["blame.png", "folder/blame.svg"])
-def test_the_picture(found, tmp_path, name):
-    save_graph_plot(tmp_path / name, found)
-    if name.endswith("png"):
-        with Image.open(tmp_path / name) as image:
-            assert image.width > image.height > 100
-    else:
-        assert "<svg" in (tmp_path / name).read_text()
-
-
-def test_the_picture_as_an_image(found):
-    assert graph_image(found).width > 500
-    assert max(graph_image(found, most_pixels=300).size) in (299, 300)
-
-
-def test_edges_pass_by_the_boxes_between():
-    edge = EdgeCredit(source="a", target="c", kind="message", estimator="gradient", weight=1.0, share=1.0, credit=1.0)
-    places = {"a": (0.0, 0.0), "b": (2.0, 0.1), "c": (4.0, 0.0)}
-    assert _bend(edge, {**places, "b": (2.0, 1.0)}) == 0
-    bend = _bend(edge, places)
-    # Below b, which lies a little above the straight line.
-    assert bend < 0
-    assert max(y for x, y in _curve(places["a"], places["c"], bend) if abs(x - 2.0) < 0.45) < 0.1 - 0.31
-    # The middle of the parabola is half as far out as its control point.
-    assert _curve((0.0, 0.0), (4.0, 0.0), 0.5)[12] == pytest.approx((2.0, 1.0))
-
-
 class Reader(HTMLParser):
     """The text of the boxes and the titles of the tokens in them."""
 
@@ -179,6 +149,43 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(found, tmp_path):
     assert "&lt;wrong&gt;" in page
     assert re.search(r"pass_through \(control\)</td>", page)
     assert "<title>&lt;Blame&gt;" in page
+
+
+def test_every_field_is_escaped(found):
+    def evil(field: str) -> str:
+        return f"{field} <script>alert(1)</script>\"'&{{{{ 7 * 7 }}}}{{% raw %}}$\\frac{{$"
+
+    names = {message.step: evil(message.step) for message in found.messages}
+    renamed = replace(
+        found,
+        id=evil("id"),
+        loss_text=evil("loss text"),
+        agents=tuple(replace(each, name=names[each.name]) for each in found.agents),
+        messages=tuple(
+            replace(
+                each,
+                step=names[each.step],
+                node=names[each.node],
+                text=evil("text"),
+                spans=((0, 9), (9, 40)),
+                token_credits=(0.5, 1.0),
+            )
+            for each in found.messages
+        ),
+        prompts=tuple(replace(each, step=names[each.step]) for each in found.prompts),
+        edges=tuple(
+            replace(each, source=names.get(each.source, each.source), target=names.get(each.target, each.target))
+            for each in found.edges
+        ),
+        trajectories=(Trajectory(steps=("loss", evil("walk")), weight=1.0),),
+    )
+    page = html_page([renamed], title=evil("title"))
+    reader = Reader()
+    reader.feed(page)
+    assert "script" not in reader.tags
+    shown = unescape(re.sub(r"<[^>]*>", "", page))
+    for field in ("title", "id", "loss text", "walk", "text", *names):
+        assert evil(field) in shown, field
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

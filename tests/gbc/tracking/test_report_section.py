@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,17 @@ from framework.gbc.tracking.report_section import _chosen, agent_curves, blame, 
 from framework.report.sections import Section
 from framework.testing.run_folders import make_run_folder
 
-EVIL = "<script>document.title = 'taken over'</script>\"'&"
+EVIL = "<script>document.title = 'taken over'</script>\"'&{{ 7 * 7 }}{% raw %}{# gone #}"
 AGENTS = ("manager", "hotel", "train", "taxi", "police", "hospital", "attraction", "restaurant", "responder", "user")
 TRIED = TriedPrompt(
     step=0, trial=0, agent="hotel", kept=True, loss_before=0.5, loss=0.25, before="Find it.", after="Find a hotel."
 )
 
 
+KNOWN_TAGS = {
+    *("div", "h3", "span", "i", "b", "svg", "line", "text", "path", "g", "circle", "p", "img", "details", "summary"),
+    *("article", "dl", "dt", "dd", "table", "tr", "th", "td", "pre", "del", "ins"),
+}
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PROBE = """<script>
 const card = [...document.querySelectorAll(".card")].find(card => card.querySelector(".key"));
@@ -159,6 +164,34 @@ def test_of_many_prompts_those_that_were_kept_are_shown(tmp_path: Path):
     assert [each.step for each in _chosen(tried)] == [3, *range(21, 120)]
     note_prompts(tmp_path, tried)
     assert "120 trials, 1 kept. Shown are those that were kept and the newest others" in bodies(prompts(tmp_path))
+
+
+def test_every_field_is_escaped(tmp_path: Path):
+    def evil(field: str) -> str:
+        return f"{field}={EVIL}"
+
+    text = CreditedText(name=evil("name"), text=evil("text"), credit=1.0, spans=((0, 9),), credits=(1.0,))
+    episode = Episode(
+        id=evil("id"),
+        loss=1.0,
+        loss_text=evil("loss"),
+        walk=("loss", evil("walk")),
+        own={evil("own"): 1.0},
+        texts=(text,),
+    )
+    write_blame(tmp_path, BlameOfStep(step=0, errors=1, loss=1.0, episodes=(episode,)), f"<svg>{EVIL}</svg>")
+    tried = replace(TRIED, agent=evil("agent"), before=evil("before"), after=evil("after"))
+    note_prompts(tmp_path, [tried])
+    series = {f"{evil('kind').replace('/', '|')}_by_agent/{evil('agent curve')}": {0: 1.0}}
+    html = bodies([*agent_curves(series, []), *blame(tmp_path), *prompts(tmp_path)])
+    assert html.count("<script") == 0
+    assert all(tag in KNOWN_TAGS for tag in re.findall(r"<(\w+)", html))
+    # Without the tags that mark tokens and differences.
+    shown = unescape(re.sub(r"<[^>]*>", "", html))
+    for field in ("name", "text", "id", "loss", "walk", "own", "agent", "agent curve"):
+        assert evil(field) in shown, field
+    assert evil("kind").replace("/", "|").replace("_", " ") in shown
+    assert evil("beforeafter") in shown
 
 
 def test_secrets_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
