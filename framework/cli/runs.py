@@ -22,6 +22,7 @@ from framework.tracking import metric_names as metrics
 from framework.tracking.metric_files import last_values, merged_steps
 from framework.tracking.restarts import FILE, Restart, read_restarts
 from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id
+from framework.tracking.wandb_compat import INCLUDE_ONLINE_OPTION, data_files, is_offline, is_synced, server_url
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 
 State = Literal["running", "finished", "preempted", "failed", "unknown"]
@@ -156,19 +157,14 @@ def unsent_files(folder: Path, *, running: bool = False) -> list[Path]:
 
     Of a run in progress the newest is left out: it would count as sent, and the rest of it never be.
     """
-    files = sorted((folder / "wandb").glob("*run-*/*.wandb"), key=lambda path: path.parent.name.rpartition("run-")[2])
+    files = data_files(folder)
     if running:
         files = files[:-1]
     return [
         path
         for path in files
-        if not _synced(path)
-        and (path.parent.name.startswith("offline-") or path.with_name(path.name + UNSENT).exists())
+        if not is_synced(path) and (is_offline(path) or path.with_name(path.name + UNSENT).exists())
     ]
-
-
-def _synced(path: Path) -> bool:
-    return path.with_name(path.name + ".synced").exists()
 
 
 # The commands; the docstrings are their `--help`.
@@ -300,10 +296,10 @@ def _send(folder: Path, files: list[Path]) -> list[Path]:
     """Sends files of a run; returns those that were not sent."""
     # Each start goes on where the one before it ended in W&B, whose own numbers begin anew in every file.
     environment = {**os.environ, "WANDB_RESUME": "allow", "WANDB_MODE": "online"}
-    command = [sys.executable, "-m", "wandb", "sync", "--include-online", *(str(file.resolve()) for file in files)]
+    command = [sys.executable, "-m", "wandb", "sync", INCLUDE_ONLINE_OPTION, *(str(file.resolve()) for file in files)]
     # W&B leaves a log of its own where it is called.
     subprocess.run(command, env=environment, cwd=folder, check=False)
-    sent = [file for file in files if _synced(file)]
+    sent = [file for file in files if is_synced(file)]
     for file in sent:
         file.with_name(file.name + UNSENT).unlink(missing_ok=True)
         console.print(f"sent {file} ({file.stat().st_size:,} bytes) as run {saved_wandb_id(folder)}")
@@ -312,10 +308,7 @@ def _send(folder: Path, files: list[Path]) -> list[Path]:
 
 def _reach_server() -> None:
     """Fails soon where W&B would try for many minutes."""
-    # Imported here: most looks at runs need no W&B.
-    from wandb.sdk import wandb_setup
-
-    url = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb_setup.singleton().settings.base_url)
+    url = urlsplit(os.environ.get("WANDB_BASE_URL") or server_url())
     if os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
         return
     port = url.port or (443 if url.scheme == "https" else 80)

@@ -1,4 +1,4 @@
-"""What accelerators can do: memory and peak speed, from the makers' data sheets."""
+"""What accelerators can do: memory and peak speed, from data sheets (decision 018)."""
 
 from dataclasses import dataclass
 
@@ -25,6 +25,14 @@ class Device:
 
 
 def _device(name: str, memory_gib: float, teraflops: float, *words: str) -> Device:
+    """A row of the table.
+
+    Args:
+        name: as users call it.
+        memory_gib: as torch sees it.
+        teraflops: peak in bfloat16, in 10^12 operations per second.
+        words: of the name that torch reports.
+    """
     return Device(name=name, memory_bytes=int(memory_gib * GIB), bfloat16_flops=teraflops * 1e12, words=words)
 
 

@@ -16,13 +16,18 @@ from PIL import Image
 from framework.tracking.images import evenly_spaced, list_images
 from framework.tracking.run_folder import UNSENT
 from framework.tracking.secrets import scrubbed, scrubbed_text
+from framework.tracking.wandb_compat import (
+    DATA_DIR_VARIABLE,
+    SETTINGS_OF_WRITING,
+    SETTINGS_WITHOUT_METADATA,
+    data_file,
+    gave_up,
+)
 
 GLOBAL_STEP = "trainer/global_step"
 RESTART = "attempt"
 """Key of the restart count in every row; runs that began before go on with it."""
 TABLE_ROWS = 16
-_DATA_DIR = "WANDB_DATA_DIR"
-_FATAL = '"msg":"filestream: fatal error'
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +66,10 @@ class TrackedRun(WandbLogger):
         online: bool,
         restart: Callable[[], int],
     ) -> None:
-        super().__init__(name=scrubbed_text(name), save_dir=folder, project=project, id=identity, offline=not online)
+        shown_name = scrubbed_text(name)
+        super().__init__(name=shown_name, save_dir=folder, project=project, id=identity, offline=not online)
+        self._identity, self._shown_name, self._shown_project = identity, shown_name, project
+        self._run: Any = None
         self._folder, self._online, self._count_restarts = folder, online, restart
         self._restart: int | None = None
         self._table_of = 0
@@ -76,9 +84,9 @@ class TrackedRun(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """W&B's run; one that does nothing after W&B has failed."""
-        if self._experiment is None:
-            self._experiment = self._begin()
-        return self._experiment
+        if self._run is None:
+            self._run = self._begin()
+        return self._run
 
     def _begin(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -104,13 +112,13 @@ class TrackedRun(WandbLogger):
 
     def _initialised(self, mode: Any) -> Any:
         # Tables are staged there until they are sent; its place is known by this variable only.
-        if _DATA_DIR not in os.environ:
-            os.environ[_DATA_DIR] = str((self._folder / "wandb").resolve())
+        if DATA_DIR_VARIABLE not in os.environ:
+            os.environ[DATA_DIR_VARIABLE] = str((self._folder / "wandb").resolve())
             self._set_data_dir = True
         run = wandb.init(
-            id=self._id,
-            name=self._name,
-            project=self._project,
+            id=self._identity,
+            name=self._shown_name,
+            project=self._shown_project,
             dir=self._folder,
             mode=mode,
             resume="allow" if mode == "online" else None,
@@ -120,18 +128,14 @@ class TrackedRun(WandbLogger):
                 save_code=False,
                 disable_code=True,
                 disable_git=True,
-                disable_job_creation=True,
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                x_save_requirements=False,
                 init_timeout=self.init_seconds,
                 finish_timeout=self.finish_seconds,
                 finish_timeout_raises=True,
-                # A process that is killed loses a second of it, no more.
-                x_transaction_log_flush_interval=1.0,
+                **SETTINGS_WITHOUT_METADATA,
+                **SETTINGS_OF_WRITING,
             ),
         )
-        self._file = Path(run.dir).parent / f"run-{self._id}.wandb"
+        self._file = data_file(run)
         # Until it has all got through: a process that is killed cannot say so.
         self._mark(unsent=mode == "online")
         run.define_metric(GLOBAL_STEP)
@@ -231,7 +235,7 @@ class TrackedRun(WandbLogger):
     @rank_zero_only
     def close(self, *, exit_code: int = 0, preempted: bool = False) -> None:
         """Completes W&B's files, and sends the rest for a while where it is online."""
-        run = self._experiment
+        run = self._run
         if run is None:
             return
         self._log_table()
@@ -249,10 +253,10 @@ class TrackedRun(WandbLogger):
                     *(_short(error), self._file, self._folder),
                 )
         else:
-            self._mark(unsent=self._online and (self._failed or _gave_up(self._file)))
-        self._experiment = None
+            self._mark(unsent=self._online and (self._failed or (self._file is not None and gave_up(self._file))))
+        self._run = None
         if self._set_data_dir:
-            os.environ.pop(_DATA_DIR, None)
+            os.environ.pop(DATA_DIR_VARIABLE, None)
             self._set_data_dir = False
 
     def _guarded(self, call: Callable[[], object]) -> None:
@@ -275,12 +279,6 @@ class TrackedRun(WandbLogger):
             marker.touch()
         else:
             marker.unlink(missing_ok=True)
-
-
-def _gave_up(file: Path | None) -> bool:
-    """Whether W&B has stopped sending in mid-run: it tells nobody but its own log."""
-    logged = None if file is None else file.parent / "logs" / "debug-internal.log"
-    return logged is not None and logged.is_file() and _FATAL in logged.read_text(errors="replace")
 
 
 def _short(error: Exception) -> str:

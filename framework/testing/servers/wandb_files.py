@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+from framework.tracking.wandb_compat import record_class
 
 _HEADER_BYTES = 7
 _BLOCK_BYTES = 32 * 1024
@@ -42,7 +42,7 @@ def read_wandb_file(path: Path) -> WandbFile:
     """Reads a `.wandb` file up to its end, or to the record that a killed process left in pieces."""
     found = WandbFile()
     for payload in _payloads(path.read_bytes()):
-        record = Record()
+        record = record_class()()
         record.ParseFromString(payload)
         _take(record, found)
     return found
@@ -53,7 +53,7 @@ def read_wandb_files(run_dir: Path) -> list[WandbFile]:
     return [read_wandb_file(path) for path in sorted(run_dir.glob("wandb/*run-*/*.wandb"))]
 
 
-def _take(record: Record, found: WandbFile) -> None:
+def _take(record: Any, found: WandbFile) -> None:
     kind = record.WhichOneof("record_type")
     if kind == "run":
         found.run_id = record.run.run_id
