@@ -126,7 +126,14 @@ def bench_data(
 
 
 def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> Speed:
-    """Measures one set with one number of workers."""
+    """Measures one set with one number of workers.
+
+    Args:
+        shards: the set.
+        size: side of the images in pixels.
+        num_workers: processes that decode.
+        rounds: how often everything is measured.
+    """
     batch_size = 256 if size <= 64 else 32
     data = ShardDataModule(
         train=str(shards),
@@ -169,7 +176,14 @@ def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> 
 
 
 def measure_resume(small: Path, large: Path, *, size: int, num_samples: int) -> Resume:
-    """Measures a start in mid-epoch on an index that repeats `small` until it is long enough."""
+    """Measures a start in mid-epoch on an index that repeats `small` until it is long enough.
+
+    Args:
+        small: a set.
+        large: folder of the set that repeats it; is made.
+        size: side of the images in pixels.
+        num_samples: at least so many are in the large set.
+    """
     repeat_shards(small, large, num_samples=num_samples)
     started = time.perf_counter()
     data = _resumed(large, size=size, num_workers=0)
@@ -188,7 +202,13 @@ def measure_resume(small: Path, large: Path, *, size: int, num_samples: int) -> 
 
 
 def _resumed(shards: Path, *, size: int, num_workers: int) -> ShardDataModule:
-    """A data module in the middle of its third epoch."""
+    """A data module in the middle of its third epoch.
+
+    Args:
+        shards: the set.
+        size: side of the images in pixels.
+        num_workers: processes that decode.
+    """
     data = ShardDataModule(
         train=str(shards), image_size=size, batch_size=256, shuffle="block", block_shards=8, num_workers=num_workers
     )
@@ -221,20 +241,39 @@ def _num_open(shards: Path) -> int:
 
 
 def _decode_share(shards: Path, worker: int, num_workers: int) -> None:
-    """Reads and decodes every `num_workers`th image of a set."""
+    """Reads and decodes every `num_workers`th image of a set.
+
+    Args:
+        shards: the set.
+        worker: number of this process, from 0.
+        num_workers: processes.
+    """
     opened = ShardSet(shards)
     for number in range(worker, len(opened), num_workers):
         decode_pixels(opened.read(number)[0], channels=3)
 
 
 def _decode_share_with_pillow(shards: Path, worker: int, num_workers: int) -> None:
-    """The same as `_decode_share` by Pillow."""
+    """The same as `_decode_share` by Pillow.
+
+    Args:
+        shards: the set.
+        worker: number of this process, from 0.
+        num_workers: processes.
+    """
     opened = ShardSet(shards)
     for number in range(worker, len(opened), num_workers):
         Image.open(io.BytesIO(opened.read(number)[0])).load()
 
 
 def _usual_loader(shards: Path, *, batch_size: int, num_workers: int) -> Any:
+    """WebDataset's own pipeline as its documentation shows it.
+
+    Args:
+        shards: the set.
+        batch_size: images in a batch.
+        num_workers: processes that decode.
+    """
     urls = [str(path) for path in sorted(shards.glob("*.tar"))]
     pipeline = WebDataset(urls, shardshuffle=100).shuffle(1000).decode("torchrgb").to_tuple("jpg", "cls")
     return WebLoader(pipeline.batched(batch_size), batch_size=None, num_workers=num_workers, persistent_workers=True)
@@ -267,7 +306,3 @@ def _show(speeds: list[Speed], resume: Resume) -> None:
         f"{resume.worker_private_mib:.0f} MiB ({resume.worker_private_mib_small:.0f} MiB with an index of "
         f"{resume.num_samples_small:,})"
     )
-
-
-if __name__ == "__main__":
-    bench_data()

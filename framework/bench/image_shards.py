@@ -16,6 +16,12 @@ def make_jpeg_shards(folder: Path, *, size: int, num_images: int, num_shards: in
     """Writes `num_images` JPEGs of `size` pixels, of two classes, to `folder/shards`; the same ones every time.
 
     Noise with a spectrum that falls as that of photographs (amplitude 1 / frequency), quality 90.
+
+    Args:
+        folder: gets `images` and `shards`.
+        size: side of the images in pixels.
+        num_images: of both classes together.
+        num_shards: files of the set.
     """
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])[..., None] + 1 / size
@@ -31,7 +37,13 @@ def make_jpeg_shards(folder: Path, *, size: int, num_images: int, num_shards: in
 
 
 def repeat_shards(source: Path, dest: Path, *, num_samples: int) -> Path:
-    """Writes a shard set of at least `num_samples` samples that links to the shards of another one again and again."""
+    """Writes a shard set of at least `num_samples` samples that links to the shards of another one again and again.
+
+    Args:
+        source: the other set.
+        dest: folder that is made, on the same file system.
+        num_samples: the least number.
+    """
     manifest, index = read_manifest(source), np.load(source / INDEX)
     times = -(-num_samples // len(index))
     dest.mkdir(parents=True)

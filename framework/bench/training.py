@@ -130,7 +130,13 @@ def bench_training(
 
 
 class _Fits:
-    """Runs of `framework fit`, each a process of its own, on made images of the recipe's size."""
+    """Runs of `framework fit`, each a process of its own, on made images of the recipe's size.
+
+    Args:
+        recipe: of a PRA run.
+        folder: for the images and the runs.
+        options: further options of every run.
+    """
 
     def __init__(self, recipe: str, folder: Path, options: list[str]) -> None:
         self.recipe, self.folder, self.options = recipe, folder, options
@@ -139,7 +145,20 @@ class _Fits:
         self.runs = 0
 
     def fit(self, callback: str, arguments: dict[str, Any], options: list[str], run: Path | None = None) -> Path | None:
-        """The run's folder, or None when the device's memory was not enough."""
+        """Trains once.
+
+        Args:
+            callback: class of this module that measures.
+            arguments: its arguments.
+            options: further options of this run.
+            run: folder of a run that goes on; a new one by default.
+
+        Returns:
+            The run's folder, or None when the device's memory was not enough.
+
+        Raises:
+            TrainingError: the run failed.
+        """
         self.runs += 1
         run = run or self.folder / f"run{self.runs}"
         command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", self.recipe, "--run.dir", str(run)]
@@ -163,6 +182,13 @@ class _Fits:
         return run
 
     def loop_speed(self, batch_size: int | None, *, window: int, rounds: int) -> LoopSpeed | None:
+        """Measures the loop at a micro-batch size; None when the device's memory is not enough.
+
+        Args:
+            batch_size: images in a step; the recipe's own by default.
+            window: steps of each loop in turn.
+            rounds: windows that count.
+        """
         options = ["--trainer.max_steps", str(window * (rounds + 1)), "--checkpoint.every_n_steps", "1000000"]
         options += ["--trainer.log_every_n_steps", str(min(50, window))]
         if batch_size is not None:
@@ -174,6 +200,7 @@ class _Fits:
         return LoopSpeed(**json.loads((run / _RESULT).read_text()))
 
     def checkpoint_cost(self, every: int) -> CheckpointCost:
+        """Measures checkpoints that are so many steps apart."""
         stalls, starts, gib = {}, [], 0.0
         for asynchronous in (False, True):
             options = ["--checkpoint.every_n_steps", str(every), "--trainer.max_steps", str(4 * every)]
@@ -228,6 +255,13 @@ class AgainstBareLoop(Callback):
         self._started = _now(pl_module)
 
     def _bare_steps(self, trainer: Trainer, module: PRAModule, batch_size: int) -> None:
+        """A window of steps without Lightning, on the trainer's data and with its optimizer.
+
+        Args:
+            trainer: in mid-training.
+            module: its module.
+            batch_size: images in a step.
+        """
         loader: Any = trainer.train_dataloader
         dataset: ShardDataset = loader.dataset
         optimizer: Any = trainer.optimizers[0]

@@ -141,9 +141,7 @@ def chart(
     faint = len(lines) <= _FEW_LINES
     plot = _Plot(
         label=label,
-        data=[
-            {"name": line.name, "points": thinned_points(points)} for line, points in zip(lines, finite, strict=True)
-        ],
+        data=[{"name": line.name, "points": _shown(points)} for line, points in zip(lines, finite, strict=True)],
         frame={"low": across.low, "high": across.high, "left": _LEFT, "right": WIDTH - _RIGHT, "width": WIDTH},
         value_ticks=[_Tick(value=value, place=up.place(value)) for value in value_ticks],
         step_ticks=[
@@ -158,7 +156,19 @@ def chart(
     return template.chart(plot)
 
 
+def _shown(points: Points) -> list[tuple[int, float]]:
+    """What the script shows: values in more digits than anybody reads, and no more."""
+    return [(step, float(f"{value:.6g}")) for step, value in thinned_points(points)]
+
+
 def _value_axis(values: Sequence[float], *, from_zero: bool, log_ratio: float) -> _Axis:
+    """An axis with room for all values.
+
+    Args:
+        values: finite, of all lines.
+        from_zero: it begins at zero, where no value is below.
+        log_ratio: positive values that span more than this make it logarithmic.
+    """
     low, high = min(values), max(values)
     log = not from_zero and low > 0 and high / low > log_ratio
     if log:
@@ -261,6 +271,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _within(values: Sequence[float], low: float, high: float) -> Iterator[float]:
+    """The values of a range, a rounding at its ends included."""
     # Locators go one beyond each end; a tick at an end may be off by a rounding.
     margin = 1e-9 * (high - low)
     return (round(float(value), 12) + 0.0 for value in values if low - margin <= value <= high + margin)

@@ -16,7 +16,7 @@ from framework.cli.runs import Run
 from framework.gbc.tracking import report_section as agents
 from framework.report.charts import Line, chart
 from framework.report.formatting import duration, moment, seconds_between, short
-from framework.report.sections import Section
+from framework.report.section import Section
 from framework.report.templates import environment, macros
 from framework.tracking import metric_names as metrics
 from framework.tracking.images import evenly_spaced, list_images
@@ -60,7 +60,7 @@ def page(run: Run) -> str:
 def report_sections(run: Run, series: Mapping[str, Series]) -> Iterator[Section]:
     """The page's sections in their order: the method's own ones first, then those that every run has."""
     restarts = [restart.start.step for restart in run.restarts[1:]]
-    of_method = agents.report_sections(run.folder, series, restarts)
+    of_method = agents.sections(run.folder, series, restarts)
     yield from of_method
     shown = frozenset[str]().union(*(section.metrics for section in of_method))
     yield from _curves({name: values for name, values in series.items() if name not in shown}, restarts)
@@ -161,6 +161,13 @@ class ChartCard:
 
 
 def _card(name: str, series: Mapping[str, Series], restarts: Sequence[int]) -> ChartCard:
+    """The chart of a metric; of a loss with its validation loss.
+
+    Args:
+        name: of the metric.
+        series: every metric's values by step.
+        restarts: steps at which a later start took over.
+    """
     lines = [Line(name=name, points=sorted(series[name].items()))]
     prefix, _, rest = name.partition("/")
     if prefix == "loss" and (other := series.get(f"validation/{rest}")):

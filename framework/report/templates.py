@@ -43,5 +43,11 @@ def environment(package: str, *, scrub: bool = True) -> Environment:
 
 
 def macros(package: str, template: str, *, scrub: bool = True) -> Any:
-    """The macros of a template as functions that return `Markup`; arguments as in `environment`."""
+    """The macros of a template as functions that return `Markup`.
+
+    Args:
+        package: dotted name of the package in whose folder it is.
+        template: its file.
+        scrub: whether secrets are removed from every text that it shows.
+    """
     return environment(package, scrub=scrub).get_template(template).module

@@ -80,7 +80,13 @@ def restart_count(loggers: Iterable[Logger], run_dir: Path) -> int:
 
 
 def finish_loggers(loggers: Iterable[Logger], *, exit_code: int = 0, preempted: bool = False) -> None:
-    """Complete W&B's files; Lightning leaves its run open until the process ends."""
+    """Completes W&B's files; Lightning leaves its run open until the process ends.
+
+    Args:
+        loggers: of the run; those that are not W&B's are passed over.
+        exit_code: what the process will end with.
+        preempted: it waits to be started again.
+    """
     for logger in loggers:
         if isinstance(logger, TrackedRun):
             logger.close(exit_code=exit_code, preempted=preempted)

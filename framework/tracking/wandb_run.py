@@ -162,6 +162,11 @@ class TrackedRun(WandbLogger):
 
         The table has at most `TABLE_ROWS` rows, spread over the run. It is written when the number of images is a
         power of two, and by `close`: all of them together stay small.
+
+        Args:
+            name: in W&B; the table has `_over_time` after it.
+            file: PNG.
+            step: optimizer step.
         """
         self._guarded(lambda: self.log_metrics({name: wandb.Image(str(file))}, step))
         images = list_images(file.parent)
@@ -188,12 +193,24 @@ class TrackedRun(WandbLogger):
 
     @rank_zero_only
     def log_figure(self, name: str, image: Image.Image, step: int) -> None:
-        """Logs an image that is in no file."""
+        """Logs an image that is in no file.
+
+        Args:
+            name: in W&B.
+            image: in RGB.
+            step: optimizer step.
+        """
         self._guarded(lambda: self.log_metrics({name: wandb.Image(image)}, step))
 
     @rank_zero_only
     def log_page(self, name: str, html: str, step: int) -> None:
-        """Logs an HTML page as it is; it should need nothing from outside."""
+        """Logs an HTML page as it is.
+
+        Args:
+            name: in W&B.
+            html: the page; it should need nothing from outside.
+            step: optimizer step.
+        """
         self._guarded(lambda: self.log_metrics({name: wandb.Html(html, inject=False)}, step))
 
     @rank_zero_only
@@ -201,6 +218,12 @@ class TrackedRun(WandbLogger):
         """Logs a table that grows by rows, now and then: at every doubling of its rows, and by `close`.
 
         W&B keeps every table whole: all of them together are no more than three times the last.
+
+        Args:
+            name: in W&B.
+            columns: their names.
+            rows: a value for each column.
+            step: optimizer step.
         """
         before, write = self._table_rows.get(name, 0), partial(self._write_table, name, columns, rows, step)
         if len(rows) >= 2 * before:
@@ -223,7 +246,14 @@ class TrackedRun(WandbLogger):
 
     @rank_zero_only
     def log_reference(self, name: str, kind: str, uri: str, metadata: dict[str, Any]) -> None:
-        """Logs an artifact that points at a file or URL: nothing of it is sent, but where it is and what it is."""
+        """Logs an artifact that points at a file or URL: nothing of it is sent, but where it is and what it is.
+
+        Args:
+            name: of the artifact.
+            kind: its type, such as checkpoint.
+            uri: where it is; secrets are removed.
+            metadata: what it is, in JSON's types; secrets are removed.
+        """
 
         def write() -> None:
             artifact = wandb.Artifact(name, kind, metadata=scrubbed(metadata))

@@ -49,7 +49,8 @@ def test_a_file_that_was_written_before_is_read_and_appended_to(tmp_path: Path):
     # Written by version 0.1.
     old = (
         '\n{"event": "start", "attempt": 0, "step": 0, "time": "2026-03-04T09:15:00+00:00", '
-        '"command": "framework fit", "host": "node00", "world_size": 8, "device": "NVIDIA H100 80GB HBM3", "git_revision": null, "packages": '
+        '"command": "framework fit", "host": "node00", "world_size": 8, "device": "NVIDIA H100 80GB HBM3", '
+        '"git_revision": null, "packages": '
         '{"torch": "2.13.0"}, "python": "3.11.7", "container": null}'
         '\n{"event": "end", "attempt": 0, "outcome": "preempted", "step": 5, "time": "2026-03-04T09:20:00+00:00", '
         '"message": "SIGTERM"}'

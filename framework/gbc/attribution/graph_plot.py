@@ -138,7 +138,13 @@ def _bend(edge: EdgeCredit, places: dict[str, Point]) -> float:
 
 
 def _curve(start: Point, stop: Point, bend: float) -> list[Point]:
-    """Points of the parabola that matplotlib's `arc3` draws: its control point is beside the middle."""
+    """Points of the parabola that matplotlib's `arc3` draws: its control point is beside the middle.
+
+    Args:
+        start: where it begins, in inches.
+        stop: where it ends, in inches.
+        bend: distance of the control point from the middle, upwards positive, in lengths of the straight line.
+    """
     (x1, y1), (x2, y2) = start, stop
     x, y = (x1 + x2) / 2 - bend * (y2 - y1), (y1 + y2) / 2 + bend * (x2 - x1)
     ways = [index / 24 for index in range(25)]
@@ -149,6 +155,15 @@ def _curve(start: Point, stop: Point, bend: float) -> list[Point]:
 
 
 def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], bend: float, size: float) -> None:
+    """An arrow from box to box.
+
+    Args:
+        axes: to draw on.
+        edge: the connection.
+        boxes: of the steps, by name.
+        bend: of the arrow, as in `_curve`.
+        size: its credit as a share of the largest, in [0, 1].
+    """
     source, target = boxes[edge.source], boxes[edge.target]
     (x1, y1), (x2, y2) = source.get_position(), target.get_position()
     # Mixed with white: where a transparent head lies over its line, it would be darker.

@@ -74,7 +74,16 @@ def html_page(attributions: Sequence[Attribution], *, title: str = "Blame") -> s
 
 
 def save_html(path: str | Path, attributions: Sequence[Attribution], *, title: str = "Blame") -> None:
-    """Writes `html_page`, atomically; makes the folder. Raises OSError."""
+    """Writes `html_page`, atomically; makes the folder.
+
+    Args:
+        path: HTML file.
+        attributions: a section each.
+        title: of the page.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as stream:
         # Outputs of a model may hold halves of characters.

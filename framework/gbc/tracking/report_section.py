@@ -15,7 +15,7 @@ from framework.gbc.tracking.prompt_diff import Part, difference, shortened
 from framework.gbc.tracking.prompt_history import FILE, TriedPrompt, read_prompts
 from framework.report.charts import Line, chart, line_style
 from framework.report.formatting import short
-from framework.report.sections import Section
+from framework.report.section import Section
 from framework.report.templates import macros, printable
 from framework.tracking.metric_files import Series
 from framework.tracking.secrets import scrubbed_text
@@ -36,7 +36,7 @@ _LONG = 1500
 """Characters of a difference from which on it is folded up."""
 
 
-def report_sections(folder: Path, series: Mapping[str, Series], restarts: Sequence[int]) -> list[Section]:
+def sections(folder: Path, series: Mapping[str, Series], restarts: Sequence[int]) -> list[Section]:
     """The sections of a run of agents, as far as it has something of them.
 
     Args:

@@ -15,7 +15,7 @@ from framework.cli.report import write_report
 from framework.gbc.tracking.episode_records import BlameOfStep, CreditedText, Episode, write_blame
 from framework.gbc.tracking.prompt_history import TriedPrompt, note_prompts
 from framework.gbc.tracking.report_section import _chosen, agent_curves, blame, is_by_agent, prompts
-from framework.report.sections import Section
+from framework.report.section import Section
 from framework.testing.run_folders import make_run_folder
 
 EVIL = "<script>document.title = 'taken over'</script>\"'&{{ 7 * 7 }}{% raw %}{# gone #}"

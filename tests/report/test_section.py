@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from framework.cli.runs import read_run
 from framework.report import page
-from framework.report.sections import Section
+from framework.report.section import Section
 from framework.testing.run_folders import make_run_folder
 
 
@@ -20,7 +20,7 @@ def test_a_methods_sections_come_first_with_their_style_once(tmp_path: Path, mon
         Section(title="Mine <&>", body=Markup("<b>bold</b>"), style=style, metrics=shown),
         Section(title="Also mine", body=Markup("<i>i</i>"), style=style),
     ]
-    monkeypatch.setattr(page.agents, "report_sections", lambda *_: mine)
+    monkeypatch.setattr(page.agents, "sections", lambda *_: mine)
     text = page.page(read_run(run))
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
