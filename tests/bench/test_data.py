@@ -1,27 +1,12 @@
-"""The benchmark of the data runs, and its large sets are real ones."""
+"""The benchmark of the data runs."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from framework.bench import data as bench
-from framework.bench.image_shards import make_jpeg_shards, repeat_shards
 from framework.core.errors import ConfigError
-from framework.data.shards.check import check_shards
-from framework.data.shards.reader import ShardSet
-
-
-def test_repeated_shards_are_a_good_set(tmp_path: Path):
-    small = make_jpeg_shards(tmp_path, size=16, num_images=16)
-    large = repeat_shards(small, tmp_path / "large", num_samples=40)
-    assert check_shards(large) == []
-    one, many = ShardSet(small), ShardSet(large)
-    assert (len(many), len(many.manifest.shards)) == (48, 24)
-    assert [many.read(number) for number in range(48)] == [one.read(number % 16) for number in range(48)]
-    assert np.bincount(many.index[:, 0]).tolist() == [2] * 24
-    assert (large / "shard-000000.tar").stat().st_nlink == 4
 
 
 # WebDataset's processes are forks.

@@ -160,9 +160,9 @@ def test_a_browser_shows_it(report: Path, tmp_path: Path):
     assert re.search(r'data-told="[\d.]+ / [\d.]+ at step \d+"', body[0]), body[0]
     assert 'data-images="8"' in body[0]
     assert 'data-overflow="false"' in body[0], "a narrow window scrolls sideways"
-    picture = tmp_path / "page.png"
-    browse(tmp_path, report, f"--screenshot={picture}", "--window-size=1240,1500", "--hide-scrollbars")
-    with Image.open(picture) as image:
+    screenshot = tmp_path / "page.png"
+    browse(tmp_path, report, f"--screenshot={screenshot}", "--window-size=1240,1500", "--hide-scrollbars")
+    with Image.open(screenshot) as image:
         assert image.size == (1240, 1500)
         colors = {color[:3]: count for count, color in image.convert("RGB").getcolors(1 << 24)}
     assert colors[0xF7, 0xF7, 0xF5] > 300_000, "the page"
@@ -196,7 +196,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path):
     assert page.open == []
 
 
-def test_a_picture_in_pieces_is_left_out(tmp_path: Path):
+def test_an_image_in_pieces_is_left_out(tmp_path: Path):
     run = make_run_folder(tmp_path / "run")
     victim = sorted((run / "samples").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:100])

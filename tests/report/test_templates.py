@@ -24,7 +24,7 @@ def test_secrets_are_removed_where_they_are_asked_to_be(monkeypatch: pytest.Monk
     assert environment(PACKAGE, scrub=False).from_string(source).render(values) == "a planted-secret, 2.5"
 
 
-def test_what_is_no_character_of_a_page_is_replaced():
+def test_what_is_not_a_character_of_a_page_is_replaced():
     assert printable("a\0b\ud83d") == "a\ufffdb?"
     assert printable(3) == 3
     assert environment(PACKAGE, scrub=False).from_string("{{ value }}").render(value="\0") == "\ufffd"

@@ -43,7 +43,7 @@ def test_a_row_that_a_killed_process_left_in_pieces_is_left_out(tmp_path: Path):
         }
 
 
-def test_a_picture_of_every_metric(tmp_path: Path):
+def test_an_image_of_every_metric(tmp_path: Path):
     write(
         tmp_path,
         0,
@@ -70,5 +70,5 @@ def test_agents_share_a_panel(tmp_path: Path):
     write(tmp_path, 0, "credit_by_agent/a,credit_by_agent/b,credit_by_agent/c,credit_by_agent/d,step", "1,2,3,4,0")
     path = draw_curves(tmp_path)
     assert path is not None
-    with Image.open(path) as picture:
-        assert picture.size == (1500, 300)
+    with Image.open(path) as image:
+        assert image.size == (1500, 300)

@@ -108,10 +108,10 @@ def test_the_csv_has_every_step_once(killed_and_resumed: Path):
     assert begun == [(0, None), (4, "finished")]
 
 
-def test_pictures_tables_histograms_and_manifests_are_there(killed_and_resumed: Path):
+def test_images_tables_histograms_and_manifests_are_there(killed_and_resumed: Path):
     first, second = read_wandb_files(killed_and_resumed)
-    pictures = [row[GLOBAL_STEP] for file in (first, second) for row in file.history if "samples._type" in row]
-    assert pictures == [2, 4, 6, 6, 8]
+    images = [row[GLOBAL_STEP] for file in (first, second) for row in file.history if "samples._type" in row]
+    assert images == [2, 4, 6, 6, 8]
     for row in second.history:
         if "samples.path" in row:
             assert list(killed_and_resumed.glob(f"wandb/*/files/{row['samples.path']}"))
@@ -252,7 +252,7 @@ def test_online_without_an_account_is_recorded_offline(tmp_path: Path):
     assert len(runs.unsent_files(tmp_path / "run")) == 1
 
 
-def many_pictures(folder: str) -> None:
+def many_images(folder: str) -> None:
     loggers = make_loggers(RunConfig(dir=folder))
     tracked = loggers[-1]
     assert isinstance(tracked, TrackedRun)
@@ -267,7 +267,7 @@ def many_pictures(folder: str) -> None:
 
 
 def test_tables_do_not_grow_without_bound(tmp_path: Path):
-    run_forked(many_pictures, 1, folder=str(tmp_path / "run"))
+    run_forked(many_images, 1, folder=str(tmp_path / "run"))
     [recorded] = read_wandb_files(tmp_path / "run")
     tables = [row["samples_over_time.nrows"] for row in recorded.history if "samples_over_time.nrows" in row]
     assert tables == [1, 2, 4, 8, TABLE_ROWS, TABLE_ROWS]

@@ -75,7 +75,7 @@ def _parts(before: Sequence[str], after: Sequence[str]) -> list[Part]:
 
 
 def _smoothed(parts: Sequence[Part]) -> list[Part]:
-    """A single word that is the same between two replacements is no island in them: it is in both."""
+    """A single word that is the same between two replacements is not an island in them: it is in both."""
     kinds = [part.kind for part in parts]
     found: list[Part] = []
     for place, part in enumerate(parts):

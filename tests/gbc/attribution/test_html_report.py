@@ -199,9 +199,11 @@ def test_a_browser_shows_it(found, tmp_path):
     assert 'data-boxes="9"' in body[0]
     assert re.search(r'data-graph="[1-9]\d+"', body[0])
     assert 'data-reddest="rgba(211, 47, 47, 0.75)"' in body[0]
-    picture = tmp_path / "page.png"
-    browse(tmp_path, tmp_path / "blame.html", f"--screenshot={picture}", "--window-size=1000,1600", "--hide-scrollbars")
-    with Image.open(picture) as image:
+    screenshot = tmp_path / "page.png"
+    browse(
+        tmp_path, tmp_path / "blame.html", f"--screenshot={screenshot}", "--window-size=1000,1600", "--hide-scrollbars"
+    )
+    with Image.open(screenshot) as image:
         assert image.size == (1000, 1600)
         colors = {color[:3]: count for count, color in image.convert("RGB").getcolors(1 << 24)}
     assert colors[0xFF, 0xF6, 0xE5] > 5_000, "the loss"

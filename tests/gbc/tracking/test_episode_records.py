@@ -1,4 +1,4 @@
-"""The blame of a step in a run's folder: both files are replaced together, and what is broken is no blame."""
+"""The blame of a step in a run's folder: both files are replaced together, and what is broken is not read."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_it_is_written_and_read(tmp_path: Path):
     write_blame(tmp_path, BLAME, "<svg></svg>")
     assert read_blame(tmp_path) == BLAME
     assert (tmp_path / FOLDER / GRAPH).read_text() == "<svg></svg>\n"
-    # A graph that is too large for a picture leaves none of an earlier step.
+    # A graph that is too large for a plot leaves none of an earlier step.
     write_blame(tmp_path, BLAME, None)
     assert not (tmp_path / FOLDER / GRAPH).exists()
 

@@ -73,10 +73,10 @@ def make_agents_folder(folder: Path, *, steps: int = 150) -> Path:
         )
         for number in range(3)
     ]
-    picture = (
+    graph = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 50"><rect width="90" height="40" fill="#b22"/></svg>'
     )
-    write_blame(run, BlameOfStep(step=steps - 1, errors=7, loss=0.3, episodes=tuple(episodes)), picture)
+    write_blame(run, BlameOfStep(step=steps - 1, errors=7, loss=0.3, episodes=tuple(episodes)), graph)
     long = "".join(
         f"Rule {number}: fill the slot number {number} of the table as the user said.\n" for number in range(60)
     )

@@ -1,0 +1,13 @@
+"""A run's W&B id is chosen once."""
+
+from pathlib import Path
+
+from framework.tracking.run_folder import keep_wandb_id, saved_wandb_id
+
+
+def test_the_first_id_is_kept(tmp_path: Path):
+    run = tmp_path / "runs" / "a"
+    assert saved_wandb_id(run) is None
+    keep_wandb_id(run, "ab12cd34")
+    keep_wandb_id(run, "another1")
+    assert saved_wandb_id(run) == saved_wandb_id(str(run)) == "ab12cd34"
