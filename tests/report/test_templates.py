@@ -65,5 +65,5 @@ def test_templates_are_packaged():
             assert any(file.match(pattern) for pattern in patterns[package]), file
         else:
             assert file.is_relative_to(FRAMEWORK / "gbc/environments/microworld/model"), (
-                f"{package} has no package-data"
+                f"{package}: no package-data"
             )
