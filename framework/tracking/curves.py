@@ -6,7 +6,6 @@ from typing import Any
 
 from framework.tracking.metric_files import read_metrics
 
-__all__ = ["draw_curves", "read_metrics"]
 _COLUMNS = 3
 _EACH = "_by_agent"
 

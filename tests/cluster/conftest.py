@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -15,7 +15,7 @@ from framework.gbc.training.failure_limit import FailureConfig
 from framework.testing.agent_training import ALL, ONE_LAYER, OPTIMIZER, fit, make_module, search_config
 from framework.testing.agents import make_world
 from framework.testing.processes.forked import run_forked
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 
 
 def train(

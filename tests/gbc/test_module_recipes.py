@@ -16,7 +16,7 @@ from framework.testing.agents import WORDS
 from framework.testing.language_models import save_tiny_model
 from framework.testing.processes.forked import run_forked
 from framework.testing.servers.wandb_files import read_wandb_files
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
 from tests.gbc.environments.multiwoz.state_tracking.test_example_shards import write_source
 

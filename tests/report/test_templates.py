@@ -64,6 +64,4 @@ def test_templates_are_packaged():
         if package in patterns:
             assert any(file.match(pattern) for pattern in patterns[package]), file
         else:
-            assert file.is_relative_to(FRAMEWORK / "gbc/environments/microworld/model"), (
-                f"{package}: no package-data"
-            )
+            assert file.is_relative_to(FRAMEWORK / "gbc/environments/microworld/model"), f"{package}: no package-data"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from framework.tracking.curves import draw_curves, read_metrics
+from framework.tracking.curves import draw_curves
+from framework.tracking.metric_files import read_metrics
 
 
 def write(run_dir: Path, version: int, *lines: str, end: str = "\n") -> None:

@@ -21,7 +21,7 @@ from framework.testing.faults import truncate
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.testing.processes.forked import Forked, start_command
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
 from framework.training.callbacks.random_state import RandomState

@@ -24,7 +24,7 @@ from framework.gbc.training.parameters import SoftConfig
 from framework.testing.agent_training import ALL, OPTIMIZER, SOFT, fit, make_module, search_config
 from framework.testing.agents import make_world
 from framework.testing.servers.model_server import serving
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 from framework.training.callbacks.curves import Curves
 
 

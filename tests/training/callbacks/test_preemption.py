@@ -16,7 +16,7 @@ from framework.cli.main import main
 from framework.core.errors import Preempted
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.forked import Forked, run_forked, start_command
-from framework.tracking.curves import read_metrics
+from framework.tracking.metric_files import read_metrics
 from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.preemption import Preemption
