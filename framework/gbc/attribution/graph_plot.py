@@ -21,7 +21,7 @@ _LAYER, _ROW = 1.9, 0.95
 _BOX = (0.45, 0.31)
 """Half of a box, with some air, in inches."""
 _BENDS = (0.0, 0.12, 0.2, 0.28, 0.36, 0.44)
-_WORDS = "Edge width: credit. Red box: credit that ends there. Dashed: decides whether it runs."
+_CAPTION = "Edge width: credit. Red box: credit that ends there. Dashed: decides whether it runs."
 Point = tuple[float, float]
 
 
@@ -51,7 +51,7 @@ def graph_image(attribution: Attribution, *, most_pixels: int = 3000) -> Image.I
 
 
 def layers(attribution: Attribution) -> list[list[str]]:
-    """Steps by the longest way from an input, the loss last: what a drawing needs (ours)."""
+    """Steps by the longest path from an input, the loss last: what a drawing needs (ours)."""
     depth = {message.step: 0 for message in attribution.messages}
     into: dict[str, list[str]] = {name: [] for name in [*depth, LOSS]}
     for edge in attribution.edges:
@@ -106,7 +106,7 @@ def _draw(attribution: Attribution) -> "Figure":
     # Drawn after the boxes: before, a box does not know where it is, and an arrow not where to end.
     for edge, bend in zip(edges, bends, strict=True):
         _draw_edge(axes, edge, boxes, bend, abs(edge.credit) / largest)
-    axes.text((left + right) / 2, top - 0.1, _WORDS, ha="center", va="top", fontsize=8)
+    axes.text((left + right) / 2, top - 0.1, _CAPTION, ha="center", va="top", fontsize=8)
     return figure
 
 
@@ -147,10 +147,10 @@ def _curve(start: Point, stop: Point, bend: float) -> list[Point]:
     """
     (x1, y1), (x2, y2) = start, stop
     x, y = (x1 + x2) / 2 - bend * (y2 - y1), (y1 + y2) / 2 + bend * (x2 - x1)
-    ways = [index / 24 for index in range(25)]
+    fractions = [index / 24 for index in range(25)]
     return [
         ((1 - t) ** 2 * x1 + 2 * t * (1 - t) * x + t**2 * x2, (1 - t) ** 2 * y1 + 2 * t * (1 - t) * y + t**2 * y2)
-        for t in ways
+        for t in fractions
     ]
 
 

@@ -74,7 +74,7 @@ def _pieces(
 
 
 def episode_html(episode: Episode) -> Markup:
-    """An episode as one element: what was wrong, the strongest way, and every text with its tokens."""
+    """An episode as one element: what was wrong, the strongest trajectory, and every text with its tokens."""
     largest = max((abs(credit) for text in episode.texts for credit in text.credits), default=0.0) or 1.0
     own = sorted(((name, credit) for name, credit in episode.own.items() if credit), key=lambda item: -item[1])
     texts = [(each, credit_html(each.text, each.spans, each.credits, largest=largest)) for each in episode.texts]

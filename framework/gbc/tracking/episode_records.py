@@ -43,7 +43,7 @@ class Episode:
         id: of the task.
         loss: its value.
         loss_text: what was wrong, in words.
-        walk: the strongest way from the loss to an input.
+        walk: the strongest trajectory from the loss to an input.
         own: by agent, the credit that ends there.
         texts: in the order in which they came to be.
         left_out: texts that are not among them.
