@@ -38,7 +38,7 @@ def test_outcomes_of_three_starts(tmp_path: Path):
     with pytest.raises(RuntimeError, match="broken"):
         fit(tmp_path, Raises(RuntimeError("broken\nat https://me:planted-password@host")))
     with pytest.raises(Preempted):
-        fit(tmp_path, Raises(Preempted("SIGTERM")))
+        fit(tmp_path, Raises(Preempted("SIGTERM", hint="start it again")))
     fit(tmp_path)
     found = read_restarts(tmp_path)
     assert [(each.start.restart, each.start.step, each.start.world_size) for each in found] == [
