@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from framework.core.errors import ConfigError
 from framework.evaluation.grid import save_grid
 from framework.pra.generate import balanced_labels, generate
+from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.strategies.placement import gathered, is_sharded
@@ -54,20 +55,21 @@ class SampleGrid(Callback):
         self._made_at = 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
+        """Makes the grid after every n-th optimizer step, once where several micro-batches make a step."""
         every = self.config.every_n_steps
         if every and trainer.global_step % every == 0 and trainer.global_step != self._made_at:
             self._made_at = trainer.global_step
             self._make(trainer, pl_module)
 
     def _make(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: Any = pl_module.ema
+        model = cast(PRA, pl_module.ema)
         if not trainer.is_global_zero and not is_sharded(model):
             return
         classes = self.config.classes or list(range(min(10, model.config.num_classes)))
         labels = balanced_labels(len(classes) * self.config.rows, classes)
-        with trainer.precision_plugin.forward_context(), gathered(model):
+        with trainer.precision_plugin.forward_context(), gathered(model):  # pyright: ignore[reportUnknownMemberType]
             batches = generate(
                 model, labels, seed=self.config.seed, sampler=self.config.sampler, device=pl_module.device
             )

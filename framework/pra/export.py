@@ -15,7 +15,7 @@ from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_
 
 CONFIG = "config.json"
 FORMAT = 1
-_MEND = "give what `framework export` wrote, with its config.json"
+_HINT = "give what `framework export` wrote, with its config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +84,11 @@ class ExportedModel:
                 **content,
             )
         except FileNotFoundError:
-            raise CheckpointError(f"{config} does not exist", hint=_MEND) from None
+            raise CheckpointError(f"{config} does not exist", hint=_HINT) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise CheckpointError(f"{config} is not of an exported model ({error})", hint=_MEND) from error
+            raise CheckpointError(f"{config} is not of an exported model ({error})", hint=_HINT) from error
         if not path.is_dir() and path.name not in (found.entry.name, *found.files):
-            raise CheckpointError(f"{config} is of {found.entry.name}, not of {path.name}", hint=_MEND)
+            raise CheckpointError(f"{config} is of {found.entry.name}, not of {path.name}", hint=_HINT)
         return found
 
     def verify(self) -> None:
@@ -132,6 +132,11 @@ def load_exported(path: Path) -> PRA:
 def check_tensors(architecture: PRAConfig, shapes: dict[str, torch.Size], subject: str) -> None:
     """Whether tensors are those of an architecture.
 
+    Args:
+        architecture: of the model that they are for.
+        shapes: of the tensors, by name.
+        subject: how the message begins, such as `runs/digits is`.
+
     Raises:
         CheckpointError: names what is missing, unknown or of another shape.
     """
@@ -140,8 +145,13 @@ def check_tensors(architecture: PRAConfig, shapes: dict[str, torch.Size], subjec
     check_shapes({name: tensor.shape for name, tensor in model.state_dict().items()}, shapes, subject)
 
 
-def fill_with_twin(model: PRA, ema: PRA, path: Path) -> None:
+def initialise_from_export(model: PRA, ema_model: PRA, path: Path) -> None:
     """Fills a model and its averaged copy from an export; each rank reads its own part.
+
+    Args:
+        model: what will be trained.
+        ema_model: the averaged copy, which starts equal to it.
+        path: what `framework export` wrote.
 
     Raises:
         CheckpointError: missing, damaged, or of another architecture, by name of what differs.
@@ -156,5 +166,5 @@ def fill_with_twin(model: PRA, ema: PRA, path: Path) -> None:
         )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         found.verify()
-    for target in (model, ema):
+    for target in (model, ema_model):
         fill_model(target, found.weights())

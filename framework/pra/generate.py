@@ -33,6 +33,14 @@ def generate(
 
     The noise of image number i is a function of (seed, i) alone. Rounding is kept apart from the batch size too, as far
     as the matrix products' kernels allow: bitwise on the CPUs tried, while a GPU may choose others for other sizes.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        labels: the class of each image.
+        seed: of all images.
+        sampler: how tokens are drawn.
+        batch_size: images of a batch, 1 or more.
+        device: where the images are made.
     """
     for start in range(0, len(labels), batch_size):
         chosen = labels[start : start + batch_size]

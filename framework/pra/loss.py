@@ -10,18 +10,27 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from framework.core.errors import ConfigError
-from framework.core.shapes import ClassMask, Hidden, Images, Labels, PixelTokens, States, Targets
+from framework.core.shapes import Images, Labels
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
+from framework.pra.shapes import (
+    ClassMask,
+    HeadNoise,
+    Hidden,
+    PixelTokens,
+    Scalar,
+    States,
+    Targets,
+    Times,
+    TokenErrors,
+)
 
-Perceptual = Callable[[Images, Images], Float[Tensor, ""]]
+Perceptual = Callable[[Images, Images], Scalar]
 """A distance between decoded and real images, differentiable in the first."""
 
 
@@ -79,12 +88,18 @@ class TrainingNoise:
     drop_class: ClassMask
     posterior: States | None
     perturbation: Targets | None
-    time: Float[Tensor, "batch token repeat"]
-    head: Float[Tensor, "batch token repeat target"]
+    time: Times
+    head: HeadNoise
 
 
 def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: ObjectiveConfig) -> TrainingNoise:
-    """Draw a step's noise, sample by sample; times are logit-normal (Esser et al. 2024)."""
+    """Draw a step's noise, sample by sample; times are logit-normal (Esser et al. 2024, section 3.1).
+
+    Args:
+        source: a stream of random numbers for each image.
+        config: the architecture, which says what is perturbed and how large a target is.
+        objective: the scale of the perturbation, the noise levels of a token, the rate of dropped classes.
+    """
     variant, tokens = VARIANTS[config.variant], config.num_tokens
     drop_class = source.uniform() < objective.class_dropout
     scale = objective.noise_scale * source.uniform(1, 1)
@@ -120,8 +135,17 @@ def parallel_rollout(
 ) -> Generation:
     """Stand for sequential rollouts in parallel: decode all states in the context of the pass before, K times.
 
-    The first context comes from the clean pixel tokens. One Jacobi iteration a pass: after K passes the first K
-    tokens equal those of a true rollout that generates these states (ours; K = 1 is arXiv 2606.27978).
+    x^0 = the clean tokens, h^k = transformer(x^k), x^(k+1)_i = decode(z_i, h^k_i) at all positions at once. One Jacobi
+    iteration a pass: after K passes the first K tokens equal those of a true rollout that generates these states (ours;
+    K = 1 is arXiv 2606.27978).
+
+    Args:
+        model: one whose head generates states.
+        tokens: the clean pixel tokens, the inputs of the first pass.
+        labels: classes, with the null class among them.
+        states: the perturbed intermediate states z.
+        passes: K >= 0; 0 is teacher forcing.
+        detach_inputs: no gradient flows back through the decoded inputs.
     """
     decoded: list[PixelTokens] = []
     inputs = tokens
@@ -146,29 +170,44 @@ class Losses:
         perceptual: distance of decoded images in a network's features; zero where there is none.
     """
 
-    total: Float[Tensor, ""]
-    flow: Float[Tensor, ""]
-    reconstruction: Float[Tensor, ""]
-    kl: Float[Tensor, ""]
-    perceptual: Float[Tensor, ""]
+    total: Scalar
+    flow: Scalar
+    reconstruction: Scalar
+    kl: Scalar
+    perceptual: Scalar
 
 
-def flow_errors(model: PRA, targets: Targets, hidden: Hidden, noise: TrainingNoise) -> Float[Tensor, "batch token"]:
+def flow_errors(model: PRA, targets: Targets, hidden: Hidden, noise: TrainingNoise) -> TokenErrors:
     """Squared error of the head's velocity against `target - noise`, a mean over values and noise levels.
 
-    The targets carry no gradient: else the states would collapse to what is easy to predict.
+    |v(x_t, t, h) - (target - noise)|^2 at x_t = (1 - t) noise + t target (Liu et al. 2023, equation 1). The targets
+    carry no gradient: else the states would collapse to what is easy to predict (ours).
+
+    Args:
+        model: its head is measured.
+        targets: what the head is to generate.
+        hidden: the context of each target.
+        noise: times and starting points of the flow.
     """
-    goal = targets.detach()[:, :, None]
-    point = interpolate(noise.head, goal, noise.time)
+    target = targets.detach()[:, :, None]
+    point = interpolate(noise.head, target, noise.time)
     velocity = model.head(point, noise.time, hidden[:, :, None])
-    error = velocity.float() - (goal - noise.head)
+    error = velocity.float() - (target - noise.head)
     return model.head.weigh_error(error, noise.time).square().mean((-1, -2))
 
 
 def generation(
     model: PRA, tokens: PixelTokens, labels: Labels, objective: ObjectiveConfig, noise: TrainingNoise
-) -> tuple[Generation, Targets, Float[Tensor, ""]]:
-    """The variant's training inputs, the head's targets, and the KL divergence of the states in nats per token."""
+) -> tuple[Generation, Targets, Scalar]:
+    """The variant's training inputs, the head's targets, and the KL divergence of the states in nats per token.
+
+    Args:
+        model: its variant says which inputs the transformer gets.
+        tokens: the images' clean pixel tokens.
+        labels: classes, with the null class among them.
+        objective: how many passes, and whether gradients flow through them.
+        noise: what is added to the states or to the pixels.
+    """
     inputs_kind = VARIANTS[model.config.variant].inputs
     if model.encoder is None or noise.posterior is None:
         inputs = tokens + noise.perturbation if noise.perturbation is not None else tokens
@@ -190,7 +229,16 @@ def training_losses(
     noise: TrainingNoise,
     perceptual: Perceptual | None = None,
 ) -> Losses:
-    """All losses of a batch. Reconstructions of all passes count alike (ours)."""
+    """All losses of a batch: total = the sum of weight * loss. Reconstructions of all passes count alike (ours).
+
+    Args:
+        model: what is trained.
+        images: in [-1, 1].
+        labels: their classes, 0 to `num_classes - 1`; those that `noise` drops become the null class.
+        objective: weights of the losses, and how the inputs are made.
+        noise: the step's random numbers.
+        perceptual: distance of the last pass's images to the real ones; None where it has no weight.
+    """
     config = model.config
     tokens = patchify(images, config.patch_size)
     labels = torch.where(noise.drop_class, model.transformer.null_class, labels)

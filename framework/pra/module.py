@@ -2,11 +2,11 @@
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from framework.core.errors import ConfigError
 from framework.core.seeding import seed_of
@@ -15,13 +15,14 @@ from framework.data.module import ShardDataModule
 from framework.evaluation.perceptual import ClassifierDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
-from framework.pra.export import fill_with_twin
+from framework.pra.export import initialise_from_export
 from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.model import PRA
 from framework.pra.noise import SampleNoise
 from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes
+from framework.pra.shapes import Scalar
 from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 from framework.training.strategies.placement import build_with_ema, placement_of
@@ -50,6 +51,9 @@ class PRAModule(LightningModule):
         initial_weights: what `framework export` wrote, to start from; a run that goes on from a checkpoint takes that.
         seed: seed of the initial weights, which are a function of (seed, name) alone, and of the training noise, one
             of (seed, epoch, image).
+
+    Raises:
+        ConfigError: settings that do not go together, named.
     """
 
     model: PRA
@@ -59,9 +63,9 @@ class PRAModule(LightningModule):
         self,
         *,
         architecture: PRAConfig,
-        objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008 - frozen
-        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
-        grid: SampleGridConfig = SampleGridConfig(),  # noqa: B008
+        objective: ObjectiveConfig = ObjectiveConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        grid: SampleGridConfig = SampleGridConfig(),
         ema_decay: float = 0.9999,
         perceptual_network: str | None = None,
         initial_weights: str | None = None,
@@ -92,7 +96,7 @@ class PRAModule(LightningModule):
         placement = placement_of(self)
         self.model, self.ema = build_with_ema(lambda: PRA(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
-            fill_with_twin(self.model, self.ema, Path(self.initial_weights))
+            initialise_from_export(self.model, self.ema, Path(self.initial_weights))
 
     def configure_callbacks(self) -> list[Callback]:
         return [SampleGrid(self.grid)]
@@ -125,7 +129,7 @@ class PRAModule(LightningModule):
         """Floating-point operations of a forward and a backward pass on an image."""
         return training_flops_per_image(self.architecture, self.objective)[1]
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
         losses = self._losses(self.model, batch, "train", batch.sample_passes())
         self._log("loss", losses, prog_bar=True)
         return losses.total
@@ -134,8 +138,8 @@ class PRAModule(LightningModule):
         self._log("validation", self._losses(self.ema, batch, "validation", [0] * len(batch)), batch_size=len(batch))
 
     def _losses(self, model: PRA, batch: ImageBatch, purpose: str, passes: list[int]) -> Losses:
-        samples = zip(passes, batch.indices.tolist(), strict=True)
-        seeds = [seed_of(purpose, self.seed, passed, index) for passed, index in samples]
+        indices = cast(list[int], batch.indices.tolist())  # pyright: ignore[reportUnknownMemberType]
+        seeds = [seed_of(purpose, self.seed, each, index) for each, index in zip(passes, indices, strict=True)]
         noise = draw_training_noise(SampleNoise(seeds, self.device), self.architecture, self.objective)
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)
@@ -154,7 +158,7 @@ class PRAModule(LightningModule):
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
             update_ema(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.model, self.optimizer_config)
         schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

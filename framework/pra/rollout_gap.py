@@ -13,6 +13,7 @@ from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify
 from framework.pra.noise import SampleNoise
+from framework.pra.shapes import TokenErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class RolloutGap:
 @torch.no_grad()
 def _errors(
     model: PRA, images: Images, labels: Labels, seeds: Sequence[int], objective: ObjectiveConfig, *, rollout: bool
-) -> Float[Tensor, "batch token"]:
+) -> TokenErrors:
     noise = draw_training_noise(SampleNoise(seeds, images.device), model.config, objective)
     tokens = patchify(images, model.config.patch_size)
     made, targets, _ = generation(model, tokens, labels, objective, noise)
@@ -58,7 +59,7 @@ def measure_rollout_gap(
     seed: int = 0,
     batch_size: int = 256,
 ) -> RolloutGap:
-    """Measure the gap (pra.md names it; this definition is ours).
+    """Measure the gap (ours).
 
     Both sides are the head's flow loss at the same noise. On the training side, images are real and the transformer's
     inputs are made as in training (clean, noisy, or decoded from perturbed states). On the other side, images are the
@@ -69,24 +70,26 @@ def measure_rollout_gap(
         model: in evaluation mode, on the images' device.
         real: real images: those that it was trained on for the mismatch of the inputs alone; on held-out ones the ratio
             holds what was not learned as well.
-        real_labels: their classes.
-        rollouts: unguided samples of the model.
-        rollout_labels: their classes.
+        real_labels: their classes, without the null class.
+        rollouts: unguided samples of the model, in [-1, 1].
+        rollout_labels: their classes, without the null class.
         objective: as in training; no class is dropped here.
         seed: seed of the noise.
         batch_size: images at a time.
     """
-    sides = []
-    for images, labels, rollout in ((real, real_labels, False), (rollouts, rollout_labels, True)):
-        parts = []
+
+    def mean_errors(images: Images, labels: Labels, *, rollout: bool) -> Float[Tensor, "token"]:
+        parts: list[TokenErrors] = []
         for start in range(0, len(images), batch_size):
             chosen = slice(start, start + batch_size)
             seeds = [seed_of("rollout gap", seed, start + i) for i in range(len(images[chosen]))]
             parts.append(_errors(model, images[chosen], labels[chosen], seeds, objective, rollout=rollout))
-        sides.append(torch.cat(parts).mean(0))
-    training, own = sides
+        return torch.cat(parts).mean(0)
+
+    training = mean_errors(real, real_labels, rollout=False)
+    own = mean_errors(rollouts, rollout_labels, rollout=True)
     return RolloutGap(
         on_training_inputs=training.mean().item(),
         on_rollouts=own.mean().item(),
-        per_token=(own / training).tolist(),
+        per_token=(own / training).tolist(),  # pyright: ignore[reportUnknownMemberType]
     )

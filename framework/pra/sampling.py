@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
@@ -12,9 +13,10 @@ from framework.core.shapes import Images, Labels
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
+from framework.pra.shapes import PixelTokens
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""Velocity of a flow at (x, time); time has the axes of x without the last."""
+Velocity = Callable[[Float[Tensor, "batch target"], Float[Tensor, "batch"]], Float[Tensor, "batch target"]]
+"""Velocity v of a flow at (x, t)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,23 @@ class SamplerConfig:
             raise ConfigError(f"guidance {self.guidance}", hint="use 1 (no guidance) or more")
 
 
-def integrate_flow(velocity: Velocity, start: Tensor, noise: Tensor | None, steps: int) -> Tensor:
+def integrate_flow(
+    velocity: Velocity,
+    start: Float[Tensor, "batch target"],
+    noise: Float[Tensor, "batch step target"] | None,
+    steps: int,
+) -> Float[Tensor, "batch target"]:
     """Follow a rectified flow from noise (t = 0) to data (t = 1).
 
-    Euler: x += v dt. Euler-Maruyama (`noise` given, `batch steps-1 value`): the stochastic equation with the same
-    marginals, dx = (v + w s / 2) dt + sqrt(w) dW with the score s = -(x - t v) / (1 - t) and w = 1 - t (Ma et al.
-    2024, SiT), and a last step without noise.
+    Euler: x += v dt. Euler-Maruyama: the stochastic equation with the same marginals, dx = (v + w s / 2) dt +
+    sqrt(w) dW with the score s = -(x - t v) / (1 - t) and w = 1 - t (Ma et al. 2024, SiT, section 2), and a last step
+    without noise.
+
+    Args:
+        velocity: v(x, t), called at t = 0, 1 / steps, ... below 1.
+        start: standard normal.
+        noise: standard normal, for all steps but the last; None follows the flow without noise, by Euler's method.
+        steps: of equal length, 1 or more.
     """
     x = start
     for step in range(steps):
@@ -60,12 +73,23 @@ def integrate_flow(velocity: Velocity, start: Tensor, noise: Tensor | None, step
 
 
 def guidance_at(position: int, num_tokens: int, guidance: float) -> float:
-    """Guidance scale at a raster position: linear from 1 at the first to `guidance` at the last (ours)."""
+    """Guidance scale at a raster position: linear from 1 at the first to `guidance` at the last (ours).
+
+    Args:
+        position: 0 to `num_tokens - 1`.
+        num_tokens: pixel tokens of an image.
+        guidance: the scale at the last token, 1 (none) or more.
+    """
     return guidance if num_tokens == 1 else 1 + (guidance - 1) * position / (num_tokens - 1)
 
 
 def check_classes(classes: Iterable[int], num_classes: int, config: SamplerConfig) -> None:
     """Whether a model of so many classes can draw these.
+
+    Args:
+        classes: to be drawn.
+        num_classes: of the model; 1 is an unconditional one.
+        config: the sampler, whose guidance needs a class to drop.
 
     Raises:
         ConfigError: a class that the model does not know; guidance for an unconditional model.
@@ -83,6 +107,9 @@ def check_classes(classes: Iterable[int], num_classes: int, config: SamplerConfi
 def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig) -> Images:
     """Draw images of given classes, about in [-1, 1].
 
+    Token by token: the head's flow generates a target from the hidden state, the decoder makes the pixel token of it,
+    which is fed back (arXiv 2606.27978).
+
     Args:
         model: in evaluation mode.
         labels: one class for each image.
@@ -92,13 +119,13 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
     Raises:
         ConfigError: a class that the model does not know; guidance for an unconditional model.
     """
-    check_classes(labels.tolist(), model.config.num_classes, config)
+    check_classes(labels.tolist(), model.config.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     architecture, batch = model.config, len(labels)
     source = SampleNoise(seeds, labels.device)
     guided = config.guidance != 1
     streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
     hidden, cache = model.transformer.begin(streams)
-    tokens = []
+    tokens: list[PixelTokens] = []
     for position in range(architecture.num_tokens):
         scale = guidance_at(position, architecture.num_tokens, config.guidance)
         start = source.normal(architecture.target_size)
@@ -113,12 +140,15 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
     return unpatchify(torch.cat(tokens, dim=1), architecture.patch_size, architecture.channels)
 
 
-def _guided_velocity(model: PRA, hidden: Tensor, scale: float | None) -> Velocity:
-    """The head's velocity; with a scale, `hidden` holds the states with class and then those without."""
+def _guided_velocity(model: PRA, hidden: Float[Tensor, "stream hidden"], scale: float | None) -> Velocity:
+    """The head's velocity; with a scale w, v_null + w (v_class - v_null) (Ho and Salimans 2022).
+
+    With a scale, `hidden` holds the states with the class and then those without.
+    """
     if scale is None:
         return lambda x, time: model.head(x, time, hidden).float()
 
-    def velocity(x: Tensor, time: Tensor) -> Tensor:
+    def velocity(x: Float[Tensor, "batch target"], time: Float[Tensor, "batch"]) -> Float[Tensor, "batch target"]:
         with_class, without = model.head(x.repeat(2, 1), time.repeat(2), hidden).float().chunk(2)
         return without + scale * (with_class - without)
 

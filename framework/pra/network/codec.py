@@ -6,11 +6,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from framework.core.shapes import Hidden, PixelTokens, States
 from framework.pra.network.layers import Linear, ModulatedMLP, Rotary2d, TransformerBlock, rms_norm
+from framework.pra.shapes import Hidden, Moments, PixelTokens, States, TokenErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +22,19 @@ class Posterior:
     """
 
     mean: States
-    log_variance: Float[Tensor, "batch token state"] | None
+    log_variance: States | None
 
     def sample(self, noise: States) -> States:
-        """States drawn with standard normal `noise` (unused on the sphere)."""
+        """States drawn with standard normal `noise` (unused on the sphere): z = mean + std * noise."""
         if self.log_variance is None:
             return self.mean
         return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
-    def kl(self) -> Float[Tensor, "batch token"]:
-        """KL divergence to a standard normal, in nats per token; zero on the sphere."""
+    def kl(self) -> TokenErrors:
+        """KL divergence to a standard normal, in nats per token; zero on the sphere.
+
+        The sum over values of (mean^2 + variance - 1 - log variance) / 2 (Kingma and Welling 2014, appendix B).
+        """
         if self.log_variance is None:
             return torch.zeros_like(self.mean[..., 0])
         return 0.5 * (self.mean**2 + self.log_variance.exp() - 1 - self.log_variance).sum(-1)
@@ -44,7 +46,18 @@ def to_sphere(states: States) -> States:
 
 
 class Encoder(nn.Module):
-    """Bidirectional transformer from an image's pixel tokens to its intermediate states (ours)."""
+    """Bidirectional transformer from an image's pixel tokens to its intermediate states, in training only (ours).
+
+    Args:
+        side: patches along one side of an image.
+        pixel_size: values of a pixel token.
+        state_size: values of an intermediate state.
+        width: of the residual stream.
+        depth: layers.
+        num_heads: attention heads of a layer.
+        latent: `kl` puts out a mean and a log variance for each value, `sphere` a point on a sphere.
+        gain: factor on the initial weights of the projections into the residual stream.
+    """
 
     def __init__(
         self,
@@ -66,7 +79,7 @@ class Encoder(nn.Module):
         self.norm = rms_norm(width)
         self.project_out = Linear(width, 2 * state_size if latent == "kl" else state_size)
 
-    def forward(self, tokens: PixelTokens) -> Float[Tensor, "batch token moments"]:
+    def forward(self, tokens: PixelTokens) -> Moments:
         """What `posterior` reads: `2 * state` values a token, or `state` on the sphere."""
         # The residual stream keeps its precision under autocast.
         x = self.project_in(tokens).to(self.project_in.weight.dtype)
@@ -74,7 +87,7 @@ class Encoder(nn.Module):
             x = block(x, self.rotary)
         return self.project_out(self.norm(x)).float()
 
-    def posterior(self, moments: Float[Tensor, "batch token moments"]) -> Posterior:
+    def posterior(self, moments: Moments) -> Posterior:
         """The posterior that `forward`'s result stands for.
 
         Apart from `forward`, whose result is a tensor: a sharded module gathers its weights for the backward pass when
@@ -90,6 +103,13 @@ class PixelDecoder(nn.Module):
     """Residual MLP per token from an intermediate state and its causal context to a pixel token (ours).
 
     Sixteen values alone cannot carry a patch of 768; what the prefix already tells comes from the hidden state.
+
+    Args:
+        state_size: values of an intermediate state.
+        pixel_size: values of a pixel token.
+        context_width: width of the hidden state; None for a decoder that does not see it.
+        width: of the residual MLP.
+        depth: residual blocks.
     """
 
     def __init__(self, *, state_size: int, pixel_size: int, context_width: int | None, width: int, depth: int) -> None:

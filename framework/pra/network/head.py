@@ -15,13 +15,21 @@ LAST_TIME = 0.95
 """Above this time the clean prediction's error is divided by `1 - LAST_TIME` only, so that no weight explodes (JiT)."""
 
 
-def interpolate(noise: Tensor, target: Tensor, time: Tensor) -> Tensor:
-    """Rectified flow's path: x_t = (1 - t) noise + t target (Liu et al. 2023), t in [0, 1], broadcast over values."""
+def interpolate(
+    noise: Float[Tensor, "*axes target"], target: Float[Tensor, "*target_axes target"], time: Float[Tensor, "*axes"]
+) -> Float[Tensor, "*axes target"]:
+    """A point on rectified flow's straight path: x_t = (1 - t) noise + t target (Liu et al. 2023).
+
+    Args:
+        noise: standard normal, where the path starts.
+        target: where it ends; axes of length 1 are repeated.
+        time: t in [0, 1], one for all values of a token.
+    """
     return (1 - time)[..., None] * noise + time[..., None] * target
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal features of a time in [0, 1], through a small MLP."""
+    """Sinusoidal features of a time in [0, 1] (Vaswani et al. 2017, section 3.5), through a small MLP (ours)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,7 +45,10 @@ class TimeEmbedding(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """Velocity field of the flow from standard normal noise to a target token, given its hidden state.
+    """Velocity field v(x_t, t, h) of the flow from standard normal noise to a target token, given its hidden state.
+
+    A residual MLP with adaLN. That a diffusion head generates each token is arXiv 2606.27978, after Li et al. (2024,
+    MAR, section 3); the layers are ours.
 
     Args:
         target_size: values of the target.
@@ -69,16 +80,27 @@ class DiffusionHead(nn.Module):
         self,
         x: Float[Tensor, "*axes target"],
         time: Float[Tensor, "*axes"],
-        hidden: Float[Tensor, "*context hidden"],
+        hidden: Float[Tensor, "*context_axes hidden"],
     ) -> Float[Tensor, "*axes target"]:
-        """Velocity at (x, time), time below 1; `hidden` has the same axes as `x`, or 1 where they repeat."""
+        """Velocity at a point of the flow.
+
+        Args:
+            x: the point x_t.
+            time: t in [0, 1).
+            hidden: the transformer's hidden states; their axes are those of `x`, or 1 where they are repeated.
+        """
         output = self.network(x, self.project_context(hidden) + self.time_embedding(time))
         if self.prediction == "velocity":
             return output
         return (output - x) / (1 - time)[..., None]
 
-    def weigh_error(self, error: Float[Tensor, "*axes target"], time: Float[Tensor, "*axes"]) -> Tensor:
-        """The velocity's error as the loss counts it: bounded near the end of the path for the clean prediction."""
+    def weigh_error(
+        self, error: Float[Tensor, "*axes target"], time: Float[Tensor, "*axes"]
+    ) -> Float[Tensor, "*axes target"]:
+        """The velocity's error as the loss counts it: bounded near the end of the path for the clean prediction.
+
+        There it is multiplied by (1 - t) / (1 - min(t, `LAST_TIME`)) (Li and He 2025, JiT).
+        """
         if self.prediction == "velocity":
             return error
         return error * ((1 - time) / (1 - time.clamp(max=LAST_TIME)))[..., None]

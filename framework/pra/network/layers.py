@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framework.core.param_tags import NO_DECAY, tag, tag_all
+from framework.pra.shapes import AttentionHeads, ResidualStream
 
 ROTARY_BASE = 100.0
 """Ours: the longest wavelength is about the widest raster (32 tokens) times 2 pi."""
@@ -27,13 +28,14 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gain: float = 1.0) -> None:
         self.gain = gain
-        super().__init__(inputs, outputs, bias=bias)
+        super().__init__(inputs, outputs, bias=bias)  # pyright: ignore[reportUnknownMemberType]
         if bias:
             tag(self.bias, NO_DECAY)
 
     def reset_parameters(self) -> None:
+        """Fill the weights by Glorot and Bengio's (2010) uniform distribution, the bias with zeros."""
         nn.init.xavier_uniform_(self.weight, gain=self.gain)
-        if self.bias is not None:
+        if self.bias is not None:  # pyright: ignore[reportUnnecessaryComparison] - torch says that there is one
             nn.init.zeros_(self.bias)
 
 
@@ -41,10 +43,11 @@ class Embedding(nn.Embedding):
     """An embedding that is kept out of weight decay; normal initial values."""
 
     def __init__(self, entries: int, width: int) -> None:
-        super().__init__(entries, width)
+        super().__init__(entries, width)  # pyright: ignore[reportUnknownMemberType]
         tag_all(self, NO_DECAY)
 
     def reset_parameters(self) -> None:
+        """Fill the vectors with normal values of standard deviation `EMBEDDING_STD`."""
         nn.init.normal_(self.weight, std=EMBEDDING_STD)
 
 
@@ -54,14 +57,19 @@ def rms_norm(width: int) -> nn.RMSNorm:
 
 
 def swiglu_width(width: int) -> int:
-    """Hidden width of a SwiGLU layer: 8/3 of the model's width, up to the next multiple of 32."""
+    """Hidden width of a SwiGLU layer: 8/3 of the model's width (Shazeer 2020), up to the next multiple of 32 (ours)."""
     return -(-8 * width // 3 // 32) * 32
 
 
 class Rotary2d(nn.Module):
-    """Rotary positions on a grid: one half of a head turns with the row, the other with the column.
+    """Rotary positions (Su et al. 2021) on a grid: half of a head's pairs turn with the row, half with the column.
 
-    Positions without a place on the grid (class tokens) are given as row = column = 0; the grid starts at 1.
+    Positions without a place on the grid (class tokens) are given as row = column = 0; the grid starts at 1 (ours).
+
+    Args:
+        side: rows and columns of the grid.
+        prefix: positions before the grid.
+        head_width: values of an attention head, a multiple of 4.
     """
 
     cosine: Tensor
@@ -86,7 +94,7 @@ class Rotary2d(nn.Module):
         self.cosine.copy_(angles.cos())
         self.sine.copy_(angles.sin())
 
-    def forward(self, x: Float[Tensor, "batch head position value"], start: int = 0) -> Tensor:
+    def forward(self, x: AttentionHeads, start: int = 0) -> AttentionHeads:
         """Turn queries or keys whose first position is `start`."""
         cosine = self.cosine[start : start + x.shape[-2]].to(x.dtype)
         sine = self.sine[start : start + x.shape[-2]].to(x.dtype)
@@ -102,8 +110,19 @@ class KVCache:
     values: Float[Tensor, "layer batch head position value"]
     length: int = 0
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new positions of one layer and return all of that layer's positions so far."""
+    def extend(
+        self,
+        layer: int,
+        keys: Float[Tensor, "batch head new value"],
+        values: Float[Tensor, "batch head new value"],
+    ) -> tuple[AttentionHeads, AttentionHeads]:
+        """Write new positions of one layer and return all of that layer's positions so far.
+
+        Args:
+            layer: its number.
+            keys: of the new positions.
+            values: of the new positions.
+        """
         end = self.length + keys.shape[-2]
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
@@ -111,7 +130,16 @@ class KVCache:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalised queries and keys, rotary positions and an optional cache."""
+    """Multi-head attention with normalised queries and keys, rotary positions and an optional cache.
+
+    softmax(q k^T / sqrt(value)) v (Vaswani et al. 2017, section 3.2) with RMSNorm on q and k (Dehghani et al. 2023).
+
+    Args:
+        width: of the residual stream.
+        num_heads: attention heads; `width / num_heads` is a multiple of 4.
+        causal: positions see only earlier ones and themselves.
+        gain: factor on the initial weights of the projection into the residual stream.
+    """
 
     def __init__(self, width: int, num_heads: int, *, causal: bool, gain: float = 1.0) -> None:
         super().__init__()
@@ -122,12 +150,16 @@ class Attention(nn.Module):
         self.out = Linear(width, width, bias=False, gain=gain)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch position width"],
-        rotary: Rotary2d,
-        cache: KVCache | None = None,
-        layer: int = 0,
-    ) -> Float[Tensor, "batch position width"]:
+        self, x: ResidualStream, rotary: Rotary2d, cache: KVCache | None = None, layer: int = 0
+    ) -> ResidualStream:
+        """Mix positions.
+
+        Args:
+            x: the residual stream after its norm.
+            rotary: turns queries and keys.
+            cache: earlier positions, which `x` goes on after; None where `x` is the whole sequence.
+            layer: number of this layer in the cache.
+        """
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         start = cache.length if cache else 0
         # Under autocast q and k come in the lower precision; a norm in mixed ones is slow, and torch warns about it.
@@ -150,7 +182,7 @@ class SwiGLU(nn.Module):
         self.gate_and_value = Linear(width, 2 * hidden, bias=False)
         self.out = Linear(hidden, width, bias=False, gain=gain)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
         gate, value = self.gate_and_value(x).chunk(2, dim=-1)
         return self.out(F.silu(gate) * value)
 
@@ -173,12 +205,9 @@ class TransformerBlock(nn.Module):
         self.feed_forward = SwiGLU(width, gain=gain)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch position width"],
-        rotary: Rotary2d,
-        cache: KVCache | None = None,
-        layer: int = 0,
-    ) -> Float[Tensor, "batch position width"]:
+        self, x: ResidualStream, rotary: Rotary2d, cache: KVCache | None = None, layer: int = 0
+    ) -> ResidualStream:
+        """The residual stream after this layer; the arguments are those of `Attention.forward`."""
         x = x + self.attention(self.attention_norm(x), rotary, cache, layer)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -186,7 +215,8 @@ class TransformerBlock(nn.Module):
 class ModulatedBlock(nn.Module):
     """Residual MLP block; a context shifts and scales its input and gates its output (adaLN-zero, Peebles 2023).
 
-    Without a context (`context_width` None) it is a plain pre-norm residual block.
+    Without a context (`context_width` None) it is a plain pre-norm residual block. x + gate * MLP(norm(x) * (1 + scale)
+    + shift), where shift, scale and gate are linear in SiLU(context).
     """
 
     def __init__(self, width: int, context_width: int | None) -> None:
@@ -197,7 +227,9 @@ class ModulatedBlock(nn.Module):
         self.hidden = Linear(width, width)
         self.out = Linear(width, width, gain=1.0 if context_width else 0.0)
 
-    def forward(self, x: Float[Tensor, "*axes width"], context: Tensor | None) -> Float[Tensor, "*axes width"]:
+    def forward(
+        self, x: Float[Tensor, "*axes width"], context: Float[Tensor, "*context_axes context"] | None
+    ) -> Float[Tensor, "*axes width"]:
         if self.modulation is None or context is None:
             return x + self.out(F.silu(self.hidden(self.norm(x))))
         shift, scale, gate = self.modulation(F.silu(context)).chunk(3, dim=-1)
@@ -208,6 +240,13 @@ class ModulatedMLP(nn.Module):
     """A stack of `ModulatedBlock`s between two projections; used by the diffusion head and the pixel decoder.
 
     It starts as zero: every block is the identity and the last projection zero.
+
+    Args:
+        inputs: values of the input.
+        outputs: values of the output.
+        width: of the residual stream.
+        depth: blocks.
+        context_width: values of the context; None for a network without one.
     """
 
     def __init__(self, *, inputs: int, outputs: int, width: int, depth: int, context_width: int | None) -> None:
@@ -218,7 +257,9 @@ class ModulatedMLP(nn.Module):
         self.modulation = Linear(context_width, 2 * width, gain=0.0) if context_width else None
         self.project_out = Linear(width, outputs, gain=0.0)
 
-    def forward(self, x: Float[Tensor, "*axes inputs"], context: Tensor | None) -> Float[Tensor, "*axes outputs"]:
+    def forward(
+        self, x: Float[Tensor, "*axes inputs"], context: Float[Tensor, "*context_axes context"] | None
+    ) -> Float[Tensor, "*axes outputs"]:
         x = self.project_in(x)
         for block in self.blocks:
             x = block(x, context)

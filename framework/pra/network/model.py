@@ -1,17 +1,17 @@
 """The PRA model: a causal transformer, a diffusion head and the intermediate-state path."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
 
 from framework.core.init import initialise
-from framework.core.shapes import Hidden, PixelTokens, Targets
 from framework.pra.network.codec import Encoder, PixelDecoder, Posterior, to_sphere
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import DiffusionHead
 from framework.pra.network.layers import ModulatedBlock, TransformerBlock
 from framework.pra.network.transformer import CausalTransformer
+from framework.pra.shapes import Hidden, PixelTokens, Targets
 
 
 class PRA(nn.Module):
@@ -84,6 +84,11 @@ class PRA(nn.Module):
                 gain=gain,
             )
         initialise(self, seed)
+
+    def units(self) -> dict[str, nn.Module]:
+        """The modules that are sharded one by one, by qualified name: each of `BLOCKS` and of `PARTS`."""
+        modules: Iterable[tuple[str, nn.Module]] = self.named_modules()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return {name: module for name, module in modules if isinstance(module, self.BLOCKS) or name in self.PARTS}
 
     def decode(self, targets: Targets, hidden: Hidden) -> PixelTokens:
         """Pixel tokens of what the head generates: the one path that training and sampling share."""

@@ -3,7 +3,8 @@
 from einops import rearrange
 
 from framework.core.errors import ConfigError, DataError
-from framework.core.shapes import Images, PixelTokens
+from framework.core.shapes import Images
+from framework.pra.shapes import PixelTokens
 
 
 def tokens_per_side(image_size: int, patch_size: int) -> int:
@@ -23,7 +24,7 @@ def tokens_per_side(image_size: int, patch_size: int) -> int:
 def patchify(images: Images, patch_size: int) -> PixelTokens:
     """Cut square images into raster-ordered pixel tokens (PRA, arXiv 2606.27978).
 
-    The values of a token are ordered row, column, channel.
+    Token i = row * side + column of the patches; the values of a token are ordered row, column, channel.
 
     Raises:
         DataError: the images are not square.
@@ -37,6 +38,12 @@ def patchify(images: Images, patch_size: int) -> PixelTokens:
 
 
 def unpatchify(tokens: PixelTokens, patch_size: int, channels: int) -> Images:
-    """Inverse of `patchify`."""
+    """Inverse of `patchify`.
+
+    Args:
+        tokens: the pixel tokens of whole images, a square number of them.
+        patch_size: side of a patch, in pixels.
+        channels: of the images, 1 or 3.
+    """
     side = round(tokens.shape[1] ** 0.5)
     return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=patch_size, q=patch_size, c=channels)

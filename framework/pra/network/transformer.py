@@ -1,18 +1,30 @@
 """The causal transformer: a class and the pixel tokens so far, to the hidden state of the next token."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from framework.core.param_tags import NO_DECAY, tag
-from framework.core.shapes import Hidden, Labels, PixelTokens
+from framework.core.shapes import Labels
 from framework.pra.network.layers import EMBEDDING_STD, Embedding, KVCache, Linear, Rotary2d, TransformerBlock, rms_norm
+from framework.pra.shapes import Hidden, PixelTokens, ResidualStream
 
 
 class CausalTransformer(nn.Module):
     """Decoder-only transformer over `[class tokens | pixel tokens]`.
 
     The hidden state at raster position i depends on the class and on the pixel tokens before i, never on token i or
-    a later one. Class `num_classes` is the null class of classifier-free guidance.
+    a later one. Class `num_classes` is the null class of classifier-free guidance (Ho and Salimans 2022). Pre-RMSNorm,
+    SwiGLU, 2-D rotary positions and QK-norm (ours).
+
+    Args:
+        side: patches along one side of an image.
+        pixel_size: values of a pixel token.
+        num_classes: classes, without the null class.
+        class_tokens: positions at the start of the sequence that carry the class.
+        width: of the residual stream.
+        depth: layers.
+        num_heads: attention heads of a layer; `width / num_heads` is a multiple of 4.
+        gain: factor on the initial weights of the projections into the residual stream.
     """
 
     def __init__(
@@ -37,6 +49,7 @@ class CausalTransformer(nn.Module):
         self.norm = rms_norm(width)
 
     def reset_parameters(self) -> None:
+        """Fill the class positions' own vectors; the layers fill theirs."""
         nn.init.normal_(self.class_slots, std=EMBEDDING_STD)
 
     @property
@@ -62,16 +75,16 @@ class CausalTransformer(nn.Module):
         # Under autocast the projection is in the lower precision; the residual stream is not, as in `forward`.
         return self._cached(self.project_in(token).to(self.class_slots.dtype), cache)
 
-    def _class_prefix(self, labels: Labels) -> Tensor:
+    def _class_prefix(self, labels: Labels) -> ResidualStream:
         return self.class_embedding(labels)[:, None] + self.class_slots
 
-    def _cached(self, x: Tensor, cache: KVCache) -> Tensor:
+    def _cached(self, x: ResidualStream, cache: KVCache) -> ResidualStream:
         for layer, block in enumerate(self.blocks):
             x = block(x, self.rotary, cache, layer)
         cache.length += x.shape[1]
         return self.norm(x)
 
-    def _empty_cache(self, x: Tensor) -> KVCache:
+    def _empty_cache(self, x: ResidualStream) -> KVCache:
         positions = self.class_slots.shape[0] + self.num_tokens - 1
         # Under autocast keys and values come in the lower precision.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype

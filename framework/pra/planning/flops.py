@@ -1,7 +1,7 @@
 """What a training step costs, found without data, weights or a GPU: operations, saved tensors, calls of each unit."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from framework.core.init import own_tensors, replace_tensor
 from framework.pra.loss import Losses, ObjectiveConfig, TrainingNoise, draw_training_noise, training_losses
@@ -51,25 +52,29 @@ def training_flops_per_image(config: PRAConfig, objective: ObjectiveConfig) -> t
     with counter:
         losses = _losses(model, objective, 1, torch.device("meta"))
         forward = counter.get_total_flops()
-        losses.total.backward()
+        losses.total.backward()  # pyright: ignore[reportUnknownMemberType]
     return forward, counter.get_total_flops()
 
 
 @lru_cache
 def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[str, int]:
-    """How often a forward pass uses each parameter: sharded, it is gathered so often."""
+    """How often a forward pass uses each parameter: sharded, it is gathered so often. By qualified name."""
     with torch.device("meta"):
         model = PRA(config)
-    units = {name: m for name, m in model.named_modules() if isinstance(m, model.BLOCKS) or name in model.PARTS}
+    units = model.units()
     calls: Counter[str] = Counter()
+
+    def count(name: str) -> Callable[..., None]:
+        return lambda *_: calls.update([name])
+
     for name, unit in units.items():
-        unit.register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
+        unit.register_forward_pre_hook(count(name))  # pyright: ignore[reportUnknownMemberType]
     with torch.no_grad():
         _losses(model, objective, 1, torch.device("meta"))
     return {name: calls[unit_of(name, units)] for name, _ in model.named_parameters()}
 
 
-def unit_of(parameter: str, units: Any) -> str:
+def unit_of(parameter: str, units: Iterable[str]) -> str:
     """The innermost of the named modules that a parameter belongs to."""
     return max((unit for unit in units if parameter.startswith(f"{unit}.")), key=len)
 
@@ -87,6 +92,13 @@ def saved_tensors(
 
     With activation checkpointing of every n-th block, these blocks keep their inputs alone, and the largest of them is
     kept once more while it is recomputed.
+
+    Args:
+        config: the model.
+        objective: what is minimised.
+        micro_batch: images of the forward pass.
+        precision: of the matrix products; weights are float32.
+        activation_checkpointing: n; 0 for no block.
     """
     with torch.device("meta"):
         model = PRA(config)
@@ -110,7 +122,14 @@ def recompute_blocks(model: PRA, every: int) -> None:
 
 
 def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, precision: CostPrecision) -> "Tape":
-    """The saved tensors of one forward pass of a model on the CPU, real or fake."""
+    """The saved tensors of one forward pass of a model on the CPU, real or fake.
+
+    Args:
+        model: what is measured.
+        objective: what is minimised.
+        micro_batch: images of the forward pass.
+        precision: of the matrix products.
+    """
     tape = Tape(model)
     with tape.recording(), _autocast(precision):
         # Kept until the end: storages must not be freed and come again.
@@ -124,15 +143,10 @@ def _autocast(precision: CostPrecision) -> torch.autocast:
 
 
 class Tape(TorchDispatchMode):
-    """Notes the storages that are saved for the backward pass, and in which call of which block.
-
-    Attributes:
-        activations: bytes saved, without weights and their copies.
-        weight_copies: bytes saved of weights that autocast has cast.
-    """
+    """Notes the storages that are saved for the backward pass, and in which call of which block."""
 
     def __init__(self, model: PRA) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.losses: Losses | None = None
         self._model = model
         self._weights = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
@@ -144,10 +158,12 @@ class Tape(TorchDispatchMode):
 
     @property
     def activations(self) -> int:
+        """Bytes saved, without weights and their copies."""
         return sum(size for key, size in self._saved.items() if key not in self._copies)
 
     @property
     def weight_copies(self) -> int:
+        """Bytes saved of weights that autocast has cast."""
         return sum(size for key, size in self._saved.items() if key in self._copies)
 
     def largest_block(self, every: int) -> int:
@@ -156,11 +172,12 @@ class Tape(TorchDispatchMode):
         return max((sum(self._saved[key] for key in keys) for keys in chosen), default=0)
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        hooks = []
+    def recording(self) -> Generator[None]:
+        """Within it, forward passes of the model are noted."""
+        hooks: list[RemovableHandle] = []
         for number, block in enumerate(_blocks(self._model)):
-            hooks.append(block.register_forward_pre_hook(lambda *_, number=number: self._enter(number)))
-            hooks.append(block.register_forward_hook(lambda *_: self._leave()))
+            hooks.append(block.register_forward_pre_hook(self._entering(number)))  # pyright: ignore[reportUnknownMemberType]
+            hooks.append(block.register_forward_hook(self._leave))
         try:
             with saved_tensors_hooks(self._pack, lambda tensor: tensor), self:
                 yield
@@ -184,11 +201,14 @@ class Tape(TorchDispatchMode):
             self._held.append(tensor)
         return tensor
 
-    def _enter(self, number: int) -> None:
-        self._calls.append((number, set()))
-        self._inside = True
+    def _entering(self, number: int) -> Callable[..., None]:
+        def enter(*_: object) -> None:
+            self._calls.append((number, set()))
+            self._inside = True
 
-    def _leave(self) -> None:
+        return enter
+
+    def _leave(self, *_: object) -> None:
         self._inside = False
 
 
