@@ -44,7 +44,7 @@ quickstart: install
 	$(BIN)/framework fit --config recipes/evaluation/digits_classifier.yaml $(FIT_OPTIONS)
 	$(BIN)/framework fit --config recipes/pra/digits.yaml $(FIT_OPTIONS)
 	$(BIN)/framework sample $(RUN) $(RUN)/samples.npz --num $(SAMPLES) --sampler.steps 25 --sampler.guidance 1.5
-	$(BIN)/framework evaluate $(RUN)/samples.npz $(DATA)/test --training $(DATA)/train --judge true \
+	$(BIN)/framework evaluate $(RUN)/samples.npz $(DATA)/test --training $(DATA)/train --svm_accuracy true \
 		--features ClassifierFeatures --features.checkpoint runs/digits-classifier \
 		--checkpoint $(RUN) --gap_images $(GAP_IMAGES) --out $(RUN)/metrics.json
 	@echo
@@ -148,7 +148,7 @@ benchmark-digits: install
 	$(BIN)/framework shards images $(DATA)/images/test $(DATA)/test --overwrite
 	$(BIN)/framework fit --config recipes/evaluation/digits_classifier.yaml
 	$(BIN)/framework compare recipes/pra/digits.yaml runs/compare-digits $(CLASSIFIER) runs/digits-classifier \
-		--num 1000 --steps 25 --judge
+		--num 1000 --steps 25 --svm_accuracy
 
 benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_16_classifier.yaml

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -24,11 +25,12 @@ from framework.training.checkpoint.read import find_checkpoint, read_state, read
 
 CHECKPOINT_KEY = "classifier"
 GROUPS = 8
+"""Groups of channels that are normalised together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """What rebuilds the network, in plain types.
+    """The architecture, in plain types.
 
     Args:
         num_classes: classes to tell apart.
@@ -50,7 +52,13 @@ class ClassifierConfig:
 
 
 class ResidualBlock(nn.Module):
-    """`x + conv(act(norm(conv(act(norm(x))))))` (He et al. 2016, pre-activation; group norm: ours)."""
+    """`x + conv(act(norm(conv(act(norm(x))))))` (He et al. 2016, pre-activation; group norm: ours).
+
+    Args:
+        in_channels: of the input, a multiple of `GROUPS`.
+        out_channels: of the output, a multiple of `GROUPS`.
+        stride: of the first convolution: 1 keeps the size, 2 halves it.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -121,7 +129,7 @@ class ClassifierModule(LightningModule):
         )
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Float[Tensor, ""]:
         loss = F.cross_entropy(self.classifier(batch.images), batch.labels)
         self.log("loss/cross_entropy_nats", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
@@ -130,7 +138,7 @@ class ClassifierModule(LightningModule):
         self.validation_accuracy(self.classifier(batch.images), batch.labels)
         self.log("accuracy/validation", self.validation_accuracy, prog_bar=True, batch_size=len(batch.labels))
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps in (-1, float("inf")):
             raise ConfigError(

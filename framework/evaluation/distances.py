@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
@@ -13,12 +13,12 @@ from torchmetrics.image.inception import InceptionScore
 from framework.core.errors import ConfigError, DataError
 from framework.evaluation.samples import SampleSet
 
-# Rows of a block of pairwise distances, which bounds memory whatever the size of the sets.
 CHUNK = 1024
-# Above it, a covariance alone takes more than 2 GiB and its square root hours.
+"""Rows of a block of pairwise distances, which bounds memory whatever the size of the sets."""
 MAX_FRECHET_FEATURES = 16_384
-# Root-mean-square difference per value, in [0, 1], under which an image counts as a near copy (ours): 5 of 255 levels.
+"""Above it, a covariance alone takes more than 2 GiB and its square root hours."""
 NEAR_COPY_RMS = 0.02
+"""Root-mean-square difference per value, in [0, 1], under which an image counts as a near copy (ours): 5 of 255 levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,13 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, section 2).
 
-    A set's manifold is the union of balls about its points, each reaching its k-th nearest other point.
+    A set's manifold is the union of balls about its points, each reaching its k-th nearest other point. Precision is the
+    share of samples in the reference's manifold, recall the share of reference images in the samples'.
+
+    Args:
+        sample_features: of the samples.
+        reference_features: of the real images.
+        k: which nearest other point a ball reaches, 1 or more.
 
     Raises:
         ConfigError: k below 1.
@@ -125,6 +131,11 @@ def nearest_neighbour_distance(
     samples: SampleSet, training: SampleSet, *, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "sample"]:
     """L2 pixel distance of each sample to the nearest training image, each value in [0, 1]; exact for copies.
+
+    Args:
+        samples: what is measured.
+        training: images of the same shape.
+        device: where distances are computed; the result is on the CPU.
 
     Raises:
         DataError: images of other shapes than the training images.
@@ -168,11 +179,11 @@ class _GivenFeatures(nn.Module):
         super().__init__()
         self.num_features = num_features
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "sample feature"]) -> Float[Tensor, "sample feature"]:
         return features
 
 
-def _require_count(rows: Tensor, least: int, what: str) -> None:
+def _require_count(rows: Float[Tensor, "row value"], least: int, what: str) -> None:
     if len(rows) < least:
         raise DataError(f"{len(rows)} {what}", hint=f"give {least} or more")
 
@@ -189,5 +200,7 @@ def _share_inside(
     return torch.cat(inside).float().mean().item()
 
 
-def _flat(images: np.ndarray, device: torch.device | str) -> Float[Tensor, "sample value"]:
+def _flat(
+    images: UInt8[np.ndarray, "sample height width channel"], device: torch.device | str
+) -> Float[Tensor, "sample value"]:
     return torch.from_numpy(images).to(device).flatten(1).float() / 255

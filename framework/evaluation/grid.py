@@ -15,7 +15,13 @@ _GAP = 2
 
 
 def save_grid(path: Path, images: Images, *, columns: int) -> None:
-    """Write images in [-1, 1] row by row, small ones enlarged by a whole factor without smoothing."""
+    """Write images row by row as a PNG file, small ones enlarged by a whole factor without smoothing; atomic.
+
+    Args:
+        path: the file; its folder is made.
+        images: in [-1, 1], of one or three channels.
+        columns: images of a row; places that are left over in the last one stay white.
+    """
     size = images.shape[-1]
     zoom = -(-_SMALLEST_SIDE // size)
     pixels = quantize_images(images).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)

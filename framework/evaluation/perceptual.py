@@ -1,5 +1,7 @@
 """A perceptual distance in the features of a trained classifier."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -24,14 +26,15 @@ class ClassifierDistance(nn.Module):
 
     def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
         """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
-        distances = []
+        distances: list[Tensor] = []
         with torch.no_grad():
-            goals = list(self._stages(reference))
-        for features, goal in zip(self._stages(images), goals, strict=True):
-            distances.append((features - goal).square().sum(1).mean())
+            targets = list(self._stages(reference))
+        for features, target in zip(self._stages(images), targets, strict=True):
+            distances.append((features - target).square().sum(1).mean())
         return torch.stack(distances).mean()
 
-    def _stages(self, x: Tensor):
+    def _stages(self, images: Images) -> Iterator[Float[Tensor, "batch feature height width"]]:
+        x = images
         for layer in self.classifier.trunk:
             x = layer(x)
             yield F.normalize(x, dim=1)

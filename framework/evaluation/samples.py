@@ -1,4 +1,4 @@
-"""Sets of images to be judged: `.npz` files as the ADM evaluator reads them, and shard sets, as one record."""
+"""Sets of images to be measured: `.npz` files as the ADM evaluator reads them, and shard sets, as one record."""
 
 import zipfile
 import zlib
@@ -37,6 +37,7 @@ class SampleSet:
 
     @property
     def channels(self) -> int:
+        """1 for gray, 3 for RGB."""
         return self.images.shape[-1]
 
     @property
@@ -46,7 +47,16 @@ class SampleSet:
 
     @classmethod
     def from_images(cls, images: Images, labels: Labels | None = None, *, name: str = "samples") -> "SampleSet":
-        """The record of images in [-1, 1]. Raises DataError where a value is not finite."""
+        """The record of images as a model makes them.
+
+        Args:
+            images: in [-1, 1]; what lies outside is clamped.
+            labels: their classes, where they are known.
+            name: where they come from.
+
+        Raises:
+            DataError: a value that is not finite.
+        """
         if not torch.isfinite(images).all():
             raise DataError(f"{name} has images with values that are not finite", hint="use another checkpoint")
         pixels = quantize_images(images.detach()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -124,6 +134,7 @@ def read_shards(
     """Read a shard set into memory, cropped and resized as for training, without random changes.
 
     Args:
+        path: the folder of shards.
         limit: at most so many images, spread evenly over the set: shards are sorted by class.
         image_size: side in pixels; None: as stored, where all images are squares of one size.
         channels: 1 or 3.
@@ -151,9 +162,15 @@ def read_shards(
 def read_samples(
     path: str | Path, *, limit: int | None = None, image_size: int | None = None, channels: Literal[1, 3] = 3
 ) -> SampleSet:
-    """Read an `.npz` or a folder of shards. `limit`, `image_size` and `channels` are those of `read_shards`.
+    """Read an `.npz` or a folder of shards.
 
-    An `.npz` is read whole and as it is: what was generated is what is judged.
+    An `.npz` is read whole and as it is: what was generated is what is measured.
+
+    Args:
+        path: an `.npz` file, or a folder of shards.
+        limit: as for `read_shards`.
+        image_size: as for `read_shards`.
+        channels: as for `read_shards`.
     """
     if Path(path).is_dir():
         return read_shards(path, limit=limit, image_size=image_size, channels=channels)

@@ -55,7 +55,7 @@ def compare(
     guidance: list[float] = [1.0, 1.5],  # noqa: B006 - never changed
     num: int = 5000,
     steps: int = 50,
-    judge: bool = False,
+    svm_accuracy: bool = False,
     seed: int = 0,
     options: list[str] = [],  # noqa: B006
 ) -> None:
@@ -71,7 +71,7 @@ def compare(
         guidance: guidance scales to sample at.
         num: samples of each row and scale.
         steps: steps of the sampler.
-        judge: also name the samples' classes by a support vector machine; for small images.
+        svm_accuracy: also measure how often a support vector machine predicts the samples' class; for small images.
         seed: seed of training and sampling.
         options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
     """
@@ -79,7 +79,7 @@ def compare(
     data = settings["data"]
     base = PRAConfig(**settings["model"]["init_args"]["architecture"])
     goal = num_parameters(replace(base, variant="pra"))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for variant in variants or get_args(VariantName):
         architecture = match_parameters(replace(base, variant=variant), goal)
         run = Path(out) / variant
@@ -102,13 +102,13 @@ def compare(
                 features=features,
                 training=data["train"],
                 limit=MOST_IMAGES,
-                judge=judge,
+                svm_accuracy=svm_accuracy,
                 checkpoint=str(run) if scale == min(guidance) else None,
                 out=str(report),
             )
             row[f"guidance {scale:g}"] = json.loads(report.read_text())["metrics"]
         rows.append(row)
-        _write(Path(out), rows, guidance, judge)
+        _write(Path(out), rows, guidance, svm_accuracy)
     console.print(f"table in {out}/table.md")
 
 
@@ -131,17 +131,17 @@ def _fit(recipe: str, run: Path, architecture: PRAConfig, seed: int, options: li
         raise TrainingError(f"training of {architecture.variant} failed", hint=f"see its output; its run is in {run}")
 
 
-def _write(out: Path, rows: list[dict[str, Any]], guidance: list[float], judge: bool) -> None:
+def _write(out: Path, rows: list[dict[str, Any]], guidance: list[float], svm_accuracy: bool) -> None:
     with atomic_write(out / "table.json") as file:
         file.write(json.dumps(rows, indent=2).encode())
     names = [f"Fréchet, guidance {scale:g}" for scale in guidance]
-    names += [f"class named right, guidance {scale:g}" for scale in guidance] if judge else []
+    names += [f"SVM accuracy, guidance {scale:g}" for scale in guidance] if svm_accuracy else []
     lines = ["| " + " | ".join(["row", "parameters", *names, "rollout gap"]) + " |", "|---" * (len(names) + 3) + "|"]
     for row in rows:
         measured = [row[f"guidance {scale:g}"] for scale in guidance]
         cells = [next(f"{v:.3f}" for k, v in m.items() if k == "fid" or k.startswith("frechet")) for m in measured]
-        if judge:
-            cells += [f"{m['judge/class_accuracy_samples']:.1%}" for m in measured]
+        if svm_accuracy:
+            cells += [f"{m['svm_accuracy/samples']:.1%}" for m in measured]
         gap = next(m["rollout_gap/ratio"] for m in measured if "rollout_gap/ratio" in m)
         lines.append(f"| `{row['variant']}` | {row['parameters']:,} | {' | '.join(cells)} | {gap:.2f} |")
     with atomic_write(out / "table.md") as file:

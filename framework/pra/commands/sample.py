@@ -10,7 +10,7 @@ from rich.progress import track
 from framework.core.errors import ConfigError, DataError
 from framework.evaluation.features import FeatureNetwork
 from framework.evaluation.grid import save_grid
-from framework.evaluation.report import evaluate_samples
+from framework.evaluation.sample_report import evaluate_samples
 from framework.evaluation.samples import SampleSet, dequantize_images, read_samples, write_npz
 from framework.pra.checkpoint import Weights, load_objective, load_pra
 from framework.pra.generate import balanced_labels, generate
@@ -70,7 +70,7 @@ def evaluate(
     *,
     features: FeatureNetwork,
     training: str | None = None,
-    judge: bool = False,
+    svm_accuracy: bool = False,
     checkpoint: str | None = None,
     gap_images: int = 1000,
     limit: int | None = None,
@@ -89,8 +89,9 @@ def evaluate(
         reference: real images, best held out from training: a folder of shards, or an .npz.
         features: the network, such as `--features InceptionFeatures --features.weights FILE`,
             `--features ClassifierFeatures --features.checkpoint RUN`, or `--features PixelFeatures`.
-        training: the training images, for nearest neighbours, the judge and the rollout gap.
-        judge: name the classes of the samples by a support vector machine trained on `training`; for small images.
+        training: the training images, for nearest neighbours, svm_accuracy and the rollout gap.
+        svm_accuracy: the share of samples whose class a support vector machine trained on `training` predicts; for
+            small images.
         checkpoint: the model's checkpoint or run folder: adds the rollout gap, on training images where they are given
             (on held-out images what was not learned hides it), else on the reference.
         gap_images: images on each side of the rollout gap.
@@ -105,7 +106,7 @@ def evaluate(
     real = read_samples(reference, image_size=size, limit=limit)
     known = read_samples(training, image_size=size, limit=limit) if training else None
     report = evaluate_samples(
-        generated, real, network=features.to(place), training=known, judge=judge, batch_size=batch_size
+        generated, real, network=features.to(place), training=known, svm_accuracy=svm_accuracy, batch_size=batch_size
     )
     if checkpoint:
         gap = _rollout_gap(checkpoint, known or real, gap_images, place, batch_size)

@@ -9,15 +9,15 @@ from torch import nn
 from framework.core.errors import ConfigError, DataError
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
 from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, PixelFeatures
-from framework.evaluation.report import evaluate_samples
+from framework.evaluation.sample_report import evaluate_samples
 from framework.evaluation.samples import SampleSet, read_npz, write_npz
 
 
-def test_digits_written_as_rgb_are_judged_as_the_gray_images_they_are(digits, tmp_path):
+def test_digits_written_as_rgb_are_measured_as_the_gray_images_they_are(digits, tmp_path):
     training, held_out = digits
     write_npz(tmp_path / "samples.npz", held_out)
     report = evaluate_samples(
-        read_npz(tmp_path / "samples.npz"), held_out, network=PixelFeatures(), training=training, judge=True
+        read_npz(tmp_path / "samples.npz"), held_out, network=PixelFeatures(), training=training, svm_accuracy=True
     )
     assert report.num_features == 64
     assert report.metrics["frechet_distance/pixels"] == pytest.approx(0, abs=1e-6)
@@ -26,8 +26,8 @@ def test_digits_written_as_rgb_are_judged_as_the_gray_images_they_are(digits, tm
     for name in ("median_l2", "mean_l2", "exact_copy_share", "near_copy_share"):
         samples, real = (report.metrics[f"nearest_neighbour/{role}_{name}"] for role in ("samples", "held_out"))
         assert samples == real
-    assert report.metrics["judge/class_accuracy_samples"] >= 0.98
-    assert report.metrics["judge/class_accuracy_held_out"] >= 0.98
+    assert report.metrics["svm_accuracy/samples"] >= 0.98
+    assert report.metrics["svm_accuracy/held_out"] >= 0.98
     assert (report.num_samples, report.num_reference, report.num_training) == (360, 360, 1437)
     assert report.notes == ()
     assert not [name for name in report.metrics if "fid" in name or "inception" in name]
@@ -105,7 +105,7 @@ def test_any_network_of_the_user_serves(digits):
 def test_sets_that_cannot_be_compared_are_refused(digits):
     training, held_out = digits
     with pytest.raises(ConfigError, match="no training images"):
-        evaluate_samples(held_out, held_out, network=PixelFeatures(), judge=True)
+        evaluate_samples(held_out, held_out, network=PixelFeatures(), svm_accuracy=True)
     large = SampleSet(images=np.zeros((9, 16, 16, 1), np.uint8), name="large")
     with pytest.raises(DataError, match=r"large.*image_size"):
         evaluate_samples(held_out, large, network=PixelFeatures())
@@ -113,4 +113,4 @@ def test_sets_that_cannot_be_compared_are_refused(digits):
         evaluate_samples(SampleSet(images=held_out.images[:3]), held_out, network=PixelFeatures())
     unlabelled = SampleSet(images=held_out.images)
     with pytest.raises(DataError, match="no labels"):
-        evaluate_samples(unlabelled, held_out, network=PixelFeatures(), training=training, judge=True)
+        evaluate_samples(unlabelled, held_out, network=PixelFeatures(), training=training, svm_accuracy=True)

@@ -3,48 +3,15 @@ from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
-import numpy as np
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from torch import nn
 
-from framework.core.errors import CheckpointError, ConfigError, DataError
-from framework.evaluation.features import FeatureNetwork, InceptionFeatures, PixelFeatures, extract_features
-from framework.evaluation.samples import SampleSet
+from framework.core.errors import CheckpointError, ConfigError
+from framework.evaluation.distances import inception_score
+from framework.evaluation.features import InceptionFeatures
 
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
-
-
-def test_pixel_features_by_hand():
-    images = SampleSet(images=np.array([[[[0, 51], [102, 255]]]], np.uint8).reshape(1, 2, 2, 1))
-    assert extract_features(PixelFeatures(), images, batch_size=8).tolist() == [pytest.approx([0, 0.2, 0.4, 1])]
-
-
-def test_features_do_not_depend_on_the_batch_size():
-    images = SampleSet(images=np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8))
-    whole = extract_features(PixelFeatures(), images, batch_size=7)
-    assert torch.equal(extract_features(PixelFeatures(), images, batch_size=3), whole)
-    with pytest.raises(ConfigError, match="batch size 0"):
-        extract_features(PixelFeatures(), images, batch_size=0)
-
-
-def test_features_that_are_not_finite_are_refused():
-    class Broken(FeatureNetwork):
-        name = "broken"
-
-        def forward(self, images):
-            return torch.full((len(images), 4), torch.nan)
-
-    with pytest.raises(DataError, match="broken gives features"):
-        extract_features(Broken(), SampleSet(images=np.zeros((2, 8, 8, 3), np.uint8)), batch_size=2)
-
-
-def test_a_recipe_names_any_network_by_class_path():
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--network", type=FeatureNetwork)
-    config = parser.parse_args(["--network=framework.evaluation.features.PixelFeatures"])
-    assert isinstance(parser.instantiate(config).network, PixelFeatures)
 
 
 def fake_inception(monkeypatch, extractor: Any) -> None:
@@ -76,6 +43,10 @@ def test_inception_reads_given_weights(monkeypatch, tmp_path):
     features = network(torch.full((2, 3, 8, 8), 2, dtype=torch.uint8))
     assert features.tolist() == [[2, 2, 2]] * 2
     assert network.class_logits(features).tolist() == [[6] * 4] * 2  # without the bias
+    assert network.distance_name == "fid"
+    many = torch.rand(40, 3)
+    score = inception_score(network.class_logits(many))
+    assert network.sample_metrics(many) == {"inception_score": score.mean, "inception_score_std": score.std}
 
 
 def test_inception_of_a_missing_package(monkeypatch):

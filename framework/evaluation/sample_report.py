@@ -14,14 +14,13 @@ from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.evaluation.distances import (
     frechet_distance,
-    inception_score,
     nearest_neighbour_distance,
     precision_recall,
     summarize_neighbours,
 )
-from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, extract_features
+from framework.evaluation.features.network import FeatureNetwork, Features, extract_features
 from framework.evaluation.samples import SampleSet
-from framework.evaluation.svm_accuracy import SupportVectorJudge
+from framework.evaluation.svm_accuracy import SupportVectorClassifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,27 +69,27 @@ def evaluate_samples(
     *,
     network: FeatureNetwork,
     training: SampleSet | None = None,
-    judge: bool = False,
+    svm_accuracy: bool = False,
     batch_size: int = 256,
     neighbours: int = 3,
 ) -> EvaluationReport:
     """Measure samples against real images, on the network's device.
 
     Args:
-        samples: what is judged.
+        samples: what is measured.
         reference: real images, best held out from training.
         network: gives the features of the distances; only Inception's Fréchet distance is called `fid`.
-        training: the training images, to tell copies from samples and to train the judge.
-        judge: whether a support vector machine trained on `training` names the classes.
-        batch_size: images a forward pass of the network.
+        training: the training images, to tell copies from samples and to train the support vector machine.
+        svm_accuracy: whether to measure how often a support vector machine trained on `training` predicts the label.
+        batch_size: images of a forward pass of the network.
         neighbours: k of precision and recall.
 
     Raises:
-        ConfigError: a judge without training images.
-        DataError: sets whose shapes differ, that are too small, or that lack labels for the judge.
+        ConfigError: `svm_accuracy` without training images.
+        DataError: sets whose shapes differ, that are too small, or that lack labels for `svm_accuracy`.
     """
-    if judge and training is None:
-        raise ConfigError("the judge has no training images", hint="give the shards that the model was trained on")
+    if svm_accuracy and training is None:
+        raise ConfigError("svm_accuracy has no training images", hint="give the shards that the model was trained on")
     given = [samples, reference] if training is None else [samples, reference, training]
     _require_one_size(given)
     fewest = 1 if all(images.is_gray for images in given) else 3
@@ -101,16 +100,15 @@ def evaluate_samples(
     )
     notes = _rank_notes(samples.name, sample_features) + _rank_notes(reference.name, reference_features)
     metrics = _feature_metrics(network, sample_features, reference_features, neighbours)
-    if isinstance(network, ClassifierFeatures):
-        metrics |= _class_accuracy(network, "samples", samples, sample_features)
-        metrics |= _class_accuracy(network, "reference", reference, reference_features)
+    metrics |= network.labelled_metrics("samples", samples, sample_features)
+    metrics |= network.labelled_metrics("reference", reference, reference_features)
     if training is not None:
         # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
         metrics |= _training_metrics(
             samples.with_channels(fewest),
             reference.with_channels(fewest),
             training.with_channels(fewest),
-            judge=judge,
+            svm_accuracy=svm_accuracy,
             device=sample_features.device,
         )
         if metrics["nearest_neighbour/held_out_exact_copy_share"] > 0.5:
@@ -140,7 +138,7 @@ def _require_one_size(sets: list[SampleSet]) -> None:
             )
 
 
-def _rank_notes(name: str, features: Float[Tensor, "sample feature"]) -> list[str]:
+def _rank_notes(name: str, features: Features) -> list[str]:
     num, num_features = features.shape
     if num > num_features:
         return []
@@ -151,38 +149,19 @@ def _rank_notes(name: str, features: Float[Tensor, "sample feature"]) -> list[st
 
 
 def _feature_metrics(
-    network: FeatureNetwork,
-    samples: Float[Tensor, "sample feature"],
-    reference: Float[Tensor, "reference feature"],
-    neighbours: int,
+    network: FeatureNetwork, samples: Features, reference: Float[Tensor, "reference feature"], neighbours: int
 ) -> dict[str, float]:
-    is_inception = isinstance(network, InceptionFeatures)
     shares = precision_recall(samples, reference, k=neighbours)
     metrics = {
-        "fid" if is_inception else f"frechet_distance/{network.name}": frechet_distance(samples, reference),
+        network.distance_name: frechet_distance(samples, reference),
         f"precision/{network.name}": shares.precision,
         f"recall/{network.name}": shares.recall,
     }
-    if is_inception:
-        with torch.no_grad():
-            score = inception_score(network.class_logits(samples))
-        metrics |= {"inception_score": score.mean, "inception_score_std": score.std}
-    return metrics
-
-
-def _class_accuracy(
-    network: ClassifierFeatures, role: str, images: SampleSet, features: Float[Tensor, "sample feature"]
-) -> dict[str, float]:
-    if images.labels is None:
-        return {}
-    with torch.no_grad():
-        named = network.class_logits(features).argmax(dim=1).cpu()
-    share = (named == torch.from_numpy(images.labels)).float().mean().item()
-    return {f"class_accuracy_{role}/{network.name}": share}
+    return metrics | network.sample_metrics(samples)
 
 
 def _training_metrics(
-    samples: SampleSet, held_out: SampleSet, training: SampleSet, *, judge: bool, device: torch.device
+    samples: SampleSet, held_out: SampleSet, training: SampleSet, *, svm_accuracy: bool, device: torch.device
 ) -> dict[str, float]:
     roles = {"samples": samples, "held_out": held_out}
     metrics: dict[str, float] = {}
@@ -190,7 +169,7 @@ def _training_metrics(
         distances = nearest_neighbour_distance(images, training, device=device)
         summary = summarize_neighbours(distances, num_values=images.images[0].size)
         metrics |= {f"nearest_neighbour/{role}_{name}": value for name, value in asdict(summary).items()}
-    if judge:
-        machine = SupportVectorJudge(training)
-        metrics |= {f"judge/class_accuracy_{role}": machine.accuracy(images) for role, images in roles.items()}
+    if svm_accuracy:
+        machine = SupportVectorClassifier(training)
+        metrics |= {f"svm_accuracy/{role}": machine.accuracy(images) for role, images in roles.items()}
     return metrics

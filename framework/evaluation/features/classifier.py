@@ -1,0 +1,39 @@
+"""The features of a classifier that was trained by `framework fit`."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from framework.evaluation.classifier import load_classifier
+from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
+from framework.evaluation.samples import SampleSet, dequantize_images
+
+
+class ClassifierFeatures(FeatureNetwork):
+    """Penultimate features of an `ImageClassifier`; the file says its name.
+
+    Args:
+        checkpoint: a Lightning checkpoint of `ClassifierModule`, or a .safetensors file of `save_classifier`.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self.classifier = load_classifier(checkpoint)
+        self.name = self.classifier.config.name
+        self.channels = self.classifier.config.channels
+
+    def forward(self, images: Pixels) -> Features:
+        return self.classifier.features(dequantize_images(images))
+
+    def class_logits(self, features: Features) -> Float[Tensor, "sample class"]:
+        """What the classifier makes of its features."""
+        return self.classifier.head(features)
+
+    @torch.no_grad()
+    def labelled_metrics(self, role: str, images: SampleSet, features: Features) -> dict[str, float]:
+        """The share in [0, 1] of images whose label the classifier predicts."""
+        if images.labels is None:
+            return {}
+        predicted = self.class_logits(features).argmax(dim=1).cpu()
+        share = (predicted == torch.from_numpy(images.labels)).float().mean().item()
+        return {f"class_accuracy_{role}/{self.name}": share}

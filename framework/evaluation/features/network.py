@@ -1,0 +1,75 @@
+"""What every feature network is, and the features of a whole set of images."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from framework.core.errors import ConfigError, DataError
+from framework.evaluation.samples import SampleSet
+
+Features = Float[Tensor, "sample feature"]
+Pixels = UInt8[Tensor, "sample channel height width"]
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """Base of every feature network: subclass it and give its class path to use your own.
+
+    Attributes:
+        name: part of every metric's name, such as `frechet_distance/pixels`.
+        channels: image channels that it takes, or None for any.
+    """
+
+    name: str
+    channels: int | None = None
+
+    @property
+    def distance_name(self) -> str:
+        """The metric that the Fréchet distance in these features is."""
+        return f"frechet_distance/{self.name}"
+
+    @abstractmethod
+    def forward(self, images: Pixels) -> Features:
+        """The features of images, 0 to 255."""
+
+    def sample_metrics(self, features: Features) -> dict[str, float]:
+        """What else this network tells of the samples alone, by metric; nothing unless it says so."""
+        return {}
+
+    def labelled_metrics(self, role: str, images: SampleSet, features: Features) -> dict[str, float]:
+        """What else this network tells of images with labels, by metric; nothing unless it says so.
+
+        Args:
+            role: `samples` or `reference`, part of the metric's name.
+            images: with labels or without.
+            features: theirs.
+        """
+        return {}
+
+
+@torch.no_grad()
+def extract_features(network: FeatureNetwork, samples: SampleSet, *, batch_size: int) -> Features:
+    """The features of a whole set, on the network's device, where the forward passes run too.
+
+    Args:
+        network: is put into evaluation mode.
+        samples: images of as many channels as it takes.
+        batch_size: images of a forward pass, 1 or more.
+
+    Raises:
+        ConfigError: a batch size below 1.
+        DataError: features that are not finite.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch size {batch_size}", hint="give 1 or more")
+    network.eval()
+    parameter = next(network.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    starts = range(0, len(samples), batch_size)
+    features = torch.cat([network(samples.pixels(start, start + batch_size).to(device)) for start in starts])
+    if not torch.isfinite(features).all():
+        raise DataError(
+            f"{network.name} gives features of {samples.name} that are not finite", hint="check its weights"
+        )
+    return features
