@@ -1,4 +1,4 @@
-"""Every recipe is found, parsed and built on the meta device; the named sizes are what they say."""
+"""Every recipe is found, parsed and built on the meta device, every graph read; the named sizes are what they say."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from lightning.pytorch import LightningModule
 
 from framework.cli.train import TrainingCLI
 from framework.evaluation.classifier import ClassifierModule
+from framework.gbc.graph.spec import load_graph
 from framework.gbc.training.module import GBCModule
 from framework.language_model.module import LanguageModelModule
 from framework.pra.module import PRAModule
 
 ROOT = Path(__file__).parents[1]
-# Graphs of agents are no recipes: `tests/gbc` loads them.
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "graphs")
+GRAPHS = sorted((ROOT / "recipes").rglob("graphs/*.yaml"))
+RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(GRAPHS))
 SIZES = {"imagenet256_s": 135e6, "imagenet256_b": 250e6, "imagenet256_l": 511e6}
 
 
@@ -43,7 +44,20 @@ def build(recipe: Path) -> LightningModule:
 def test_every_recipe_builds(recipe):
     module = build(recipe)
     assert isinstance(module, PRAModule | ClassifierModule | LanguageModelModule | GBCModule)
-    assert all(parameter.is_meta for parameter in module.parameters())
+    parameters = list(module.parameters())
+    # Agents' models are folders of the user, which no meta device stands for.
+    assert bool(parameters) != isinstance(module, GBCModule)
+    assert all(parameter.is_meta for parameter in parameters)
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+def test_every_graph_is_read_and_its_recipes_name_its_models(path):
+    graph = load_graph(path)
+    settings = [yaml.safe_load(recipe.read_text())["model"]["init_args"] for recipe in RECIPES]
+    given = [each["models"] for each in settings if each.get("graph") == str(path.relative_to(ROOT))]
+    assert given, "no recipe trains it"
+    for models in given:
+        assert {agent.model for agent in graph.agents} <= models.keys()
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -18,7 +18,7 @@ CHUNK = 1024
 MAX_FRECHET_FEATURES = 16_384
 """Above it, a covariance alone takes more than 2 GiB and its square root hours."""
 NEAR_COPY_RMS = 0.02
-"""Root-mean-square difference per value, in [0, 1], under which an image counts as a near copy (ours): 5 of 255 levels."""
+"""Root-mean-square difference per value, in [0, 1], under which an image is a near copy (ours): 5 of 255 levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, section 2).
 
-    A set's manifold is the union of balls about its points, each reaching its k-th nearest other point. Precision is the
-    share of samples in the reference's manifold, recall the share of reference images in the samples'.
+    A set's manifold is the union of balls about its points, each reaching its k-th nearest other point. Precision is
+    the share of samples in the reference's manifold, recall the share of reference images in the samples'.
 
     Args:
         sample_features: of the samples.

@@ -105,9 +105,7 @@ def evaluate_samples(
     if training is not None:
         # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
         metrics |= _training_metrics(
-            samples.with_channels(fewest),
-            reference.with_channels(fewest),
-            training.with_channels(fewest),
+            *(images.with_channels(fewest) for images in (samples, reference, training)),
             svm_accuracy=svm_accuracy,
             device=sample_features.device,
         )

@@ -7,8 +7,8 @@ from framework.evaluation.samples import SampleSet
 class SupportVectorClassifier:
     """scikit-learn's SVC with a radial kernel on pixels in [0, 1].
 
-    `C=10` and `gamma="scale"` (which fits the width to the pixels' variance) are right on 98.6 to 99.4 % of held-out real
-    8x8 digits (ours). Its time grows with the square of the number of training images: for small sets such as digits.
+    `C=10` and `gamma="scale"` (which fits the width to the pixels' variance) are right on 98.6 to 99.4 % of held-out
+    real 8x8 digits (ours). Its time grows with the square of the number of training images: for small sets.
 
     Args:
         training: real images with labels.

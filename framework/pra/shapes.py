@@ -16,7 +16,8 @@
 | position | in the transformer's sequence: class tokens, then pixel tokens | |
 | value | of a query, key or value of an attention head | |
 | inputs, width, outputs, context | values of a layer's input, its width, its output, what it is conditioned on | |
-| *axes, *context_axes | any leading axes | |
+| new | positions that a cache gets | |
+| axes, context_axes, target_axes, shape | any axes, also none | |
 
 Symbols in the mathematics: x_i is a pixel token, z_i its intermediate state, h_i the hidden state that predicts it,
 t the time of the flow, from noise (0) to data (1), v its velocity, K the number of passes of the rollout.

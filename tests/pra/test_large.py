@@ -20,7 +20,7 @@ from framework.testing.models import quiet_trainer
 from framework.testing.processes.distributed import run_distributed
 
 pytestmark = pytest.mark.large
-RECIPE = Path(__file__).parents[1] / "recipes" / "pra" / "imagenet256_l.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "pra" / "imagenet256_l.yaml"
 STRATEGIES: dict[str, dict[str, Any]] = {
     "fsdp2": {"name": "fsdp2", "activation_checkpointing": 1},
     "zero3": {"name": "deepspeed", "activation_checkpointing": 1},
