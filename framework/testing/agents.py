@@ -28,7 +28,13 @@ def spoiled(texts: Mapping[str, str]) -> str:
 
 
 def make_world(folder: Path, *, episodes: int = 16, bad: int = 0) -> None:
-    """A tiny model, a graph of two agents and a tool, tasks as shards, candidates."""
+    """A tiny model, a graph of two agents and a tool, tasks as shards, candidates.
+
+    Args:
+        folder: gets them.
+        episodes: tasks for training; five more are held out.
+        bad: of them, so many at the start make the tool fail.
+    """
     save_tiny_model(folder / "model", num_hidden_layers=2)
     agent = {"model": "m", "max_new_tokens": 4}
     graph = {

@@ -13,7 +13,13 @@ from framework.training.checkpoint.writing import Save, complete
 
 
 def flip_bytes(path: Path, count: int = 16, *, at: float = 0.5) -> None:
-    """Inverts `count` bytes of a file, from the fraction `at` of its length."""
+    """Inverts bytes of a file.
+
+    Args:
+        path: the file.
+        count: how many bytes, 1 or more.
+        at: where they begin, as a fraction of the file's length in [0, 1).
+    """
     content = bytearray(path.read_bytes())
     first = int(at * len(content))
     assert 0 < count <= len(content) - first
@@ -28,7 +34,14 @@ def truncate(path: Path, count: int = 100) -> None:
 
 
 def make_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], *, step: int = 1) -> Path:
-    """A complete checkpoint of given tensors and state, without a training that made it."""
+    """A complete checkpoint, without a training that made it.
+
+    Args:
+        path: its folder.
+        tensors: by their names in the module.
+        state: the rest of it.
+        step: optimizer steps.
+    """
     partial = path.with_name(f"{path.name}{PARTIAL}")
     partial.mkdir(parents=True)
 

@@ -1,4 +1,4 @@
-"""Small deterministic images and shard sets for the tests of every room."""
+"""Small deterministic images and shard sets for the tests of every package."""
 
 from pathlib import Path
 
@@ -49,6 +49,15 @@ def make_image_shards(
     mode: str = "RGB",
     samples_per_shard: int = 4,
 ) -> Manifest:
-    """Writes the same images to `path/images`, and as a shard set to `path/shards`."""
+    """Writes the same images to `path/images`, and as a shard set to `path/shards`.
+
+    Args:
+        path: folder of both.
+        classes: as for `make_image_folder`.
+        per_class: as for `make_image_folder`.
+        size: as for `make_image_folder`.
+        mode: as for `make_image_folder`.
+        samples_per_shard: images of a shard; the last has fewer.
+    """
     images = make_image_folder(path / "images", classes=classes, per_class=per_class, size=size, mode=mode)
     return write_image_shards(images, path / "shards", samples_per_shard=samples_per_shard, workers=1)

@@ -76,7 +76,14 @@ def tiny_tokenizer(
     texts: Iterable[str] = _TEXTS,
     vocabulary: int = 400,
 ) -> PreTrainedTokenizerFast:
-    """A BPE tokenizer: `bytes` as GPT-2 and Qwen, `metaspace` with ▁ and byte fallback as Llama 2 and Gemma."""
+    """A BPE tokenizer, trained on the spot.
+
+    Args:
+        kind: `bytes` as GPT-2 and Qwen, `metaspace` with ▁ and byte fallback as Llama 2 and Gemma.
+        template: of chats, by Jinja; None for a tokenizer without one.
+        texts: what it is trained on.
+        vocabulary: tokens, at least 150 more than the special ones.
+    """
     special = ["<pad>", "<bos>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
     if kind == "bytes":
         tokenizer = Tokenizer(models.BPE())
@@ -109,7 +116,14 @@ def tiny_tokenizer(
 def tiny_language_model(
     family: Family = "qwen3", *, vocabulary: int = 600, seed: int = 0, **changes: Any
 ) -> PreTrainedModel:
-    """A random model of a family in evaluation mode, its parameters frozen; Gemma's window is 8 tokens."""
+    """A random model of a family in evaluation mode, its parameters frozen; Gemma's window is 8 tokens.
+
+    Args:
+        family: its architecture.
+        vocabulary: tokens.
+        seed: of its weights.
+        changes: of its configuration.
+    """
     settings: dict[str, Any] = {
         "vocab_size": vocabulary,
         "hidden_size": 32,
@@ -141,7 +155,14 @@ def tiny_language_model(
 def save_tiny_model(
     folder: str | Path, family: Family = "llama", *, template: str | None = CHATML, **changes: Any
 ) -> None:
-    """Makes a folder with a random model and a tokenizer, as `LocalModel.load` reads it."""
+    """Makes a folder with a random model and a tokenizer, as `LocalModel.load` reads it.
+
+    Args:
+        folder: gets both.
+        family: the model's architecture.
+        template: of chats, by Jinja.
+        changes: of the model's configuration.
+    """
     tokenizer = tiny_tokenizer(template=template)
     tiny_language_model(family, vocabulary=len(tokenizer), **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

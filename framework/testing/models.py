@@ -55,7 +55,14 @@ def tiny_model(seed: int = 0, **changes: Any) -> PRA:
 
 
 def tiny_batch(config: PRAConfig, size: int = 4, *, seed: int = 0, epoch: int = 0) -> ImageBatch:
-    """Random images in [-1, 1] with random classes, numbered from 0."""
+    """Random images in [-1, 1] with random classes, numbered from 0.
+
+    Args:
+        config: the model that they are for.
+        size: images of the batch.
+        seed: of images and classes.
+        epoch: that they seem to come from.
+    """
     generator = torch.Generator().manual_seed(seed)
     shape = (size, config.channels, config.image_size, config.image_size)
     return ImageBatch(

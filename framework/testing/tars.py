@@ -19,7 +19,13 @@ def write_tar(path: Path, members: Iterable[tuple[str | tarfile.TarInfo, bytes]]
 
 
 def image_bytes(tint: int, *, size: int = 8, format: str = "PNG") -> bytes:
-    """An image file of one gray."""
+    """An image file of one gray.
+
+    Args:
+        tint: the gray, 0 to 255.
+        size: side in pixels.
+        format: Pillow's name of the file format.
+    """
     stream = io.BytesIO()
     Image.new("RGB", (size, size), (tint, tint, tint)).save(stream, format=format)
     return stream.getvalue()
