@@ -91,5 +91,5 @@ def measure_rollout_gap(
     return RolloutGap(
         on_training_inputs=training.mean().item(),
         on_rollouts=own.mean().item(),
-        per_token=(own / training).tolist(),  # pyright: ignore[reportUnknownMemberType]
+        per_token=(own / training).tolist(),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     )

@@ -130,7 +130,7 @@ def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.dev
     # Sets may be sorted by class.
     chosen = torch.linspace(0, len(real) - 1, count).long()
     images = dequantize_images(real.pixels(0, len(real))[chosen]).to(device)
-    real_labels = torch.from_numpy(real.labels)[chosen].to(device)
+    real_labels = torch.as_tensor(real.labels)[chosen].to(device)
     if model.config.num_classes == 1:
         real_labels = torch.zeros_like(real_labels)
     labels = balanced_labels(count, range(model.config.num_classes))

@@ -1,7 +1,7 @@
 """The PRA model: a causal transformer, a diffusion head and the intermediate-state path."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 
@@ -87,7 +87,7 @@ class PRA(nn.Module):
 
     def units(self) -> dict[str, nn.Module]:
         """The modules that are sharded one by one, by qualified name: each of `BLOCKS` and of `PARTS`."""
-        modules: Iterable[tuple[str, nn.Module]] = self.named_modules()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        modules = cast(Iterable[tuple[str, nn.Module]], self.named_modules())
         return {name: module for name, module in modules if isinstance(module, self.BLOCKS) or name in self.PARTS}
 
     def decode(self, targets: Targets, hidden: Hidden) -> PixelTokens:

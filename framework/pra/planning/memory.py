@@ -115,7 +115,7 @@ def make_plan(run: Run) -> Plan:
     tables = sum(buffer.numel() for buffer in model.buffers())
     _, per_image = training_flops_per_image(run.architecture, run.objective)
     images = run.num_devices * run.micro_batch * run.accumulation
-    units = [name for name, m in model.named_modules() if isinstance(m, model.BLOCKS) or name in model.PARTS]
+    units = model.units()
     largest: dict[str, int] = {}
     for name, shape in shapes.items():
         unit = unit_of(name, units)

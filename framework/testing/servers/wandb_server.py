@@ -103,7 +103,7 @@ def serve_wandb() -> Iterator[WandbServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    # A client that is killed is no news.
+    # A client that is killed is not worth a message.
     server.handle_error = lambda request, client_address: None
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -29,7 +29,7 @@ def parsed(*options: str) -> object:
 def test_the_command_line_knows_every_network_by_its_name(network: type[FeatureNetwork]):
     options = ["--network.checkpoint", "x"] if network.__name__ == "ClassifierFeatures" else []
     found = parsed(f"--network={network.__name__}", *options)
-    assert found.class_path == f"{network.__module__}.{network.__name__}"
+    assert found.class_path == f"{package.__name__}.{network.__name__}"
 
 
 def test_every_file_of_the_package_is_a_network_with_a_name_in_it():
