@@ -21,15 +21,17 @@ def test_every_variant_gets_the_methods_parameters_within_two_percent(variant):
 
 def test_rows_are_trained_and_measured_and_kept(recipe, tmp_path):
     out = tmp_path / "compare"
-    rows = ["--variants", "[low_dim,pra]", "--guidance", "[1,2]", "--num", "6", "--steps", "2"]
+    rows = ["--variants", "[low_dim,pra]", "--guidance", "[1,2]", "--num", "6", "--steps", "2", "--svm_accuracy"]
     main(["compare", str(recipe), str(out), "--features", "PixelFeatures", *rows])
     table = (out / "table.md").read_text().splitlines()
     assert len(table) == 4
+    assert "| SVM accuracy, guidance 1 | SVM accuracy, guidance 2 | rollout gap |" in table[0]
     assert table[3].startswith("| `pra` |")
     measured = json.loads((out / "table.json").read_text())
     assert [row["variant"] for row in measured] == ["low_dim", "pra"]
     assert measured[1]["guidance 1"]["frechet_distance/pixels"] > 0
     assert "rollout_gap/ratio" in measured[1]["guidance 1"]
+    assert 0 <= measured[1]["guidance 2"]["svm_accuracy/samples"] <= 1
     before = (out / "pra/checkpoints/step=00000004/manifest.json").read_bytes()
     main(["compare", str(recipe), str(out), "--features", "PixelFeatures", "--variants", "[pra]", "--num", "6"])
     assert (out / "pra/checkpoints/step=00000004/manifest.json").read_bytes() == before
