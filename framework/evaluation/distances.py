@@ -86,13 +86,12 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, section 2).
 
-    A set's manifold is the union of balls about its points, each reaching its k-th nearest other point. Precision is
-    the share of samples in the reference's manifold, recall the share of reference images in the samples'.
+    A set's manifold is the union of balls about its points, each reaching its k-th nearest other point.
 
     Args:
         sample_features: of the samples.
-        reference_features: of the real images.
-        k: which nearest other point a ball reaches, 1 or more.
+        reference_features: of real images.
+        k: neighbours whose distance is a sample's radius, 1 or more.
 
     Raises:
         ConfigError: k below 1.
@@ -133,9 +132,9 @@ def nearest_neighbour_distance(
     """L2 pixel distance of each sample to the nearest training image, each value in [0, 1]; exact for copies.
 
     Args:
-        samples: what is measured.
-        training: images of the same shape.
-        device: where distances are computed; the result is on the CPU.
+        samples: whose distances are asked for.
+        training: among which the nearest is looked for.
+        device: that computes.
 
     Raises:
         DataError: images of other shapes than the training images.

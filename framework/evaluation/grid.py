@@ -15,12 +15,12 @@ _GAP = 2
 
 
 def save_grid(path: Path, images: Images, *, columns: int) -> None:
-    """Write images row by row as a PNG file, small ones enlarged by a whole factor without smoothing; atomic.
+    """Write images in [-1, 1] row by row, small ones enlarged by a whole factor without smoothing.
 
     Args:
-        path: the file; its folder is made.
-        images: in [-1, 1], of one or three channels.
-        columns: images of a row; places that are left over in the last one stay white.
+        path: of the PNG file.
+        images: in [-1, 1].
+        columns: images side by side.
     """
     size = images.shape[-1]
     zoom = -(-_SMALLEST_SIDE // size)

@@ -47,15 +47,12 @@ class SampleSet:
 
     @classmethod
     def from_images(cls, images: Images, labels: Labels | None = None, *, name: str = "samples") -> "SampleSet":
-        """The record of images as a model makes them.
+        """The record of images in [-1, 1]. Raises DataError where a value is not finite.
 
         Args:
-            images: in [-1, 1]; what lies outside is clamped.
-            labels: their classes, where they are known.
-            name: where they come from.
-
-        Raises:
-            DataError: a value that is not finite.
+            images: in [-1, 1].
+            labels: class numbers; None where there are none.
+            name: of the set, for messages.
         """
         if not torch.isfinite(images).all():
             raise DataError(f"{name} has images with values that are not finite", hint="use another checkpoint")
@@ -162,15 +159,15 @@ def read_shards(
 def read_samples(
     path: str | Path, *, limit: int | None = None, image_size: int | None = None, channels: Literal[1, 3] = 3
 ) -> SampleSet:
-    """Read an `.npz` or a folder of shards.
+    """Read an `.npz` or a folder of shards. `limit`, `image_size` and `channels` are those of `read_shards`.
 
-    An `.npz` is read whole and as it is: what was generated is what is measured.
+    An `.npz` is read whole and as it is: what was generated is what is judged.
 
     Args:
-        path: an `.npz` file, or a folder of shards.
-        limit: as for `read_shards`.
-        image_size: as for `read_shards`.
-        channels: as for `read_shards`.
+        path: a shard set, an `.npz` file or a folder.
+        limit: images at most.
+        image_size: side in pixels that images are resized to; None keeps theirs.
+        channels: 1 or 3.
     """
     if Path(path).is_dir():
         return read_shards(path, limit=limit, image_size=image_size, channels=channels)
