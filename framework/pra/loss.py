@@ -115,8 +115,8 @@ def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: Objec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What the transformer makes of an image's training inputs.
+class Rollout:
+    """What the transformer makes of its training inputs.
 
     Attributes:
         inputs: pixel tokens that the transformer saw.
@@ -132,7 +132,7 @@ class Generation:
 
 def parallel_rollout(
     model: PRA, tokens: PixelTokens, labels: Labels, states: States, *, passes: int, detach_inputs: bool = True
-) -> Generation:
+) -> Rollout:
     """Stand for sequential rollouts in parallel: decode all states in the context of the pass before, K times.
 
     x^0 = the clean tokens, h^k = transformer(x^k), x^(k+1)_i = decode(z_i, h^k_i) at all positions at once. One Jacobi
@@ -155,7 +155,22 @@ def parallel_rollout(
         inputs = decoded[-1].detach() if detach_inputs else decoded[-1]
         hidden = model.transformer(inputs, labels)
     decoded.append(model.decode(states, hidden))
-    return Generation(inputs=inputs, hidden=hidden, decoded=tuple(decoded))
+    return Rollout(inputs=inputs, hidden=hidden, decoded=tuple(decoded))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationPass:
+    """What the flow loss is computed from.
+
+    Attributes:
+        rollout: the transformer's inputs and hidden states.
+        targets: what the head is to generate: states, not perturbed, or pixel tokens.
+        kl: divergence of the states from a standard normal, a mean in nats per token; zero where there are none.
+    """
+
+    rollout: Rollout
+    targets: Targets
+    kl: Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +211,10 @@ def flow_errors(model: PRA, targets: Targets, hidden: Hidden, noise: TrainingNoi
     return model.head.weigh_error(error, noise.time).square().mean((-1, -2))
 
 
-def generation(
+def generation_pass(
     model: PRA, tokens: PixelTokens, labels: Labels, objective: ObjectiveConfig, noise: TrainingNoise
-) -> tuple[Generation, Targets, Scalar]:
-    """The variant's training inputs, the head's targets, and the KL divergence of the states in nats per token.
+) -> GenerationPass:
+    """The variant's training inputs through the transformer, and the targets of the head (arXiv 2606.27978).
 
     Args:
         model: its variant says which inputs the transformer gets.
@@ -211,14 +226,14 @@ def generation(
     inputs_kind = VARIANTS[model.config.variant].inputs
     if model.encoder is None or noise.posterior is None:
         inputs = tokens + noise.perturbation if noise.perturbation is not None else tokens
-        made = Generation(inputs=inputs, hidden=model.transformer(inputs, labels), decoded=())
-        return made, tokens, tokens.new_zeros(())
+        rollout = Rollout(inputs=inputs, hidden=model.transformer(inputs, labels), decoded=())
+        return GenerationPass(rollout=rollout, targets=tokens, kl=tokens.new_zeros(()))
     posterior = model.encode(tokens)
     states = posterior.sample(noise.posterior)
     perturbed = states if noise.perturbation is None else states + noise.perturbation
     passes = objective.rollout_passes if inputs_kind == "decoded" else 0
-    made = parallel_rollout(model, tokens, labels, perturbed, passes=passes, detach_inputs=objective.detach_inputs)
-    return made, states, posterior.kl().mean()
+    rollout = parallel_rollout(model, tokens, labels, perturbed, passes=passes, detach_inputs=objective.detach_inputs)
+    return GenerationPass(rollout=rollout, targets=states, kl=posterior.kl().mean())
 
 
 def training_losses(
@@ -242,17 +257,17 @@ def training_losses(
     config = model.config
     tokens = patchify(images, config.patch_size)
     labels = torch.where(noise.drop_class, model.transformer.null_class, labels)
-    made, targets, kl = generation(model, tokens, labels, objective, noise)
-    flow = flow_errors(model, targets, made.hidden, noise).mean()
+    made = generation_pass(model, tokens, labels, objective, noise)
+    flow = flow_errors(model, made.targets, made.rollout.hidden, noise).mean()
     reconstruction = distance = tokens.new_zeros(())
-    if made.decoded:
-        reconstruction = torch.stack([F.l1_loss(d.float(), tokens) for d in made.decoded]).mean()
+    if decoded := made.rollout.decoded:
+        reconstruction = torch.stack([F.l1_loss(d.float(), tokens) for d in decoded]).mean()
         if perceptual is not None:
-            distance = perceptual(unpatchify(made.decoded[-1].float(), config.patch_size, config.channels), images)
+            distance = perceptual(unpatchify(decoded[-1].float(), config.patch_size, config.channels), images)
     total = (
         objective.flow_weight * flow
         + objective.reconstruction_weight * reconstruction
-        + objective.kl_weight * kl
+        + objective.kl_weight * made.kl
         + objective.perceptual_weight * distance
     )
-    return Losses(total=total, flow=flow, reconstruction=reconstruction, kl=kl, perceptual=distance)
+    return Losses(total=total, flow=flow, reconstruction=reconstruction, kl=made.kl, perceptual=distance)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from framework.core.seeding import seed_of
 from framework.core.shapes import Images, Labels
-from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation
+from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation_pass
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify
 from framework.pra.noise import SampleNoise
@@ -42,10 +42,10 @@ def _errors(
 ) -> TokenErrors:
     noise = draw_training_noise(SampleNoise(seeds, images.device), model.config, objective)
     tokens = patchify(images, model.config.patch_size)
-    made, targets, _ = generation(model, tokens, labels, objective, noise)
+    made = generation_pass(model, tokens, labels, objective, noise)
     # A rollout already consists of what the model fed itself: it goes in unchanged.
-    hidden = model.transformer(tokens, labels) if rollout else made.hidden
-    return flow_errors(model, targets, hidden, noise)
+    hidden = model.transformer(tokens, labels) if rollout else made.rollout.hidden
+    return flow_errors(model, made.targets, hidden, noise)
 
 
 def measure_rollout_gap(

@@ -14,7 +14,7 @@ from framework.pra.loss import (
     TrainingNoise,
     draw_training_noise,
     flow_errors,
-    generation,
+    generation_pass,
     parallel_rollout,
     training_losses,
 )
@@ -124,7 +124,8 @@ def test_pra_feeds_pixels_decoded_from_perturbed_states(latent: str):
     model = tiny_model(latent=latent)
     batch, noise = tiny_batch(model.config), draw(model.config, PLAIN)
     tokens = patchify(batch.images, 2)
-    made, targets, kl = generation(model, tokens, batch.labels, PLAIN, noise)
+    made = generation_pass(model, tokens, batch.labels, PLAIN, noise)
+    rollout, targets, kl = made.rollout, made.targets, made.kl
     posterior = model.encode(tokens)
     states = posterior.sample(noise.posterior)
     perturbed = states + noise.perturbation
@@ -132,7 +133,7 @@ def test_pra_feeds_pixels_decoded_from_perturbed_states(latent: str):
         perturbed = to_sphere(perturbed)
     assert torch.equal(targets, states), "the head's targets are not perturbed"
     expected = model.decode(perturbed, model.transformer(tokens, batch.labels))
-    torch.testing.assert_close(made.inputs, expected.detach())
+    torch.testing.assert_close(rollout.inputs, expected.detach())
     assert torch.equal(kl, posterior.kl().mean())
 
 
@@ -141,11 +142,12 @@ def test_the_other_variants_feed_pixels(variant: str):
     model = tiny_model(variant=variant)
     batch, noise = tiny_batch(model.config), draw(model.config, PLAIN)
     tokens = patchify(batch.images, 2)
-    made, targets, kl = generation(model, tokens, batch.labels, PLAIN, noise)
+    made = generation_pass(model, tokens, batch.labels, PLAIN, noise)
+    rollout, targets, kl = made.rollout, made.targets, made.kl
     expected = tokens + noise.perturbation if variant == "noisy_inputs" else tokens
-    assert torch.equal(made.inputs, expected)
-    assert torch.equal(made.hidden, model.transformer(expected, batch.labels))
-    assert len(made.decoded) == (1 if variant == "low_dim" else 0)
+    assert torch.equal(rollout.inputs, expected)
+    assert torch.equal(rollout.hidden, model.transformer(expected, batch.labels))
+    assert len(rollout.decoded) == (1 if variant == "low_dim" else 0)
     if variant != "low_dim":
         assert torch.equal(targets, tokens)
         assert kl == 0
@@ -190,8 +192,8 @@ def test_the_reconstruction_is_the_mean_over_passes(passes: int):
     model, objective = tiny_model(), replace(PLAIN, rollout_passes=passes)
     batch, noise = tiny_batch(model.config), draw(model.config, PLAIN)
     tokens = patchify(batch.images, 2)
-    made, _, _ = generation(model, tokens, batch.labels, objective, noise)
-    expected = sum((decoded - tokens).abs().mean() for decoded in made.decoded) / (passes + 1)
+    rollout = generation_pass(model, tokens, batch.labels, objective, noise).rollout
+    expected = sum((decoded - tokens).abs().mean() for decoded in rollout.decoded) / (passes + 1)
     torch.testing.assert_close(losses_of(model, objective).reconstruction, expected)
 
 
@@ -205,9 +207,10 @@ def test_the_perceptual_distance_is_of_the_last_pass():
     objective = replace(PLAIN, perceptual_weight=1.0, flow_weight=0.0, reconstruction_weight=0.0, kl_weight=0.0)
     losses = losses_of(model, objective, perceptual=perceptual)
     batch = tiny_batch(model.config)
-    made, _, _ = generation(model, patchify(batch.images, 2), batch.labels, objective, draw(model.config, objective))
+    noise = draw(model.config, objective)
+    rollout = generation_pass(model, patchify(batch.images, 2), batch.labels, objective, noise).rollout
     [(decoded, real)] = seen
-    assert torch.equal(decoded, unpatchify(made.decoded[-1], 2, 1))
+    assert torch.equal(decoded, unpatchify(rollout.decoded[-1], 2, 1))
     assert torch.equal(real, batch.images)
     losses.total.backward()
     assert names(model, "head") <= without_gradient(model)

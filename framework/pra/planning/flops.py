@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
@@ -13,7 +13,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.hooks import RemovableHandle
 
 from framework.core.init import own_tensors, replace_tensor
 from framework.pra.loss import Losses, ObjectiveConfig, TrainingNoise, draw_training_noise, training_losses
@@ -174,16 +173,14 @@ class Tape(TorchDispatchMode):
     @contextmanager
     def recording(self) -> Generator[None]:
         """Within it, forward passes of the model are noted."""
-        hooks: list[RemovableHandle] = []
-        for number, block in enumerate(_blocks(self._model)):
-            hooks.append(block.register_forward_pre_hook(self._entering(number)))  # pyright: ignore[reportUnknownMemberType]
-            hooks.append(block.register_forward_hook(self._leave))
-        try:
-            with saved_tensors_hooks(self._pack, lambda tensor: tensor), self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as stack:
+            for number, block in enumerate(_blocks(self._model)):
+                entered = block.register_forward_pre_hook(self._entering(number))  # pyright: ignore[reportUnknownMemberType]
+                stack.callback(entered.remove)
+                stack.callback(block.register_forward_hook(self._leave).remove)
+            stack.enter_context(saved_tensors_hooks(self._pack, lambda tensor: tensor))
+            stack.enter_context(self)
+            yield
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
