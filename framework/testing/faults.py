@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ def truncate(path: Path, count: int = 100) -> None:
     path.write_bytes(content[:-count])
 
 
-def make_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], *, step: int = 1) -> Path:
+def make_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, object], *, step: int = 1) -> Path:
     """A complete checkpoint, without a training that made it.
 
     Args:

@@ -64,7 +64,7 @@ class LinearLM(PreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.head
 
-    def forward(self, *, inputs_embeds: Tensor, attention_mask: Tensor, **ignored: Any) -> CausalLMOutputWithPast:
+    def forward(self, *, inputs_embeds: Tensor, attention_mask: Tensor, **ignored: object) -> CausalLMOutputWithPast:
         summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
         return CausalLMOutputWithPast(logits=self.head(summed))
 

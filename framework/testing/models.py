@@ -1,11 +1,13 @@
 """Tiny models, batches and trainers: a training step of these takes milliseconds on one core."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from framework.data.loading.batch import ImageBatch
 from framework.pra.callbacks import SampleGridConfig
@@ -16,28 +18,29 @@ from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
 
+_TINY = PRAConfig(
+    image_size=4,
+    patch_size=2,
+    num_classes=3,
+    channels=1,
+    width=16,
+    depth=1,
+    num_heads=2,
+    class_tokens=2,
+    head_width=16,
+    head_depth=1,
+    state_size=3,
+    decoder_width=16,
+    decoder_depth=1,
+    encoder_width=16,
+    encoder_depth=1,
+    encoder_heads=2,
+)
+
 
 def tiny_config(**changes: Any) -> PRAConfig:
     """An architecture of four gray pixel tokens and three classes, changed as asked."""
-    settings: dict[str, Any] = {
-        "image_size": 4,
-        "patch_size": 2,
-        "num_classes": 3,
-        "channels": 1,
-        "width": 16,
-        "depth": 1,
-        "num_heads": 2,
-        "class_tokens": 2,
-        "head_width": 16,
-        "head_depth": 1,
-        "state_size": 3,
-        "decoder_width": 16,
-        "decoder_depth": 1,
-        "encoder_width": 16,
-        "encoder_depth": 1,
-        "encoder_heads": 2,
-    }
-    return PRAConfig(**{**settings, **changes})
+    return replace(_TINY, **changes)
 
 
 @torch.no_grad()
@@ -87,7 +90,7 @@ def tiny_module(config: PRAConfig | None = None, **options: Any) -> PRAModule:
 class Batches(LightningDataModule):
     """Batches in memory, or those of an iterable data set."""
 
-    def __init__(self, train: Any, validation: Any = ()) -> None:
+    def __init__(self, train: Iterable[object], validation: Sequence[object] = ()) -> None:
         super().__init__()
         self.train, self.validation = train, validation
 
@@ -96,11 +99,16 @@ class Batches(LightningDataModule):
             # Lightning warns about an empty loader.
             self.trainer.limit_val_batches = 0
 
-    def train_dataloader(self) -> Any:
-        return DataLoader(self.train, batch_size=None)
+    def train_dataloader(self) -> DataLoader[object]:
+        return _loader(self.train)
 
-    def val_dataloader(self) -> Any:
-        return DataLoader(self.validation, batch_size=None)
+    def val_dataloader(self) -> DataLoader[object]:
+        return _loader(self.validation)
+
+
+def _loader(batches: Iterable[object]) -> DataLoader[object]:
+    # A list serves as a data set too, whatever torch's type says.
+    return DataLoader(cast("Dataset[object]", batches), batch_size=None)
 
 
 def quiet_trainer(run_dir: Path, **options: Any) -> Trainer:

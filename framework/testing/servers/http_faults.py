@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 Fault = Literal["500", "404", "hang", "drop", "flip", "short", "slow"]
 
@@ -32,10 +32,9 @@ class FaultyServer:
 @contextmanager
 def serve_with_faults(folder: Path) -> Iterator[FaultyServer]:
     """Serves the files of a folder until the block ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     faulty = FaultyServer(url=f"http://127.0.0.1:{server.server_port}", faults=defaultdict(list), requests=Counter())
-    server.faulty, server.folder = faulty, folder  # pyright: ignore[reportAttributeAccessIssue]
+    server.faulty, server.folder = faulty, folder
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -47,16 +46,22 @@ def serve_with_faults(folder: Path) -> Iterator[FaultyServer]:
         thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    faulty: FaultyServer
+    folder: Path
+
+
 class _Handler(BaseHTTPRequestHandler):
-    server: Any
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         name = self.path.rpartition("/")[2]
-        faulty: FaultyServer = self.server.faulty
+        faulty = self.server.faulty
         faulty.requests[name] += 1
         fault = faulty.faults[name].pop(0) if faulty.faults[name] else None
-        path: Path = self.server.folder / self.path.lstrip("/")
+        path = self.server.folder / self.path.lstrip("/")
         if fault == "500" or fault == "404" or not path.is_file():
             self.send_error(500 if fault == "500" else 404)
             return
@@ -84,5 +89,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data[middle:])
         self.close_connection = fault == "short"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass

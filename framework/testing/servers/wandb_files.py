@@ -9,6 +9,7 @@ from typing import Any
 
 from framework.tracking.wandb_compat import record_class
 
+JSONObject = dict[str, Any]
 _HEADER_BYTES = 7
 _BLOCK_BYTES = 32 * 1024
 _RECORD = struct.Struct("<IHB")
@@ -30,10 +31,10 @@ class WandbFile:
     """
 
     run_id: str = ""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    config: dict[str, Any] = field(default_factory=dict)
+    history: list[JSONObject] = field(default_factory=list)
+    config: JSONObject = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
-    artifacts: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    artifacts: list[tuple[str, str, JSONObject]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     complete: bool = False
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+JSONObject = dict[str, Any]
 _USER = {"id": "u", "entity": "team", "username": "user", "flags": "{}", "teams": {"edges": []}}
 _PROJECT = {"id": "p", "name": "framework", "entity": {"id": "e", "name": "team"}}
 
@@ -25,14 +26,14 @@ class WandbServer:
     """
 
     url: str
-    history: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    history: dict[str, dict[int, JSONObject]] = field(default_factory=dict)
     bodies: list[str] = field(default_factory=list)
 
-    def rows(self, run: str) -> list[dict[str, Any]]:
+    def rows(self, run: str) -> list[JSONObject]:
         """A run's rows in their order."""
         return [row for _, row in sorted(self.history[run].items())]
 
-    def answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, path: str, request: JSONObject) -> JSONObject:
         """To a request in JSON."""
         if path.endswith("/file_stream"):
             self._receive(path.split("/")[-2], request.get("files") or {})
@@ -50,7 +51,7 @@ class WandbServer:
             return {"data": {"serverInfo": {"features": []}}}
         return {"errors": [{"message": "not here"}]}
 
-    def _resumed(self, run: str) -> dict[str, Any] | None:
+    def _resumed(self, run: str) -> JSONObject | None:
         if not self.history.get(run):
             return None
         rows = self.rows(run)
@@ -59,7 +60,7 @@ class WandbServer:
         texts = {"historyTail": lines, "eventsTail": "[]", "summaryMetrics": json.dumps(rows[-1]), "config": "{}"}
         return {"id": "b", "name": run, "tags": [], "wandbConfig": json.dumps({"t": 1}), **counts, **texts}
 
-    def _receive(self, run: str, files: dict[str, Any]) -> None:
+    def _receive(self, run: str, files: JSONObject) -> None:
         part = files.get("wandb-history.jsonl")
         if part is None:
             return
@@ -90,7 +91,7 @@ def serve_wandb() -> Iterator[WandbServer]:
             state.bodies.append(body.decode(errors="replace"))
             self._reply(state.answer(self.path, json.loads(body) if body else {}))
 
-        def _reply(self, content: dict[str, Any]) -> None:
+        def _reply(self, content: JSONObject) -> None:
             body = json.dumps(content).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
@@ -98,7 +99,7 @@ def serve_wandb() -> Iterator[WandbServer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
