@@ -33,8 +33,7 @@ class ClassifierDistance(nn.Module):
             distances.append((features - target).square().sum(1).mean())
         return torch.stack(distances).mean()
 
-    def _stages(self, images: Images) -> Iterator[Float[Tensor, "batch feature height width"]]:
-        x = images
+    def _stages(self, x: Tensor) -> Iterator[Tensor]:
         for layer in self.classifier.trunk:
             x = layer(x)
             yield F.normalize(x, dim=1)

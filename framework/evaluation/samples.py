@@ -131,7 +131,7 @@ def read_shards(
     """Read a shard set into memory, cropped and resized as for training, without random changes.
 
     Args:
-        path: the folder of shards.
+        path: folder or URL of the set.
         limit: at most so many images, spread evenly over the set: shards are sorted by class.
         image_size: side in pixels; None: as stored, where all images are squares of one size.
         channels: 1 or 3.

@@ -1,9 +1,8 @@
 """A trained PRA model out of a checkpoint, without the recipe that made it."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.pra.export import ExportedModel, is_exported, load_exported
@@ -19,7 +18,7 @@ OBJECTIVE = "objective"
 Weights = Literal["ema", "raw"]
 
 
-def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) -> None:
+def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:
     """Compare the configuration in a checkpoint with the recipe's.
 
     Raises:

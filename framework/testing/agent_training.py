@@ -33,7 +33,7 @@ ONE_LAYER = SoftConfig(
 
 
 def make_module(world: Path, **options: Any) -> GBCModule:
-    """A module on the graph and model of a world that `make_world` made; the options are those of `GBCModule`."""
+    """The module on a tiny world, with other settings where they are given."""
     settings: dict[str, Any] = {
         "graph": str(world / "graph.yaml"),
         "models": {"m": {"path": str(world / "model")}},
@@ -45,7 +45,7 @@ def make_module(world: Path, **options: Any) -> GBCModule:
 
 
 def strategy_of(name: str, devices: int) -> Strategy:
-    """The strategy of that name on CPUs; `zero3` is DeepSpeed's third stage."""
+    """A strategy by its name; `zero3` is DeepSpeed's on the CPU."""
     if name != "zero3":
         return make_strategy(StrategyConfig(name=name), accelerator="cpu", devices=devices)  # type: ignore[arg-type]
     from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
@@ -55,15 +55,15 @@ def strategy_of(name: str, devices: int) -> Strategy:
 
 
 def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: int = 1, **options: Any) -> Trainer:
-    """Trains as `framework fit` does, with a checkpoint after every step; goes on where the folder has one.
+    """Trains a module on the episodes of a tiny world, with a checkpoint after every step.
 
     Args:
-        world: the folder that `make_world` made.
-        run_dir: the run's folder.
+        world: folder of the shards.
+        run_dir: of the run; training goes on from its newest checkpoint.
         module: what is trained.
         steps: optimizer steps in all.
         devices: processes.
-        options: `strategy`, `callbacks`, `batch_size` and `validation`; the rest are those of `Trainer`.
+        **options: `strategy`, `callbacks`, `batch_size`, `validation`, and the trainer's.
     """
     seed_everything(0, verbose=False)
     strategy = strategy_of(options.pop("strategy", "ddp"), devices)
@@ -97,5 +97,5 @@ def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: i
 
 
 def search_config(world: Path, **options: Any) -> SearchConfig:
-    """A search among the world's candidates; the options are those of `SearchConfig`."""
+    """A search among the candidates of a tiny world."""
     return SearchConfig(candidates=str(world / "candidates.yaml"), num_held_out=5, **options)
