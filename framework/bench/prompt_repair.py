@@ -1,4 +1,4 @@
-"""`framework bench repair`: how fast optimizers win back what planted faults have cost, led by blame and without it."""
+"""`framework bench repair`: how fast optimizers win back what planted faults cost, with attribution and without."""
 
 import time
 from dataclasses import asdict
@@ -25,7 +25,7 @@ def bench_repair(
     model: Path | None = None,
     attribution: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Measures what `candidates` wins back, choosing agents by blame and evenly.
+    """Measures what `candidates` wins back, choosing agents by their credit and evenly.
 
     Every agent has its healthy prompt and wrong ones as candidates. `opro` is left out: the micro world's language
     model cannot write prompts.
@@ -37,7 +37,7 @@ def bench_repair(
         num_wrong: wrong candidates of each agent.
         seed: of faults, tasks, candidates and optimizers.
         model: folder of the language model; by default the one that is shipped.
-        attribution: how blame is found.
+        attribution: how errors are attributed.
 
     Returns:
         The numbers, as in the file.

@@ -11,7 +11,8 @@ COMMANDS = {
     "runs": "the runs in a folder: ls, show, sync (sends W&B's offline files)",
     "report": "one HTML page of a run: curves, samples, speed, restarts, recipe",
     "agents": "graphs of language-model agents: run (on tasks, to traces), check, track, microworld (an example)",
-    "attribute": "blame: which agents made the errors of recorded runs; with --model, of logs of other frameworks",
+    "attribute": "blame: which agents made the errors of recorded runs",
+    "attribute-logs": "blame for logs that other frameworks wrote, read by a local model in place of their own",
     "optimize": "better prompts for the agents of a graph",
     "bench": "speed of loader, training and attribution against bare ones; blame and repair of planted faults",
     "shards": "make, index, check and show shards: images, imagenet, jsonl, hf, ...",
@@ -25,6 +26,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     "report": "framework.cli.report:report",
     "agents": {name: f"framework.gbc.commands.agents:{name}" for name in ("run", "check", "track", "microworld")},
     "attribute": "framework.gbc.commands.attribute:attribute",
+    "attribute-logs": "framework.gbc.commands.attribute_logs:attribute_logs",
     "optimize": "framework.gbc.commands.optimize:optimize",
     "bench": {
         "busy": "framework.bench.busy_machine:bench_busy",
@@ -48,7 +50,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     },
 }
 """Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""
-BY_OPTION = {("attribute", "--model"): "framework.gbc.commands.attribute_logs:attribute_logs"}
+BY_OPTION: dict[tuple[str, str], str] = {}
 """Other functions of a command, for those who give an option that only they have."""
 DESCRIPTION = (
     "Train pixel-space autoregressive image generators, sample from them and measure them; run systems of "

@@ -34,15 +34,15 @@ def train(
 
     class Watch(Callback):
         def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-            play = pl_module.work.play
+            run_episodes = pl_module.worker.run_episodes
 
             def noted(graph: Any, tasks: Any, **options: Any) -> Any:
-                played = play(graph, tasks, **options)
-                traces = [each.trace for each in played if each.trace is not None]
+                results = run_episodes(graph, tasks, **options)
+                traces = [each.trace for each in results if each.trace is not None]
                 generated.extend([trace.id, [step.output for step in trace.steps]] for trace in traces)
-                return played
+                return results
 
-            pl_module.work.play = noted
+            pl_module.worker.run_episodes = noted
 
     fit(
         folder, Path(run_dir), module, steps=steps, devices=devices, batch_size=batch_size, strategy=strategy,

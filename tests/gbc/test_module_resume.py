@@ -89,9 +89,9 @@ def test_a_validation_after_the_last_checkpoint_is_not_forgotten(world: Path, tm
     stopped, again = (make_module(world, soft=ALL, optimizer=OPTIMIZER) for _ in range(2))
     with pytest.raises(Killed):
         fit(world, tmp_path, stopped, steps=4, val_check_interval=2, callbacks=[KillAt(2)])
-    assert stopped._best_loss is not None
+    assert stopped.best.loss is not None
     before = {path: path.read_bytes() for path in (tmp_path / "best").rglob("*") if path.is_file()}
     assert {path.name for path in before} > {"validation.json", "soft_prompts.safetensors"}
     fit(world, tmp_path, again, steps=3, val_check_interval=2)
-    assert again._best_loss == stopped._best_loss
+    assert again.best.loss == stopped.best.loss
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -156,23 +156,27 @@ class Attribution:
         return [agent.name for agent in sorted(self.agents, key=lambda agent: -getattr(agent, by))]
 
 
-def mean_credits(attributions: Sequence[Attribution]) -> tuple[AgentCredit, ...]:
-    """The nodes' credits over several traces: means, those of the walk weighted by the losses."""
-    names = dict.fromkeys(agent.name for attribution in attributions for agent in attribution.agents)
-    count = sum(attribution.count for attribution in attributions)
-    loss = sum(attribution.loss * attribution.count for attribution in attributions) or 1.0
-    found = []
-    for name in names:
-        each = [(attribution.credit_of(name), attribution) for attribution in attributions]
-        found.append(
-            AgentCredit(
-                name=name,
-                through=sum(credit.through * of.count for credit, of in each) / count,
-                own=sum(credit.own * of.count for credit, of in each) / count,
-                walk=sum(credit.walk * of.loss * of.count for credit, of in each) / loss,
-            )
-        )
-    return tuple(found)
+def mean_credits(
+    credits: Sequence[Sequence[AgentCredit]], losses: Sequence[float], counts: Sequence[int] | None = None
+) -> tuple[AgentCredit, ...]:
+    """The nodes' credits over several runs: means, those of the walk weighted by the losses.
+
+    Args:
+        credits: of each run, its nodes'; a node that did not run has none.
+        losses: of each run.
+        counts: runs that each of them is the mean of; by default 1.
+    """
+    counts = [1] * len(losses) if counts is None else counts
+    total, total_loss = sum(counts), sum(loss * n for loss, n in zip(losses, counts, strict=True)) or 1.0
+    sums: dict[str, list[float]] = {}
+    for run, loss, count in zip(credits, losses, counts, strict=True):
+        for each in run:
+            through, own, walk = sums.setdefault(each.name, [0.0, 0.0, 0.0])
+            sums[each.name] = [through + each.through * count, own + each.own * count, walk + each.walk * loss * count]
+    return tuple(
+        AgentCredit(name=name, through=through / total, own=own / total, walk=walk / total_loss)
+        for name, (through, own, walk) in sums.items()
+    )
 
 
 def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) -> Attribution:
@@ -202,7 +206,11 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
         id=attributions[0].id if count == 1 else "mean",
         loss=sum(found.loss * found.count for found in attributions) / count,
         loss_text="",
-        agents=mean_credits(attributions),
+        agents=mean_credits(
+            [found.agents for found in attributions],
+            [found.loss for found in attributions],
+            [found.count for found in attributions],
+        ),
         messages=tuple(
             MessageCredit(
                 step=name,

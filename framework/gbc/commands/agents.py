@@ -45,7 +45,7 @@ def run(
     """
     declared, wanted, path = load_graph(graph), load_tasks(tasks), Path(out)
     unroll(declared)
-    judge = load_loss(loss) if loss is not None else None
+    loss_of = load_loss(loss) if loss is not None else None
     done = _finished(path, declared, wanted, resume)
     left = [task for task in wanted if task["id"] not in done]
     known = load_models(models, declared) if left else {}
@@ -59,10 +59,10 @@ def run(
                 append_trace(path, trace)
                 traces.append(trace)
     finally:
-        _tell(path, traces, len(wanted))
+        _print_counts(path, traces, len(wanted))
     finished = [trace for trace in traces if trace.failure is None]
-    if judge is not None and finished:
-        losses = [judge(trace) for trace in finished]
+    if loss_of is not None and finished:
+        losses = [loss_of(trace) for trace in finished]
         mean = sum(loss.value for loss in losses) / len(losses)
         right = sum(loss.value == 0 for loss in losses)
         console.print(f"mean loss of the finished: {mean:.4g}\n{right} of {len(losses)} without any error")
@@ -177,7 +177,7 @@ def _finished(path: Path, graph: Graph, tasks: list[dict[str, Any]], resume: boo
         last = sum(1 for _ in stream)
     # A process that was killed leaves half a line at the end; anything else is another file.
     if any(line.number != last for line in bad):
-        problem = f"{path}: line {bad[0].number} is no trace ({bad[0].problem})"
+        problem = f"{path}: line {bad[0].number} is not a trace ({bad[0].problem})"
         raise DataError(problem, hint="correct the line, or write to another file")
     known = {task["id"]: task for task in tasks}
     for trace in traces:
@@ -191,7 +191,7 @@ def _finished(path: Path, graph: Graph, tasks: list[dict[str, Any]], resume: boo
     return {trace.id: trace for trace in traces if trace.failure is None}
 
 
-def _tell(path: Path, traces: list[Trace], wanted: int) -> None:
+def _print_counts(path: Path, traces: list[Trace], wanted: int) -> None:
     failures = [trace.failure for trace in traces if trace.failure is not None]
     waiting = f", {wanted - len(traces)} not run" if wanted > len(traces) else ""
     console.print(f"{path}: {len(traces) - len(failures)} of {wanted} tasks finished, {len(failures)} failed{waiting}")

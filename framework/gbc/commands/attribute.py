@@ -10,7 +10,7 @@ from rich.progress import track
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
-from framework.gbc.attribution import attribute as blame
+from framework.gbc.attribution.attribute import attribute as attribute_traces
 from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.results import Attribution, AttributionOptions, mean_attribution
@@ -43,9 +43,8 @@ def attribute(
 ) -> None:
     """Say which agents made the errors of recorded runs: tables, and in OUT a page, pictures and JSON lines.
 
-    The agents do not run again, unless the graph declares leave_one_out for one on a server. Logs of other frameworks
-    need no graph: with --model FOLDER in place of --graph, --models and --loss a local model reads them, see `framework
-    attribute --model FOLDER --help`.
+    The agents do not run again, unless the graph declares leave_one_out for one on a server. Logs that other frameworks
+    wrote are attributed by `framework attribute-logs`.
 
     Args:
         trace: JSON lines of `framework agents run`.
@@ -53,17 +52,17 @@ def attribute(
         models: YAML file of the models that made them.
         loss: exact_match, slot_loss or an import path such as package.module:function.
         out: folder for blame.html, blame.png, blame.svg and attributions.jsonl.
-        skip_bad: leave malformed lines out instead of ending.
-        show: tables of so many traces, those with the largest losses; the mean is always shown.
-        batch_size: traces in one pass; the estimator score_function compares their losses.
-        options: how blame is found.
+        skip_bad: leave malformed lines out instead of ending with an error.
+        show: number of traces whose tables are printed, those with the largest losses; the mean is always printed.
+        batch_size: traces in one pass, 1 or more; the estimator score_function compares their losses.
+        options: how errors are attributed.
     """
     if batch_size < 1 or show < 0:
         raise ConfigError(
             f"batch_size {batch_size}, show {show}", hint="use a batch of 1 or more, and 0 or more tables"
         )
-    plan, judge = unroll(load_graph(graph)), load_loss(loss)
-    pairs = _blamed(trace, judge=judge, skip_bad=skip_bad)
+    plan = unroll(load_graph(graph))
+    pairs = _wrong_runs(trace, load_loss(loss), skip_bad=skip_bad)
     if not pairs:
         console.print(f"{trace}: nothing to blame")
         return
@@ -74,7 +73,7 @@ def attribute(
     for start in track(starts, description="attributing", console=console, transient=True):
         some, losses = zip(*pairs[start : start + batch_size], strict=True)
         with enough_memory(_LESS_MEMORY):
-            found += blame.attribute(some, plan.graph, known, losses, options)
+            found += attribute_traces(some, plan.graph, known, losses, options)
     mean = mean_attribution(found, [step.name for step in plan.steps])
     _save(Path(out), found, mean)
     screen = Console(highlight=False)
@@ -105,14 +104,14 @@ def check_tokens(traces: Sequence[Trace], models: Mapping[str, LanguageModel]) -
                 )
 
 
-def _blamed(path: str, *, judge: Loss, skip_bad: bool) -> list[tuple[Trace, VerbalLoss]]:
-    """The traces with a loss; tells of those that are left out."""
+def _wrong_runs(path: str, loss: Loss, *, skip_bad: bool) -> list[tuple[Trace, VerbalLoss]]:
+    """The traces with a loss above 0; prints how many are left out, and why."""
     traces, bad = read_traces(path, skip_bad_lines=skip_bad)
     for line in bad:
-        console.print(f"{path}, line {line.number} is no trace: {line.problem}", style="yellow", markup=False)
+        console.print(f"{path}, line {line.number} is not a trace: {line.problem}", style="yellow", markup=False)
     finished = [trace for trace in traces if trace.failure is None]
-    pairs = [(trace, judge(trace)) for trace in finished]
-    wrong = [(trace, loss) for trace, loss in pairs if loss.value > 0]
+    pairs = [(trace, loss(trace)) for trace in finished]
+    wrong = [(trace, found) for trace, found in pairs if found.value > 0]
     console.print(
         f"{path}: {len(traces)} traces, {len(bad)} malformed lines, {len(traces) - len(finished)} failed, "
         f"{len(pairs) - len(wrong)} without a loss, {len(wrong)} to attribute"

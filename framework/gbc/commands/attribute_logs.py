@@ -1,4 +1,4 @@
-"""`framework attribute --model`: logs that other frameworks wrote, read by a local model in place of their own."""
+"""`framework attribute-logs`: logs that other frameworks wrote, read by a local model in place of their own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from rich.table import Table
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
-from framework.gbc.attribution import attribute as blame
+from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.edge_weights import ConnectionOptions
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.results import LOSS, Attribution, AttributionOptions, EdgeCredit
@@ -27,7 +27,7 @@ from framework.gbc.logs.schema import Log, read_logs
 from framework.gbc.logs.surrogate import SURROGATE, ReadLog, SurrogateOptions, log_loss, read_log
 from framework.gbc.logs.who_when import read_who_when
 
-Form = Literal["log", "openai", "who_when"]
+Schema = Literal["log", "openai", "who_when"]
 
 MOST_SECTIONS = 100
 """Logs that the page shows in full."""
@@ -43,8 +43,8 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogBlame:
-    """The blame for one log.
+class LogAttribution:
+    """What the failure of one log is attributed to.
 
     Attributes:
         read: the log as the surrogate read it.
@@ -62,7 +62,7 @@ def attribute_logs(
     trace: str,
     model: str,
     out: str = "blame",
-    form: Form = "log",
+    schema: Schema = "log",
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     plain_format: str | None = None,
@@ -74,114 +74,127 @@ def attribute_logs(
 ) -> None:
     """Say which agents and steps made foreign runs fail: tables, and in OUT a page and JSON.
 
-    The models that wrote the logs are not asked: a local one reads the logs in their place, and the blame is what the
-    messages follow from for it.
+    The models that wrote the logs are not asked: a local one, the surrogate, reads the logs in their place, and the
+    blame is what the messages follow from for it. Runs of our own are attributed by `framework attribute`.
 
     Args:
-        trace: JSON lines of the documented form or of OpenAI-style messages, or a folder of Who&When's cases.
+        trace: JSON lines of docs/traces.md's schema or of OpenAI-style messages, or a folder of Who&When's cases.
         model: folder of the surrogate, a causal language model with safetensors.
         out: folder for blame.html, attributions.jsonl and summary.json.
-        form: of the logs.
+        schema: of the logs: log (that of docs/traces.md), openai or who_when.
         device: where the surrogate runs.
         dtype: of its weights.
-        plain_format: for surrogates without a chat template: the text with {prompt} and {message}.
-        skip_bad: leave malformed logs out instead of ending.
-        show: tables of so many logs.
-        tolerances: of the step-level accuracy, in messages to either side.
-        surrogate: its context.
-        options: how blame is found.
+        plain_format: for surrogates without a chat template: a text with {prompt} and {message}.
+        skip_bad: leave malformed logs out instead of ending with an error.
+        show: number of logs whose tables are printed.
+        tolerances: of the accuracy of steps, in messages to either side.
+        surrogate: how it reads a log.
+        options: how errors are attributed.
     """
     if show < 0:
         raise ConfigError(f"show {show}", hint="use 0 or more")
-    found_logs, bad = read_form(trace, form, skip_bad=skip_bad)
+    logs, bad = read_schema(trace, schema, skip_bad=skip_bad)
     for line in bad:
-        console.print(f"{trace}, {line.number} is no log: {line.problem}", style="yellow", markup=False)
-    failed = [log for log in found_logs if log.failed]
-    kept = f"{len(found_logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs"
+        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow", markup=False)
+    failed = [log for log in logs if log.failed]
+    kept = f"{len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs"
     console.print(f"{trace}: {kept}", markup=False)
     if not failed:
         console.print("nothing to blame")
         return
     reader = LocalModel.load(LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format))
-    told = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
-    blames = _blame_all(failed, reader, surrogate, options, skip_bad=skip_bad)
-    if not blames:
+    caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
+    attributed = _attribute_all(failed, reader, surrogate, options, skip_bad=skip_bad)
+    if not attributed:
         console.print("nothing is left to blame")
         return
     accuracy = blame_accuracy(
-        [each.read for each in blames],
-        {method: [each.verdicts[method] for each in blames] for method in METHODS},
+        [each.read for each in attributed],
+        {method: [each.verdicts[method] for each in attributed] for method in METHODS},
         tolerances,
     )
-    _save(Path(out), blames, accuracy, told)
-    _show(blames, accuracy, told, show=show)
+    _save(Path(out), attributed, accuracy, caption)
+    _show(attributed, accuracy, caption, show=show)
     console.print(f"{out}: blame.html, attributions.jsonl, summary.json", markup=False)
 
 
-def read_form(path: str, form: Form, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
-    """The logs at a path, by their form.
+def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
+    """The logs at a path, and the malformed ones.
+
+    Args:
+        path: a file or a folder.
+        schema: of the logs.
+        skip_bad: list malformed logs instead of raising.
 
     Raises:
-        ConfigError: another form.
+        ConfigError: another schema.
         DataError: what its reader finds.
     """
-    if form == "who_when":
+    if schema == "who_when":
         return read_who_when(path, skip_bad_files=skip_bad)
-    if form == "openai":
+    if schema == "openai":
         return read_openai(path, skip_bad_lines=skip_bad)
-    if form == "log":
+    if schema == "log":
         return read_logs(path, skip_bad_lines=skip_bad)
-    raise ConfigError(f"form {form!r}", hint=f"use one of {', '.join(get_args(Form))}")
+    raise ConfigError(f"schema {schema!r}", hint=f"use one of {', '.join(get_args(Schema))}")
 
 
-def blame_log(
+def attribute_log(
     log: Log,
     model: LocalModel,
     surrogate: SurrogateOptions = SurrogateOptions(),  # noqa: B008 - frozen
     options: AttributionOptions = DEFAULTS,
-) -> LogBlame:
-    """The blame for a failed log, from one batched pass over its messages.
+) -> LogAttribution:
+    """What the failure of a log is attributed to, by one batched pass over its messages.
+
+    Args:
+        log: of a run that failed.
+        model: the surrogate.
+        surrogate: how it reads.
+        options: how errors are attributed.
 
     Raises:
         DataError: a context that is too short.
     """
     read = read_log(log, model, surrogate)
-    (found,) = blame.attribute([read.trace], read.graph, {SURROGATE: model}, [log_loss(read)], options)
-    return LogBlame(read=read, found=found, verdicts={by: verdict(read, found, by) for by in METHODS})
+    (found,) = attribute([read.trace], read.graph, {SURROGATE: model}, [log_loss(read)], options)
+    return LogAttribution(read=read, found=found, verdicts={by: verdict(read, found, by) for by in METHODS})
 
 
-def _blame_all(
+def _attribute_all(
     logs: Sequence[Log],
     model: LocalModel,
     surrogate: SurrogateOptions,
     options: AttributionOptions,
     *,
     skip_bad: bool,
-) -> list[LogBlame]:
-    """The blame for each log that the surrogate can read; the others are told of, or are an error."""
-    blames: list[LogBlame] = []
+) -> list[LogAttribution]:
+    """Each log that the surrogate can read, attributed; the others are printed, or are an error."""
+    attributed: list[LogAttribution] = []
     for log in track(logs, description="attributing", console=console, transient=True):
         try:
-            blames.append(blame_log(log, model, surrogate, options))
+            attributed.append(attribute_log(log, model, surrogate, options))
         except DataError as error:
             if not skip_bad:
                 raise
             console.print(f"log {log.id!r} is left out: {error}", style="yellow", markup=False)
-    return blames
+    return attributed
 
 
-def _show(blames: Sequence[LogBlame], accuracy: Mapping[str, Mapping[str, float]], told: str, *, show: int) -> None:
+def _show(
+    attributed: Sequence[LogAttribution], accuracy: Mapping[str, Mapping[str, float]], caption: str, *, show: int
+) -> None:
     screen = Console(highlight=False)
-    for each in blames[:show]:
+    for each in attributed[:show]:
         screen.print(credit_table(_by_agent(each.found)))
-    screen.print(_verdict_table(blames, told))
+    screen.print(_verdict_table(attributed, caption))
     if accuracy:
-        screen.print(_accuracy_table(accuracy, told))
-    short = sum(bool(each.read.unread) for each in blames)
-    console.print(f"{len(blames)} logs, {told}; in {short} of them its context was too short for some steps")
+        screen.print(_accuracy_table(accuracy, caption))
+    short = sum(bool(each.read.unread) for each in attributed)
+    console.print(f"{len(attributed)} logs, {caption}; in {short} of them its context was too short for some steps")
 
 
-def _for_reading(each: LogBlame) -> Attribution:
+def _for_reading(each: LogAttribution) -> Attribution:
     """The credits with the strongest edges alone, and words on the reader."""
     edges: dict[str, list[EdgeCredit]] = {}
     for edge in each.found.edges:
@@ -217,17 +230,19 @@ def _by_agent(found: Attribution) -> Attribution:
     return replace(found, edges=tuple(kept))
 
 
-def _save(folder: Path, blames: Sequence[LogBlame], accuracy: Mapping[str, Mapping[str, float]], told: str) -> None:
+def _save(
+    folder: Path, attributed: Sequence[LogAttribution], accuracy: Mapping[str, Mapping[str, float]], caption: str
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shown = blames[:MOST_SECTIONS]
-    first = f", the first {len(shown)}" if len(shown) < len(blames) else ""
-    title = f"Blame of {len(blames)} logs{first}, {told}"
+    shown = attributed[:MOST_SECTIONS]
+    first = f", the first {len(shown)}" if len(shown) < len(attributed) else ""
+    title = f"Blame of {len(attributed)} logs{first}, {caption}"
     save_html(folder / "blame.html", [_for_reading(each) for each in shown], title=title)
     with atomic_write(folder / "attributions.jsonl") as stream:
-        for each in blames:
+        for each in attributed:
             stream.write(json.dumps(to_json(each.found)).encode() + b"\n")
     summary = {
-        "reader": told,
+        "reader": caption,
         "accuracy": accuracy,
         "logs": [
             {
@@ -236,18 +251,18 @@ def _save(folder: Path, blames: Sequence[LogBlame], accuracy: Mapping[str, Mappi
                 "label": to_json(each.read.log.mistake),
                 "unread": to_json(each.read.unread),
             }
-            for each in blames
+            for each in attributed
         ],
     }
     with atomic_write(folder / "summary.json") as stream:
         stream.write(json.dumps(summary, indent=2).encode() + b"\n")
 
 
-def _verdict_table(blames: Sequence[LogBlame], told: str) -> Table:
-    table = Table(title="most blamed: agent and message", caption=told, caption_justify="left")
+def _verdict_table(attributed: Sequence[LogAttribution], caption: str) -> Table:
+    table = Table(title="most blamed: agent and message", caption=caption, caption_justify="left")
     for heading in ("log", *METHODS, "label"):
         table.add_column(heading, overflow="fold")
-    for each in blames:
+    for each in attributed:
         said = (f"{each.verdicts[by].agent} {each.verdicts[by].step}" for by in METHODS)
         label = each.read.log.mistake
         known = "" if label is None else " ".join(str(part) for part in (label.agent, label.step) if part is not None)
@@ -255,8 +270,8 @@ def _verdict_table(blames: Sequence[LogBlame], told: str) -> Table:
     return table
 
 
-def _accuracy_table(accuracy: Mapping[str, Mapping[str, float]], told: str) -> Table:
-    table = Table(title="accuracy over the logs with labels", caption=told, caption_justify="left")
+def _accuracy_table(accuracy: Mapping[str, Mapping[str, float]], caption: str) -> Table:
+    table = Table(title="accuracy over the logs with labels", caption=caption, caption_justify="left")
     names = next(iter(accuracy.values()))
     table.add_column("ranked by")
     for name in names:

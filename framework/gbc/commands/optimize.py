@@ -1,18 +1,17 @@
 """`framework optimize`: better prompts for the agents of a graph."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from difflib import unified_diff
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save
 
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import ConfigError
 from framework.core.io import atomic_write, sha256_of
+from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
 from framework.gbc.execution.loading import (
     enough_memory,
     load_candidates,
@@ -24,15 +23,11 @@ from framework.gbc.execution.loading import (
 from framework.gbc.execution.runner import LanguageModel, Task
 from framework.gbc.graph.spec import Graph, load_graph, save_graph
 from framework.gbc.graph.verbal_loss import Loss
-from framework.gbc.language_models.local import LocalModel
-from framework.gbc.prompt_search import search as loop
+from framework.gbc.prompt_search import search
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
-from framework.gbc.prompt_search.search import Blame, OptimizeOptions, Proposer
-from framework.gbc.prompt_search.soft_prompt import SoftPromptOptions, SoftPromptTrainer
+from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
-
-Tasks = Sequence[Task]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -47,21 +42,22 @@ def optimize(
     out: str,
     optimizer: Literal["candidates", "opro", "soft_prompt"] = "candidates",
     candidates: str | None = None,
-    by: Blame = "own",
+    by: CreditKind = "own",
     model: str | None = None,
     target: str = "expected",
     options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
     soft: SoftPromptOptions = SoftPromptOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Improve the prompts of a graph's agents: blame, change, try on held-out tasks, keep what helps.
+    """Improve the prompts of a graph's agents: find who is to blame, change, try on held-out tasks, keep what helps.
 
-    The state is saved in OUT after every step: the same command goes on where it was cut off, also by a server that
-    failed. `candidates` and `opro` write OUT/graph.yaml with the best prompts; `soft_prompt` writes
-    OUT/soft_prompts.safetensors for `soft_prompts` in the file of models.
+    The state is saved in OUT, by soft_prompt after every evaluation and otherwise after every step: the same command
+    goes on where it was cut off, also by a server that failed. `candidates` and `opro` write OUT/graph.yaml with the
+    best prompts; `soft_prompt` writes OUT/soft_prompts.safetensors for `soft_prompts` in the file of models.
+    `framework fit` trains more than that, on several devices: see docs/gbc-training.md.
 
     Args:
         graph: the YAML file of the graph.
-        tasks: JSON lines, training tasks: those that are blamed for.
+        tasks: JSON lines, training tasks: those whose errors are attributed.
         held_out: JSON lines, the tasks that decide what is kept.
         models: YAML file of the models.
         loss: exact_match, slot_loss or an import path such as package.module:function.
@@ -69,69 +65,74 @@ def optimize(
         optimizer: candidates chooses among given prompts; opro lets a language model write them; soft_prompt trains
             embeddings after the prompts by gradient descent.
         candidates: for candidates, YAML file: by agent, a list of prompts.
-        by: the credit that blames: share of the walks, what ends at an agent, or what passes through it.
+        by: the credit that agents are chosen by: share of the walks, what ends at an agent, or what passes through it.
         model: by its name in MODELS, the one that writes (opro) or is trained (soft_prompt); may be left out where
             MODELS has only one.
-        target: for soft_prompt, the field of the tasks with the right output.
+        target: for soft_prompt, the field of the tasks with the right output, or the import path of a function of a
+            task.
         options: for candidates and opro.
         soft: for soft_prompt.
     """
     folder, declared = Path(out), load_graph(graph)
-    train, judged_on, judge = load_tasks(tasks), load_tasks(held_out), load_loss(loss)
+    train, held, loss_of = load_tasks(tasks), load_tasks(held_out), load_loss(loss)
     named = [] if optimizer == "candidates" else [model or _only_model(models)]
     proposer = _candidates(candidates, by) if optimizer == "candidates" else None
-    known = load_models(models, declared, *named)
+    known = {} if optimizer == "soft_prompt" else load_models(models, declared, *named)
     _claim(folder, {"graph": graph, "tasks": tasks, "held_out": held_out}, {"loss": loss, "optimizer": optimizer})
     if optimizer == "soft_prompt":
-        trainer = SoftPromptTrainer(
-            declared, known, named[0], loss=judge, target=lambda task: _target(task, target), options=soft
-        )
         with enough_memory("lower --soft.batch_size, or batch_size of the model"):
-            _train(trainer, train, judged_on, folder)
+            _train(
+                folder, soft, graph=graph, models=models, model=named[0], loss=loss, target=target, tasks=(train, held)
+            )
         return
     proposer = proposer or Opro(known[named[0]], by=by)
-    told, state = 0, None
     with enough_memory("lower batch_size of the model, or --options.attribution.connections.gradients.max_tokens"):
-        for state in _steps(declared, known, judge, proposer, train, judged_on, options, folder / "state.json"):
-            save_graph(folder / "graph.yaml", declared.with_prompts(state.prompts))
-            for trial in state.trials[told:]:
-                console.print(_told(trial))
-            told = len(state.trials)
-    assert state is not None
-    _show(declared, state)
-    console.print(f"best prompts in {folder / 'graph.yaml'}, state in {folder / 'state.json'}")
+        _search(folder, declared, known, loss_of, proposer, (train, held), options)
 
 
-def _steps(
+def _search(
+    folder: Path,
     graph: Graph,
     models: Mapping[str, LanguageModel],
     loss: Loss,
     proposer: Proposer,
-    train: Tasks,
-    held_out: Tasks,
+    tasks: tuple[Sequence[Task], Sequence[Task]],
     options: OptimizeOptions,
-    path: Path,
-) -> Iterator[OptimizerState]:
-    """The state after each step, from the saved one on, at least one."""
+) -> None:
+    """Searches for prompts from the saved state on, and prints what was tried."""
+    path = folder / "state.json"
     state = load_state(path) if path.exists() else None
     if state is not None:
         console.print(f"goes on at step {state.step}, held-out loss {state.loss:.4g}")
-    while True:
-        steps = min(options.steps, 1 + (state.step if state else 0))
-        state = loop.optimize(
-            graph,
-            models,
-            loss,
-            proposer,
-            train=train,
-            held_out=held_out,
-            options=replace(options, steps=steps),
-            state=state,
-            save_to=path,
-        )
-        yield state
-        if state.finished or state.step >= options.steps:
-            return
+    progress = _Progress(graph, folder)
+    state = search.optimize(
+        graph,
+        models,
+        loss,
+        proposer,
+        train=tasks[0],
+        held_out=tasks[1],
+        options=options,
+        state=state,
+        save_to=path,
+        on_step=progress.note,
+    )
+    progress.note(state)
+    _show(graph, state)
+    console.print(f"best prompts in {folder / 'graph.yaml'}, state in {path}")
+
+
+class _Progress:
+    """Writes the best prompts after every step, and prints each trial once."""
+
+    def __init__(self, graph: Graph, folder: Path) -> None:
+        self.graph, self.folder, self.num_printed = graph, folder, 0
+
+    def note(self, state: OptimizerState) -> None:
+        save_graph(self.folder / "graph.yaml", self.graph.with_prompts(state.prompts))
+        for trial in state.trials[self.num_printed :]:
+            console.print(_line_of(trial))
+        self.num_printed = len(state.trials)
 
 
 def _only_model(models: str) -> str:
@@ -141,7 +142,7 @@ def _only_model(models: str) -> str:
     return names[0]
 
 
-def _candidates(path: str | None, by: Blame) -> Candidates:
+def _candidates(path: str | None, by: CreditKind) -> Candidates:
     if path is None:
         raise ConfigError("no candidates", hint="give --candidates FILE.yaml, or --optimizer opro or soft_prompt")
     return Candidates(load_candidates(path), by=by)
@@ -165,7 +166,7 @@ def _claim(folder: Path, files: Mapping[str, str], settings: Mapping[str, str]) 
         stream.write(json.dumps(inputs, indent=1).encode() + b"\n")
 
 
-def _told(trial: Trial) -> str:
+def _line_of(trial: Trial) -> str:
     agents = ", ".join(trial.changes)
     return f"step {trial.step}: {agents}, held-out loss {trial.loss:.4g}{', kept' if trial.kept else ''}"
 
@@ -185,37 +186,30 @@ def _show(graph: Graph, state: OptimizerState) -> None:
                 screen.print(line, markup=False, style={"+": "green", "-": "red"}.get(line[:1]), soft_wrap=True)
 
 
-def _target(task: Task, field: str) -> str:
-    value = task.get(field)
-    if not isinstance(value, str):
-        problem = f"task {task['id']!r} has no text {field!r} to train for"
-        raise DataError(problem, hint="give --target, the field with the right output")
-    return value
+def _train(
+    folder: Path, options: SoftPromptOptions, *, tasks: tuple[Sequence[Task], Sequence[Task]], **inputs: str
+) -> None:
+    """Trains soft prompts from the newest checkpoint on, and prints the losses."""
+    # Imported here: the other optimizers do without Lightning.
+    from framework.gbc.commands.soft_prompts import SoftPromptInputs, best_loss_of, steps_done, train_soft_prompts
 
-
-def _train(trainer: SoftPromptTrainer, train: Tasks, held_out: Tasks, folder: Path) -> None:
-    path = folder / "state.pt"
-    if path.exists():
-        trainer.restore(path)
-        console.print(f"goes on at step {trainer.step}, best held-out loss {trainer.best_loss:.4g}")
-    for task in train:
-        trainer.target(task)
-    trainer.fit(train, held_out, save_to=path)
-    model = trainer.models[trainer.name]
-    assert isinstance(model, LocalModel)
+    done, best = steps_done(folder), best_loss_of(folder)
+    if done:
+        console.print(f"goes on at step {done}{'' if best is None else f', best held-out loss {best:.4g}'}")
+    found = train_soft_prompts(SoftPromptInputs(train=tasks[0], held_out=tasks[1], **inputs), options, folder)
     screen = Console(highlight=False)
-    if trainer.losses:
-        first, last = trainer.losses[0], trainer.losses[-1]
-        screen.print(f"training loss {first:.4g} -> {last:.4g} a token in {trainer.step} steps")
-    screen.print(f"best held-out loss {trainer.best_loss:.4g}")
+    if found.losses:
+        first, last = found.losses[0], found.losses[-1]
+        screen.print(f"training loss {first:.4g} -> {last:.4g} a token in {len(found.losses)} steps")
+    screen.print(f"best held-out loss {found.best_loss:.4g}")
     result = folder / "soft_prompts.safetensors"
-    if not model.soft:
+    if found.file is None:
         # The file of an earlier call would be of soft prompts that were better then.
         result.unlink(missing_ok=True)
         screen.print("no soft prompts were better than none")
         return
     with atomic_write(result) as stream:
-        stream.write(save({name: value.detach().cpu().contiguous() for name, value in model.soft.items()}))
-    console.print(
-        f"{', '.join(model.soft)}: put `soft_prompts: {result}` beside {trainer.name!r} in the file of models"
-    )
+        stream.write(found.file.read_bytes())
+    model = inputs["model"]
+    agents = ", ".join(agent.name for agent in load_graph(inputs["graph"]).agents if agent.model == model)
+    console.print(f"{agents}: put `soft_prompts: {result}` beside {model!r} in the file of models")

@@ -1,7 +1,7 @@
 """What commands are given beside a graph: models, tasks, losses, candidates."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,15 @@ from framework.gbc.language_models.server import ServerModel, ServerModelConfig
 _LOSSES = {"exact_match": exact_match, "slot_loss": slot_loss}
 
 
-def read_model_configs(path: str | Path) -> dict[str, LocalModelConfig | ServerModelConfig]:
-    """The models that a YAML file names: those with a `path` are local, those with a `url` on a server.
+def read_model_configs(models: str | Path | Mapping[str, Any]) -> dict[str, LocalModelConfig | ServerModelConfig]:
+    """The models of a YAML file, or of its content: those with a `path` are local, those with a `url` on a server.
 
     Raises:
         ConfigError: no such file, or an entry that is neither.
     """
-    return parse_model_configs(read_yaml(path), source=str(path))
-
-
-def parse_model_configs(value: Any, *, source: str = "the recipe") -> dict[str, LocalModelConfig | ServerModelConfig]:
-    """The models of parsed YAML, as `read_model_configs` reads them."""
-    if not isinstance(value, dict) or not value:
+    source = _source_of(models)
+    value = models if isinstance(models, Mapping) else read_yaml(models)
+    if not isinstance(value, Mapping) or not value:
         raise ConfigError(
             f"{source} names no models", hint="write `NAME: {path: FOLDER}` or `NAME: {url: ..., model: ...}`"
         )
@@ -45,42 +42,47 @@ def parse_model_configs(value: Any, *, source: str = "the recipe") -> dict[str, 
     return configs
 
 
-def load_models(path: str | Path, graph: Graph, *others: str) -> dict[str, LanguageModel]:
+def load_models(
+    models: str | Path | Mapping[str, Any],
+    graph: Graph,
+    *others: str,
+    load_local: Callable[[LocalModelConfig], LocalModel] = LocalModel.load,
+) -> dict[str, LanguageModel]:
     """The models that the graph's agents use, and others by name; the rest of the file is not loaded.
 
+    Args:
+        models: as `read_model_configs` reads them.
+        graph: whose agents' models are loaded.
+        others: names of further models.
+        load_local: what loads a local one.
+
     Raises:
-        ConfigError: a model that the file does not name, or that cannot be loaded.
+        ConfigError: a model that `models` does not name, or that cannot be loaded.
     """
-    used = used_configs(read_model_configs(path), graph, *others, source=str(path))
+    configs = read_model_configs(models)
+    users = {agent.model: f"agent {agent.name!r}" for agent in reversed(graph.agents)}
+    used = {**dict.fromkeys(others, "an option"), **users}
+    for name, user in used.items():
+        if name not in configs:
+            problem = f"{user} uses model {name!r}, which {_source_of(models)} does not name"
+            raise ConfigError(problem, hint=f"use one of {', '.join(configs)}, or add it")
+    chosen = {name: configs[name] for name in used}
     return {
-        name: LocalModel.load(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
-        for name, config in used.items()
+        name: load_local(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
+        for name, config in chosen.items()
     }
 
 
-def used_configs(
-    configs: Mapping[str, LocalModelConfig | ServerModelConfig], graph: Graph, *others: str, source: str = "the recipe"
-) -> dict[str, LocalModelConfig | ServerModelConfig]:
-    """Of named models those that a graph's agents use, and others by name.
-
-    Raises:
-        ConfigError: one that is not there.
-    """
-    users = {agent.model: f"agent {agent.name!r}" for agent in reversed(graph.agents)}
-    found = {}
-    for name, user in {**dict.fromkeys(others, "an option"), **users}.items():
-        if name not in configs:
-            problem = f"{user} uses model {name!r}, which {source} does not name"
-            raise ConfigError(problem, hint=f"use one of {', '.join(configs)}, or add it")
-        found[name] = configs[name]
-    return found
+def _source_of(models: str | Path | Mapping[str, Any]) -> str:
+    """What messages call it."""
+    return "model.models" if isinstance(models, Mapping) else str(models)
 
 
 def load_tasks(path: str | Path) -> list[dict[str, Any]]:
     """The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
 
     Raises:
-        DataError: no such file, no tasks, lines that are no JSON objects, or two tasks of one id.
+        DataError: no such file, no tasks, lines that are not JSON objects, or two tasks of one id.
     """
     try:
         lines = Path(path).read_bytes().splitlines()
@@ -95,7 +97,7 @@ def load_tasks(path: str | Path) -> list[dict[str, Any]]:
         except ValueError as error:
             task = error
         if not isinstance(task, dict):
-            why = f"no JSON ({task})" if isinstance(task, ValueError) else "no JSON object"
+            why = f"no JSON ({task})" if isinstance(task, ValueError) else "not a JSON object"
             raise DataError(
                 f"{path}, line {number}: {why}", hint='write a task a line, such as {"id": "1", "user": "Hi"}'
             )
@@ -148,7 +150,7 @@ def load_candidates(path: str | Path) -> dict[str, list[str]]:
     for agent, prompts in value.items():
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             raise ConfigError(
-                f"{path}: the candidates of {agent!r} are no list of texts", hint="give a list of prompts"
+                f"{path}: the candidates of {agent!r} are not a list of texts", hint="give a list of prompts"
             )
     return {str(agent): list(prompts) for agent, prompts in value.items()}
 

@@ -7,44 +7,50 @@ from typing import Literal
 
 from framework.core.errors import ConfigError
 from framework.gbc.graph.spec import Graph
-from framework.gbc.prompt_search.search import Blame, Evidence
+from framework.gbc.prompt_search.search import CreditKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
 
 class Candidates:
-    """Tries one candidate a step, for the most blamed agent that has some left.
+    """Tries one candidate a step, for the agent with the most credit for errors that has some left.
 
     A candidate that did not help is not tried again until another agent's prompt has changed.
 
     Args:
         candidates: prompts by agent.
-        by: the credit that blames: of the walk, what ends at the agent, or what passes through it; equals by the walk.
-        spread: `blame`, or `even`: the agent with the fewest trials, without looking at blame (to compare with).
+        by: which credit; of equals, that of the walk decides.
+        spread: `credit`, or `even`: the agent with the fewest trials, without attribution (to compare with).
     """
 
     def __init__(
         self,
         candidates: Mapping[str, Sequence[str]],
         *,
-        by: Blame = "own",
-        spread: Literal["blame", "even"] = "blame",
+        by: CreditKind = "own",
+        spread: Literal["credit", "even"] = "credit",
     ) -> None:
         if not any(candidates.values()):
             raise ConfigError("no candidates", hint="give prompts for some agents")
         self.candidates = {agent: tuple(prompts) for agent, prompts in candidates.items()}
-        self.by: Blame = by
-        self.needs_blame = spread == "blame"
+        self.by: CreditKind = by
+        self.needs_attribution = spread == "credit"
 
     def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
-        """One change, or none if there is nothing left."""
+        """One change, or none if there is nothing left.
+
+        Args:
+            state: what was tried so far.
+            evidence: errors with the current prompts, and what they are attributed to.
+            generator: of random choices.
+        """
         left = self._left(state)
         if not left:
             return []
         trials = Counter(agent for trial in state.since_kept() for agent in trial.changes)
         # Agents in random order, so that ties are broken at random.
         agents = generator.sample(sorted(left), len(left))
-        if self.needs_blame:
-            agents.sort(key=lambda agent: evidence.blame_of(agent, self.by), reverse=True)
+        if self.needs_attribution:
+            agents.sort(key=lambda agent: evidence.score_of(agent, self.by), reverse=True)
         else:
             agents.sort(key=lambda agent: trials[agent])
         return [{agents[0]: generator.choice(left[agents[0]])}]
@@ -54,7 +60,8 @@ class Candidates:
         unknown = self.candidates.keys() - graph.prompts.keys()
         if unknown:
             hint = f"use {', '.join(graph.prompts)}"
-            raise ConfigError(f"candidates for {', '.join(sorted(unknown))}, no agents", hint=hint)
+            problem = f"candidates for {', '.join(sorted(unknown))}, which the graph does not have"
+            raise ConfigError(problem, hint=hint)
         return not self._left(state)
 
     def _left(self, state: OptimizerState) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A language model rewrites the prompts of blamed agents.
+"""A language model rewrites the prompts of the agents that errors are attributed to.
 
 Published, after OPRO (Yang et al. 2023, arXiv 2309.03409); the words are ours.
 """
@@ -11,7 +11,7 @@ from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
 from framework.gbc.language_models.prompt_encoding import Piece, Request
-from framework.gbc.prompt_search.search import Blame, Evidence
+from framework.gbc.prompt_search.search import CreditKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
 INSTRUCTION = (
@@ -23,27 +23,27 @@ _ANSWER = re.compile(r"<prompt>(.*?)</prompt>", re.DOTALL)
 
 
 class Opro:
-    """Asks a model for a new prompt for each of the most blamed agents, and tries them one by one.
+    """Asks a model for a new prompt for each of the agents with the most credit for errors, and tries them one by one.
 
     An answer without a prompt between the marks proposes nothing.
 
     Args:
         model: local or on a server.
-        agents_per_step: most agents in a step.
-        by: the credit that blames, as in `Candidates`.
-        max_history: best trials of the agent that are shown.
-        max_examples: failures that are shown.
-        max_new_tokens: bound of the answer, in tokens.
+        agents_per_step: most agents in a step, 1 or more.
+        by: which credit, as in `Candidates`.
+        max_history: best trials of the agent that are shown, at most; 0 or more.
+        max_examples: failures that are shown, at most; 0 or more.
+        max_new_tokens: bound of the answer, in tokens; 1 or more.
     """
 
-    needs_blame = True
+    needs_attribution = True
 
     def __init__(
         self,
         model: LanguageModel,
         *,
         agents_per_step: int = 1,
-        by: Blame = "own",
+        by: CreditKind = "own",
         max_history: int = 8,
         max_examples: int = 3,
         max_new_tokens: int = 512,
@@ -51,12 +51,17 @@ class Opro:
         if min(agents_per_step, max_new_tokens) < 1 or min(max_history, max_examples) < 0:
             raise ConfigError(f"agents_per_step {agents_per_step}, history {max_history}", hint="use 1 or more")
         self.model = model
-        self.by: Blame = by
+        self.by: CreditKind = by
         self.agents_per_step, self.max_new_tokens = agents_per_step, max_new_tokens
         self.max_history, self.max_examples = max_history, max_examples
 
     def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
-        """A change for each of the blamed agents whose answer can be read.
+        """A change for each of these agents whose answer can be read.
+
+        Args:
+            state: what was tried so far.
+            evidence: errors with the current prompts, and what they are attributed to.
+            generator: of random choices.
 
         Raises:
             FrameworkError: what the model's server raises.
@@ -64,8 +69,8 @@ class Opro:
         prompts = evidence.graph.prompts
         # In random order, so that ties are broken at random.
         agents = generator.sample(sorted(prompts), len(prompts))
-        blamed = {agent: evidence.blame_of(agent, self.by) for agent in agents}
-        agents = sorted(filter(lambda agent: any(blamed[agent]), agents), key=lambda agent: blamed[agent], reverse=True)
+        scores = {agent: evidence.score_of(agent, self.by) for agent in agents}
+        agents = sorted(filter(lambda agent: any(scores[agent]), agents), key=lambda agent: scores[agent], reverse=True)
         agents = agents[: self.agents_per_step]
         requests = [
             Request(
@@ -91,7 +96,13 @@ class Opro:
         return False
 
     def describe(self, agent: str, state: OptimizerState, evidence: Evidence) -> str:
-        """The message to the model: structure, current prompts, history with performance, trajectories, losses."""
+        """The message to the model: structure, current prompts, history with performance, trajectories, losses.
+
+        Args:
+            agent: whose prompt is to be rewritten.
+            state: what was tried so far.
+            evidence: errors with the current prompts, and what they are attributed to.
+        """
         lines = ["The system, each node with what it reads:"]
         for node in evidence.graph.nodes.values():
             kind = "user turn" if isinstance(node, UserTurn) else type(node).__name__.lower()

@@ -1,12 +1,18 @@
-"""Propose, try on held-out tasks, keep only what helps."""
+"""The search for prompts: propose, try on held-out tasks, keep only what helps.
+
+One loop, `PromptSearch`, for `framework optimize` and for training: a function of what all processes have seen, so the
+number of processes changes nothing. A search that is killed between a proposal and its decision makes both again.
+"""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from framework.core.errors import ConfigError
+from framework.core.collectives import broadcast_object, rank_and_size
+from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.results import AgentCredit, Attribution, AttributionOptions, mean_credits
 from framework.gbc.execution.runner import LanguageModel, RunOptions, Task, run_graph
@@ -15,8 +21,8 @@ from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
 from framework.gbc.prompt_search.state import OptimizerState, Trial, save_state
 
-Blame = Literal["walk", "own", "through"]
-"""The credit that blames: of the walk, what ends at an agent, or what passes through it."""
+CreditKind = Literal["walk", "own", "through"]
+"""A credit of an agent: its share of the walks, what ends at it, or what passes through it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +30,14 @@ class OptimizeOptions:
     """How long, and with how much evidence.
 
     Args:
-        steps: most steps.
-        batch_size: training tasks that are run and attributed in each.
+        steps: upper bound, 1 or more.
+        batch_size: training tasks that are run and attributed in each, 1 or more.
         min_gain: a change is kept if it lowers the held-out loss by more than this.
-        goal: held-out loss at which to end.
+        goal: held-out loss at which the search ends.
         failed_loss: value of a run that failed.
-        seed: of the choice of tasks and of proposals.
+        seed: of the choice of tasks and of the proposals.
         run: how the graph runs.
-        attribution: how blame is found.
+        attribution: how errors are attributed.
     """
 
     steps: int = 20
@@ -59,6 +65,7 @@ class Evidence:
         losses: of each trace.
         attributions: of each trace.
         credits: means over the traces.
+        num_runs: runs of the graph that it took.
     """
 
     graph: Graph
@@ -66,13 +73,14 @@ class Evidence:
     losses: tuple[VerbalLoss, ...]
     attributions: tuple[Attribution, ...]
     credits: tuple[AgentCredit, ...]
+    num_runs: int = 0
 
     def credit_of(self, agent: str) -> AgentCredit:
         """The mean credit of an agent; zero if it ran in no trace."""
         none = AgentCredit(name=agent, through=0.0, own=0.0, walk=0.0)
         return next((credit for credit in self.credits if credit.name == agent), none)
 
-    def blame_of(self, agent: str, by: Blame) -> tuple[float, float]:
+    def score_of(self, agent: str, by: CreditKind) -> tuple[float, float]:
         """What agents are compared by: a credit, and of equals the walk's."""
         credit = self.credit_of(agent)
         return getattr(credit, by), credit.walk
@@ -82,16 +90,150 @@ class Evidence:
 class Proposer(Protocol):
     """What changes prompts: `Candidates`, `Opro`."""
 
-    needs_blame: bool
+    needs_attribution: bool
     """Whether training tasks are attributed for it."""
 
     def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
-        """Changes to try, each new prompts by agent."""
+        """Changes to try, each new prompts by agent.
+
+        Args:
+            state: what was tried so far.
+            evidence: errors with the current prompts, and what they are attributed to.
+            generator: of random choices.
+        """
         ...
 
     def is_done(self, state: OptimizerState, graph: Graph) -> bool:
         """Whether it has nothing left to propose."""
         ...
+
+
+class PromptSearch:
+    """The loop: each step proposes changes, tries each on the held-out tasks, and keeps those that help.
+
+    Random numbers are a function of the seed and the step. With several processes, all of them call `step`; the first
+    one alone proposes and decides.
+
+    Attributes:
+        state: what was tried, and the best prompts; None before the first step.
+        num_failed_proposals: steps without a proposal because its model failed.
+        loss_before: held-out loss of the prompts that the last step began with; None before the first.
+
+    Args:
+        graph: the system, with the prompts that the search begins with.
+        proposer: what changes prompts.
+        seed: of the proposals.
+        evaluate: mean loss of a graph over the held-out tasks.
+        evidence: what proposals rest on, for a graph with the current prompts; it may draw from the generator.
+        min_gain: a change is kept if it lowers the held-out loss by more than this.
+        goal: held-out loss at which the search ends.
+        runs_per_evaluation: runs of the graph that `evaluate` takes, for the count in the state.
+        synchronized: context in which the proposer uses models.
+        loss_drifts: the held-out loss changes between steps, since something else is trained: it is measured anew.
+        skip_failed_proposals: a step whose proposing model fails is counted and tries nothing; otherwise it raises.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        proposer: Proposer,
+        *,
+        seed: int,
+        evaluate: Callable[[Graph], float],
+        evidence: Callable[[Graph, random.Random], Evidence],
+        min_gain: float = 0.0,
+        goal: float = 0.0,
+        runs_per_evaluation: int = 0,
+        synchronized: Callable[[], AbstractContextManager[None]] = nullcontext,
+        loss_drifts: bool = False,
+        skip_failed_proposals: bool = False,
+    ) -> None:
+        self.graph, self.proposer, self.seed = graph, proposer, seed
+        self.evaluate, self.evidence = evaluate, evidence
+        self.min_gain, self.goal, self.runs_per_evaluation = min_gain, goal, runs_per_evaluation
+        self.synchronized, self.loss_drifts = synchronized, loss_drifts
+        self.skip_failed_proposals = skip_failed_proposals
+        self.state: OptimizerState | None = None
+        self.num_failed_proposals = 0
+        self.loss_before: float | None = None
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The best so far."""
+        return self.graph.prompts if self.state is None else self.state.prompts
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to try, or the goal is reached."""
+        return self.state is not None and self.state.finished
+
+    def step(self, *, stop: Callable[[], bool] = lambda: False) -> tuple[Trial, ...]:
+        """Proposes, tries and decides; gives the new trials.
+
+        Args:
+            stop: whether no further trial may begin.
+
+        Raises:
+            FrameworkError: what the proposer raises, unless failed proposals are skipped.
+        """
+        state = self._measured()
+        self.loss_before = state.loss
+        if state.finished or state.loss <= self.goal or self.proposer.is_done(state, self.graph):
+            self.state = replace(state, finished=True)
+            return ()
+        before = len(state.trials)
+        state, proposals = self._propose(state)
+        for changes in proposals:
+            if stop():
+                break
+            state = self._try(state, changes)
+        self.state = replace(state, step=state.step + 1)
+        return self.state.trials[before:]
+
+    def _measured(self) -> OptimizerState:
+        """The state, with a held-out loss that is up to date."""
+        state = self.state
+        if state is not None and (not self.loss_drifts or state.finished):
+            return state
+        loss = broadcast_object(self.evaluate(self.graph.with_prompts(self.prompts)))
+        runs = self.runs_per_evaluation
+        if state is not None:
+            return replace(state, loss=loss, evaluations=state.evaluations + 1, runs=state.runs + runs)
+        return OptimizerState(seed=self.seed, step=0, prompts=self.prompts, loss=loss, evaluations=1, runs=runs)
+
+    def _propose(self, state: OptimizerState) -> tuple[OptimizerState, list[dict[str, str]]]:
+        """The changes to try, and the state with the runs that they took."""
+        generator = random.Random(f"{state.seed}/{state.step}")
+        evidence = self.evidence(self.graph.with_prompts(state.prompts), generator)
+        changes: list[dict[str, str]] = []
+        problem = ""
+        with self.synchronized():
+            if rank_and_size()[0] == 0:
+                try:
+                    changes = list(self.proposer.propose(state, evidence, generator))
+                except ConfigError:
+                    raise
+                except FrameworkError as error:
+                    if not self.skip_failed_proposals:
+                        raise
+                    problem = str(error)
+        changes, problem = broadcast_object((changes, problem))
+        self.num_failed_proposals += bool(problem)
+        return replace(state, runs=state.runs + evidence.num_runs), changes
+
+    def _try(self, state: OptimizerState, changes: Mapping[str, str]) -> OptimizerState:
+        prompts = {**state.prompts, **changes}
+        loss = self.evaluate(self.graph.with_prompts(prompts))
+        # Decided once: processes whose arithmetic differs in the last bit must not part.
+        kept = broadcast_object(loss < state.loss - self.min_gain)
+        return replace(
+            state,
+            prompts=prompts if kept else state.prompts,
+            loss=loss if kept else state.loss,
+            evaluations=state.evaluations + 1,
+            runs=state.runs + self.runs_per_evaluation,
+            trials=(*state.trials, Trial(step=state.step, changes=dict(changes), loss=loss, kept=kept)),
+        )
 
 
 def optimize(
@@ -105,6 +247,7 @@ def optimize(
     options: OptimizeOptions = OptimizeOptions(),
     state: OptimizerState | None = None,
     save_to: str | Path | None = None,
+    on_step: Callable[[OptimizerState], None] = lambda state: None,
 ) -> OptimizerState:
     """Improves the prompts of a graph.
 
@@ -118,76 +261,78 @@ def optimize(
         options: how long.
         state: to go on from.
         save_to: file for the state, written after every step.
+        on_step: called after every step, once its state is saved.
 
     Raises:
         ConfigError: no tasks, or a state with other agents or another seed.
     """
     if not train or not held_out:
         raise ConfigError(f"{len(train)} training tasks, {len(held_out)} held out", hint="give some of both")
-    if state is None:
-        first = _mean_loss(graph, models, loss, held_out, options)
-        state = OptimizerState(
-            seed=options.seed, step=0, prompts=graph.prompts, loss=first, evaluations=1, runs=len(held_out)
-        )
-    elif state.prompts.keys() != graph.prompts.keys() or state.seed != options.seed:
+    if state is not None and (state.prompts.keys() != graph.prompts.keys() or state.seed != options.seed):
         raise ConfigError("the state is of another graph or seed", hint="use the graph and the seed that it began with")
-    while state.step < options.steps and not state.finished:
-        state = _step(state, graph, models, loss, proposer, train, held_out, options)
+
+    def evidence(current: Graph, generator: random.Random) -> Evidence:
+        count = min(options.batch_size, len(train)) if proposer.needs_attribution else 0
+        return gather_evidence(current, models, loss, generator.sample(list(train), count), options)
+
+    search = PromptSearch(
+        graph,
+        proposer,
+        seed=options.seed,
+        evaluate=lambda tried: mean_loss(tried, models, loss, held_out, options),
+        evidence=evidence,
+        min_gain=options.min_gain,
+        goal=options.goal,
+        runs_per_evaluation=len(held_out),
+    )
+    search.state = state
+    while search.state is None or (search.state.step < options.steps and not search.finished):
+        search.step()
+        assert search.state is not None
         if save_to is not None:
-            save_state(save_to, state)
-    return state
+            save_state(save_to, search.state)
+        on_step(search.state)
+    return search.state
 
 
-def _step(
-    state: OptimizerState,
-    graph: Graph,
-    models: Mapping[str, LanguageModel],
-    loss: Loss,
-    proposer: Proposer,
-    train: Sequence[Task],
-    held_out: Sequence[Task],
-    options: OptimizeOptions,
-) -> OptimizerState:
-    if state.loss <= options.goal or proposer.is_done(state, graph):
-        return replace(state, finished=True)
-    generator = random.Random(f"{state.seed}/{state.step}")
-    tasks = generator.sample(list(train), min(options.batch_size, len(train))) if proposer.needs_blame else []
-    evidence = _evidence(graph.with_prompts(state.prompts), models, loss, tasks, options)
-    state = replace(state, runs=state.runs + len(tasks))
-    for changes in proposer.propose(state, evidence, generator):
-        prompts = {**state.prompts, **changes}
-        found = _mean_loss(graph.with_prompts(prompts), models, loss, held_out, options)
-        kept = found < state.loss - options.min_gain
-        state = replace(
-            state,
-            prompts=prompts if kept else state.prompts,
-            loss=found if kept else state.loss,
-            evaluations=state.evaluations + 1,
-            runs=state.runs + len(held_out),
-            trials=(*state.trials, Trial(step=state.step, changes=dict(changes), loss=found, kept=kept)),
-        )
-    return replace(state, step=state.step + 1)
-
-
-def _evidence(
+def gather_evidence(
     graph: Graph, models: Mapping[str, LanguageModel], loss: Loss, tasks: Sequence[Task], options: OptimizeOptions
 ) -> Evidence:
+    """Runs training tasks, and attributes the errors among them.
+
+    Args:
+        graph: with the current prompts.
+        models: by the names that the agents use.
+        loss: of a trace that did not fail.
+        tasks: training tasks; without any, the evidence is empty.
+        options: how the graph runs and errors are attributed.
+    """
     traces = [trace for trace in run_graph(graph, models, tasks, options=options.run) if trace.failure is None]
     pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in traces) if found.value > 0]
-    bad, losses = [trace for trace, _ in pairs], [found for _, found in pairs]
-    attributions = attribute(bad, graph, models, losses, options.attribution) if pairs else []
+    wrong, losses = [trace for trace, _ in pairs], [found for _, found in pairs]
+    attributions = attribute(wrong, graph, models, losses, options.attribution) if pairs else []
     return Evidence(
         graph=graph,
-        traces=tuple(bad),
+        traces=tuple(wrong),
         losses=tuple(losses),
         attributions=tuple(attributions),
-        credits=mean_credits(attributions),
+        credits=mean_credits([each.agents for each in attributions], [each.loss for each in attributions]),
+        num_runs=len(tasks),
     )
 
 
-def _mean_loss(
+def mean_loss(
     graph: Graph, models: Mapping[str, LanguageModel], loss: Loss, tasks: Sequence[Task], options: OptimizeOptions
 ) -> float:
+    """Mean loss of a graph over tasks; a run that failed counts as `options.failed_loss`.
+
+    Args:
+        graph: the system.
+        models: by the names that the agents use.
+        loss: of a trace that did not fail.
+        tasks: at least one.
+        options: how the graph runs.
+    """
     values = [
         loss(trace).value if trace.failure is None else options.failed_loss
         for trace in run_graph(graph, models, tasks, options=options.run)

@@ -43,7 +43,7 @@ class _Pass(NamedTuple):
 class CollectiveModels:
     """Keeps processes in step that use sharded models.
 
-    Every process makes it, with the same blocks. What uses the models stands in `together`.
+    Every process makes it, with the same blocks. What uses the models stands in `synchronized`.
 
     Args:
         models: of each model the sharded layers in their order; all weights outside of them are whole.
@@ -61,7 +61,7 @@ class CollectiveModels:
             layers[-1].module.register_forward_hook(partial(self._expect_backward, number), prepend=True)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def synchronized(self) -> Iterator[None]:
         """Within it the models may be used; it ends on all processes together. An error leaves at once."""
         yield
         self._agree(None)

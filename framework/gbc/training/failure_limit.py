@@ -1,11 +1,19 @@
 """Episodes that failed, and when there are too many of them."""
 
+import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback, Trainer
+
 from framework.core.errors import ConfigError, TrainingError
+from framework.gbc.training.rollouts import EpisodeResult
+
+FAILURES = "failures.jsonl"
+"""In the run's folder, the list of what failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +21,8 @@ class FailureConfig:
     """How many episodes may fail.
 
     Args:
-        max_failed_share: of the last `window` tasks; training stops where more have failed.
-        window: tasks that are judged together; the first judgement comes when a quarter of it is there.
+        max_failed_share: of the last `window` tasks, in [0, 1]; training stops where more have failed.
+        window: tasks that the share is of, 1 or more; it is looked at from a quarter of them on.
     """
 
     max_failed_share: float = 0.5
@@ -34,6 +42,7 @@ class Failures:
         self.seen, self.failed = 0, 0
         self._recent: deque[bool] = deque(maxlen=config.window)
         self._last = ""
+        self._new: list[EpisodeResult] = []
 
     @property
     def share(self) -> float:
@@ -47,6 +56,17 @@ class Failures:
         self._recent.append(failure is not None)
         self._last = failure or self._last
 
+    def note_results(self, results: Sequence[EpisodeResult]) -> None:
+        """Tasks that have ended."""
+        for each in results:
+            self.note(each.failure)
+        self._new += [each for each in results if each.failure is not None]
+
+    def take_new(self) -> list[EpisodeResult]:
+        """The failed ones of `note_results` since the last time."""
+        new, self._new = self._new, []
+        return new
+
     def check(self) -> None:
         """Raises TrainingError where too many have failed."""
         if 4 * len(self._recent) < self.config.window or self.share <= self.config.max_failed_share:
@@ -54,7 +74,7 @@ class Failures:
         raise TrainingError(
             f"{sum(self._recent)} of the last {len(self._recent)} episodes failed, more than "
             f"failures.max_failed_share {self.config.max_failed_share:g} allows; the last one: {self._last}",
-            hint="see failures.jsonl in the run's folder, hint the cause and start again: the last checkpoint is kept",
+            hint=f"see {FAILURES} in the run's folder, remove the cause and start again: the last checkpoint is kept",
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,3 +85,32 @@ class Failures:
         """The inverse of `state_dict`."""
         self.seen, self.failed, self._last = state["seen"], state["failed"], state["last"]
         self._recent = deque(state["recent"], maxlen=self.config.window)
+
+
+class FailureLimit(Callback):
+    """Lists failed episodes in the run's folder, and ends training with an error where too many have failed.
+
+    It looks at them before the backward pass: no parameter changes by a batch with which the limit is exceeded.
+
+    Args:
+        failures: what the module counts.
+    """
+
+    def __init__(self, failures: Failures) -> None:
+        self.failures = failures
+
+    def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: Any) -> None:
+        new = self.failures.take_new()
+        if new and trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / FAILURES
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                for each in new:
+                    entry = {
+                        "step": trainer.global_step,
+                        "sample": each.sample,
+                        "task": each.id,
+                        "reason": each.failure,
+                    }
+                    stream.write(json.dumps(entry) + "\n")
+        self.failures.check()

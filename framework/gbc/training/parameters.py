@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from framework.core.param_tags import NO_DECAY, tag
 from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph, UserTurn
 from framework.gbc.graph.trace import Trace
-from framework.gbc.language_models.agent_parameters import AgentParameters, ParametersByAgent, gate_name
+from framework.gbc.language_models.agent_parameters import AgentParameters, ParametersByAgent, gate_name, write_steering
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.language_models.straight_through import Target, make_soft_prompts, soft_loss
+from framework.training.strategies.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,14 @@ class SoftConfig:
         model = models.get(self.model)
         if not isinstance(model, LocalModel):
             hint = "name a model with a `path` that the agents use"
-            raise ConfigError(f"soft.model {self.model!r} is no local model of the graph", hint=hint)
+            raise ConfigError(f"soft.model {self.model!r} is not a local model of the graph", hint=hint)
         own = [agent.name for agent in graph.agents if agent.model == self.model]
         for agent in self.agents:
             if agent not in own:
                 hint = f"use {', '.join(own)}"
-                raise ConfigError(f"soft.agents names {agent!r}, no agent of model {self.model!r}", hint=hint)
+                raise ConfigError(
+                    f"soft.agents names {agent!r}, which is not an agent of model {self.model!r}", hint=hint
+                )
         return model
 
 
@@ -88,13 +92,16 @@ class AgentParametersModule(nn.Module):
         for parameter in self.parameters():
             tag(parameter, NO_DECAY)
 
-    def forward(self) -> tuple[Tensor, ...]:
-        """The values as `AgentParameters.values` has them, or the unused number; copies: sharded ones outlive the pass."""
+    def forward(self) -> tuple[Float[Tensor, "..."], ...]:
+        """The values as `AgentParameters.values` has them, or the unused number.
+
+        They are copies: sharded ones outlive the pass.
+        """
         gates = () if self.gates is None else self.gates
         unused = () if self.unused is None else (self.unused,)
         return tuple(value.clone() for value in (*self.soft.values(), *gates, *self.adapters.values(), *unused))
 
-    def named(self, values: Sequence[Tensor]) -> AgentParameters:
+    def named(self, values: Sequence[Float[Tensor, "..."]]) -> AgentParameters:
         """What `forward` gives, by agents and gates."""
         gates = dict.fromkeys(self.gate_names, torch.ones(()))
         return AgentParameters(soft=dict(self.soft), gates=gates, adapters=dict(self.adapters)).with_values(values)
@@ -105,15 +112,30 @@ def _parameters(values: Mapping[str, Tensor]) -> ParametersByAgent:
 
 
 def make_parameters(
-    graph: Graph, local: LocalModel | None, config: SoftConfig | None, *, seed: int
+    graph: Graph, local: LocalModel | None, config: SoftConfig | None, placement: Placement, *, seed: int
 ) -> AgentParametersModule:
     """What a recipe trains; the first values are a function of the seed.
+
+    Args:
+        graph: whose agents are trained.
+        local: their model.
+        config: what is trained; with None nothing is.
+        placement: of the trainer's strategy.
+        seed: of soft prompts and adapters.
 
     Raises:
         ConfigError: adapters that the model cannot have, or that need peft.
     """
+    module = AgentParametersModule(_first_values(graph, local, config, seed)).to(placement.device)
+    if placement.shard is not None:
+        placement.shard(module, (), False)
+        module.tag_parameters()
+    return module
+
+
+def _first_values(graph: Graph, local: LocalModel | None, config: SoftConfig | None, seed: int) -> AgentParameters:
     if config is None or local is None:
-        return AgentParametersModule(AgentParameters(soft={}, gates={}))
+        return AgentParameters(soft={}, gates={})
     agents = [a for a in graph.agents if a.model == config.model and (not config.agents or a.name in config.agents)]
     names = [agent.name for agent in agents]
     soft: Mapping[str, Tensor] = {}
@@ -126,27 +148,41 @@ def make_parameters(
     sources = [(node, agent.name) for agent in agents for node in agent.reads]
     gates = [gate_name(node, reader) for node, reader in sources if not isinstance(graph.nodes[node], UserTurn)]
     ones = {name: torch.ones(()) for name in gates} if config.gates else {}
-    return AgentParametersModule(AgentParameters(soft=soft, gates=ones, adapters=adapters))
+    return AgentParameters(soft=soft, gates=ones, adapters=adapters)
+
+
+def save_parameters(soft_prompts: Path, adapters: Path, agent_parameters: AgentParameters, local: LocalModel) -> None:
+    """Writes what is trained; makes the folders. Raises OSError.
+
+    Args:
+        soft_prompts: file for soft prompts and gates, if there are any.
+        adapters: folder that gets a folder of each agent's adapter.
+        agent_parameters: the values.
+        local: the model that they are of.
+    """
+    if agent_parameters.soft or agent_parameters.gates:
+        write_steering(soft_prompts, agent_parameters.soft, agent_parameters.gates)
+    local.adapters.write(adapters, agent_parameters.adapters)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flow:
-    """The loss that flows through the graph, and where it got to.
+class StraightThroughGradients:
+    """The straight-through loss of traces, and its gradients.
 
     Attributes:
-        value: weighted sum over the traces.
-        flowing: share of message tokens that gradients pass, mean over chunks.
+        value: weighted sum over the traces, in nats per token.
+        connected_share: share of message tokens that gradients pass through, in [0, 1], mean over chunks.
         gradients: of the values that were given, in their order.
         num_traces: how many there were.
     """
 
     value: Float[Tensor, ""]
-    flowing: float
+    connected_share: float
     num_traces: int
-    gradients: tuple[Tensor, ...]
+    gradients: tuple[Float[Tensor, "..."], ...]
 
 
-def flow_gradients(
+def straight_through_gradients(
     local: LocalModel,
     name: str,
     traces: Sequence[Trace],
@@ -155,36 +191,51 @@ def flow_gradients(
     *,
     agent_parameters: AgentParameters,
     at_once: int,
-) -> Flow:
-    """The gradients of `soft_loss` with respect to what steers the model, in chunks of traces.
+) -> StraightThroughGradients:
+    """The gradients of `soft_loss` with respect to the agents' parameters, in chunks of traces.
 
     They are taken here, and not in the trainer's backward pass: so that pass is alike on all processes, also on one
     whose episodes have all failed, and no more than a chunk is in memory.
+
+    Args:
+        local: the model that is trained.
+        name: of it in the graph.
+        traces: runs that did not fail.
+        targets: the right output of each.
+        weights: of each, in the sum.
+        agent_parameters: values at which the gradients are taken.
+        at_once: traces in a chunk, 1 or more.
     """
     leaves = [value.detach().requires_grad_() for value in agent_parameters.values]
     local.set_agent_parameters(agent_parameters.with_values(leaves))
     total = torch.zeros((), device=local.device)
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
-    flowing = []
+    connected = []
     for start in range(0, len(traces), at_once):
         part = slice(start, start + at_once)
         found = soft_loss(local, name, traces[part], targets[part], weights[part])
         total += found.value.detach()
-        flowing.append(found.flowing)
+        connected.append(found.flowing)
         if found.value.requires_grad:
             more = torch.autograd.grad(found.value, leaves, allow_unused=True, materialize_grads=True)
             gradients = [have + new for have, new in zip(gradients, more, strict=True)]
-    return Flow(
+    return StraightThroughGradients(
         value=total,
-        flowing=sum(flowing) / max(1, len(flowing)),
+        connected_share=sum(connected) / max(1, len(connected)),
         num_traces=len(traces),
         gradients=tuple(gradients),
     )
 
 
 def with_gradients(
-    value: Float[Tensor, ""], values: Sequence[Tensor], gradients: Sequence[Tensor]
+    value: Float[Tensor, ""], values: Sequence[Float[Tensor, "..."]], gradients: Sequence[Float[Tensor, "..."]]
 ) -> Float[Tensor, ""]:
-    """A loss of a value that is known already and of gradients that are known already."""
+    """A loss of a value that is known already and of gradients that are known already.
+
+    Args:
+        value: of the loss.
+        values: parameters that `backward` reaches.
+        gradients: of the loss with respect to each of them.
+    """
     product = sum(((v * g.to(v)).sum() for v, g in zip(values, gradients, strict=True)), torch.zeros_like(value))
     return value + product - product.detach()

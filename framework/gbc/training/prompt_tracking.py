@@ -1,23 +1,28 @@
-"""What users follow a training of agents by: prompts that were tried, the graph of the blame, the worst episodes.
+"""What users follow a training of agents by: tried prompts, the graph with its credits, the worst episodes.
 
 All processes note what they attributed; the first one writes it into the run's folder and shows it in W&B. What only
 one process has, the tokens, is sent for the few worst episodes alone.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback, Trainer
+
 from framework.core.collectives import all_gather_object
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.graph_plot import graph_image, graph_svg
 from framework.gbc.attribution.results import LOSS, Attribution, MessageCredit, mean_attribution
+from framework.gbc.execution.budget import Budget
+from framework.gbc.prompt_search.search import PromptSearch
 from framework.gbc.prompt_search.state import Trial
 from framework.gbc.tracking.credit_html import episodes_page
 from framework.gbc.tracking.episode_records import BlameOfStep, CreditedText, Episode, cleaned, write_blame
 from framework.gbc.tracking.prompt_diff import difference, marked, shortened
-from framework.gbc.tracking.prompt_history import TriedPrompt, note_prompts, read_prompts
+from framework.gbc.tracking.prompt_history import TriedPrompt, forget_prompts, note_prompts, read_prompts
 from framework.gbc.training.prompt_steps import AttributedError
 from framework.tracking.wandb_run import TrackedRun
 
@@ -31,10 +36,12 @@ _MOST_DRAWN = 60
 
 Place = tuple[int, int]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """What of the blame is shown; tried prompts always are.
+    """What of the attributed errors is shown; tried prompts always are.
 
     Args:
         every_n_steps: optimizer steps after which the newest step with errors is shown, as it is at the end; 0 for
@@ -60,15 +67,15 @@ class Shown:
     """The errors of a step as they are shown.
 
     Attributes:
-        blame: the worst episodes.
+        step: the step, and its worst episodes.
         mean: attribution over all errors, without texts.
     """
 
-    blame: BlameOfStep
+    step: BlameOfStep
     mean: Attribution
 
 
-class BlameHistory:
+class ErrorHistory:
     """The errors of the newest attributed step that had some, on every process.
 
     Args:
@@ -113,31 +120,94 @@ class BlameHistory:
         parts = all_gather_object(([replace(each, trajectories=()) for each in mean], worst))
         episodes = sorted((each for _, found in parts for each in found), key=lambda each: (-each[1].loss, each[0]))
         whole = mean_attribution([each for found, _ in parts for each in found], self.order)
-        blame = BlameOfStep(
+        step = BlameOfStep(
             step=self._step,
             errors=len(self._errors),
             loss=sum(loss for loss, _ in self._errors) / len(self._errors),
             episodes=tuple(episode for _, episode in episodes[: self.config.worst]),
         )
         self._errors, self._own = [], []
-        return Shown(blame=blame, mean=whole)
+        return Shown(step=step, mean=whole)
 
 
-def show_blame(run_dir: Path, loggers: Iterable[Any], shown: Shown) -> None:
-    """Writes the errors of a step into the run's folder, and logs them to W&B; by the first process. Raises OSError."""
+class EpisodeTracker(Callback):
+    """Shows tried prompts and attributed errors in the run's folder and in W&B.
+
+    Args:
+        config: what is shown.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self.config = config
+        self.history = ErrorHistory(config, ())
+
+    def start(self, order: Sequence[str]) -> None:
+        """The graph is known: its steps, in topological order."""
+        self.history = ErrorHistory(self.config, order)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            forget_prompts(Path(trainer.default_root_dir), from_step=trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.show_errors(trainer)
+
+    def show_errors(self, trainer: Trainer, steps: int | None = None) -> None:
+        """What was noted, as `ErrorHistory.take` gives it; all processes call this together."""
+        shown = self.history.take(steps)
+        if shown is not None and trainer.is_global_zero:
+            show_errors(Path(trainer.default_root_dir), trainer.loggers, shown)
+
+    def step_search(self, trainer: Trainer, search: PromptSearch, *, step: int, budget: Budget) -> bool:
+        """Lets a search make a step and shows its trials; whether one of them was kept.
+
+        Args:
+            trainer: of the run.
+            search: makes the step.
+            step: optimizer steps done so far.
+            budget: no further trial begins where one of its bounds is met.
+        """
+        prompts = search.prompts
+        trials = search.step(stop=lambda: budget.exceeded() is not None)
+        if trials and trainer.is_global_zero:
+            assert search.state is not None
+            assert search.loss_before is not None
+            first = len(search.state.trials) - len(trials)
+            tried = tried_prompts(trials, step=step - 1, first=first, prompts=prompts, loss=search.loss_before)
+            show_trials(Path(trainer.default_root_dir), trainer.loggers, tried)
+        for trial in trials:
+            kept = ", kept" if trial.kept else ""
+            log.info("step %s: %s, held-out loss %.4g%s", step, ", ".join(trial.changes), trial.loss, kept)
+        return any(trial.kept for trial in trials)
+
+
+def show_errors(run_dir: Path, loggers: Iterable[Any], shown: Shown) -> None:
+    """Writes the errors of a step into the run's folder, and logs them to W&B; by the first process. Raises OSError.
+
+    Args:
+        run_dir: the run's folder.
+        loggers: of the trainer.
+        shown: what `ErrorHistory.take` gave.
+    """
     drawn = len(shown.mean.messages) <= _MOST_DRAWN
-    write_blame(run_dir, shown.blame, graph_svg(shown.mean) if drawn else None)
-    step = shown.blame.step
+    write_blame(run_dir, shown.step, graph_svg(shown.mean) if drawn else None)
+    step = shown.step.step
     for logger in loggers:
         if isinstance(logger, TrackedRun):
             if drawn:
                 logger.log_figure(GRAPH, graph_image(shown.mean), step)
-            if shown.blame.episodes:
-                logger.log_page(EPISODES, episodes_page(shown.blame), step)
+            if shown.step.episodes:
+                logger.log_page(EPISODES, episodes_page(shown.step), step)
 
 
 def show_trials(run_dir: Path, loggers: Iterable[Any], tried: Sequence[TriedPrompt]) -> None:
-    """Adds tried prompts to the run's list, and logs all of it to W&B; by the first process. Raises OSError."""
+    """Adds tried prompts to the run's list, and logs all of it to W&B; by the first process. Raises OSError.
+
+    Args:
+        run_dir: the run's folder.
+        loggers: of the trainer.
+        tried: prompts in their order.
+    """
     if not tried:
         return
     note_prompts(run_dir, tried)

@@ -1,10 +1,12 @@
 """A batch of episodes through the graph: tasks, runs, losses; what fails is marked and goes no further."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
+from framework.data.shards.reader import ShardSet
 from framework.gbc.execution.runner import LanguageModel, RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
@@ -52,10 +54,10 @@ def one_task(episode: Any) -> Sequence[Task]:
     """The episode is the task.
 
     Raises:
-        DataError: no JSON object.
+        DataError: not a JSON object.
     """
     if not isinstance(episode, Mapping):
-        problem = f"an episode is {type(episode).__name__}, no task"
+        problem = f"an episode is {type(episode).__name__}, not a task"
         raise DataError(problem, hint="give JSON objects, or set model.tasks to what makes tasks of episodes")
     return [episode]
 
@@ -85,12 +87,24 @@ def split_episodes(
             continue
         for number, task in enumerate(tasks):
             id = str(task.get("id", f"{sample}/{number}" if len(tasks) > 1 else sample))
-            played = EpisodeResult(sample=sample, number=number, weight=1 / len(tasks), id=id)
-            found.append((played, {**task, "id": id}))
+            result = EpisodeResult(sample=sample, number=number, weight=1 / len(tasks), id=id)
+            found.append((result, {**task, "id": id}))
     return found
 
 
-def play(
+def read_spread(shards: ShardSet, most: int) -> tuple[list[int], list[Any]]:
+    """Episodes spread evenly over a shard set: their numbers, and their parsed JSON.
+
+    Args:
+        shards: of episodes.
+        most: upper bound of their number.
+    """
+    count = min(most, len(shards))
+    numbers = [row * len(shards) // count for row in range(count)]
+    return numbers, [json.loads(shards.read(number)[0]) for number in numbers]
+
+
+def run_episodes(
     graph: Graph,
     models: Mapping[str, LanguageModel],
     tasks: Sequence[tuple[EpisodeResult, Task]],
@@ -98,7 +112,7 @@ def play(
     loss: Loss,
     options: RunOptions,
 ) -> list[EpisodeResult]:
-    """Runs tasks and judges them; those that have failed already stay as they are.
+    """Runs tasks and takes their losses; those that have failed already stay as they are.
 
     Args:
         graph: the system.
@@ -110,10 +124,12 @@ def play(
     Raises:
         ConfigError: a graph or a model that cannot be used, whatever the task.
     """
-    ready = [(played, task) for played, task in tasks if played.failure is None]
+    ready = [(result, task) for result, task in tasks if result.failure is None]
     traces = _run(graph, models, [task for _, task in ready], options)
-    done = {played.place: _judged(played, trace, graph, loss) for (played, _), trace in zip(ready, traces, strict=True)}
-    return [done.get(played.place, played) for played, _ in tasks]
+    done = {
+        result.place: _with_loss(result, trace, graph, loss) for (result, _), trace in zip(ready, traces, strict=True)
+    }
+    return [done.get(result.place, result) for result, _ in tasks]
 
 
 def _run(
@@ -130,17 +146,17 @@ def _run(
             yield Trace(id=str(task["id"]), task=dict(task), steps=(), skipped=(), outputs=(), failure=str(error))
 
 
-def _judged(played: EpisodeResult, trace: Trace, graph: Graph, loss: Loss) -> EpisodeResult:
-    failure = trace.failure or _endless(trace, graph)
+def _with_loss(result: EpisodeResult, trace: Trace, graph: Graph, loss: Loss) -> EpisodeResult:
+    failure = trace.failure or _unended_loop(trace, graph)
     if failure is None:
         try:
-            return replace(played, trace=trace, loss=loss(trace))
+            return replace(result, trace=trace, loss=loss(trace))
         except DataError as error:
             failure = str(error)
-    return replace(played, trace=trace, failure=failure)
+    return replace(result, trace=trace, failure=failure)
 
 
-def _endless(trace: Trace, graph: Graph) -> str | None:
+def _unended_loop(trace: Trace, graph: Graph) -> str | None:
     """The loop that its condition has not ended within its bound, in words."""
     ran = {step.name: step for step in trace.steps}
     for loop in graph.loops:
@@ -150,17 +166,23 @@ def _endless(trace: Trace, graph: Graph) -> str | None:
     return None
 
 
-def mean_loss(played: Sequence[EpisodeResult]) -> float:
+def mean_loss(results: Sequence[EpisodeResult]) -> float:
     """Mean over the tasks that did not fail; 0 where all have."""
-    values = [each.loss.value for each in played if each.loss is not None]
+    values = [each.loss.value for each in results if each.loss is not None]
     return sum(values) / max(1, len(values))
 
 
-def success_share(played: Sequence[EpisodeResult]) -> float:
-    """Of all tasks, those without failure and error."""
-    return sum(each.succeeded for each in played) / max(1, len(played))
+def weighted_loss(results: Sequence[EpisodeResult], *, failed_loss: float) -> float:
+    """Mean over the episodes, a task that failed counted as `failed_loss`."""
+    total = sum(each.weight * (failed_loss if each.loss is None else each.loss.value) for each in results)
+    return total / sum(each.weight for each in results)
 
 
-def failed_share(played: Sequence[EpisodeResult]) -> float:
-    """Of all tasks."""
-    return sum(each.failure is not None for each in played) / max(1, len(played))
+def success_share(results: Sequence[EpisodeResult]) -> float:
+    """Share of all tasks without failure and error, in [0, 1]."""
+    return sum(each.succeeded for each in results) / max(1, len(results))
+
+
+def failed_share(results: Sequence[EpisodeResult]) -> float:
+    """Share of all tasks that failed, in [0, 1]."""
+    return sum(each.failure is not None for each in results) / max(1, len(results))

@@ -5,20 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framework.core.errors import DataError, FrameworkError
+from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.io import atomic_write
-from framework.gbc.execution.loading import load_candidates, parse_model_configs, used_configs
+from framework.data.module import ShardDataModule
+from framework.gbc.execution.loading import load_candidates, load_models
 from framework.gbc.execution.runner import LanguageModel, Task
 from framework.gbc.graph.spec import Graph, parse_graph
 from framework.gbc.graph.yaml_config import make_function, read_yaml, to_yaml
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
-from framework.gbc.language_models.server import ServerModel
 from framework.gbc.language_models.straight_through import Target
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import Proposer
 from framework.gbc.training.collective_models import CollectiveModels, shard_layers
-from framework.gbc.training.prompt_steps import SearchConfig
+from framework.gbc.training.prompt_steps import SearchConfig, TrainingSearch
 from framework.training.strategies.placement import Placement
 
 Declared = str | dict[str, Any]
@@ -33,31 +33,26 @@ class System:
         declared: the graph as YAML gives it.
         graph: with the prompts that it was declared with.
         models: by the names that agents use, and a writer's.
-        lockstep: keeps the processes in step where models are sharded.
+        collective_models: keeps the processes in step where models are sharded.
     """
 
     declared: dict[str, Any]
     graph: Graph
     models: Mapping[str, LanguageModel]
-    lockstep: CollectiveModels
-
-    @property
-    def local_models(self) -> tuple[LocalModel, ...]:
-        """Those with weights of ours."""
-        return tuple(model for model in self.models.values() if isinstance(model, LocalModel))
+    collective_models: CollectiveModels
 
     @property
     def is_sharded(self) -> bool:
         """Whether a model is spread over processes."""
-        return bool(self.lockstep.models)
+        return bool(self.collective_models.models)
 
 
 def load_system(graph: Declared, models: Declared, placement: Placement, *others: str) -> System:
-    """The graph and the models that its agents use.
+    """The graph and the models that its agents use, where the trainer's strategy wants them.
 
     Args:
         graph: as `load_graph` reads it.
-        models: as `read_model_configs` reads it; where a local model runs is the placement's choice.
+        models: as `load_models` reads it; where a local model runs is the placement's choice.
         placement: of the trainer's strategy.
         others: further models.
 
@@ -66,20 +61,21 @@ def load_system(graph: Declared, models: Declared, placement: Placement, *others
     """
     declared = read_yaml(graph) if isinstance(graph, str) else graph
     made = parse_graph(declared, source=graph if isinstance(graph, str) else "model.graph")
-    source = models if isinstance(models, str) else "model.models"
-    configs = parse_model_configs(read_yaml(models) if isinstance(models, str) else models, source=source)
-    found: dict[str, LanguageModel] = {}
     sharded = []
-    for name, config in used_configs(configs, made, *others, source=source).items():
-        if isinstance(config, LocalModelConfig):
-            # Sharded layers go to the device one by one.
-            device = str(placement.device) if placement.shard is None else "cpu"
-            found[name] = local = LocalModel.load(replace(config, device=device))
-            sharded.append(shard_layers(local, placement))
-        else:
-            found[name] = ServerModel(config)
+
+    def load_local(config: LocalModelConfig) -> LocalModel:
+        # Sharded layers go to the device one by one.
+        device = str(placement.device) if placement.shard is None else "cpu"
+        local = LocalModel.load(replace(config, device=device))
+        sharded.append(shard_layers(local, placement))
+        return local
+
+    found = load_models(models, made, *others, load_local=load_local)
     return System(
-        declared=declared, graph=made, models=found, lockstep=CollectiveModels([each for each in sharded if each])
+        declared=declared,
+        graph=made,
+        models=found,
+        collective_models=CollectiveModels([each for each in sharded if each]),
     )
 
 
@@ -87,6 +83,11 @@ def save_declared(path: Path, declared: Mapping[str, Any], prompts: Mapping[str,
     """Writes a graph's YAML with other prompts, for `load_graph`; makes the folder. Raises OSError.
 
     Not by `save_graph`: a tool that was made of a class keeps its arguments so.
+
+    Args:
+        path: of the file.
+        declared: the graph as YAML gives it.
+        prompts: by agent.
     """
     agents = [{**agent, "prompt": prompts[agent["name"]]} for agent in declared["agents"]]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +108,49 @@ def make_proposer(config: SearchConfig, models: Mapping[str, LanguageModel]) -> 
     return Opro(models[config.writer], by=config.by, max_examples=config.max_examples)
 
 
-def target_of(declared: Declared) -> Callable[[Task], Target]:
+def make_search(
+    config: SearchConfig | None,
+    system: System,
+    *,
+    seed: int,
+    evaluate: Callable[[Graph], float],
+    loss_drifts: bool,
+) -> TrainingSearch | None:
+    """The search of a recipe, if it has one.
+
+    Args:
+        config: how prompts are searched for.
+        system: whose prompts.
+        seed: of the proposals.
+        evaluate: mean loss of a graph over the held-out tasks.
+        loss_drifts: something else is trained, which changes that loss.
+
+    Raises:
+        ConfigError: a file of candidates that cannot be read.
+    """
+    if config is None:
+        return None
+    return TrainingSearch(
+        system.graph,
+        make_proposer(config, system.models),
+        config,
+        seed=seed,
+        evaluate=evaluate,
+        synchronized=system.collective_models.synchronized,
+        loss_drifts=loss_drifts,
+    )
+
+
+def target_of(
+    declared: Declared, *, hint: str = "set model.soft.target to the field or the function with the right output"
+) -> Callable[[Task], Target]:
     """What gives the right output of a task: the task's field of a name, or a function as `make_function` reads it.
 
     What it gives is checked; a task without it raises DataError.
+
+    Args:
+        declared: the name of a field, or a function.
+        hint: of that error.
 
     Raises:
         ConfigError: what `make_function` finds.
@@ -130,7 +170,24 @@ def target_of(declared: Declared) -> Callable[[Task], Target]:
         texts = list(value.values()) if isinstance(value, Mapping) else [value]
         if not texts or not all(isinstance(text, str) for text in texts):
             problem = f"task {task.get('id')!r} has no text {name!r} to train for"
-            raise DataError(problem, hint="set model.soft.target to the field or the function with the right output")
+            raise DataError(problem, hint=hint)
         return value  # pyright: ignore[reportReturnType]
 
     return target
+
+
+def check_data(data: Any, *, searches: bool) -> None:
+    """Refuses data that agents cannot be trained on.
+
+    Args:
+        data: the trainer's data module; only `ShardDataModule` is looked at.
+        searches: prompts are searched for, which needs held-out episodes.
+
+    Raises:
+        ConfigError: images, or no held-out episodes.
+    """
+    if isinstance(data, ShardDataModule) and data.kind != "episodes":
+        raise ConfigError(f"data.kind is {data.kind}", hint="train agents on episodes")
+    if searches and (not isinstance(data, ShardDataModule) or data.validation is None):
+        hint = "give data.validation, the episodes that decide which prompts are kept"
+        raise ConfigError("model.search without held-out episodes", hint=hint)

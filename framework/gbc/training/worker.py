@@ -1,4 +1,4 @@
-"""What one process does with its part of a batch: run, judge, blame, take gradients; and what it tells the others."""
+"""What one process does with its part of a batch: run, attribute, take gradients; and what it tells the others."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,22 +7,25 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from framework.core.collectives import all_gather_object
+from framework.core.collectives import all_gather_object, rank_and_size
 from framework.core.errors import ConfigError, FrameworkError
 from framework.core.seeding import seed_of
+from framework.data.loading.batch import EpisodeBatch
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.results import Attribution, AttributionOptions
-from framework.gbc.execution.budget import ATTRIBUTION, Meter, Spending
+from framework.gbc.execution.budget import ATTRIBUTION, Budget, Meter, Spending
+from framework.gbc.execution.loading import load_loss
 from framework.gbc.execution.runner import RunOptions, Task
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss
+from framework.gbc.graph.yaml_config import make_function
 from framework.gbc.language_models.agent_parameters import AgentParameters
 from framework.gbc.language_models.straight_through import Target, trained_outputs
-from framework.gbc.training.parameters import Flow, SoftConfig, flow_gradients
+from framework.gbc.training.parameters import SoftConfig, StraightThroughGradients, straight_through_gradients
 from framework.gbc.training.prompt_steps import AttributedError, example_of
-from framework.gbc.training.rollouts import EpisodeResult, TasksOf, play
-from framework.gbc.training.setup import System
+from framework.gbc.training.rollouts import EpisodeResult, TasksOf, one_task, run_episodes, split_episodes
+from framework.gbc.training.setup import Declared, System, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +33,17 @@ class RankResult:
     """A process's part of a batch, as the others see it.
 
     Attributes:
-        played: its tasks, without their traces.
-        blamed: the errors among them.
-        value, flowing, num_traces: of its gradients, as in `Flow`.
-        spent: since the last share, by agent.
-        seconds: since the last share.
+        episodes: its tasks, without their traces.
+        errors: those among them that were attributed.
+        value, connected_share, num_traces: of its gradients, as in `StraightThroughGradients`.
+        spent: since the last exchange, by agent.
+        seconds: since the last exchange.
     """
 
-    played: list[EpisodeResult]
-    blamed: list[AttributedError]
+    episodes: list[EpisodeResult]
+    errors: list[AttributedError]
     value: float
-    flowing: float
+    connected_share: float
     num_traces: int
     spent: dict[str, Spending]
     seconds: float
@@ -51,24 +54,25 @@ class RolloutWorker:
 
     Args:
         system: graph and models.
-        judge: the loss of a run.
+        loss: of a run.
         tasks_of: the tasks of an episode.
         soft: what is trained by gradient descent.
         target: the right output of a task, for that.
-        run, attribution: how the graph runs and blame is found.
-        examples: runs with errors are told whole, for a proposer that reads them.
-        meter: notes what is spent.
+        run, attribution: how the graph runs and errors are attributed.
+        examples: runs with errors are exchanged whole, for a proposer that reads them.
+        meter: notes what this process spends.
+        budget: of all processes; every exchange is booked in it.
         seed: of models that sample.
 
     Attributes:
-        attributed: by their places, the attributions of the last `blame`: they stay with their process.
+        attributed: by their places, the attributions of the last `attribute`: they stay with their process.
     """
 
     def __init__(
         self,
         system: System,
         *,
-        judge: Loss,
+        loss: Loss,
         tasks_of: TasksOf,
         soft: SoftConfig | None,
         target: Callable[[Task], Target] | None,
@@ -76,11 +80,12 @@ class RolloutWorker:
         attribution: AttributionOptions,
         examples: bool,
         meter: Meter,
+        budget: Budget,
         seed: int,
     ) -> None:
-        self.system, self.judge, self.tasks_of = system, judge, tasks_of
+        self.system, self.loss, self.tasks_of = system, loss, tasks_of
         self.soft, self.target, self.run, self.attribution = soft, target, run, attribution
-        self.examples, self.meter, self.seed = examples, meter, seed
+        self.examples, self.meter, self.budget, self.seed = examples, meter, budget, seed
         self.attributed: dict[tuple[int, int], Attribution] = {}
         for name, model in system.models.items():
             meter.watch(name, model)
@@ -91,22 +96,49 @@ class RolloutWorker:
         self._clock = time.monotonic()
 
     @contextmanager
-    def together(self, agent_parameters: AgentParameters) -> Iterator[None]:
-        """The models in use on all processes, the trained one steered."""
-        with self.system.lockstep.together():
+    def synchronized(self, agent_parameters: AgentParameters) -> Iterator[None]:
+        """Context in which all processes use the models, the trained one with these parameters."""
+        with self.system.collective_models.synchronized():
             if self.soft is not None:
                 local = self.soft.local_model(self.system.graph, self.system.models)
                 local.set_agent_parameters(agent_parameters)
             yield
 
-    def play(self, graph: Graph, tasks: Sequence[tuple[EpisodeResult, Task]], *, epoch: int) -> list[EpisodeResult]:
-        """Runs and judges tasks, in `together`; what samples does so anew in every epoch."""
-        options = replace(self.run, seed=seed_of("run", self.run.seed, self.seed, epoch))
-        return play(graph, self.system.models, tasks, loss=self.judge, options=options)
+    def run_episodes(
+        self, graph: Graph, tasks: Sequence[tuple[EpisodeResult, Task]], *, epoch: int
+    ) -> list[EpisodeResult]:
+        """Runs tasks and takes their losses, within `synchronized`.
 
-    def blame(self, played: Sequence[EpisodeResult]) -> tuple[list[EpisodeResult], list[AttributedError]]:
-        """Who is to blame for the errors, in `together`; a run that cannot be attributed has failed."""
-        wrong = [each for each in played if each.loss is not None and each.loss.value > 0]
+        Args:
+            graph: the system.
+            tasks: as `split_episodes` gives them.
+            epoch: the pass over the data, from 0; models that sample do so anew in every one.
+        """
+        options = replace(self.run, seed=seed_of("run", self.run.seed, self.seed, epoch))
+        return run_episodes(graph, self.system.models, tasks, loss=self.loss, options=options)
+
+    def tasks(self, batch: EpisodeBatch) -> list[tuple[EpisodeResult, Task]]:
+        """The tasks of a batch."""
+        return split_episodes(batch.indices.tolist(), batch.episodes, self.tasks_of)
+
+    def run_shared(
+        self, graph: Graph, tasks: Sequence[tuple[EpisodeResult, Task]], agent_parameters: AgentParameters
+    ) -> list[EpisodeResult]:
+        """Runs tasks that all processes have, each its share of them; gives the results of all.
+
+        Args:
+            graph: the system.
+            tasks: the same on every process.
+            agent_parameters: of the trained model.
+        """
+        rank, size = rank_and_size()
+        with self.synchronized(agent_parameters):
+            results = self.run_episodes(graph, tasks[rank::size], epoch=0)
+        return all_episodes(self.exchange(results))
+
+    def attribute(self, results: Sequence[EpisodeResult]) -> tuple[list[EpisodeResult], list[AttributedError]]:
+        """What the errors are attributed to, within `synchronized`; a run that cannot be attributed has failed."""
+        wrong = [each for each in results if each.loss is not None and each.loss.value > 0]
         try:
             found = list(zip(wrong, self._attribute(wrong), strict=True))
         except ConfigError:
@@ -115,7 +147,7 @@ class RolloutWorker:
             found = [(each, self._attribute_alone(each)) for each in wrong]
         failed: dict[tuple[int, int], EpisodeResult] = {}
         self.attributed = {}
-        blamed: list[AttributedError] = []
+        errors: list[AttributedError] = []
         for each, attribution in found:
             assert each.trace is not None
             assert each.loss is not None
@@ -124,14 +156,14 @@ class RolloutWorker:
                 continue
             self.attributed[each.place] = attribution
             example = example_of(each.trace, each.loss, attribution) if self.examples else ""
-            blamed.append(
+            errors.append(
                 AttributedError(place=each.place, loss=each.loss.value, credits=attribution.agents, example=example)
             )
-        return [failed.get(each.place, each) for each in played], blamed
+        return [failed.get(each.place, each) for each in results], errors
 
-    def _attribute_alone(self, played: EpisodeResult) -> Attribution | FrameworkError:
+    def _attribute_alone(self, result: EpisodeResult) -> Attribution | FrameworkError:
         try:
-            return self._attribute([played])[0]
+            return self._attribute([result])[0]
         except ConfigError:
             raise
         except FrameworkError as error:
@@ -152,65 +184,131 @@ class RolloutWorker:
         with self.meter.booked(ATTRIBUTION, calls=len(agents), tokens=tokens):
             return attribute(traces, self.system.graph, self.system.models, losses, options)
 
-    def flow(
-        self, played: Sequence[EpisodeResult], agent_parameters: AgentParameters, *, num_episodes: int
-    ) -> tuple[list[EpisodeResult], Flow]:
-        """The gradients of a batch of so many episodes, in `together`; a task whose target is missing has failed."""
+    def gradients(
+        self, results: Sequence[EpisodeResult], agent_parameters: AgentParameters, *, num_episodes: int
+    ) -> tuple[list[EpisodeResult], StraightThroughGradients]:
+        """The gradients of a batch, within `synchronized`; a task whose target is missing has failed.
+
+        Args:
+            results: of this process's tasks.
+            agent_parameters: values at which the gradients are taken.
+            num_episodes: episodes of the batch, which weigh alike.
+        """
         zeros = tuple(map(torch.zeros_like, agent_parameters.values))
-        nothing = Flow(value=torch.zeros(()), flowing=0.0, num_traces=0, gradients=zeros)
+        nothing = StraightThroughGradients(value=torch.zeros(()), connected_share=0.0, num_traces=0, gradients=zeros)
         if self.soft is None or self.target is None:
-            return list(played), nothing
+            return list(results), nothing
+        marked, trained = self._with_targets(results, self.soft.model, self.target)
+        if not trained:
+            return marked, nothing
+        found = straight_through_gradients(
+            self.soft.local_model(self.system.graph, self.system.models),
+            self.soft.model,
+            [trace for trace, _, _ in trained],
+            [target for _, target, _ in trained],
+            [weight / num_episodes for _, _, weight in trained],
+            agent_parameters=agent_parameters,
+            at_once=self.run.tasks_at_once,
+        )
+        return marked, found
+
+    def _with_targets(
+        self, results: Sequence[EpisodeResult], name: str, target_of: Callable[[Task], Target]
+    ) -> tuple[list[EpisodeResult], list[tuple[Trace, Target, float]]]:
+        """All results, those without a target marked as failed; and traces with targets and weights to train on."""
         marked: list[EpisodeResult] = []
         trained: list[tuple[Trace, Target, float]] = []
-        for each in played:
+        for each in results:
             if each.failure is None and each.trace is not None:
                 try:
-                    target = self.target(each.trace.task)
+                    target = target_of(each.trace.task)
                 except ConfigError:
                     raise
                 except FrameworkError as error:
                     marked.append(replace(each, loss=None, failure=str(error)))
                     continue
-                if trained_outputs(self.soft.model, each.trace, target):
-                    trained.append((each.trace, target, each.weight / num_episodes))
+                if trained_outputs(name, each.trace, target):
+                    trained.append((each.trace, target, each.weight))
             marked.append(each)
-        if not trained:
-            return marked, nothing
-        flow = flow_gradients(
-            self.soft.local_model(self.system.graph, self.system.models),
-            self.soft.model,
-            [trace for trace, _, _ in trained],
-            [target for _, target, _ in trained],
-            [weight for _, _, weight in trained],
-            agent_parameters=agent_parameters,
-            at_once=self.run.tasks_at_once,
-        )
-        return marked, flow
+        return marked, trained
 
     def exchange(
-        self, played: Sequence[EpisodeResult], blamed: Sequence[AttributedError] = (), flow: Flow | None = None
+        self,
+        results: Sequence[EpisodeResult],
+        errors: Sequence[AttributedError] = (),
+        found: StraightThroughGradients | None = None,
     ) -> list[RankResult]:
-        """The shares of all processes."""
+        """The parts of all processes, by rank; their spending is booked.
+
+        Args:
+            results: of this process's tasks.
+            errors: those among them that were attributed.
+            found: this process's gradients.
+        """
         now = time.monotonic()
-        share = RankResult(
+        own = RankResult(
             # Traces are large, and nobody else reads them.
-            played=[replace(each, trace=None) for each in played],
-            blamed=list(blamed),
-            value=0.0 if flow is None else float(flow.value),
-            flowing=0.0 if flow is None else flow.flowing,
-            num_traces=0 if flow is None else flow.num_traces,
+            episodes=[replace(each, trace=None) for each in results],
+            errors=list(errors),
+            value=0.0 if found is None else float(found.value),
+            connected_share=0.0 if found is None else found.connected_share,
+            num_traces=0 if found is None else found.num_traces,
             spent=self.meter.take(),
             seconds=now - self._clock,
         )
         self._clock = now
-        return all_gather_object(share)
+        ranks = all_gather_object(own)
+        self.budget.add([rank.spent for rank in ranks], wall_seconds=max(rank.seconds for rank in ranks))
+        return ranks
 
 
-def played_by_all(shares: Sequence[RankResult]) -> list[EpisodeResult]:
+def make_worker(
+    system: System,
+    *,
+    loss: Declared,
+    tasks: Declared | None,
+    soft: SoftConfig | None,
+    run: RunOptions,
+    attribution: AttributionOptions,
+    examples: bool,
+    budget: Budget,
+    seed: int,
+) -> RolloutWorker:
+    """The worker of a recipe; the arguments are those of the recipe, where they are not `RolloutWorker`'s.
+
+    Args:
+        system: graph and models.
+        loss: of a run, as `load_loss` reads it.
+        tasks: of an episode, as `make_function` reads it; by default an episode is a task.
+        soft: what is trained by gradient descent.
+        run, attribution: how the graph runs and errors are attributed.
+        examples: runs with errors are exchanged whole.
+        budget: that everything is booked in.
+        seed: of models that sample.
+
+    Raises:
+        ConfigError: a function that cannot be made.
+    """
+    return RolloutWorker(
+        system,
+        loss=load_loss(loss),
+        tasks_of=one_task if tasks is None else make_function(tasks),
+        soft=soft,
+        target=None if soft is None else target_of(soft.target),
+        run=run,
+        attribution=attribution,
+        examples=examples,
+        meter=Meter(budget.config.prices),
+        budget=budget,
+        seed=seed,
+    )
+
+
+def all_episodes(ranks: Sequence[RankResult]) -> list[EpisodeResult]:
     """The tasks of all processes, in the order of the samples."""
-    return sorted((played for share in shares for played in share.played), key=lambda each: each.place)
+    return sorted((each for rank in ranks for each in rank.episodes), key=lambda each: each.place)
 
 
-def blamed_by_all(shares: Sequence[RankResult]) -> list[AttributedError]:
+def all_errors(ranks: Sequence[RankResult]) -> list[AttributedError]:
     """The errors of all processes, in the order of the samples."""
-    return sorted((blamed for share in shares for blamed in share.blamed), key=lambda each: each.place)
+    return sorted((each for rank in ranks for each in rank.errors), key=lambda each: each.place)

@@ -311,7 +311,9 @@ def test_an_agent_that_says_nothing(model):
 
 def test_means_over_traces(model, traces):
     found = attribute(traces, GRAPH, {"m": model}, [VerbalLoss(value=v, text="") for v in (1.0, 2.0, 3.0)])
-    credits = {agent.name: agent for agent in mean_credits(found)}
+    credits = {
+        agent.name: agent for agent in mean_credits([each.agents for each in found], [each.loss for each in found])
+    }
     assert credits["end"].through == pytest.approx(2.0)
     assert credits["user"].own == pytest.approx(2.0)
     assert credits["idle"].through == 0.0

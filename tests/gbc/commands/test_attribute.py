@@ -100,7 +100,7 @@ def test_malformed_lines_are_named_counted_and_skipped_only_on_request(files, ca
     assert not Path("blame").exists()
     main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split(), "--skip_bad"])
     told = capsys.readouterr().err
-    assert "traces.jsonl, line 4 is no trace: record: no 'failure'" in told
+    assert "traces.jsonl, line 4 is not a trace: record: no 'failure'" in told
     assert "3 traces, 2 malformed lines" in told
 
 

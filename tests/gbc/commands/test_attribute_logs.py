@@ -83,28 +83,28 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
         surrogate=SurrogateOptions(max_tokens=170),
     )
     captured = capsys.readouterr()
-    assert "3 is no log" in captured.err
+    assert "3 is not a log" in captured.err
     assert "log 'long' is left out" in captured.err
     assert "accuracy" not in captured.out
     assert "in 1 of them its context was too short" in captured.err
     assert "Its context was too short: planner@2" in (tmp_path / "blame" / "blame.html").read_text()
 
 
-def test_the_other_forms_and_what_is_none(tmp_path, surrogate, capsys):
+def test_the_other_schemas_and_what_cannot_be_read(tmp_path, surrogate, capsys):
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     Path(tmp_path / "runs.jsonl").write_text(json.dumps(messages))
     options = ["--trace", str(tmp_path / "runs.jsonl"), "--model", surrogate, "--out", str(tmp_path / "a")]
-    main(["attribute", *options, "--form", "openai"])
+    main(["attribute-logs", *options, "--schema", "openai"])
     assert (tmp_path / "a" / "blame.html").is_file()
     cases = tmp_path / "cases"
     cases.mkdir()
     case = {"question": "q", "history": [{"role": "a", "content": "b"}], "mistake_agent": "a", "mistake_step": 0}
     (cases / "1.json").write_text(json.dumps(case))
-    attribute_logs(trace=str(cases), model=surrogate, out=str(tmp_path / "b"), form="who_when")
+    attribute_logs(trace=str(cases), model=surrogate, out=str(tmp_path / "b"), schema="who_when")
     accuracy = json.loads((tmp_path / "b" / "summary.json").read_text())["accuracy"]
     assert accuracy["own"]["agent_accuracy"] == accuracy["chance"]["step_accuracy"] == 1
     write_logs(tmp_path / "right.jsonl", [log_of("1", correct=True)])
     attribute_logs(trace=str(tmp_path / "right.jsonl"), model="nowhere", out=str(tmp_path / "c"))
     assert "nothing to blame" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is no folder"):
-        attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), form="who_when")
+        attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), schema="who_when")

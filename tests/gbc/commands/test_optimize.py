@@ -148,7 +148,7 @@ def test_what_cannot_be_optimized(files, capsys):
     assert "no candidates: give --candidates" in error_of(capsys, *OPTIONS, "--out", "a")
     assert "opros" in error_of(capsys, *OPTIONS, "--out", "a", "--optimizer", "opros")
     Path("candidates.yaml").write_text("nobody: [x]")
-    assert "candidates for nobody, no agents" in error_of(capsys, *CHOOSE, "--out", "a")
+    assert "candidates for nobody, which the graph does not have" in error_of(capsys, *CHOOSE, "--out", "a")
     Path("candidates.yaml").write_text("manager: [x]")
     main([*CHOOSE, "--out", "b"])
     Path("held.jsonl").write_text('{"user": "x"}')

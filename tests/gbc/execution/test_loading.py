@@ -79,7 +79,7 @@ def test_tasks_have_an_id_each(tmp_path):
     [
         (b"", "has no tasks"),
         (b'{"user": "a"}\n{"user"\n', "line 2: no JSON"),
-        (b'["a"]', "line 1: no JSON object"),
+        (b'["a"]', "line 1: not a JSON object"),
         (b'"\xff"', "line 1: no JSON"),
         (b'{"id": "7"}\n{}\n{"id": 7}', "line 3: a second task '7'"),
     ],
@@ -124,7 +124,11 @@ def test_candidates(tmp_path):
     path = tmp_path / "candidates.yaml"
     path.write_text(json.dumps({"a": ["x", "y"]}))
     assert load_candidates(path) == {"a": ["x", "y"]}
-    for text, words in (("", "holds no candidates"), ("a: x", "no list of texts"), ("a: [1]", "no list of texts")):
+    for text, words in (
+        ("", "holds no candidates"),
+        ("a: x", "not a list of texts"),
+        ("a: [1]", "not a list of texts"),
+    ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=words):
             load_candidates(path)

@@ -77,7 +77,7 @@ def run(prompts: dict[str, str], proposer: Any = None, **options: Any) -> Optimi
     )
 
 
-@pytest.mark.parametrize("spread", ["blame", "even"])
+@pytest.mark.parametrize("spread", ["credit", "even"])
 @pytest.mark.parametrize("fault", list(GOOD))
 def test_a_fault_is_repaired(fault: str, spread: Any):
     state = run({fault: "mumble"}, Candidates(CANDIDATES, spread=spread))
@@ -87,7 +87,7 @@ def test_a_fault_is_repaired(fault: str, spread: Any):
     kept = [trial for trial in state.trials if trial.kept]
     assert {name for trial in kept for name in trial.changes} == {fault}
     assert state.evaluations == 1 + len(state.trials)
-    assert state.runs == 2 + 2 * len(state.trials) * (2 if spread == "blame" else 1)
+    assert state.runs == 2 + 2 * len(state.trials) * (2 if spread == "credit" else 1)
 
 
 def test_what_does_not_help_is_not_kept_and_not_repeated():
@@ -118,13 +118,13 @@ def test_blame_spends_no_trials_on_agents_that_nobody_reads():
     graph = Graph(agents=(*idle, *GRAPH.with_prompts({"end": "mumble"}).agents), outputs=("end",))
     candidates = {**{agent.name: ["shout", "join"] for agent in idle}, "end": ["copy", "shout", "join"]}
     tried: dict[str, int] = {}
-    for spread in ("blame", "even"):
+    for spread in ("credit", "even"):
         proposer: Any = Candidates(candidates, spread=spread)
         options = OptimizeOptions(seed=3, batch_size=2)
         state = optimize(graph, {"m": Obedient()}, loss, proposer, train=TASKS[:2], held_out=TASKS[2:], options=options)
         assert state.loss == 0.0
         tried[spread] = sum("idle" in name for trial in state.trials for name in trial.changes)
-    assert tried["blame"] == 0 < tried["even"]
+    assert tried["credit"] == 0 < tried["even"]
 
 
 class Writer(Obedient):

@@ -63,11 +63,11 @@ def sharded(rank_of: dict[str, int]) -> dict[str, Any]:
     layers = [shard_layers(model, placement) for model in models]
     assert all(isinstance(p, DTensor) for blocks in layers for layer in blocks for p in layer.module.parameters())
     held = sum(p.to_local().numel() for p in layers[0][0].module.parameters())
-    lockstep = CollectiveModels(layers)
+    collective_models = CollectiveModels(layers)
     rank = rank_of[str(dist.get_rank())]
     found = []
     for _ in range(2):
-        with lockstep.together():
+        with collective_models.synchronized():
             found.append(use(models, rank))
     after = sum(p.to_local().numel() for p in layers[0][0].module.parameters())
     dist.destroy_process_group()

@@ -67,7 +67,8 @@ def test_adapters_learn_and_are_used(world: Path, tmp_path: Path):
     read = LocalModel.load(config).adapters.values
     assert read.keys() == {"first", "last"}
     assert all(torch.equal(value, module.steering.adapters[name]) for name, value in read.items())
-    (local,) = module.system.local_models
+    (local,) = module.system.models.values()
+    assert isinstance(local, LocalModel)
     assert {name.replace(".base_layer", "") for name, _ in local.model.named_parameters()} == before.keys()
     for name, value in local.model.named_parameters():
         assert torch.equal(value, before[name.replace(".base_layer", "")])
@@ -107,7 +108,7 @@ def test_the_best_on_validation_are_kept(world: Path, tmp_path: Path, searched: 
     assert start == (3 if searched else 0)
     best = min(range(start, 6), key=lambda index: losses[index])
     assert all(torch.equal(value, seen[best][2][name]) for name, value in best_soft(tmp_path).items())
-    assert module._best_loss == losses[best]
+    assert module.best.loss == losses[best]
     assert json.loads((tmp_path / "best/validation.json").read_text()) == {"step": best + 1, "loss": losses[best]}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from framework.core.errors import CheckpointError, ConfigError, FrameworkError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.results import AgentCredit, mean_credits
+from framework.gbc.attribution.results import AgentCredit, mean_attribution, mean_credits
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss
@@ -17,7 +17,7 @@ from framework.gbc.language_models.prompt_encoding import Request
 from framework.gbc.language_models.server import ServerError
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
-from framework.gbc.training.prompt_steps import AttributedError, PromptSearch, SearchConfig, example_of, mean_blame
+from framework.gbc.training.prompt_steps import AttributedError, SearchConfig, TrainingSearch, example_of
 from framework.testing.language_models import tiny_local_model
 
 GRAPH = Graph(
@@ -34,10 +34,10 @@ def number_of_stars(graph: Graph) -> float:
     return 1.0 - 0.1 * "".join(graph.prompts.values()).count("*")
 
 
-def make(proposer: Any = None, **options: Any) -> PromptSearch:
+def make(proposer: Any = None, **options: Any) -> TrainingSearch:
     settings: dict[str, Any] = {"config": CONFIG, "seed": 0, "evaluate": number_of_stars, **options}
     candidates = Candidates({"a": ["A*", "A"], "b": ["B**", "B-"]})
-    return PromptSearch(GRAPH, proposer or candidates, settings.pop("config"), together=nullcontext, **settings)
+    return TrainingSearch(GRAPH, proposer or candidates, settings.pop("config"), synchronized=nullcontext, **settings)
 
 
 def blame(agent: str, *, place: int = 0) -> AttributedError:
@@ -57,18 +57,18 @@ def test_what_helps_is_kept_and_the_blamed_agent_is_changed_first():
     assert search.loss_before is None
     found = []
     while not search.finished:
-        found += search.update(stop=never)
+        found += search.step(stop=never)
     assert next(iter(found[0].changes)) == "b"
     assert search.prompts == {"a": "A*", "b": "B**"}
     assert search.state is not None
     assert search.state.loss == pytest.approx(0.7)
     assert {next(iter(trial.changes.values())) for trial in found if trial.kept} == {"A*", "B**"}
-    assert search.update(stop=never) == ()
+    assert search.step(stop=never) == ()
 
 
 def test_no_trial_begins_after_the_stop():
     search = make()
-    assert search.update(stop=lambda: True) == ()
+    assert search.step(stop=lambda: True) == ()
     assert search.prompts == GRAPH.prompts
 
 
@@ -77,16 +77,16 @@ def test_a_restored_search_goes_on_alike():
     batches = [[blame("a", place=1)], [blame("b", place=2), blame("b", place=3)]]
     for batch in batches:
         whole.note(batch)
-        whole.update(stop=never)
+        whole.step(stop=never)
     first.note(batches[0])
-    first.update(stop=never)
+    first.step(stop=never)
     # Errors that no proposal has rested on yet are kept too.
     first.note(batches[1])
     second.load_state_dict(first.state_dict())
-    second.update(stop=never)
+    second.step(stop=never)
     assert second.state_dict() == whole.state_dict()
-    other = PromptSearch(
-        GRAPH, Candidates({"a": ["x"]}), CONFIG, seed=1, evaluate=number_of_stars, together=nullcontext
+    other = TrainingSearch(
+        GRAPH, Candidates({"a": ["x"]}), CONFIG, seed=1, evaluate=number_of_stars, synchronized=nullcontext
     )
     with pytest.raises(CheckpointError, match="another graph or seed"):
         other.load_state_dict(first.state_dict())
@@ -95,9 +95,9 @@ def test_a_restored_search_goes_on_alike():
 def test_losses_that_something_else_changes_are_measured_anew():
     values = iter([0.9, 0.95, 0.3, 0.2])
     search = make(loss_drifts=True, evaluate=lambda graph: next(values))
-    (first,) = search.update(stop=never)
+    (first,) = search.step(stop=never)
     assert search.loss_before == 0.9
-    (second,) = search.update(stop=never)
+    (second,) = search.step(stop=never)
     assert search.loss_before == 0.3
     assert not first.kept
     assert second.kept
@@ -130,7 +130,10 @@ def wrong_runs() -> list[AttributedError]:
     traces = list(run_graph(GRAPH, {"m": model}, [{"id": "t", "user": "x"}], options=RunOptions(on_empty="keep")))
     losses = [VerbalLoss(value=0.5, text="Half of it is wrong.")]
     found = attribute(traces, GRAPH, {"m": model}, losses)
-    assert mean_blame([AttributedError(place=(0, 0), loss=0.5, credits=found[0].agents)]) == mean_credits(found)
+    assert (
+        mean_credits([found[0].agents], [0.5])
+        == mean_attribution(found, [step.name for step in traces[0].steps]).agents
+    )
     return [
         AttributedError(
             place=(0, 0), loss=0.5, credits=found[0].agents, example=example_of(traces[0], losses[0], found[0])
@@ -144,7 +147,7 @@ def test_a_writing_model_sees_what_went_wrong():
     search, again = (make(Opro(writer, by="through"), config=config) for _ in range(2))
     search.note(wrong_runs())
     again.load_state_dict(search.state_dict())
-    (trial,) = again.update(stop=never)
+    (trial,) = again.step(stop=never)
     assert trial.kept
     assert "Half of it is wrong." in writer.asked[0].message
 
@@ -153,8 +156,8 @@ def test_a_writing_model_that_fails_costs_a_proposal_and_no_more():
     writer = Writer(ServerError("it is down", hint="start it"))
     search = make(Opro(writer, by="through"), config=SearchConfig(proposer="opro", writer="big"))
     search.note(wrong_runs())
-    assert search.update(stop=never) == ()
-    assert search.problems == 1
+    assert search.step(stop=never) == ()
+    assert search.num_failed_proposals == 1
     assert search.state is not None
     assert search.state.step == 1
 

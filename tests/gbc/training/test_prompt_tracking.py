@@ -19,12 +19,12 @@ from framework.gbc.tracking.prompt_history import read_prompts
 from framework.gbc.training import prompt_tracking as history
 from framework.gbc.training.prompt_steps import AttributedError
 from framework.gbc.training.prompt_tracking import (
-    BlameHistory,
+    ErrorHistory,
     Shown,
     TrackingConfig,
     _rooms,
     episode_of,
-    show_blame,
+    show_errors,
     show_trials,
     tried_prompts,
 )
@@ -50,14 +50,14 @@ def found() -> list[Attribution]:
     return attribute(traces, GRAPH_OF_TWO, models, losses, options)
 
 
-def note(watch: BlameHistory, step: int, found: list[Attribution], own: list[int]) -> None:
+def note(watch: ErrorHistory, step: int, found: list[Attribution], own: list[int]) -> None:
     """All processes see all errors, each has attributions of its own."""
     errors = [AttributedError(place=(n, 0), loss=each.loss, credits=each.agents) for n, each in enumerate(found)]
     watch.note(step, errors, {(n, 0): found[n] for n in own})
 
 
 def test_the_worst_of_a_step_are_taken_once(found: list[Attribution]):
-    watch = BlameHistory(CONFIG, ORDER)
+    watch = ErrorHistory(CONFIG, ORDER)
     assert watch.take(2) is None
     note(watch, 0, found, [0, 1, 2, 3])
     assert watch.take(1) is None
@@ -65,9 +65,9 @@ def test_the_worst_of_a_step_are_taken_once(found: list[Attribution]):
     watch.note(1, [], {})
     shown = watch.take(2)
     assert shown is not None
-    assert (shown.blame.step, shown.blame.errors, shown.blame.loss) == (0, 4, 0.5625)
+    assert (shown.step.step, shown.step.errors, shown.step.loss) == (0, 4, 0.5625)
     # Of equals the first.
-    assert [episode.id for episode in shown.blame.episodes] == ["t1", "t2"]
+    assert [episode.id for episode in shown.step.episodes] == ["t1", "t2"]
     assert shown.mean.loss == pytest.approx(0.5625)
     assert shown.mean.count == 4
     assert watch.take() is None
@@ -75,44 +75,44 @@ def test_the_worst_of_a_step_are_taken_once(found: list[Attribution]):
     note(watch, 3, found[:1], [0])
     last = watch.take()
     assert last is not None
-    assert (last.blame.step, last.blame.errors) == (3, 1)
+    assert (last.step.step, last.step.errors) == (3, 1)
 
 
 def test_micro_batches_of_a_step_are_together(found: list[Attribution]):
-    watch = BlameHistory(CONFIG, ORDER)
+    watch = ErrorHistory(CONFIG, ORDER)
     note(watch, 0, found[:1], [0])
     note(watch, 0, found[:2], [0, 1])
     shown = watch.take(2)
     assert shown is not None
-    assert shown.blame.errors == 3
+    assert shown.step.errors == 3
 
 
 def test_nothing_is_noted_where_nothing_is_asked_for(found: list[Attribution]):
-    watch = BlameHistory(TrackingConfig(every_n_steps=0), ORDER)
+    watch = ErrorHistory(TrackingConfig(every_n_steps=0), ORDER)
     note(watch, 0, found, [0, 1, 2, 3])
     assert watch.take() is None
 
 
 def test_two_processes_send_little_and_show_the_same(found: list[Attribution], monkeypatch: pytest.MonkeyPatch):
-    alone = BlameHistory(CONFIG, ORDER)
+    alone = ErrorHistory(CONFIG, ORDER)
     note(alone, 0, found, [0, 1, 2, 3])
     whole = alone.take(2)
     assert whole is not None
     sent: list[Any] = []
     monkeypatch.setattr(history, "all_gather_object", lambda share: sent.append(share) or [share])
     for own in ([0, 1], [2, 3]):
-        watch = BlameHistory(CONFIG, ORDER)
+        watch = ErrorHistory(CONFIG, ORDER)
         note(watch, 0, found, own)
         watch.take(2)
     for mean, episodes in sent:
         assert [episode.id for _, episode in episodes] in (["t1"], ["t2"])
         assert not any(message.text or message.spans for each in mean for message in each.messages)
-    watch = BlameHistory(CONFIG, ORDER)
+    watch = ErrorHistory(CONFIG, ORDER)
     note(watch, 0, found, [])
     monkeypatch.setattr(history, "all_gather_object", lambda share: [share, *sent])
     shown = watch.take(2)
     assert shown is not None
-    assert shown.blame == whole.blame
+    assert shown.step == whole.step
     for ours, theirs in ((shown.mean, whole.mean), (whole.mean, mean_attribution(found, ORDER))):
         assert [edge.credit for edge in ours.edges] == pytest.approx([edge.credit for edge in theirs.edges])
         assert [edge.share for edge in ours.edges] == pytest.approx([edge.share for edge in theirs.edges])
@@ -168,15 +168,15 @@ def test_secrets_are_removed_and_the_text_keeps_its_credit(found: list[Attributi
 
 
 def test_the_blame_is_written(found: list[Attribution], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    watch = BlameHistory(CONFIG, ORDER)
+    watch = ErrorHistory(CONFIG, ORDER)
     note(watch, 0, found, [0, 1, 2, 3])
     shown = watch.take()
     assert isinstance(shown, Shown)
-    show_blame(tmp_path, [], shown)
-    assert read_blame(tmp_path) == shown.blame
+    show_errors(tmp_path, [], shown)
+    assert read_blame(tmp_path) == shown.step
     assert (tmp_path / FOLDER / GRAPH).read_text().startswith("<svg")
     monkeypatch.setattr(history, "_MOST_DRAWN", 2)
-    show_blame(tmp_path, [], shown)
+    show_errors(tmp_path, [], shown)
     assert not (tmp_path / FOLDER / GRAPH).exists()
 
 

@@ -17,7 +17,7 @@ from framework.gbc.training.rollouts import (
     failed_share,
     mean_loss,
     one_task,
-    play,
+    run_episodes,
     split_episodes,
     success_share,
 )
@@ -42,22 +42,22 @@ def loss(trace: Trace) -> VerbalLoss:
     return VerbalLoss(value=0.0 if trace.task["label"] in trace.output else 0.5, text="")
 
 
-def played(graph: Graph, episodes: list[Any], *faults: str | int, **options: Any) -> list[EpisodeResult]:
+def results_of(graph: Graph, episodes: list[Any], *faults: str | int, **options: Any) -> list[EpisodeResult]:
     with serving(*faults) as server:
         model = ServerModel(
             ServerModelConfig(url=server.url, model="x", timeout_s=5.0, retries=0, backoff_s=0.0, parallel=1)
         )
         tasks = split_episodes(range(len(episodes)), episodes, one_task)
-        return play(graph, {"big": model}, tasks, loss=loss, options=RunOptions(**options))
+        return run_episodes(graph, {"big": model}, tasks, loss=loss, options=RunOptions(**options))
 
 
 def test_a_malformed_call_a_missing_field_and_a_missing_label():
     graph = Graph(agents=(agent("agent", "user"),), tools=(Tool(name="tool", reads=("agent",), function=call),))
     episodes = [{"user": "go(x)", "label": "USER: GO"}, {"user": "go(", "label": "GO"}, {"label": ""}, {"user": "a()"}]
-    found = played(graph, [*episodes, "no object"])
+    found = results_of(graph, [*episodes, "no object"])
     assert [each.id for each in found] == ["0", "1", "2", "3", "4"]
     assert found[0].succeeded
-    words = ["malformed call", "no text 'user'", "no label", "is str, no task"]
+    words = ["malformed call", "no text 'user'", "no label", "is str, not a task"]
     for each, expected in zip(found[1:], words, strict=True):
         assert expected in str(each.failure), each
         assert each.loss is None
@@ -67,18 +67,18 @@ def test_a_malformed_call_a_missing_field_and_a_missing_label():
 def test_a_server_that_fails_in_between():
     graph = Graph(agents=(agent("agent", "user"),))
     tasks = [{"user": str(number), "label": str(number)} for number in range(6)]
-    found = played(graph, tasks, "well", "well", 500, tasks_at_once=2)
+    found = results_of(graph, tasks, "well", "well", 500, tasks_at_once=2)
     assert [each.succeeded for each in found] == [True, True, False, False, False, False]
     assert all("failed 1 times, at last: state 500" in str(each.failure) for each in found[2:])
     assert [each.sample for each in found] == list(range(6))
     # The next batch asks anew.
-    assert all(each.succeeded for each in played(graph, tasks))
+    assert all(each.succeeded for each in results_of(graph, tasks))
 
 
 def test_a_loop_that_does_not_end():
     loop = Loop(body=("agent",), times=3, until=Condition(source="agent", pattern="DONE"))
     graph = Graph(agents=(agent("agent", "user", "agent"),), loops=(loop,), outputs=("agent",))
-    found = played(graph, [{"user": "go", "label": ""}, {"user": "done", "label": ""}])
+    found = results_of(graph, [{"user": "go", "label": ""}, {"user": "done", "label": ""}])
     assert found[0].failure == "the loop over agent did not end within 3 rounds"
     assert found[1].succeeded
 

@@ -10,6 +10,7 @@ import yaml
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.yaml_config import make_function
+from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.server import ServerModel
 from framework.gbc.training.setup import load_system, save_declared, target_of
 from framework.gbc.training.targets import expected_slots
@@ -25,7 +26,7 @@ def test_graph_and_models(tmp_path: Path):
     models = {"m": {"path": str(tmp_path / "model"), "device": "cuda"}, "big": {"url": "http://x/v1", "model": "b"}}
     system = load_system(str(tmp_path / "graph.yaml"), models, HERE, "big")
     assert isinstance(system.models["big"], ServerModel)
-    assert [model.device.type for model in system.local_models] == ["cpu"]
+    assert [model.device.type for model in system.models.values() if isinstance(model, LocalModel)] == ["cpu"]
     assert not system.is_sharded
     (tmp_path / "models.yaml").write_text(yaml.safe_dump({"other": models["m"]}))
     with pytest.raises(ConfigError, match=r"agent 'first' uses model 'm', which .*models.yaml does not name"):

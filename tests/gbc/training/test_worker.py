@@ -4,7 +4,7 @@ from typing import Any
 
 from framework.core.errors import FrameworkError
 from framework.gbc.attribution.results import AttributionOptions
-from framework.gbc.execution.budget import ATTRIBUTION, Meter
+from framework.gbc.execution.budget import ATTRIBUTION, Budget, BudgetConfig, Meter
 from framework.gbc.execution.runner import RunOptions
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Trace
@@ -15,7 +15,7 @@ from framework.gbc.training.collective_models import CollectiveModels
 from framework.gbc.training.parameters import SoftConfig
 from framework.gbc.training.rollouts import EpisodeResult, one_task, split_episodes
 from framework.gbc.training.setup import System, target_of
-from framework.gbc.training.worker import RolloutWorker, blamed_by_all, played_by_all
+from framework.gbc.training.worker import RolloutWorker, all_episodes, all_errors
 from framework.testing.language_models import tiny_local_model
 from framework.testing.servers.model_server import serving
 
@@ -27,9 +27,9 @@ def wrong(trace: Trace) -> VerbalLoss:
 
 
 def make(graph: Graph, models: dict[str, Any], **options: Any) -> RolloutWorker:
-    system = System(declared={}, graph=graph, models=models, lockstep=CollectiveModels([]))
+    system = System(declared={}, graph=graph, models=models, collective_models=CollectiveModels([]))
     settings: dict[str, Any] = {
-        "judge": wrong,
+        "loss": wrong,
         "tasks_of": one_task,
         "soft": None,
         "target": None,
@@ -37,14 +37,15 @@ def make(graph: Graph, models: dict[str, Any], **options: Any) -> RolloutWorker:
         "attribution": AttributionOptions(),
         "examples": False,
         "meter": Meter({}),
+        "budget": Budget(BudgetConfig()),
         "seed": 0,
         **options,
     }
     return RolloutWorker(system, **settings)
 
 
-def played(work: RolloutWorker, episodes: list[Any]) -> list[EpisodeResult]:
-    return work.play(work.system.graph, split_episodes(range(len(episodes)), episodes, one_task), epoch=0)
+def run(worker: RolloutWorker, episodes: list[Any]) -> list[EpisodeResult]:
+    return worker.run_episodes(worker.system.graph, split_episodes(range(len(episodes)), episodes, one_task), epoch=0)
 
 
 def test_an_attribution_whose_server_fails():
@@ -55,41 +56,41 @@ def test_an_attribution_whose_server_fails():
     # Two tasks of two agents run well; of the attributions' questions the first of the first task fails for good.
     with serving(*["well"] * 4, 400, 400) as server:
         config = ServerModelConfig(url=server.url, model="x", timeout_s=5.0, retries=0, backoff_s=0.0, parallel=1)
-        work = make(Graph(agents=agents), {"big": ServerModel(config)})
-        with work.together(NO_PARAMETERS):
-            runs, blamed = work.blame(played(work, [{"user": "x"}, {"user": "y"}]))
+        worker = make(Graph(agents=agents), {"big": ServerModel(config)})
+        with worker.synchronized(NO_PARAMETERS):
+            runs, blamed = worker.attribute(run(worker, [{"user": "x"}, {"user": "y"}]))
     assert "refuses with state 400" in str(runs[0].failure)
     assert runs[0].loss is None
     assert runs[1].failure is None
     assert [each.place for each in blamed] == [(1, 0)]
-    assert work.attributed.keys() == {(1, 0)}
-    assert work.attributed[1, 0].agents == blamed[0].credits
+    assert worker.attributed.keys() == {(1, 0)}
+    assert worker.attributed[1, 0].agents == blamed[0].credits
     assert not isinstance(runs[1].failure, FrameworkError)
-    (share,) = work.exchange(runs, blamed)
-    assert played_by_all([share])[1].trace is None
-    assert blamed_by_all([share]) == blamed
-    assert share.spent["b"].calls > 2
+    (rank,) = worker.exchange(runs, blamed)
+    assert all_episodes([rank])[1].trace is None
+    assert all_errors([rank]) == blamed
+    assert rank.spent["b"].calls > 2
 
 
 def test_a_task_without_its_target_has_failed():
     graph = Graph(agents=(Agent(name="a", prompt="A", model="m", reads=("user",), max_new_tokens=2),))
     soft = SoftConfig(model="m", target="expected")
-    work = make(graph, {"m": tiny_local_model()}, soft=soft, target=target_of(soft.target))
-    with work.together(NO_PARAMETERS):
-        runs, flow = work.flow(
-            played(work, [{"user": "x", "expected": "north"}, {"user": "y"}]), NO_PARAMETERS, num_episodes=2
+    worker = make(graph, {"m": tiny_local_model()}, soft=soft, target=target_of(soft.target))
+    with worker.synchronized(NO_PARAMETERS):
+        runs, found = worker.gradients(
+            run(worker, [{"user": "x", "expected": "north"}, {"user": "y"}]), NO_PARAMETERS, num_episodes=2
         )
     assert [each.failure is None for each in runs] == [True, False]
     assert "no text 'expected'" in str(runs[1].failure)
-    assert flow.num_traces == 1
+    assert found.num_traces == 1
 
 
 def test_attribution_is_booked():
     graph = Graph(agents=(Agent(name="a", prompt="A", model="m", reads=("user",), max_new_tokens=2),))
-    work = make(graph, {"m": tiny_local_model()}, examples=True)
-    with work.together(NO_PARAMETERS):
-        runs, blamed = work.blame(played(work, [{"user": "x"}]))
+    worker = make(graph, {"m": tiny_local_model()}, examples=True)
+    with worker.synchronized(NO_PARAMETERS):
+        runs, blamed = worker.attribute(run(worker, [{"user": "x"}]))
     assert blamed[0].example
-    spent = work.exchange(runs)[0].spent
+    spent = worker.exchange(runs)[0].spent
     assert spent[ATTRIBUTION].calls == 1
     assert spent[ATTRIBUTION].tokens == spent["a"].tokens
