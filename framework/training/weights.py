@@ -12,11 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from framework.core.errors import CheckpointError
 from framework.core.io import PARTIAL, atomic_write, sync_folder
+from framework.training.strategies.backend import backend_of_tensor
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
@@ -135,38 +134,33 @@ class WeightFiles:
 
 @torch.no_grad()
 def fill_model(model: nn.Module, weights: WeightFiles) -> None:
-    """Fills a model's parameters and saved buffers, each rank its own part where they are sharded (FSDP2, ZeRO-3).
+    """Fills a model's parameters and saved buffers, each rank its own part where they are sharded.
 
     Raises:
         CheckpointError: names or shapes are not the model's.
     """
     saved = set(model.state_dict())
     targets = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()] if n in saved}
-    check_shapes({n: getattr(t, "ds_shape", t.shape) for n, t in targets.items()}, weights.shapes(), "the weights are")
+    backends = {name: backend_of_tensor(target) for name, target in targets.items()}
+    ours = {name: backends[name].whole_shape(target) for name, target in targets.items()}
+    check_shapes(ours, weights.shapes(), "the weights are")
     with weights.opened() as files:
         for name, target in targets.items():
-            source = files[weights.files[name]]
-            if isinstance(target, DTensor):
-                shape, offset = compute_local_shape_and_global_offset(
-                    target.shape, target.device_mesh, target.placements
-                )
-                cut = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
-                target.to_local().copy_(source.get_slice(name)[cut])
-            elif hasattr(target, "ds_tensor"):
-                fill_partition(target, source.get_tensor(name))
-            else:
-                target.copy_(source.get_tensor(name))
+            backends[name].fill(target, _SavedTensor(file=files[weights.files[name]], name=name))
 
 
-def fill_partition(target: Any, value: Tensor) -> None:
-    """A parameter that ZeRO-3 has partitioned: flat, in equal parts, the last one padded."""
-    part: Tensor = target.ds_tensor
-    rank = torch.distributed.get_rank()
-    mine = value.flatten()[rank * part.numel() : (rank + 1) * part.numel()]
-    part.flatten()[: mine.numel()].copy_(mine)
-    if target.numel() == value.numel():
-        # Small weights are kept whole besides.
-        target.copy_(value)
+@dataclass(frozen=True, kw_only=True)
+class _SavedTensor:
+    """A tensor of an open safetensors file."""
+
+    file: Any
+    name: str
+
+    def rows(self, first: int, end: int) -> Tensor:
+        return self.file.get_slice(self.name)[first:end]
+
+    def whole(self) -> Tensor:
+        return self.file.get_tensor(self.name)
 
 
 def check_shapes(ours: dict[str, torch.Size], theirs: dict[str, torch.Size], subject: str) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
 
+from framework.core.compat.torch_compat import default_store
 from framework.core.errors import ConfigError
+from framework.training.callbacks.order import AfterOthers, put_last
 
 EXIT_CODE = 124
 """Of a process that the watchdog ends; timeout(1) uses the same."""
@@ -100,6 +101,7 @@ class Watchdog(Callback):
         self.config = config
         self._watch: _Watch | None = None
         self._started = False
+        self._next_step = AfterOthers(self.wait_for_data)
 
     # Stages, in the order of a step.
 
@@ -108,10 +110,9 @@ class Watchdog(Callback):
             return
         self._started = False
         # A store may outlive the job that the launcher starts again: signs of life of the last one mean nothing.
-        attempt = trainer.strategy.broadcast(secrets.token_hex(8))
-        self._watch = _Watch(_first_mark(self.config.startup_seconds), attempt)
-        others = [callback for callback in trainer.callbacks if not isinstance(callback, _AfterOthers)]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, _AfterOthers(self)]  # type: ignore[attr-defined]
+        restart = trainer.strategy.broadcast(secrets.token_hex(8))
+        self._watch = _Watch(_first_mark(self.config.startup_seconds), restart)
+        put_last(trainer, self._next_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer, "data wait")
@@ -175,18 +176,6 @@ class Watchdog(Callback):
             self._watch = None
 
 
-class _AfterOthers(Callback):
-    """Begins the next step when every other callback is done with this one."""
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self.watchdog = watchdog
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.watchdog.wait_for_data(trainer)
-
-
 def _first_mark(limit: float) -> _Mark:
     now = time.monotonic()
     return _Mark(step=0, finished="nothing", stage="start-up", since=now, limit=limit, counted=now)
@@ -198,13 +187,13 @@ class _Watch:
     Two connections to the store, of their own: one may be blocked in a thread that nobody waits for.
     """
 
-    def __init__(self, mark: _Mark, attempt: str) -> None:
+    def __init__(self, mark: _Mark, restart: str) -> None:
         self.mark = mark
         self._ended, self._called = threading.Event(), threading.Event()
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         if self.num_ranks > 1:
-            self._beats, self._questions = _connect(attempt), _connect(attempt)
+            self._beats, self._questions = _connect(restart), _connect(restart)
             threading.Thread(target=self._beat, daemon=True, name="watchdog beats").start()
         threading.Thread(target=self._guard, daemon=True, name="watchdog").start()
         self._arm()
@@ -300,8 +289,8 @@ class _Watch:
         return [json.loads(self._questions.get(key)) if self._questions.check([key]) else {} for key in keys]
 
 
-def _connect(attempt: str) -> dist.Store:
+def _connect(restart: str) -> dist.Store:
     """A connection of its own to the process group's store, whose answers do not wait for other threads' questions."""
-    store = dist.PrefixStore(f"watchdog/{attempt}", _get_default_store().clone())  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"watchdog/{restart}", default_store())
     store.set_timeout(timedelta(seconds=_PATIENCE_SECONDS))
     return store

@@ -36,6 +36,11 @@ PARTIAL, REMOVED, DAMAGED = ".partial", ".removed", ".damaged"
 _NAME = re.compile(r"step=(\d{8,})")
 
 Kind = Literal["dcp", "deepspeed"]
+READERS: dict[Kind, str] = {
+    "dcp": "framework.training.checkpoint.tensors:read_dcp",
+    "deepspeed": "framework.training.strategies.deepspeed_files:read_deepspeed",
+}
+"""What reads each kind of tensor files without a trainer: module and function."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Reading checkpoints without a trainer: one process, no GPU, only the tensors asked for."""
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,7 @@ from torch import Tensor
 
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.choose import choose_checkpoint
-from framework.training.checkpoint.layout import STATE, Manifest
-from framework.training.checkpoint.tensors import read_into, tensor_records
-from framework.training.strategies.deepspeed_files import read_deepspeed
+from framework.training.checkpoint.layout import READERS, STATE, Kind, Manifest
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -39,18 +39,18 @@ def read_tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
     """
     manifest = Manifest.read(checkpoint)
     try:
-        if manifest.kind == "deepspeed":
-            tensors = read_deepspeed(checkpoint, prefix)
-        else:
-            records = {name: r for name, r in tensor_records(checkpoint).items() if name.startswith(prefix)}
-            tensors = {name: torch.empty(r.size, dtype=r.properties.dtype) for name, r in records.items()}
-            read_into(checkpoint, tensors)
+        tensors = _reader(manifest.kind)(checkpoint, prefix)
     except CheckpointError:
         raise
-    except Exception as error:  # Readers raise whatever damage makes them stumble over.
+    except Exception as error:  # Readers raise whatever damage makes them fail.
         problem = f"{checkpoint} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__})"
         raise CheckpointError(problem, hint="use another checkpoint of the run") from error
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _reader(kind: Kind) -> Callable[[Path, str], dict[str, Tensor]]:
+    module, _, name = READERS[kind].partition(":")
+    return getattr(import_module(module), name)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

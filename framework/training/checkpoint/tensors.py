@@ -8,7 +8,7 @@ reading them runs no code.
 
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, loa
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from framework.core.errors import CheckpointError
@@ -90,6 +89,14 @@ def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
     with _plain_errors():
         # Every rank plans by itself: there is nothing to agree on.
         load(dict(tensors), storage_reader=RecordReader(checkpoint), no_dist=True)
+
+
+def read_dcp(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, on the CPU."""
+    records = {name: record for name, record in tensor_records(checkpoint).items() if name.startswith(prefix)}
+    tensors = {name: torch.empty(record.size, dtype=record.properties.dtype) for name, record in records.items()}
+    read_into(checkpoint, tensors)
+    return tensors
 
 
 def write_tensors(partial: Path, tensors: dict[str, Tensor], group: Any) -> None:
@@ -184,8 +191,7 @@ def _like(parameter: Tensor, record: Any) -> Tensor:
     dtype = record.properties.dtype
     if record.size == parameter.shape:
         return torch.empty_like(parameter.detach(), dtype=dtype)
-    device = parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
-    return torch.empty(record.size, dtype=dtype, device=device)
+    return torch.empty(record.size, dtype=dtype, device=parameter.device)
 
 
 def _first_difference(ours: list[list[str]], theirs: list[list[str]]) -> str:
@@ -221,16 +227,24 @@ def load_model(checkpoint: Path, module: nn.Module) -> None:
     read_into(checkpoint, ours)
 
 
-def share_of(tensors: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Tensor]:
-    """What a rank writes: its shards, and its part of the tensors that all ranks have whole.
+def share_of(
+    tensors: dict[str, Tensor], rank: int, world_size: int, *, is_part: Callable[[Tensor], bool]
+) -> dict[str, Tensor]:
+    """What a rank writes: its shards, and its share of the tensors that all ranks have whole.
 
-    Balanced by size, and a function of names and shapes alone: all ranks agree without a word. So no rank copies the
+    Balanced by size, and a function of names and shapes alone: all ranks agree without a message. So no rank copies the
     whole model on DDP, and each writes a part.
+
+    Args:
+        tensors: all that are to be saved, by name.
+        rank: the rank that writes, from 0.
+        world_size: how many ranks write.
+        is_part: whether each rank has another part of a tensor.
     """
     loads = [0] * world_size
     mine: dict[str, Tensor] = {}
     for name in sorted(tensors, key=lambda name: (-tensors[name].numel(), name)):
-        if isinstance(tensors[name], DTensor):
+        if is_part(tensors[name]):
             mine[name] = tensors[name]
             continue
         lightest = loads.index(min(loads))

@@ -1,4 +1,8 @@
-"""How a run is spread over processes: one config value with typed options."""
+"""How a run is spread over processes: one config value with typed options, and the table of strategies.
+
+A new strategy is a file with a `Backend` (`framework.training.strategies.backend`) and its line in the table here; its
+options, if it has some, are a field of `StrategyConfig` that has its name.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,6 +11,13 @@ from framework.core.errors import ConfigError
 
 StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
 FloatType = Literal["float32", "bfloat16"]
+
+STRATEGIES: dict[str, str] = {
+    "ddp": "framework.training.strategies.ddp:DDP",
+    "fsdp2": "framework.training.strategies.fsdp2:FSDP2",
+    "deepspeed": "framework.training.strategies.deepspeed:DeepSpeed",
+}
+"""What implements each strategy: module and class."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,9 @@ from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.testing.processes.distributed import run_distributed
 from framework.testing.processes.forked import run_forked
 from framework.training.optimizer import OptimizerConfig
+from framework.training.strategies.backend import local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
-from framework.training.strategies.placement import local_part
 
 GLOBAL_BATCH, STEPS = 8, 20
 GRID = SampleGridConfig(every_n_steps=STEPS, rows=1, sampler=SamplerConfig(steps=2))

@@ -20,9 +20,10 @@ from framework.pra.network.model import PRA
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.forked import run_forked
 from framework.training.strategies import placement as sharding
+from framework.training.strategies.backend import is_sharded, local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
-from framework.training.strategies.placement import Placement, build_with_ema, is_sharded, local_part
+from framework.training.strategies.placement import Placement, build_with_ema
 
 CPU = Placement(device=torch.device("cpu"))
 
