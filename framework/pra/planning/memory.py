@@ -21,7 +21,7 @@ from framework.pra.planning.flops import (
 from framework.tracking.devices import GIB
 from framework.training.strategies.backend import named_backend
 from framework.training.strategies.config import StrategyConfig
-from framework.training.strategies.planning import FLOAT_BYTES, ProcessShare, Workload
+from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload
 
 _RUNTIME = 1 * GIB
 """What the driver, the communication library and torch's allocator take besides (ours: about so much on an H100)."""

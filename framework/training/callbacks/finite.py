@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError, TrainingError
 from framework.tracking import metric_names as metrics
-from framework.training.strategies.backend import backend_of_strategy
+from framework.training.strategies.backend import backend_of_strategy, gradient_norm
 
 OnNonfinite = Literal["stop", "skip"]
 _HINT = "the last checkpoint is unharmed; resume from it with a lower learning rate or stronger clipping"
@@ -89,7 +89,7 @@ class FiniteGuard(Callback):
                 raise TrainingError(_describe(losses, None, trainer.global_step), hint=_HINT)
             self.reading = Reading(step=trainer.global_step, loss=sum(losses) / len(losses), gradient_norm=None)
             return
-        norm = backend.gradient_norm(pl_module)
+        norm = gradient_norm(pl_module)
         pl_module.log(metrics.GRADIENT_NORM, norm)
         value, *losses = torch.cat([norm.to(shared).reshape(1), shared]).tolist()
         self._loss = None

@@ -19,7 +19,7 @@ from torch import Size, Tensor, nn
 from framework.core.collectives import rank_and_size
 from framework.core.errors import ConfigError
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
-from framework.training.strategies.planning import ProcessShare, Workload, ring_bytes
+from framework.training.strategies.workload import ProcessShare, Workload, ring_bytes
 
 _WHOLE = "ddp"
 """The strategy whose ranks hold all values, as those of any tensor that nobody has spread."""
@@ -104,6 +104,10 @@ class Backend:
         """The rank's own values, perhaps padded, without gradient; writing to them changes the parameter."""
         return parameter.detach()
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The whole tensor on every rank; all ranks call it together."""
+        return tensor
+
     def own_values(self, tensor: Tensor) -> Tensor:
         """The values that this rank counts, flat: over the ranks each value is counted once."""
         own = tensor.detach().flatten()
@@ -133,12 +137,8 @@ class Backend:
 
     # Gradients.
 
-    def gradient_norm(self, module: nn.Module) -> Tensor:
-        """Euclidean norm of the gradient over all parameters and ranks, before the optimizer's step."""
-        return torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-
     def norm_after_step(self, strategy: Strategy) -> float | None:
-        """That norm, of the step just taken, where it is known only then."""
+        """Euclidean norm of the whole gradient of the step just taken, where it is known only then."""
         return None
 
 
@@ -174,6 +174,12 @@ def backend_of_tensor(tensor: Tensor) -> Backend:
 def local_part(parameter: Tensor) -> Tensor:
     """The rank's own part of a parameter, or the whole one where it is not sharded; without gradient."""
     return backend_of_tensor(parameter).local_part(parameter)
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Euclidean norm of the gradient over all parameters and ranks, where gradients can be seen. Collective."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return backend_of_tensor(norm).gather(norm)
 
 
 def _sharded_by(model: nn.Module) -> Backend | None:

@@ -39,7 +39,7 @@ from framework.training.strategies.deepspeed_files import (
     load_universal,
 )
 from framework.training.strategies.placement import Placement
-from framework.training.strategies.planning import FLOAT_BYTES, Kept, ProcessShare, Workload, ring_bytes
+from framework.training.strategies.workload import FLOAT_BYTES, Kept, ProcessShare, Workload, ring_bytes
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,12 @@ class DeepSpeed(Backend):
 
     def local_part(self, parameter: Tensor) -> Tensor:
         return cast(Any, parameter).ds_tensor.detach()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([tensor]):
+            return tensor.detach().clone()
 
     def own_values(self, tensor: Tensor) -> Tensor:
         parameter = cast(Any, tensor)

@@ -26,7 +26,7 @@ from framework.training.checkpoint.strategy import DCPCheckpoints
 from framework.training.strategies.backend import Backend, ShardedLayer, TensorSource
 from framework.training.strategies.config import StrategyConfig, check_mesh
 from framework.training.strategies.placement import Placement
-from framework.training.strategies.planning import FLOAT_BYTES, ProcessShare, Workload, ring_bytes
+from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload, ring_bytes
 
 
 class FSDP2(Backend):
@@ -86,6 +86,10 @@ class FSDP2(Backend):
         assert isinstance(parameter, DTensor)
         return parameter.to_local().detach()
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        assert isinstance(tensor, DTensor)
+        return tensor.full_tensor()
+
     def own_values(self, tensor: Tensor) -> Tensor:
         assert isinstance(tensor, DTensor)
         mesh = tensor.device_mesh
@@ -117,12 +121,6 @@ class FSDP2(Backend):
     def as_layer(self, module: nn.Module) -> ShardedLayer:
         assert isinstance(module, FSDPModule)
         return ShardedLayer(module=module, unshard=module.unshard, reshard=module.reshard)
-
-    # Gradients.
-
-    def gradient_norm(self, module: nn.Module) -> Tensor:
-        norm = super().gradient_norm(module)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def sharded_values(shapes: dict[str, Size], num_shards: int) -> int:
