@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from framework.core.errors import CheckpointError
 from framework.core.io import PARTIAL, atomic_write, sync_folder
+from framework.training.shapes import NamedTensors, Rows, Whole
 from framework.training.strategies.backend import backend_of_tensor
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
@@ -25,7 +26,7 @@ def index_of(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(SUFFIX) + INDEX_SUFFIX)
 
 
-def write_weights(out: Path, tensors: dict[str, Tensor], *, max_shard_bytes: int | None = None) -> list[Path]:
+def write_weights(out: Path, tensors: NamedTensors, *, max_shard_bytes: int | None = None) -> list[Path]:
     """Writes tensors to `out`, or split into `NAME-00001-of-0000N.safetensors` and an index beside it.
 
     Each file appears whole, and the index after the last of them.
@@ -56,7 +57,7 @@ def write_weights(out: Path, tensors: dict[str, Tensor], *, max_shard_bytes: int
     return [*files, index_of(out)]
 
 
-def _write(file: Path, tensors: dict[str, Tensor]) -> None:
+def _write(file: Path, tensors: NamedTensors) -> None:
     partial = file.with_name(file.name + PARTIAL)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
@@ -117,7 +118,7 @@ class WeightFiles:
         with self.opened() as files:
             return {name: torch.Size(files[file].get_slice(name).get_shape()) for name, file in self.files.items()}
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> NamedTensors:
         """All tensors."""
         with self.opened() as files:
             return {name: files[file].get_tensor(name) for name, file in self.files.items()}
@@ -156,10 +157,10 @@ class _SavedTensor:
     file: Any
     name: str
 
-    def rows(self, first: int, end: int) -> Tensor:
+    def rows(self, first: int, end: int) -> Rows:
         return self.file.get_slice(self.name)[first:end]
 
-    def whole(self) -> Tensor:
+    def whole(self) -> Whole:
         return self.file.get_tensor(self.name)
 
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError, TrainingError
 from framework.tracking import metric_names as metrics
+from framework.training.shapes import Scalar
 from framework.training.strategies.backend import backend_of_strategy, gradient_norm
 
 OnNonfinite = Literal["stop", "skip"]
@@ -71,7 +72,7 @@ class FiniteGuard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._loss, self._step = None, trainer.global_step
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Scalar) -> None:
         # Of several micro-batches each loss is already divided by their number.
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
 

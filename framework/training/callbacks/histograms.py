@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from framework.tracking.wandb_run import TrackedRun
+from framework.training.shapes import AnyTensor, Values
 from framework.training.strategies.backend import backend_of_strategy, backend_of_tensor, is_sharded
 
 BINS = 64
@@ -71,7 +72,7 @@ def part_names(names: Iterable[str]) -> dict[str, str]:
     return {name: words[min(depth, max(0, len(words) - 2))] for name, words in split.items()}
 
 
-def _by_part(module: LightningModule, *, gradients: bool) -> dict[str, list[Tensor]]:
+def _by_part(module: LightningModule, *, gradients: bool) -> dict[str, list[Values]]:
     """This rank's values of each histogram, in the same order on every rank."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     parts: dict[str, list[Tensor]] = defaultdict(list)
@@ -88,7 +89,7 @@ def _by_part(module: LightningModule, *, gradients: bool) -> dict[str, list[Tens
 
 
 def count(
-    parts: Mapping[str, list[Tensor]], device: torch.device, *, together: bool = False
+    parts: Mapping[str, list[Values]], device: torch.device, *, together: bool = False
 ) -> dict[str, tuple[list[int], list[float]]]:
     """Counts and edges of a histogram of each part's finite values; parts without any are left out.
 
@@ -130,6 +131,6 @@ def count(
     return found
 
 
-def _finite(values: Tensor) -> Tensor:
+def _finite(values: Values) -> AnyTensor:
     values = values.float()
     return values[torch.isfinite(values)]

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from framework.core.compat.torch_compat import default_store
 from framework.core.errors import ConfigError
 from framework.training.callbacks.order import AfterOthers, put_last
+from framework.training.shapes import Scalar
 
 EXIT_CODE = 124
 """Of a process that the watchdog ends; timeout(1) uses the same."""
@@ -120,7 +120,7 @@ class Watchdog(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._enter(trainer, "forward")
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Scalar) -> None:
         self._enter(trainer, "backward")
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.choose import choose_checkpoint
 from framework.training.checkpoint.layout import READERS, STATE, Kind, Manifest
+from framework.training.shapes import NamedTensors
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -24,7 +24,7 @@ def find_checkpoint(path: str | Path) -> Path:
     return found
 
 
-def read_tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def read_tensors(checkpoint: Path, prefix: str) -> NamedTensors:
     """Tensors whose names start with `prefix`, on the CPU, under their names without it.
 
     Memory is taken for these alone: `read_tensors(path, "ema.")` of a checkpoint with optimizer state takes as much as
@@ -48,7 +48,7 @@ def read_tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def _reader(kind: Kind) -> Callable[[Path, str], dict[str, Tensor]]:
+def _reader(kind: Kind) -> Callable[[Path, str], NamedTensors]:
     module, _, name = READERS[kind].partition(":")
     return getattr(import_module(module), name)
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.optim import Optimizer
 
 from framework.core.collectives import broadcast_object, rank_and_size
-from framework.core.errors import CheckpointError
+from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import sync_folder
 from framework.tracking.run_folder import saved_wandb_id
 from framework.training.checkpoint.choose import Choice, choose_checkpoint
@@ -40,9 +40,10 @@ from framework.training.checkpoint.tensors import (
     write_tensors,
 )
 from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
+from framework.training.shapes import AnyTensor
 
 if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy as _Base
+    _Base = Strategy
 else:
     _Base = object
 
@@ -202,6 +203,20 @@ class DirectoryCheckpoints(_Base):
         return self.choice.path
 
 
+def checkpoints_of(strategy: Strategy) -> DirectoryCheckpoints:
+    """A trainer's strategy as the one that saves and loads its checkpoints.
+
+    Raises:
+        ConfigError: it is not one of ours.
+    """
+    if not isinstance(strategy, DirectoryCheckpoints):
+        raise ConfigError(
+            f"the trainer's strategy {type(strategy).__name__} saves no such checkpoints",
+            hint="take one of framework.training.strategies.build.make_strategy",
+        )
+    return strategy
+
+
 class DCPCheckpoints(DirectoryCheckpoints):
     """Checkpoints by torch.distributed.checkpoint, for the single process, DDP and FSDP2: one format.
 
@@ -211,7 +226,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
     kind: Kind = "dcp"
     _stager: DefaultStager | None = None
 
-    def is_part(self, tensor: Tensor) -> bool:
+    def is_part(self, tensor: AnyTensor) -> bool:
         """Whether each rank has another part of a tensor, and not all the same; never, where no rank has parts."""
         return False
 

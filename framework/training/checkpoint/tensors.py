@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.optim import Optimizer
 
 from framework.core.errors import CheckpointError
+from framework.training.shapes import AnyTensor, NamedTensors
 
 OPTIMIZERS = "optimizers"
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -82,7 +83,7 @@ def _plain_errors() -> Iterator[None]:
         raise cause from error
 
 
-def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
+def read_into(checkpoint: Path, tensors: NamedTensors) -> None:
     """Fills tensors, whole or sharded, in place; each rank reads what it holds."""
     if not tensors:
         return
@@ -91,7 +92,7 @@ def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
         load(dict(tensors), storage_reader=RecordReader(checkpoint), no_dist=True)
 
 
-def read_dcp(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def read_dcp(checkpoint: Path, prefix: str) -> NamedTensors:
     """The tensors whose names start with `prefix`, on the CPU."""
     records = {name: record for name, record in tensor_records(checkpoint).items() if name.startswith(prefix)}
     tensors = {name: torch.empty(record.size, dtype=record.properties.dtype) for name, record in records.items()}
@@ -99,7 +100,7 @@ def read_dcp(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
     return tensors
 
 
-def write_tensors(partial: Path, tensors: dict[str, Tensor], group: Any) -> None:
+def write_tensors(partial: Path, tensors: NamedTensors, group: Any) -> None:
     """Writes every rank's tensors into `partial`, flushed. Collective over `group`, None for one process."""
     writer = FileSystemWriter(partial, sync_files=True, overwrite=False)
     with _plain_errors():
@@ -113,7 +114,7 @@ def clean_name(name: str) -> str:
     return name
 
 
-def model_tensors(module: nn.Module) -> dict[str, Tensor]:
+def model_tensors(module: nn.Module) -> NamedTensors:
     """Parameters and persistent buffers by clean name; sharded ones stay so, and none is copied."""
     state = get_model_state_dict(module)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
@@ -132,7 +133,7 @@ def optimizer_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     return {"state": {names[p]: dict(state) for p, state in optimizer.state.items()}, "param_groups": groups}
 
 
-def split_optimizers(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def split_optimizers(states: list[dict[str, Any]]) -> tuple[NamedTensors, list[dict[str, Any]]]:
     """Tensors by their name in the checkpoint, and the rest, plain."""
     tensors: dict[str, Tensor] = {}
     plain = []
@@ -228,8 +229,8 @@ def load_model(checkpoint: Path, module: nn.Module) -> None:
 
 
 def share_of(
-    tensors: dict[str, Tensor], rank: int, world_size: int, *, is_part: Callable[[Tensor], bool]
-) -> dict[str, Tensor]:
+    tensors: NamedTensors, rank: int, world_size: int, *, is_part: Callable[[AnyTensor], bool]
+) -> NamedTensors:
     """What a rank writes: its shards, and its share of the tensors that all ranks have whole.
 
     Balanced by size, and a function of names and shapes alone: all ranks agree without a message. So no rank copies the

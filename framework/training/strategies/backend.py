@@ -10,14 +10,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch.strategies import Strategy
-from torch import Size, Tensor, nn
+from torch import Size, nn
 
 from framework.core.collectives import rank_and_size
 from framework.core.errors import ConfigError
+from framework.training.shapes import AnyTensor, Held, Part, Rows, Scalar, Values, Whole
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
 from framework.training.strategies.workload import ProcessShare, Workload, ring_bytes
 
@@ -25,14 +26,15 @@ _WHOLE = "ddp"
 """The strategy whose ranks hold all values, as those of any tensor that nobody has spread."""
 
 
+@runtime_checkable
 class TensorSource(Protocol):
     """A whole tensor in a file, read in part or whole."""
 
-    def rows(self, first: int, end: int) -> Tensor:
+    def rows(self, first: int, end: int) -> Rows:
         """Those from `first` to before `end` along the first axis."""
         ...
 
-    def whole(self) -> Tensor:
+    def whole(self) -> Whole:
         """All of it."""
         ...
 
@@ -59,10 +61,12 @@ class Backend:
     Attributes:
         title: its name for readers.
         sees_gradients: whether gradients and their norm can be looked at before the optimizer's step.
+        lighter: the name of another strategy that holds less on each process, to be proposed where this does not fit.
     """
 
     title: ClassVar[str]
     sees_gradients: ClassVar[bool] = True
+    lighter: ClassVar[str | None] = None
 
     # Before a run.
 
@@ -92,7 +96,7 @@ class Backend:
 
     # Tensors.
 
-    def holds(self, tensor: Tensor) -> bool:
+    def holds(self, tensor: AnyTensor) -> bool:
         """Whether it is this backend that has spread a tensor over the ranks."""
         return False
 
@@ -100,28 +104,28 @@ class Backend:
         """Whether it is this backend that has spread a model, so that all ranks have to take part in its use."""
         return False
 
-    def local_part(self, parameter: Tensor) -> Tensor:
+    def local_part(self, parameter: Held) -> Part:
         """The rank's own values, perhaps padded, without gradient; writing to them changes the parameter."""
         return parameter.detach()
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Held) -> Whole:
         """The whole tensor on every rank; all ranks call it together."""
         return tensor
 
-    def own_values(self, tensor: Tensor) -> Tensor:
+    def own_values(self, tensor: Held) -> Values:
         """The values that this rank counts, flat: over the ranks each value is counted once."""
         own = tensor.detach().flatten()
         return own if rank_and_size()[0] == 0 else own[:0]
 
-    def whole_shape(self, parameter: Tensor) -> Size:
+    def whole_shape(self, parameter: Held) -> Size:
         """Shape of the whole parameter."""
         return parameter.shape
 
-    def fill(self, parameter: Tensor, source: TensorSource) -> None:
+    def fill(self, parameter: Held, source: TensorSource) -> None:
         """Takes the values of a file, each rank its own."""
         parameter.copy_(source.whole())
 
-    def drop_copies(self, parameter: Tensor) -> None:
+    def drop_copies(self, parameter: Held) -> None:
         """Lets go of a whole copy that is out of date, now that `local_part` was written to."""
 
     # Models.
@@ -166,17 +170,17 @@ def backend_of_strategy(strategy: Strategy) -> Backend:
     return getattr(strategy, "backend", named_backend(_WHOLE))
 
 
-def backend_of_tensor(tensor: Tensor) -> Backend:
+def backend_of_tensor(tensor: AnyTensor) -> Backend:
     """The backend that has spread a tensor over the ranks; `ddp`'s where none has."""
     return next((each for each in map(named_backend, STRATEGIES) if each.holds(tensor)), named_backend(_WHOLE))
 
 
-def local_part(parameter: Tensor) -> Tensor:
+def local_part(parameter: Held) -> Part:
     """The rank's own part of a parameter, or the whole one where it is not sharded; without gradient."""
     return backend_of_tensor(parameter).local_part(parameter)
 
 
-def gradient_norm(module: nn.Module) -> Tensor:
+def gradient_norm(module: nn.Module) -> Scalar:
     """Euclidean norm of the gradient over all parameters and ranks, where gradients can be seen. Collective."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
     return backend_of_tensor(norm).gather(norm)

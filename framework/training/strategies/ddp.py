@@ -17,6 +17,7 @@ class DDP(Backend):
     """The whole model on every process; on one process, `single`."""
 
     title = "DDP"
+    lighter = "fsdp2"
 
     def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> Strategy:
         if len(devices) * num_nodes == 1:

@@ -27,6 +27,7 @@ from framework.core.errors import ConfigError
 from framework.training.checkpoint.layout import FOLDER, Kind, sync_files
 from framework.training.checkpoint.strategy import DirectoryCheckpoints
 from framework.training.checkpoint.writing import together
+from framework.training.shapes import AnyTensor, Held, Part, Values, Whole
 from framework.training.strategies.backend import Backend, ShardedLayer, TensorSource
 from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.deepspeed_files import (
@@ -96,35 +97,35 @@ class DeepSpeed(Backend):
 
     # Tensors.
 
-    def holds(self, tensor: Tensor) -> bool:
+    def holds(self, tensor: AnyTensor) -> bool:
         return is_partitioned(tensor)
 
     def shards(self, model: nn.Module) -> bool:
         return any(is_partitioned(parameter) for parameter in model.parameters())
 
-    def local_part(self, parameter: Tensor) -> Tensor:
+    def local_part(self, parameter: Held) -> Part:
         return cast(Any, parameter).ds_tensor.detach()
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Held) -> Whole:
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
 
-    def own_values(self, tensor: Tensor) -> Tensor:
+    def own_values(self, tensor: Held) -> Values:
         parameter = cast(Any, tensor)
         shard: Tensor = parameter.ds_tensor
         # The last shards are filled up with zeros.
         begin = dist.get_rank() * shard.numel()
         return shard.detach().flatten()[: max(0, parameter.ds_numel - begin)]
 
-    def whole_shape(self, parameter: Tensor) -> Size:
+    def whole_shape(self, parameter: Held) -> Size:
         return cast(Any, parameter).ds_shape
 
-    def fill(self, parameter: Tensor, source: TensorSource) -> None:
+    def fill(self, parameter: Held, source: TensorSource) -> None:
         fill_partition(parameter, source.whole())
 
-    def drop_copies(self, parameter: Tensor) -> None:
+    def drop_copies(self, parameter: Held) -> None:
         # Small weights are kept whole besides the part.
         held = cast(Any, parameter)
         if held.ds_status.name == "AVAILABLE":

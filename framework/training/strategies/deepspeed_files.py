@@ -26,6 +26,7 @@ from framework.core.collectives import rank_and_size
 from framework.core.compat.deepspeed_compat import set_universal_loading
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.writing import together
+from framework.training.shapes import AnyTensor, NamedTensors, Whole
 
 TAG = "checkpoint"
 _RANK = re.compile(r"zero_pp_rank_(\d+)_")
@@ -96,7 +97,7 @@ class DeepSpeedFiles:
     def names(self) -> list[str]:
         return [*self._whole, *self._shards]
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> Whole:
         """A whole tensor, copied from the disk."""
         if name in self._whole:
             return self._whole[name].clone()
@@ -104,18 +105,18 @@ class DeepSpeedFiles:
         return torch.cat([shard.flatten() for shard in self._shards[name]])[: shape.numel()].reshape(shape).clone()
 
 
-def read_deepspeed(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def read_deepspeed(checkpoint: Path, prefix: str) -> NamedTensors:
     """The tensors whose names start with `prefix`, on the CPU."""
     files = DeepSpeedFiles(checkpoint)
     return {name: files.tensor(name) for name in files.names() if name.startswith(prefix)}
 
 
-def is_partitioned(tensor: Tensor) -> bool:
+def is_partitioned(tensor: AnyTensor) -> bool:
     """Whether ZeRO-3 has spread a tensor over the ranks."""
     return hasattr(tensor, "ds_tensor")
 
 
-def fill_partition(target: Any, value: Tensor) -> None:
+def fill_partition(target: Any, value: Whole) -> None:
     """A parameter that ZeRO-3 has partitioned: flat, in equal parts, the last one padded."""
     part: Tensor = target.ds_tensor
     rank = torch.distributed.get_rank()

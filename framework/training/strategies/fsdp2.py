@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
-from torch import Size, Tensor, nn
+from torch import Size, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -23,8 +23,9 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from framework.core.compat.lightning_compat import OpenModelParallelStrategy
 from framework.core.errors import ConfigError
 from framework.training.checkpoint.strategy import DCPCheckpoints
+from framework.training.shapes import AnyTensor, Held, Part, Values, Whole
 from framework.training.strategies.backend import Backend, ShardedLayer, TensorSource
-from framework.training.strategies.config import StrategyConfig, check_mesh
+from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.placement import Placement
 from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload, ring_bytes
 
@@ -76,28 +77,28 @@ class FSDP2(Backend):
 
     # Tensors.
 
-    def holds(self, tensor: Tensor) -> bool:
+    def holds(self, tensor: AnyTensor) -> bool:
         return isinstance(tensor, DTensor)
 
     def shards(self, model: nn.Module) -> bool:
         return any(isinstance(module, FSDPModule) for module in model.modules())
 
-    def local_part(self, parameter: Tensor) -> Tensor:
+    def local_part(self, parameter: Held) -> Part:
         assert isinstance(parameter, DTensor)
         return parameter.to_local().detach()
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Held) -> Whole:
         assert isinstance(tensor, DTensor)
         return tensor.full_tensor()
 
-    def own_values(self, tensor: Tensor) -> Tensor:
+    def own_values(self, tensor: Held) -> Values:
         assert isinstance(tensor, DTensor)
         mesh = tensor.device_mesh
         copies = [axis for axis, placement in enumerate(tensor.placements) if isinstance(placement, Replicate)]
         own = tensor.to_local().detach().flatten()
         return own if all(mesh.get_local_rank(axis) == 0 for axis in copies) else own[:0]
 
-    def fill(self, parameter: Tensor, source: TensorSource) -> None:
+    def fill(self, parameter: Held, source: TensorSource) -> None:
         assert isinstance(parameter, DTensor)
         rows = _local_rows(parameter)
         if len(rows):
@@ -121,6 +122,22 @@ class FSDP2(Backend):
     def as_layer(self, module: nn.Module) -> ShardedLayer:
         assert isinstance(module, FSDPModule)
         return ShardedLayer(module=module, unshard=module.unshard, reshard=module.reshard)
+
+
+def check_mesh(num_processes: int, replicate: int) -> None:
+    """Whether processes can be laid out as replicate x shard.
+
+    Raises:
+        ConfigError: they cannot; names the nearest numbers of replicas that can.
+    """
+    if num_processes % replicate == 0:
+        return
+    good = [n for n in range(1, num_processes + 1) if num_processes % n == 0]
+    below, above = [n for n in good if n < replicate][-1:], [n for n in good if n > replicate][:1]
+    raise ConfigError(
+        f"strategy.fsdp2.replicate {replicate} does not divide {num_processes} process(es)",
+        hint=f"use {' or '.join(str(n) for n in [*below, *above])}",
+    )
 
 
 def sharded_values(shapes: dict[str, Size], num_shards: int) -> int:
@@ -177,7 +194,7 @@ class FSDP2Strategy(DCPCheckpoints, OpenModelParallelStrategy):
         """Where and how the model's blocks are made."""
         return Placement.of(self.parallelism, self.root_device, shard=self._shard)
 
-    def is_part(self, tensor: Tensor) -> bool:
+    def is_part(self, tensor: AnyTensor) -> bool:
         return isinstance(tensor, DTensor)
 
     def _shard(self, module: nn.Module, methods: Sequence[str], frozen: bool) -> None:
