@@ -28,7 +28,13 @@ def decay_at(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema_model <- decay * ema_model + (1 - decay) * model, in fused operations over each rank's own shards."""
+    """ema_model <- decay * ema_model + (1 - decay) * model, in fused operations over each rank's own shards.
+
+    Args:
+        ema_model: frozen, sharded as the model.
+        model: the one that trains.
+        decay: in [0, 1).
+    """
     averages = list(ema_model.parameters())
     update = get_ema_multi_avg_fn(decay)
     update([local_part(each) for each in averages], [local_part(each) for each in model.parameters()], 0)

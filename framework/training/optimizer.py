@@ -100,7 +100,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
-    """Factor on the peak learning rate for the optimizer step number `step` (from 0), in [0, 1]."""
+    """Factor on the peak learning rate, in [0, 1].
+
+    Args:
+        step: the optimizer step that is to be taken, from 0.
+        config: of the schedule.
+        total_steps: optimizer steps of the run; only a cosine needs it.
+    """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -111,6 +117,11 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LambdaLR:
     """Warm-up and then constant or cosine, one step for each optimizer step.
+
+    Args:
+        optimizer: whose rates it sets.
+        config: of the schedule.
+        total_steps: optimizer steps of the run; 0 or less where it has no end.
 
     Raises:
         ConfigError: a cosine over a run without a known length.

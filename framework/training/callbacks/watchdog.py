@@ -75,9 +75,11 @@ class _Mark:
     counted: float
 
     def late(self) -> bool:
+        """Whether the time is up."""
         return bool(self.limit) and time.monotonic() - self.counted > self.limit
 
     def describe(self) -> str:
+        """For the report."""
         return (
             f'step {self.step}: last finished "{self.finished}", in "{self.stage}" for '
             f"{time.monotonic() - self.since:.1f} s"
@@ -199,6 +201,13 @@ class _Watch:
         self._arm()
 
     def enter(self, stage: str, step: int, limit: float | None) -> None:
+        """Note where the rank is.
+
+        Args:
+            stage: what begins.
+            step: optimizer step, from 0.
+            limit: seconds from now on; None shares the time of the stage before.
+        """
         old, now = self.mark, time.monotonic()
         self.mark = _Mark(
             step=step,
@@ -212,6 +221,7 @@ class _Watch:
             self._arm()
 
     def stop(self) -> None:
+        """Ends the watch."""
         self._ended.set()
         faulthandler.cancel_dump_traceback_later()
 

@@ -63,7 +63,7 @@ class DirectoryCheckpoints(_Base):
 
     Attributes:
         recipe: the run's resolved recipe, YAML; goes into checkpoints and is compared with theirs.
-        start_anew: a run's folder without a checkpoint is no error when it is loaded from.
+        start_anew: loading from a run's folder without a checkpoint is not an error.
         choice: what was loaded.
     """
 

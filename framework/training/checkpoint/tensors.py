@@ -61,7 +61,7 @@ class RecordReader(FileSystemReader):
             raise CheckpointError(f"{self.path}/.metadata is none", hint="give a checkpoint that `fit` made")
         others = [k for k, v in metadata.state_dict_metadata.items() if not isinstance(v, TensorStorageMetadata)]
         if others:
-            problem = f"{self.path} holds {others[0]}, which is no tensor"
+            problem = f"{self.path} holds {others[0]}, which is not a tensor"
             raise CheckpointError(problem, hint="give a checkpoint that `fit` made")
         return metadata
 
@@ -101,7 +101,13 @@ def read_dcp(checkpoint: Path, prefix: str) -> NamedTensors:
 
 
 def write_tensors(partial: Path, tensors: NamedTensors, group: Any) -> None:
-    """Writes every rank's tensors into `partial`, flushed. Collective over `group`, None for one process."""
+    """Writes every rank's tensors, flushed to the disk. Collective over `group`.
+
+    Args:
+        partial: the folder.
+        tensors: of this rank, by name; shards of DTensors under the name of the whole one.
+        group: the processes that write; None for one.
+    """
     writer = FileSystemWriter(partial, sync_files=True, overwrite=False)
     with _plain_errors():
         save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
@@ -118,7 +124,7 @@ def model_tensors(module: nn.Module) -> NamedTensors:
     """Parameters and persistent buffers by clean name; sharded ones stay so, and none is copied."""
     state = get_model_state_dict(module)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    assert len(tensors) == len(state), "a state of a module that is no tensor"
+    assert len(tensors) == len(state), "a state of a module that is not a tensor"
     return tensors
 
 
@@ -158,6 +164,12 @@ def _has_shape(value: Any) -> bool:
 
 def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Optimizer], plain: list[Any]) -> None:
     """Restores optimizers from a checkpoint, each rank its shards.
+
+    Args:
+        checkpoint: of any number of processes.
+        module: whose parameters they optimise.
+        optimizers: as many as were saved.
+        plain: what `split_optimizers` left of each.
 
     Raises:
         CheckpointError: other parameters, or other groups of them, than the checkpoint's.

@@ -5,7 +5,7 @@ values of a parameter lie on the ranks, so that averages, exports, histograms an
 here is right where every rank holds all values; who shards overrides it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -55,6 +55,24 @@ class ShardedLayer:
     reshard: Callable[[], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Where a run's processes are, one a device.
+
+    Attributes:
+        of_node: devices of each node.
+        num_nodes: how many nodes.
+    """
+
+    of_node: tuple[torch.device, ...]
+    num_nodes: int = 1
+
+    @property
+    def num_processes(self) -> int:
+        """Of all nodes together."""
+        return len(self.of_node) * self.num_nodes
+
+
 class Backend:
     """How a run is spread over processes; every default is that of weights that are whole on every rank.
 
@@ -70,8 +88,8 @@ class Backend:
 
     # Before a run.
 
-    def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> Strategy:
-        """The Lightning strategy, on these devices of each node; it has this backend as its `backend`.
+    def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
+        """The Lightning strategy on these devices; it has this backend as its `backend`.
 
         Raises:
             ConfigError: options, devices or packages that do not fit.

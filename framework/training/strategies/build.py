@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import Strategy
 
-from framework.training.strategies.backend import named_backend
+from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
 from framework.training.strategies.shutdown import end_groups_at_exit
 
@@ -33,17 +33,16 @@ def make_strategy(
     Raises:
         ConfigError: a mesh that does not fit the processes; DeepSpeed without its package or without a GPU.
     """
-    found = _devices(accelerator, devices)
-    num_processes = len(found) * num_nodes
-    if num_processes > 1:
+    found = Devices(of_node=tuple(_devices(accelerator, devices)), num_nodes=num_nodes)
+    if found.num_processes > 1:
         end_groups_at_exit()
     for name in STRATEGIES:
         options = getattr(config, name, None)
         if name != config.name and options is not None and options != type(options)():
             warnings.warn(f"strategy.{name} is ignored: strategy.name is {config.name}", stacklevel=2)
     backend = named_backend(config.name)
-    backend.check_processes(config, num_processes)
-    return backend.make(config, found, num_nodes)
+    backend.check_processes(config, found.num_processes)
+    return backend.make(config, found)
 
 
 def _devices(accelerator: Any, devices: Any) -> list[torch.device]:

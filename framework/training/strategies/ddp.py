@@ -1,13 +1,10 @@
 """Data parallelism: the whole model on every process."""
 
-from collections.abc import Sequence
-
-import torch
 from lightning.pytorch import strategies
 from lightning.pytorch.strategies import Strategy
 
 from framework.training.checkpoint.strategy import DCPCheckpoints
-from framework.training.strategies.backend import Backend
+from framework.training.strategies.backend import Backend, Devices
 from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.placement import Placement
 from framework.training.strategies.single import SingleDevice
@@ -19,9 +16,9 @@ class DDP(Backend):
     title = "DDP"
     lighter = "fsdp2"
 
-    def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> Strategy:
-        if len(devices) * num_nodes == 1:
-            return SingleDevice().make(config, devices, num_nodes)
+    def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
+        if devices.num_processes == 1:
+            return SingleDevice().make(config, devices)
         return DDPStrategy(config)
 
 

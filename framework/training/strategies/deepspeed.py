@@ -28,7 +28,7 @@ from framework.training.checkpoint.layout import FOLDER, Kind, sync_files
 from framework.training.checkpoint.strategy import DirectoryCheckpoints
 from framework.training.checkpoint.writing import together
 from framework.training.shapes import AnyTensor, Held, Part, Values, Whole
-from framework.training.strategies.backend import Backend, ShardedLayer, TensorSource
+from framework.training.strategies.backend import Backend, Devices, ShardedLayer, TensorSource
 from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.deepspeed_files import (
     TAG,
@@ -59,7 +59,7 @@ class DeepSpeed(Backend):
 
     # Before a run.
 
-    def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> Strategy:
+    def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
         if importlib.util.find_spec("deepspeed") is None:
             raise ConfigError("strategy.name deepspeed without DeepSpeed's package", hint=INSTALL_DEEPSPEED)
         if config.compile and config.deepspeed.stage == 3:
@@ -68,9 +68,10 @@ class DeepSpeed(Backend):
                 "fsdp2 shards as much and compiles whole blocks",
                 stacklevel=3,
             )
-        if devices[0].type != "cuda":
+        if devices.of_node[0].type != "cuda":
             raise ConfigError(
-                f"strategy.name deepspeed on the device {devices[0].type}", hint="it needs GPUs; use fsdp2 or ddp"
+                f"strategy.name deepspeed on the device {devices.of_node[0].type}",
+                hint="it needs GPUs; use fsdp2 or ddp",
             )
         return DeepSpeedStrategy(config)
 
@@ -158,21 +159,21 @@ class DeepSpeed(Backend):
         def reshard() -> None:
             parameters[0].partition(param_list=parameters, has_been_updated=False)
 
-        def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def gather_before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             unshard()
             hidden = inputs[0] if inputs else named["hidden_states"]
             if hidden.requires_grad:
                 # Of what it reads the gradient comes last.
                 hidden.register_hook(lambda gradient: reshard())
 
-        def after(_: nn.Module, inputs: Any, output: Any) -> None:
+        def release_after(_: nn.Module, inputs: Any, output: Any) -> None:
             reshard()
             hidden = output[0] if isinstance(output, tuple) else output
             if hidden.requires_grad:
                 hidden.register_hook(lambda gradient: unshard())
 
-        module.register_forward_pre_hook(before, with_kwargs=True)
-        module.register_forward_hook(after)
+        module.register_forward_pre_hook(gather_before, with_kwargs=True)
+        module.register_forward_hook(release_after)
         return ShardedLayer(module=module, unshard=unshard, reshard=reshard)
 
     # Gradients.

@@ -95,6 +95,7 @@ class DeepSpeedFiles:
             first += length
 
     def names(self) -> list[str]:
+        """Of all tensors of the module."""
         return [*self._whole, *self._shards]
 
     def tensor(self, name: str) -> Whole:

@@ -24,7 +24,7 @@ from framework.core.compat.lightning_compat import OpenModelParallelStrategy
 from framework.core.errors import ConfigError
 from framework.training.checkpoint.strategy import DCPCheckpoints
 from framework.training.shapes import AnyTensor, Held, Part, Values, Whole
-from framework.training.strategies.backend import Backend, ShardedLayer, TensorSource
+from framework.training.strategies.backend import Backend, Devices, ShardedLayer, TensorSource
 from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.placement import Placement
 from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload, ring_bytes
@@ -37,8 +37,8 @@ class FSDP2(Backend):
 
     # Before a run.
 
-    def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> Strategy:
-        if len(devices) * num_nodes == 1:
+    def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
+        if devices.num_processes == 1:
             warnings.warn("strategy.name fsdp2 on one process shards nothing; ddp is faster there", stacklevel=3)
         return FSDP2Strategy(config)
 

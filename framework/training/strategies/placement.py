@@ -146,6 +146,11 @@ def prepare_block(block: nn.Module, number: int, placement: Placement) -> None:
 
     The block's `forward` is replaced, not the block: tensors keep their names, and the hooks by which a sharded block
     gathers its weights stay outside of what is recomputed and compiled.
+
+    Args:
+        block: whose `forward` is replaced.
+        number: of the block in the model, from 0.
+        placement: says which blocks are recomputed, and whether they are compiled.
     """
     forward = cast(Callable[..., Any], block.forward)
     if placement.activation_checkpointing and number % placement.activation_checkpointing == 0:

@@ -1,13 +1,11 @@
 """One process on one device."""
 
-from collections.abc import Sequence
-
 import torch
 from lightning.pytorch import strategies
 from lightning.pytorch.strategies import Strategy
 
 from framework.training.checkpoint.strategy import DCPCheckpoints
-from framework.training.strategies.backend import Backend
+from framework.training.strategies.backend import Backend, Devices
 from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.placement import Placement
 
@@ -17,8 +15,8 @@ class SingleDevice(Backend):
 
     title = "a single device"
 
-    def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> Strategy:
-        return SingleDeviceStrategy(config, devices[0])
+    def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
+        return SingleDeviceStrategy(config, devices.of_node[0])
 
 
 class SingleDeviceStrategy(DCPCheckpoints, strategies.SingleDeviceStrategy):

@@ -1,7 +1,6 @@
 """A strategy is one file and one line of the table: nowhere else is asked which strategy it is."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +15,7 @@ from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 from framework.training.checkpoint.strategy import DCPCheckpoints
-from framework.training.strategies.backend import Backend, backend_of_strategy, named_backend
+from framework.training.strategies.backend import Backend, Devices, backend_of_strategy, named_backend
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import STRATEGIES, StrategyConfig, StrategyName
 from framework.training.strategies.placement import Placement
@@ -83,8 +82,8 @@ def test_the_table_is_what_recipes_may_name():
 class Toy(Backend):
     title = "Toy"
 
-    def make(self, config: StrategyConfig, devices: Sequence[torch.device], num_nodes: int) -> strategies.Strategy:
-        return ToyStrategy(config, devices[0])
+    def make(self, config: StrategyConfig, devices: Devices) -> strategies.Strategy:
+        return ToyStrategy(config, devices.of_node[0])
 
 
 class ToyStrategy(DCPCheckpoints, strategies.SingleDeviceStrategy):

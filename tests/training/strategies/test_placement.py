@@ -62,7 +62,7 @@ def test_weights_depend_on_seed_and_name_alone():
     assert not torch.equal(first, second)
 
 
-def test_the_twin_is_equal_and_frozen_and_shares_nothing():
+def test_the_ema_model_is_equal_and_frozen_and_shares_nothing():
     model, ema_model = build()
     for ours, theirs in zip(ema_model.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
