@@ -19,13 +19,7 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Put other values, perhaps on another device, in the place of a parameter or buffer; tags stay.
-
-    Args:
-        module: whose own tensor it is.
-        name: of the parameter or buffer in it.
-        value: without gradient.
-    """
+    """Put other values, perhaps on another device, in the place of a parameter or buffer; tags stay."""
     old = getattr(module, name)
     if isinstance(old, nn.Parameter):
         value = tag(nn.Parameter(value, requires_grad=old.requires_grad), *tags_of(old))
@@ -33,13 +27,7 @@ def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def initialise_module(module: nn.Module, seed: int, name: str) -> None:
-    """Fill a module's own tensors (not its children's), which are on the CPU; the global generator is left alone.
-
-    Args:
-        module: has a `reset_parameters()` if it has tensors of its own.
-        seed: of the model.
-        name: qualified name of the module in the model.
-    """
+    """Fill a module's own tensors (not its children's), which are on the CPU; the global generator is left alone."""
     if not own_tensors(module):
         return
     assert hasattr(module, "reset_parameters"), f"{type(module).__name__} has tensors and no reset_parameters()"

@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +13,6 @@ __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
     "default_store",
-    "forward_pre_hooks",
     "shared_storage",
     "storage_key",
     "unset_fake_temporarily",
@@ -40,11 +39,6 @@ def shared_storage(num_bytes: int) -> torch.UntypedStorage:
 def storage_key(tensor: Tensor) -> int:
     """What tells one storage from another, also of a fake tensor, which has no address."""
     return tensor.untyped_storage()._cdata
-
-
-def forward_pre_hooks(module: nn.Module) -> list[object]:
-    """The hooks that run before a module's `forward`."""
-    return list(module._forward_pre_hooks.values())
 
 
 def worker_pids(loader: DataLoader) -> list[int]:

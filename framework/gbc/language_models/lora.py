@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from framework.core.compat.torch_compat import forward_pre_hooks
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.seeding import seed_of
@@ -231,7 +230,7 @@ class Adapters:
             base = layer.get_base_layer()
             if not isinstance(base, nn.Linear) or name in layer.lora_variant:
                 raise ConfigError(f"the adapter of {agent!r} at {key} is no plain LoRA", hint="use linear layers")
-            if not any(hook == self._hand_names for hook in forward_pre_hooks(layer)):
+            if not any(hook == self._hand_names for hook in layer._forward_pre_hooks.values()):
                 layer.register_forward_pre_hook(self._hand_names, with_kwargs=True)
             rank = layer.r[name]
             # Not by peft's own matrices: of a sharded weight it may take the part for the whole.

@@ -5,7 +5,6 @@ import multiprocessing
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.utils.data import DataLoader
 
 from framework.core.compat.torch_compat import (
@@ -13,7 +12,6 @@ from framework.core.compat.torch_compat import (
     FakeTensorMode,
     TorchDispatchMode,
     default_store,
-    forward_pre_hooks,
     shared_storage,
     storage_key,
     unset_fake_temporarily,
@@ -29,11 +27,10 @@ PRIVATE = {
     "torch:UntypedStorage._cdata": "tell storages of fake tensors apart",
     "torch:UntypedStorage._new_shared": "hand batches from workers without a copy",
     "torch.distributed.distributed_c10d:_get_default_store": "send the watchdog's signs of life",
-    "torch.nn:Module._forward_pre_hooks": "see whether an adapter's layer is hooked already",
     "torch.utils.data:DataLoader._iterator": "measure the memory of workers",
     "torch.utils.data.dataloader:_MultiProcessingDataLoaderIter._workers": "measure the memory of workers",
 }
-ON_INSTANCES = {"Module._forward_pre_hooks", "DataLoader._iterator", "_MultiProcessingDataLoaderIter._workers"}
+ON_INSTANCES = {"DataLoader._iterator", "_MultiProcessingDataLoaderIter._workers"}
 
 
 @pytest.mark.parametrize("path", [path for path in PRIVATE if path.partition(":")[2] not in ON_INSTANCES])
@@ -81,13 +78,6 @@ def test_a_connection_to_the_store_of_the_process_group():
         assert dist.PrefixStore("a", default_store()).get("key") == b"value"
     finally:
         dist.destroy_process_group()
-
-
-def test_hooks_of_a_module():
-    layer, hook = nn.Linear(1, 1), lambda module, inputs: None
-    assert hasattr(layer, "_forward_pre_hooks"), moved("torch", "nn.Module._forward_pre_hooks", "see hooks")
-    layer.register_forward_pre_hook(hook)
-    assert forward_pre_hooks(layer) == [hook]
 
 
 def test_processes_of_a_loader():
