@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from framework.tracking.wandb_run import TrackedRun
-from framework.training.shapes import AnyTensor, Values
+from framework.training.shapes import Values
 from framework.training.strategies.backend import backend_of_strategy, backend_of_tensor, is_sharded
 
 BINS = 64
@@ -131,6 +131,6 @@ def count(
     return found
 
 
-def _finite(values: Values) -> AnyTensor:
+def _finite(values: Values) -> Values:
     values = values.float()
     return values[torch.isfinite(values)]

@@ -1,9 +1,7 @@
 """What the interface says of whole tensors, and how an implementation is found; of sharded ones: `test_fsdp2`."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from framework.training.strategies.backend import (
@@ -61,7 +59,7 @@ def test_a_whole_model():
 def test_a_strategy_has_its_backend_and_a_foreign_one_whole_weights():
     ours = make_strategy(StrategyConfig(), accelerator="cpu", devices=2)
     assert backend_of_strategy(ours).title == "DDP"
-    foreign: Any = SimpleNamespace()
+    foreign = SingleDeviceStrategy(device=torch.device("cpu"))
     assert backend_of_strategy(foreign) is named_backend("ddp")
     assert not named_backend("deepspeed").sees_gradients
 
