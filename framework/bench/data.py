@@ -22,6 +22,7 @@ from webdataset.compat import WebDataset, WebLoader
 
 from framework.bench.image_shards import make_jpeg_shards, repeat_shards
 from framework.bench.record import machine_of, write_record
+from framework.core.compat.torch_compat import worker_pids
 from framework.core.errors import ConfigError
 from framework.data.images.decoding import decode_pixels
 from framework.data.loading.loader import worker_context
@@ -223,9 +224,7 @@ def _worker_memory(shards: Path, *, size: int) -> float:
     iterator = iter(loader)
     for _, _ in zip(range(50), iterator, strict=False):
         pass
-    assert loader._iterator is not None
-    pids = [worker.pid for worker in loader._iterator._workers]  # type: ignore[attr-defined]
-    return float(np.mean([_private_mib(pid) for pid in pids]))
+    return float(np.mean([_private_mib(pid) for pid in worker_pids(loader)]))
 
 
 def _private_mib(pid: int) -> float:

@@ -15,7 +15,8 @@ from framework.pra.network.config import PRAConfig
 from framework.pra.planning.flops import CostPrecision
 from framework.pra.planning.memory import Plan, Run, make_plan
 from framework.tracking.devices import GIB, Device, named_device
-from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig, check_mesh
+from framework.training.strategies.backend import named_backend
+from framework.training.strategies.config import StrategyConfig
 
 
 def what_would_fit(run: Run, memory_bytes: int) -> list[tuple[str, Plan]]:
@@ -26,7 +27,8 @@ def what_would_fit(run: Run, memory_bytes: int) -> list[tuple[str, Plan]]:
     found: list[tuple[str, Plan]] = []
     checkpointing = [run.strategy.activation_checkpointing]
     checkpointing += [n for n in (2, 1) if not checkpointing[0] or n < checkpointing[0]]
-    names = [run.strategy.name, "fsdp2"] if run.strategy.name == "ddp" and run.num_devices > 1 else [run.strategy.name]
+    lighter = named_backend(run.strategy.name).lighter
+    names = [run.strategy.name, lighter] if lighter is not None and run.num_devices > 1 else [run.strategy.name]
     batches = [run.micro_batch // 2**n for n in range(run.micro_batch.bit_length())]
     for batch in batches:
         factor = run.micro_batch // batch
@@ -100,15 +102,13 @@ def run_of_recipe(recipe: dict[str, Any], options: PlanOptions) -> Run:
     if model["class_path"] != "framework.pra.module.PRAModule":
         raise ConfigError(f"model {model['class_path']}", hint="plan knows framework.pra.module.PRAModule alone")
     given = model["init_args"]
-    nested = {"fsdp2": FSDP2Options(**strategy["fsdp2"]), "deepspeed": DeepSpeedOptions(**strategy["deepspeed"])}
     precision = str(recipe["trainer"]["precision"] or "32-true")
     known = {"32": "32-true", "32-true": "32-true", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed"}
     if precision not in known:
         raise ConfigError(f"trainer.precision {precision}", hint=f"plan knows {' and '.join(get_args(CostPrecision))}")
-    chosen = StrategyConfig(**{**strategy, **nested})
+    chosen = StrategyConfig.of_recipe(strategy)
     num = options.nodes * options.devices
-    if chosen.name == "fsdp2":
-        check_mesh(num, chosen.fsdp2.replicate)
+    named_backend(chosen.name).check_processes(chosen, num)
     data, accumulation = recipe["data"], recipe["trainer"]["accumulate_grad_batches"]
     if data["global_batch"] is not None:
         accumulation = needed_accumulation(

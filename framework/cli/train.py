@@ -13,6 +13,7 @@ from rich.console import Console
 from framework.cli.parser import OneLineParser
 from framework.cli.plan import PlanOptions, run_of_recipe, show_plan
 from framework.cli.registry import COMMANDS, DESCRIPTION
+from framework.core.compat.lightning_compat import OpenLightningCLI
 from framework.core.errors import CheckpointError, ConfigError, Preempted
 from framework.core.io import atomic_write
 from framework.data.loading.bad_samples import BadSamples
@@ -34,7 +35,7 @@ from framework.training.callbacks.restarts import Restarts
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.choose import refuse_existing
 from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
-from framework.training.checkpoint.strategy import DirectoryCheckpoints
+from framework.training.checkpoint.strategy import checkpoints_of
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig, StrategyName
 
@@ -74,7 +75,7 @@ class SaveRecipe(SaveConfigCallback):
             logger.log_hyperparams(scrubbed(self.config.as_dict()))
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(OpenLightningCLI):
     """`fit` and `validate`: a recipe's `run`, `model`, `data`, `trainer` and `checkpoint` sections put together."""
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -126,17 +127,17 @@ class TrainingCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        given = self._get(self.config_init, "trainer")
+        given = self.section(self.config_init, "trainer")
         if given["default_root_dir"] is not None:
             raise ConfigError(f"trainer.default_root_dir {given['default_root_dir']}", hint="set run.dir instead")
         if given["strategy"] != "auto":
             raise ConfigError(f"trainer.strategy {given['strategy']}", hint="set strategy.name instead")
-        run: RunConfig = self._get(self.config_init, "run")
+        run: RunConfig = self.section(self.config_init, "run")
         fitting = self.subcommand == "fit"
         if fitting:
             _recall_wandb_id(Path(run.dir))
         logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
-        guards = make_guards(self._get(self.config_init, "guards"))
+        guards = make_guards(self.section(self.config_init, "guards"))
         self.trainer_defaults["callbacks"] = [*guards, Throughput(), RandomState(), BadSamples(), Curves()]
         if fitting:
             self.trainer_defaults["callbacks"].append(Restarts())
@@ -149,17 +150,16 @@ class TrainingCLI(LightningCLI):
         if not fitting:
             self.save_config_callback = None
         strategy = make_strategy(
-            self._get(self.config_init, "strategy"),
+            self.section(self.config_init, "strategy"),
             **{name: given[name] for name in ("accelerator", "devices", "num_nodes")},
         )
         return super().instantiate_trainer(default_root_dir=run.dir, logger=logger, strategy=strategy, **kwargs)
 
     def fit(self, model: Any, datamodule: ShardDataModule) -> None:
-        run_dir, strategy = Path(self.trainer.default_root_dir), self.trainer.strategy
-        assert isinstance(strategy, DirectoryCheckpoints)
-        resume = self._get(self.config, "resume")
+        run_dir, strategy = Path(self.trainer.default_root_dir), checkpoints_of(self.trainer.strategy)
+        resume = self.section(self.config, "resume")
         assert self.subcommand is not None
-        strategy.recipe = scrubbed_yaml(self._parser(self.subcommand).dump(self.config[self.subcommand]))
+        strategy.recipe = scrubbed_yaml(self.parser_of(self.subcommand).dump(self.config[self.subcommand]))
         strategy.start_anew = resume == "auto"
         try:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=_start(run_dir, resume), weights_only=True)

@@ -13,7 +13,7 @@ from framework.pra.generate import balanced_labels, generate
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig
 from framework.tracking.wandb_run import TrackedRun
-from framework.training.strategies.placement import gathered, is_sharded
+from framework.training.strategies.backend import gathered, is_sharded
 
 FOLDER = "samples"
 

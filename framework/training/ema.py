@@ -4,13 +4,12 @@ A model of its own, not a wrapper: `build_with_ema` makes it and shards it with 
 rank averages its own shards, and it is saved with the model.
 """
 
-from typing import Any, cast
-
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from framework.core.errors import ConfigError
-from framework.training.strategies.placement import local_part
+from framework.training.strategies.backend import backend_of_tensor, local_part
 
 
 def check_decay(decay: float) -> None:
@@ -29,11 +28,15 @@ def decay_at(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema_model <- decay * ema_model + (1 - decay) * model, in fused operations over each rank's own shards."""
-    averages = cast(list[Any], list(ema_model.parameters()))
-    weights = [local_part(p) for p in model.parameters()]
-    torch._foreach_lerp_([local_part(p) for p in averages], weights, 1 - decay)
+    """ema_model <- decay * ema_model + (1 - decay) * model, in fused operations over each rank's own shards.
+
+    Args:
+        ema_model: frozen, sharded as the model.
+        model: the one that trains.
+        decay: in [0, 1).
+    """
+    averages = list(ema_model.parameters())
+    update = get_ema_multi_avg_fn(decay)
+    update([local_part(each) for each in averages], [local_part(each) for each in model.parameters()], 0)
     for average in averages:
-        # ZeRO-3 keeps small weights whole besides its partition; that copy is now the old average.
-        if hasattr(average, "ds_tensor") and average.ds_status.name == "AVAILABLE":
-            average.partition()
+        backend_of_tensor(average).drop_copies(average)

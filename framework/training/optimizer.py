@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from framework.core.errors import ConfigError
 from framework.core.param_tags import NO_DECAY, tags_of
+from framework.training.strategies.backend import backend_of_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     groups are left out.
 
     Raises:
-        ConfigError: Muon for weights that are sharded or no matrices, or for none.
+        ConfigError: Muon for weights that are sharded or not matrices, or for none.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     decay = [p for p in trainable if NO_DECAY not in tags_of(p)]
@@ -93,14 +93,20 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     ]
     if config.method == "adamw":
         return AdamW(groups)
-    if not decay or any(isinstance(p, DTensor) or p.ndim != 2 for p in decay):
+    if not decay or any(backend_of_tensor(p).holds(p) or p.ndim != 2 for p in decay):
         hint = "use strategy ddp, or method adamw"
-        raise ConfigError("optimizer method muon over weights that are sharded or no matrices", hint=hint)
+        raise ConfigError("optimizer method muon over weights that are sharded or not matrices", hint=hint)
     return MuonAdamW([{**first, "adjust_lr_fn": "match_rms_adamw"}], groups[1:])
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
-    """Factor on the peak learning rate for the optimizer step number `step` (from 0), in [0, 1]."""
+    """Factor on the peak learning rate, in [0, 1].
+
+    Args:
+        step: the optimizer step that is to be taken, from 0.
+        config: of the schedule.
+        total_steps: optimizer steps of the run; only a cosine needs it.
+    """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -111,6 +117,11 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LambdaLR:
     """Warm-up and then constant or cosine, one step for each optimizer step.
+
+    Args:
+        optimizer: whose rates it sets.
+        config: of the schedule.
+        total_steps: optimizer steps of the run; 0 or less where it has no end.
 
     Raises:
         ConfigError: a cosine over a run without a known length.

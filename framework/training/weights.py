@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch import nn
 
 from framework.core.errors import CheckpointError
 from framework.core.io import PARTIAL, atomic_write, sync_folder
+from framework.training.shapes import NamedTensors, Rows, Whole
+from framework.training.strategies.backend import backend_of_tensor
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
@@ -26,7 +26,7 @@ def index_of(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(SUFFIX) + INDEX_SUFFIX)
 
 
-def write_weights(out: Path, tensors: dict[str, Tensor], *, max_shard_bytes: int | None = None) -> list[Path]:
+def write_weights(out: Path, tensors: NamedTensors, *, max_shard_bytes: int | None = None) -> list[Path]:
     """Writes tensors to `out`, or split into `NAME-00001-of-0000N.safetensors` and an index beside it.
 
     Each file appears whole, and the index after the last of them.
@@ -57,7 +57,7 @@ def write_weights(out: Path, tensors: dict[str, Tensor], *, max_shard_bytes: int
     return [*files, index_of(out)]
 
 
-def _write(file: Path, tensors: dict[str, Tensor]) -> None:
+def _write(file: Path, tensors: NamedTensors) -> None:
     partial = file.with_name(file.name + PARTIAL)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
@@ -118,7 +118,7 @@ class WeightFiles:
         with self.opened() as files:
             return {name: torch.Size(files[file].get_slice(name).get_shape()) for name, file in self.files.items()}
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> NamedTensors:
         """All tensors."""
         with self.opened() as files:
             return {name: files[file].get_tensor(name) for name, file in self.files.items()}
@@ -135,38 +135,33 @@ class WeightFiles:
 
 @torch.no_grad()
 def fill_model(model: nn.Module, weights: WeightFiles) -> None:
-    """Fills a model's parameters and saved buffers, each rank its own part where they are sharded (FSDP2, ZeRO-3).
+    """Fills a model's parameters and saved buffers, each rank its own part where they are sharded.
 
     Raises:
         CheckpointError: names or shapes are not the model's.
     """
     saved = set(model.state_dict())
     targets = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()] if n in saved}
-    check_shapes({n: getattr(t, "ds_shape", t.shape) for n, t in targets.items()}, weights.shapes(), "the weights are")
+    backends = {name: backend_of_tensor(target) for name, target in targets.items()}
+    ours = {name: backends[name].whole_shape(target) for name, target in targets.items()}
+    check_shapes(ours, weights.shapes(), "the weights are")
     with weights.opened() as files:
         for name, target in targets.items():
-            source = files[weights.files[name]]
-            if isinstance(target, DTensor):
-                shape, offset = compute_local_shape_and_global_offset(
-                    target.shape, target.device_mesh, target.placements
-                )
-                cut = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
-                target.to_local().copy_(source.get_slice(name)[cut])
-            elif hasattr(target, "ds_tensor"):
-                fill_partition(target, source.get_tensor(name))
-            else:
-                target.copy_(source.get_tensor(name))
+            backends[name].fill(target, _SavedTensor(file=files[weights.files[name]], name=name))
 
 
-def fill_partition(target: Any, value: Tensor) -> None:
-    """A parameter that ZeRO-3 has partitioned: flat, in equal parts, the last one padded."""
-    part: Tensor = target.ds_tensor
-    rank = torch.distributed.get_rank()
-    mine = value.flatten()[rank * part.numel() : (rank + 1) * part.numel()]
-    part.flatten()[: mine.numel()].copy_(mine)
-    if target.numel() == value.numel():
-        # Small weights are kept whole besides.
-        target.copy_(value)
+@dataclass(frozen=True, kw_only=True)
+class _SavedTensor:
+    """A tensor of an open safetensors file."""
+
+    file: Any
+    name: str
+
+    def rows(self, first: int, end: int) -> Rows:
+        return self.file.get_slice(self.name)[first:end]
+
+    def whole(self) -> Whole:
+        return self.file.get_tensor(self.name)
 
 
 def check_shapes(ours: dict[str, torch.Size], theirs: dict[str, torch.Size], subject: str) -> None:

@@ -22,9 +22,9 @@ from framework.pra.planning.memory import Run, make_plan
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.forked import run_forked
 from framework.tracking.devices import GIB
+from framework.training.strategies.backend import local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import FSDP2Options, StrategyConfig
-from framework.training.strategies.placement import local_part
 
 # Odd sizes, so that shards are uneven.
 CONFIG = replace(tiny_config(), width=24, num_classes=6, head_width=20, decoder_width=12)

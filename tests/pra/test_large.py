@@ -38,9 +38,9 @@ def one_step(folder: str, name: str) -> dict[str, Any]:
     from framework.pra.callbacks import SampleGridConfig
     from framework.pra.module import PRAModule
     from framework.training.callbacks.checkpoints import Checkpoints
-    from framework.training.strategies.build import FSDP2Strategy
+    from framework.training.strategies.backend import local_part
     from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
-    from framework.training.strategies.placement import local_part
+    from framework.training.strategies.fsdp2 import FSDP2Strategy
 
     if name == "zero3":
         from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy

@@ -8,14 +8,12 @@ import pytest
 from lightning.pytorch import strategies
 
 from framework.core.errors import ConfigError
-from framework.training.strategies.build import (
-    DDPStrategy,
-    DeepSpeedStrategy,
-    FSDP2Strategy,
-    SingleDeviceStrategy,
-    make_strategy,
-)
+from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
+from framework.training.strategies.ddp import DDPStrategy
+from framework.training.strategies.deepspeed import DeepSpeedStrategy
+from framework.training.strategies.fsdp2 import FSDP2Strategy
+from framework.training.strategies.single import SingleDeviceStrategy
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from framework.core.compat.torch_compat import shared_storage
 from framework.data.images.decoding import UnreadableImage
 from framework.data.images.transforms import ImageTransform, SampleRandom
 from framework.data.loading.batch import EpisodeBatch, PixelBatch
@@ -91,5 +92,5 @@ def _shareable(*shape: int) -> torch.Tensor:
     """Uninitialised bytes; in a worker in shared memory, where the main process reads them without a copy."""
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))
+    storage = shared_storage(int(np.prod(shape)))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from framework.core.compat.torch_compat import shared_storage
 from framework.data.loading.batch import PixelBatch
 
 _keys = count()
@@ -30,7 +31,7 @@ class Slots:
 
     def __init__(self, num_slots: int, num_bytes: int) -> None:
         # The kernel gives pages when they are first written.
-        storage = torch.UntypedStorage._new_shared(num_slots * num_bytes)
+        storage = shared_storage(num_slots * num_bytes)
         self._memory = torch.empty(0, dtype=torch.uint8).set_(storage)
         self._num_bytes = num_bytes
         # The last one that came back is the next to go: its pages are there already.

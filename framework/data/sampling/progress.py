@@ -9,8 +9,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.loops.progress import _ProcessedTracker
 
+from framework.core.compat.lightning_compat import ProcessedTracker, replaces_samplers
 from framework.core.errors import ConfigError
 from framework.data.sampling.batching import BatchPlan, needed_accumulation
 from framework.data.sampling.order import Position, SampleStream
@@ -52,7 +52,7 @@ def plan_for(trainer: Trainer | None, *, batch_size: int, global_batch: int | No
     # Processes that read different data: with tensor parallelism fewer than all.
     shares: dict[str, int] = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
     num_ranks = shares.get("num_replicas", 1)
-    if num_ranks > 1 and trainer._accelerator_connector.use_distributed_sampler:
+    if num_ranks > 1 and replaces_samplers(trainer):
         raise ConfigError("the trainer has a sampler of its own", hint="set trainer.use_distributed_sampler to false")
     if any(isinstance(each, GradientAccumulationScheduler) for each in trainer.callbacks):  # type: ignore[attr-defined]
         raise ConfigError("the accumulation changes during training", hint="leave GradientAccumulationScheduler out")
@@ -73,7 +73,7 @@ def finished_batches(trainer: Trainer | None) -> int:
     if trainer is None:
         return 0
     total = trainer.fit_loop.epoch_loop.batch_progress.total
-    assert isinstance(total, _ProcessedTracker)
+    assert isinstance(total, ProcessedTracker)
     return total.processed
 
 
@@ -98,8 +98,8 @@ def recount(trainer: Trainer, position: Position, stream: SampleStream, plan: Ba
     """
     progress = trainer.fit_loop.epoch_loop.batch_progress
     total, current = progress.total, progress.current
-    assert isinstance(total, _ProcessedTracker)
-    assert isinstance(current, _ProcessedTracker)
+    assert isinstance(total, ProcessedTracker)
+    assert isinstance(current, ProcessedTracker)
     size = plan.global_batch
     if trainer.limit_train_batches != 1.0:
         # An epoch of the trainer is a part of one of the samples: only the step must be a whole one.
@@ -131,7 +131,7 @@ def check_limit(trainer: Trainer, num_batches: int, accumulation: int) -> None:
         raise ConfigError(problem, hint=f"use {used - used % accumulation or accumulation}")
 
 
-def _set(tracker: _ProcessedTracker, count: int) -> None:
+def _set(tracker: ProcessedTracker, count: int) -> None:
     """All of a tracker's counts, keeping whether the last batch's end hooks are still due."""
     due = tracker.processed - tracker.completed
     tracker.ready = tracker.started = tracker.processed = count

@@ -6,33 +6,18 @@ wants the kind of pass that is chosen makes it; every other one only gathers the
 again; one that is done does so until all are done. Any code may then use the models as if they were whole.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from framework.gbc.language_models.local import LocalModel
+from framework.training.strategies.backend import ShardedLayer, backend_of_tensor
 from framework.training.strategies.placement import Placement
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A sharded layer.
-
-    Attributes:
-        module: gathers itself when it is used, forward and backward, and is a unit of its own.
-        unshard, reshard: gather it, together with all other processes, and let go of it.
-    """
-
-    module: nn.Module
-    unshard: Callable[[], Any]
-    reshard: Callable[[], None]
 
 
 class _Pass(NamedTuple):
@@ -49,7 +34,7 @@ class CollectiveModels:
         models: of each model the sharded layers in their order; all weights outside of them are whole.
     """
 
-    def __init__(self, models: Sequence[Sequence[Layer]]) -> None:
+    def __init__(self, models: Sequence[Sequence[ShardedLayer]]) -> None:
         self.models = [list(layers) for layers in models]
         # Forward before backward: a process may want to read several times before it goes back.
         self.passes = [_Pass(number, backward) for backward in (False, True) for number in range(len(models))]
@@ -89,7 +74,7 @@ class CollectiveModels:
                 layer.reshard()
 
 
-def shard_layers(local: LocalModel, placement: Placement) -> list[Layer]:
+def shard_layers(local: LocalModel, placement: Placement) -> list[ShardedLayer]:
     """Spreads the decoder layers of a model over the processes as a placement wants it; none where it stays whole.
 
     Embeddings, the last norm and the head stay whole on every process: they are used outside of passes too.
@@ -103,44 +88,14 @@ def shard_layers(local: LocalModel, placement: Placement) -> list[Layer]:
     for tensor in [*local.model.parameters(), *local.model.buffers()]:
         if id(tensor) not in inner:
             tensor.data = tensor.data.to(placement.device)
-    layers: list[Layer] = []
+    layers: list[ShardedLayer] = []
     for module in modules:
         placement.shard(module, (), True)
-        if isinstance(module, FSDPModule):
-            layers.append(Layer(module=module, unshard=module.unshard, reshard=module.reshard))
-        else:
-            layers.append(_partitioned(module))
+        layers.append(backend_of_tensor(next(module.parameters())).as_layer(module))
     with torch.no_grad():
         # The first pass prepares the layers for being gathered one by one.
         local.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=placement.device), use_cache=False)
     return layers
-
-
-def _partitioned(module: nn.Module) -> Layer:
-    """A layer that DeepSpeed has partitioned. Its engine, which would gather it, does not know the model."""
-    parameters: list[Any] = list(module.parameters())
-
-    def unshard() -> None:
-        parameters[0].all_gather(param_list=parameters)
-
-    def reshard() -> None:
-        parameters[0].partition(param_list=parameters, has_been_updated=False)
-
-    def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        unshard()
-        hidden = inputs[0] if inputs else named["hidden_states"]
-        if hidden.requires_grad:
-            # Of what it reads the gradient comes last.
-            hidden.register_hook(lambda gradient: reshard())
-
-    def after(_: nn.Module, inputs: Any, output: Any) -> None:
-        reshard()
-        if _hidden(output).requires_grad:
-            _hidden(output).register_hook(lambda gradient: unshard())
-
-    module.register_forward_pre_hook(before, with_kwargs=True)
-    module.register_forward_hook(after)
-    return Layer(module=module, unshard=unshard, reshard=reshard)
 
 
 def _hidden(output: Any) -> Tensor:

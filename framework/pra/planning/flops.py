@@ -9,11 +9,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from framework.core.compat.torch_compat import (
+    CAST,
+    FakeTensorMode,
+    TorchDispatchMode,
+    storage_key,
+    unset_fake_temporarily,
+)
 from framework.core.init import own_tensors, replace_tensor
 from framework.pra.loss import Losses, ObjectiveConfig, TrainingNoise, draw_training_noise, training_losses
 from framework.pra.network.config import PRAConfig
@@ -148,7 +153,7 @@ class Tape(TorchDispatchMode):
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.losses: Losses | None = None
         self._model = model
-        self._weights = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._weights = {storage_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._saved: dict[int, int] = {}
         self._copies: set[int] = set()
         self._calls: list[tuple[int, set[int]]] = []
@@ -184,13 +189,13 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and _storage(args[0]) in self._weights:
-            self._copies.add(_storage(out))
+        if func is CAST and storage_key(args[0]) in self._weights:
+            self._copies.add(storage_key(out))
             self._held.append(out)
         return out
 
     def _pack(self, tensor: Tensor) -> Tensor:
-        key = _storage(tensor)
+        key = storage_key(tensor)
         if key not in self._weights:
             if key not in self._saved and self._inside:
                 self._calls[-1][1].add(key)
@@ -207,10 +212,6 @@ class Tape(TorchDispatchMode):
 
     def _leave(self, *_: object) -> None:
         self._inside = False
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _blocks(model: PRA) -> list[nn.Module]:

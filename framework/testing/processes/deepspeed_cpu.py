@@ -1,6 +1,6 @@
 """DeepSpeed on the CPU with gloo, for tests: Lightning's strategy refuses to run without a GPU.
 
-Import this before anything that imports DeepSpeed. The methods overridden here are Lightning's private ones.
+Import this before anything that imports DeepSpeed.
 """
 
 import os
@@ -10,11 +10,10 @@ from unittest.mock import patch
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import deepspeed
-from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
 
-from framework.training.strategies.build import DeepSpeedStrategy
 from framework.training.strategies.config import StrategyConfig
+from framework.training.strategies.deepspeed import DeepSpeedStrategy
 
 
 class CPUDeepSpeedStrategy(DeepSpeedStrategy):
@@ -35,9 +34,7 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
         strategies.DDPStrategy.setup_environment(self)
 
     def setup_distributed(self) -> None:
-        reset_seed()
-        self.set_world_ranks()
-        self._init_deepspeed_distributed()
+        self.setup_distributed_anywhere()
 
     def setup(self, trainer: Trainer) -> None:
         initialize = deepspeed.initialize

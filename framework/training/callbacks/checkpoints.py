@@ -22,7 +22,7 @@ from framework.training.checkpoint.layout import (
     put_aside,
     step_of,
 )
-from framework.training.checkpoint.strategy import DirectoryCheckpoints
+from framework.training.checkpoint.strategy import DirectoryCheckpoints, checkpoints_of
 from framework.training.checkpoint.writing import SaveOptions, together
 
 
@@ -96,12 +96,7 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        if not isinstance(trainer.strategy, DirectoryCheckpoints):
-            raise ConfigError(
-                f"the trainer's strategy {type(trainer.strategy).__name__} saves no such checkpoints",
-                hint="take one of framework.training.strategies.build.make_strategy",
-            )
-        self._strategy = trainer.strategy
+        self._strategy = checkpoints_of(trainer.strategy)
         together(lambda: self._take(Path(trainer.default_root_dir)), "the run's folder cannot be used")
 
     def _take(self, run_dir: Path) -> None:

@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError, TrainingError
 from framework.tracking import metric_names as metrics
+from framework.training.shapes import Scalar
+from framework.training.strategies.backend import backend_of_strategy, gradient_norm
 
 OnNonfinite = Literal["stop", "skip"]
-_MEND = "the last checkpoint is unharmed; resume from it with a lower learning rate or stronger clipping"
+_HINT = "the last checkpoint is unharmed; resume from it with a lower learning rate or stronger clipping"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Reading:
     Attributes:
         step: optimizer step, from 0.
         loss: mean over ranks and micro-batches.
-        gradient_norm: of the whole gradient, before clipping; None where it is known only after the step (DeepSpeed).
+        gradient_norm: of the whole gradient, before clipping; None where it is known only after the step.
     """
 
     step: int
@@ -39,8 +39,8 @@ class FiniteGuard(Callback):
     All ranks look at the same numbers, the norm of the whole gradient and every rank's loss, and so decide alike. They
     come to the host in one copy: a GPU waits once a step. The step is not taken: weights and checkpoints stay good.
 
-    DeepSpeed takes its step and its norm together, so there the losses are looked at before the step and the norm after
-    it, before any checkpoint; skipping is refused.
+    An engine that takes the step and the norm together (DeepSpeed's) has its losses looked at before the step and the
+    norm after it, before any checkpoint; skipping is refused.
 
     Args:
         on_nonfinite: `stop` the run, or `skip` the step: the weights stay, schedule and data go on, and the metric
@@ -49,7 +49,7 @@ class FiniteGuard(Callback):
 
     Raises:
         TrainingError: names the step, the value and the ranks whose loss it was.
-        ConfigError: `skip` under DeepSpeed; a `max_skips` below 1.
+        ConfigError: `skip` under such an engine; a `max_skips` below 1.
     """
 
     def __init__(self, *, on_nonfinite: OnNonfinite = "stop", max_skips: int = 10) -> None:
@@ -62,16 +62,17 @@ class FiniteGuard(Callback):
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.on_nonfinite == "skip" and isinstance(trainer.strategy, DeepSpeedStrategy):
+        backend = backend_of_strategy(trainer.strategy)
+        if self.on_nonfinite == "skip" and not backend.sees_gradients:
             raise ConfigError(
-                "guards.on_nonfinite skip with DeepSpeed, whose gradients cannot be looked at before its step",
+                f"guards.on_nonfinite skip with {backend.title}, whose gradients cannot be looked at before its step",
                 hint="use stop, or another strategy",
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._loss, self._step = None, trainer.global_step
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Scalar) -> None:
         # Of several micro-batches each loss is already divided by their number.
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
 
@@ -81,14 +82,15 @@ class FiniteGuard(Callback):
         shared = trainer.strategy.all_gather(self._loss.float().reshape(1))
         assert isinstance(shared, Tensor)
         shared = shared.flatten()
-        if isinstance(trainer.strategy, DeepSpeedStrategy):
+        backend = backend_of_strategy(trainer.strategy)
+        if not backend.sees_gradients:
             # Called at every micro-batch.
             losses = shared.tolist()
             if not all(map(math.isfinite, losses)):
-                raise TrainingError(_describe(losses, None, trainer.global_step), hint=_MEND)
+                raise TrainingError(_describe(losses, None, trainer.global_step), hint=_HINT)
             self.reading = Reading(step=trainer.global_step, loss=sum(losses) / len(losses), gradient_norm=None)
             return
-        norm = _global_norm(pl_module)
+        norm = gradient_norm(pl_module)
         pl_module.log(metrics.GRADIENT_NORM, norm)
         value, *losses = torch.cat([norm.to(shared).reshape(1), shared]).tolist()
         self._loss = None
@@ -99,7 +101,7 @@ class FiniteGuard(Callback):
         elif all(map(math.isfinite, losses)) and getattr(trainer.precision_plugin, "scaler", None) is not None:
             pass  # An overflow of half precision: the loss scaler skips this step and lowers its scale.
         elif self.on_nonfinite == "stop":
-            raise TrainingError(_describe(losses, value, trainer.global_step), hint=_MEND)
+            raise TrainingError(_describe(losses, value, trainer.global_step), hint=_HINT)
         else:
             self._skip(_describe(losses, value, trainer.global_step), optimizer)
         if self.on_nonfinite == "skip":
@@ -107,7 +109,7 @@ class FiniteGuard(Callback):
 
     def _skip(self, problem: str, optimizer: Optimizer) -> None:
         if self._skipped_in_a_row == self.max_skips:
-            raise TrainingError(f"{problem}, after {self.max_skips} skipped steps in a row", hint=_MEND)
+            raise TrainingError(f"{problem}, after {self.max_skips} skipped steps in a row", hint=_HINT)
         self._skipped_in_a_row += 1
         self.skipped += 1
         # Without gradients the optimizer touches neither weights nor moments.
@@ -119,27 +121,22 @@ class FiniteGuard(Callback):
         if trainer.global_step == self._step:
             return
         step, self._step = self._step, trainer.global_step
-        if not isinstance(trainer.strategy, DeepSpeedStrategy):
+        backend = backend_of_strategy(trainer.strategy)
+        if backend.sees_gradients:
             return
         self._loss = None
-        norm = trainer.strategy.model.get_global_grad_norm()  # type: ignore[union-attr]
+        norm = backend.norm_after_step(trainer.strategy)
         if norm is None:
             return
-        pl_module.log(metrics.GRADIENT_NORM, float(norm))
+        pl_module.log(metrics.GRADIENT_NORM, norm)
         if not math.isfinite(norm):
-            raise TrainingError(_describe([], float(norm), step), hint=_MEND)
+            raise TrainingError(_describe([], norm, step), hint=_HINT)
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "in_a_row": self._skipped_in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skipped, self._skipped_in_a_row = state_dict["skipped"], state_dict["in_a_row"]
-
-
-def _global_norm(module: torch.nn.Module) -> Tensor:
-    """Euclidean norm of the gradient over all parameters and, where it is sharded, all ranks."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _describe(losses: list[float], norm: float | None, step: int) -> str:

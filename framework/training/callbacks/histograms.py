@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from framework.tracking.wandb_run import TrackedRun
-from framework.training.strategies.placement import is_sharded
+from framework.training.shapes import Values
+from framework.training.strategies.backend import backend_of_strategy, backend_of_tensor, is_sharded
 
 BINS = 64
 
@@ -25,7 +24,7 @@ class Histograms(Callback):
 
     Before the step is taken and the gradient clipped. Every value counts once: where the ranks hold parts, each counts
     its own and they add up, in two small collectives; where all hold the same, the first alone counts. The bins span
-    the finite values. DeepSpeed keeps gradients in buffers of its own, so there only weights are shown, with a message.
+    the finite values. Where gradients cannot be seen (DeepSpeed) only weights are shown, with a message.
 
     Args:
         every_n_steps: optimizer steps between histograms.
@@ -41,20 +40,23 @@ class Histograms(Callback):
         self._active = bool(trainer.strategy.broadcast(wanted))
         if not wanted and trainer.is_global_zero:
             log.warning("run.histogram_every_n_steps is set, and there is no W&B to log histograms to")
-        if isinstance(trainer.strategy, DeepSpeedStrategy) and trainer.is_global_zero:
-            log.warning("histograms of gradients are left out: DeepSpeed does not show them; weights are logged")
+        backend = backend_of_strategy(trainer.strategy)
+        if not backend.sees_gradients and trainer.is_global_zero:
+            log.warning(
+                "histograms of gradients are left out: %s does not show them; weights are logged", backend.title
+            )
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         step = trainer.global_step
-        # DeepSpeed comes here at every micro-batch.
+        # Some engines come here at every micro-batch.
         if not self._active or (step + 1) % self.every_n_steps or step == self._made_at:
             return
         self._made_at = step
         sharded = is_sharded(pl_module)
         if not sharded and not trainer.is_global_zero:
             return
-        parts = _by_part(pl_module, gradients=not isinstance(trainer.strategy, DeepSpeedStrategy), sharded=sharded)
+        parts = _by_part(pl_module, gradients=backend_of_strategy(trainer.strategy).sees_gradients)
         histograms = count(parts, pl_module.device, together=sharded and trainer.world_size > 1)
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
@@ -70,40 +72,24 @@ def part_names(names: Iterable[str]) -> dict[str, str]:
     return {name: words[min(depth, max(0, len(words) - 2))] for name, words in split.items()}
 
 
-def _by_part(module: LightningModule, *, gradients: bool, sharded: bool) -> dict[str, list[Tensor]]:
+def _by_part(module: LightningModule, *, gradients: bool) -> dict[str, list[Values]]:
     """This rank's values of each histogram, in the same order on every rank."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for name, part in part_names(trained).items():
         parameter = trained[name]
-        parts[f"weights/{part}"].append(_own_values(parameter, sharded))
+        parts[f"weights/{part}"].append(backend_of_tensor(parameter).own_values(parameter))
         if gradients:
             gradient = parameter.grad
             empty = torch.empty(0, device=parameter.device)
-            parts[f"gradients/{part}"].append(empty if gradient is None else _own_values(gradient, sharded))
+            parts[f"gradients/{part}"].append(
+                empty if gradient is None else backend_of_tensor(gradient).own_values(gradient)
+            )
     return dict(parts)
 
 
-def _own_values(tensor: Tensor, sharded: bool) -> Tensor:
-    """The values that this rank counts: its shard; of what several ranks hold alike, the first rank's."""
-    nothing = torch.empty(0, device=tensor.device)
-    if isinstance(tensor, DTensor):
-        mesh = tensor.device_mesh
-        copies = [d for d, placement in enumerate(tensor.placements) if isinstance(placement, Replicate)]
-        own = tensor.to_local().detach().flatten()
-        return own if all(mesh.get_local_rank(d) == 0 for d in copies) else nothing
-    if hasattr(tensor, "ds_tensor"):
-        shard: Tensor = tensor.ds_tensor  # type: ignore[attr-defined]
-        # The last shards are filled up with zeros.
-        begin = dist.get_rank() * shard.numel()
-        return shard.detach().flatten()[: max(0, tensor.ds_numel - begin)]  # type: ignore[attr-defined]
-    if sharded and dist.is_initialized() and dist.get_rank() != 0:
-        return nothing
-    return tensor.detach().flatten()
-
-
 def count(
-    parts: Mapping[str, list[Tensor]], device: torch.device, *, together: bool = False
+    parts: Mapping[str, list[Values]], device: torch.device, *, together: bool = False
 ) -> dict[str, tuple[list[int], list[float]]]:
     """Counts and edges of a histogram of each part's finite values; parts without any are left out.
 
@@ -145,6 +131,6 @@ def count(
     return found
 
 
-def _finite(values: Tensor) -> Tensor:
+def _finite(values: Values) -> Values:
     values = values.float()
     return values[torch.isfinite(values)]

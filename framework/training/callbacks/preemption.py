@@ -10,9 +10,11 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from framework.core.compat.lightning_compat import leave_signals_alone, log_finished_step
 from framework.core.errors import Preempted
 from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
+from framework.training.callbacks.order import put_last
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -38,17 +40,15 @@ class Preemption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            # Last: what the others note at the end of a batch belongs into the checkpoint.
-            others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
-            trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
+            # What the others note at the end of a batch belongs in the checkpoint.
+            put_last(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._received, self._vote, self._agreed, self._step = None, None, False, trainer.global_step
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")
-            # Lightning 2.6's own broadcast of a signal makes every batch wait for the one before; this replaces it.
-            assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+            # The vote replaces Lightning's own broadcast.
+            leave_signals_alone(trainer)
         for number in SIGNALS:
             signal.signal(number, self._note)
         if trainer.is_global_zero:
@@ -92,8 +92,7 @@ class Preemption(Callback):
             content = {"step": trainer.global_step, "signal": received}
             (Path(trainer.default_root_dir) / PREEMPTED).write_text(json.dumps(content))
         # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
-        trainer._logger_connector.on_batch_end()
-        trainer._logger_connector.update_train_step_metrics()
+        log_finished_step(trainer)
         raise Preempted(
             f"stopped by {cause} at step {trainer.global_step}, with everything saved",
             hint="start the same command again to go on",

@@ -1,15 +1,16 @@
 """The progress bar."""
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+
+from framework.core.compat.lightning_compat import DescribedProgressBar
 
 
-class StepProgressBar(RichProgressBar):
+class StepProgressBar(DescribedProgressBar):
     """Rich's bar over the batches of an epoch, with the optimizer's step out of how many."""
 
-    def _get_train_description(self, current_epoch: int) -> str:
+    def describe_epoch(self, epoch: int) -> str:
         # Lightning's own shows "Epoch 3/-2" for a run that is bounded by steps.
-        return f"epoch {current_epoch}"
+        return f"epoch {epoch}"
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict]:
         shown = super().get_metrics(trainer, pl_module)

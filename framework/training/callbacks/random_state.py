@@ -37,6 +37,14 @@ def derived_seed(states: list[dict[str, Any]], rank: int, world_size: int) -> in
     """A seed for a rank of another number of processes than those whose states are given, which all have a part in it.
 
     SHA-256 of torch's and NumPy's states, of the rank and of the number of processes; ours.
+
+    Args:
+        states: of `random_state`, of all ranks that saved.
+        rank: from 0.
+        world_size: processes there are now.
+
+    Returns:
+        A number in [0, 2^32).
     """
     digest = hashlib.sha256(f"{rank} of {world_size}".encode())
     for state in states:

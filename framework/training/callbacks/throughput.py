@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.tracking import metric_names as metrics
 from framework.tracking.devices import Device, recognised_device
+from framework.training.callbacks.order import AfterOthers, put_last
 
 _RATES = {"image": metrics.IMAGES_PER_SECOND, "task": metrics.TASKS_PER_SECOND}
 
@@ -38,11 +39,11 @@ class Throughput(Callback):
 
     def __init__(self, device: Device | None = None) -> None:
         self.device = device
+        self._next_batch = AfterOthers(lambda trainer: self.start_clock())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            others = [callback for callback in trainer.callbacks if not isinstance(callback, _AfterOthers)]  # type: ignore[attr-defined]
-            trainer.callbacks = [*others, _AfterOthers(self)]  # type: ignore[attr-defined]
+            put_last(trainer, self._next_batch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         window: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -92,18 +93,6 @@ class Throughput(Callback):
     def start_clock(self) -> None:
         """From now on the next batch is waited for."""
         self._ended = time.perf_counter()
-
-
-class _AfterOthers(Callback):
-    """Starts the clock of the next batch when every other callback is done with this one."""
-
-    def __init__(self, throughput: Throughput) -> None:
-        self.throughput = throughput
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.throughput.start_clock()
 
 
 def _peak_memory_gib(device: torch.device) -> float:

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
 
+from framework.core.compat.torch_compat import default_store
 from framework.core.errors import ConfigError
+from framework.training.callbacks.order import AfterOthers, put_last
+from framework.training.shapes import Scalar
 
 EXIT_CODE = 124
 """Of a process that the watchdog ends; timeout(1) uses the same."""
@@ -74,9 +75,11 @@ class _Mark:
     counted: float
 
     def late(self) -> bool:
+        """Whether the time is up."""
         return bool(self.limit) and time.monotonic() - self.counted > self.limit
 
     def describe(self) -> str:
+        """For the report."""
         return (
             f'step {self.step}: last finished "{self.finished}", in "{self.stage}" for '
             f"{time.monotonic() - self.since:.1f} s"
@@ -100,6 +103,7 @@ class Watchdog(Callback):
         self.config = config
         self._watch: _Watch | None = None
         self._started = False
+        self._next_step = AfterOthers(self.wait_for_data)
 
     # Stages, in the order of a step.
 
@@ -108,10 +112,9 @@ class Watchdog(Callback):
             return
         self._started = False
         # A store may outlive the job that the launcher starts again: signs of life of the last one mean nothing.
-        attempt = trainer.strategy.broadcast(secrets.token_hex(8))
-        self._watch = _Watch(_first_mark(self.config.startup_seconds), attempt)
-        others = [callback for callback in trainer.callbacks if not isinstance(callback, _AfterOthers)]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, _AfterOthers(self)]  # type: ignore[attr-defined]
+        restart = trainer.strategy.broadcast(secrets.token_hex(8))
+        self._watch = _Watch(_first_mark(self.config.startup_seconds), restart)
+        put_last(trainer, self._next_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer, "data wait")
@@ -119,7 +122,7 @@ class Watchdog(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._enter(trainer, "forward")
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Scalar) -> None:
         self._enter(trainer, "backward")
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,18 +178,6 @@ class Watchdog(Callback):
             self._watch = None
 
 
-class _AfterOthers(Callback):
-    """Begins the next step when every other callback is done with this one."""
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self.watchdog = watchdog
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.watchdog.wait_for_data(trainer)
-
-
 def _first_mark(limit: float) -> _Mark:
     now = time.monotonic()
     return _Mark(step=0, finished="nothing", stage="start-up", since=now, limit=limit, counted=now)
@@ -198,18 +189,25 @@ class _Watch:
     Two connections to the store, of their own: one may be blocked in a thread that nobody waits for.
     """
 
-    def __init__(self, mark: _Mark, attempt: str) -> None:
+    def __init__(self, mark: _Mark, restart: str) -> None:
         self.mark = mark
         self._ended, self._called = threading.Event(), threading.Event()
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         if self.num_ranks > 1:
-            self._beats, self._questions = _connect(attempt), _connect(attempt)
+            self._beats, self._questions = _connect(restart), _connect(restart)
             threading.Thread(target=self._beat, daemon=True, name="watchdog beats").start()
         threading.Thread(target=self._guard, daemon=True, name="watchdog").start()
         self._arm()
 
     def enter(self, stage: str, step: int, limit: float | None) -> None:
+        """Note where the rank is.
+
+        Args:
+            stage: what begins.
+            step: optimizer step, from 0.
+            limit: seconds from now on; None shares the time of the stage before.
+        """
         old, now = self.mark, time.monotonic()
         self.mark = _Mark(
             step=step,
@@ -223,6 +221,7 @@ class _Watch:
             self._arm()
 
     def stop(self) -> None:
+        """Ends the watch."""
         self._ended.set()
         faulthandler.cancel_dump_traceback_later()
 
@@ -300,8 +299,8 @@ class _Watch:
         return [json.loads(self._questions.get(key)) if self._questions.check([key]) else {} for key in keys]
 
 
-def _connect(attempt: str) -> dist.Store:
+def _connect(restart: str) -> dist.Store:
     """A connection of its own to the process group's store, whose answers do not wait for other threads' questions."""
-    store = dist.PrefixStore(f"watchdog/{attempt}", _get_default_store().clone())  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"watchdog/{restart}", default_store())
     store.set_timeout(timedelta(seconds=_PATIENCE_SECONDS))
     return store

@@ -1,7 +1,7 @@
 """The folder of a run's checkpoints: names, manifests, what is complete, what is kept.
 
 checkpoints/
-  newest                     name of the newest complete checkpoint; for people and launchers, never trusted here
+  newest                     name of the newest complete checkpoint; for users and launchers, never trusted here
   validation.jsonl           metrics by step: what "best" is judged by
   step=00000100/             complete: it got this name by a rename, after its bytes and its manifest were on the disk
     manifest.json            step, files with sizes and checksums, what made it
@@ -36,6 +36,11 @@ PARTIAL, REMOVED, DAMAGED = ".partial", ".removed", ".damaged"
 _NAME = re.compile(r"step=(\d{8,})")
 
 Kind = Literal["dcp", "deepspeed"]
+READERS: dict[Kind, str] = {
+    "dcp": "framework.training.checkpoint.tensors:read_dcp",
+    "deepspeed": "framework.training.strategies.deepspeed_files:read_deepspeed",
+}
+"""What reads each kind of tensor files without a trainer: module and function."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +212,7 @@ def remove(checkpoint: Path) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Removes what killed saves and removals have left, and mends the pointer. Only under the run's lock."""
+    """Removes what killed saves and removals have left, and corrects the pointer. Only under the run's lock."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
@@ -229,7 +234,13 @@ def put_aside(checkpoint: Path) -> Path:
 
 
 def note_validation(folder: Path, step: int, metrics: dict[str, float]) -> None:
-    """Adds a validation's metrics to those that retention judges by."""
+    """Adds a validation's metrics to those that retention judges by.
+
+    Args:
+        folder: of the checkpoints.
+        step: optimizer steps at the validation.
+        metrics: values by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / VALIDATION).open("a") as file:
         # The line break first: a killed run may have left half a line.

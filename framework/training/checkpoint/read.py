@@ -1,16 +1,16 @@
 """Reading checkpoints without a trainer: one process, no GPU, only the tensors asked for."""
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.choose import choose_checkpoint
-from framework.training.checkpoint.layout import STATE, Manifest
-from framework.training.checkpoint.tensors import read_into, tensor_records
-from framework.training.strategies.deepspeed_files import read_deepspeed
+from framework.training.checkpoint.layout import READERS, STATE, Kind, Manifest
+from framework.training.shapes import NamedTensors
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -24,7 +24,7 @@ def find_checkpoint(path: str | Path) -> Path:
     return found
 
 
-def read_tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def read_tensors(checkpoint: Path, prefix: str) -> NamedTensors:
     """Tensors whose names start with `prefix`, on the CPU, under their names without it.
 
     Memory is taken for these alone: `read_tensors(path, "ema.")` of a checkpoint with optimizer state takes as much as
@@ -39,18 +39,18 @@ def read_tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
     """
     manifest = Manifest.read(checkpoint)
     try:
-        if manifest.kind == "deepspeed":
-            tensors = read_deepspeed(checkpoint, prefix)
-        else:
-            records = {name: r for name, r in tensor_records(checkpoint).items() if name.startswith(prefix)}
-            tensors = {name: torch.empty(r.size, dtype=r.properties.dtype) for name, r in records.items()}
-            read_into(checkpoint, tensors)
+        tensors = _reader(manifest.kind)(checkpoint, prefix)
     except CheckpointError:
         raise
-    except Exception as error:  # Readers raise whatever damage makes them stumble over.
+    except Exception as error:  # Readers raise whatever damage makes them fail.
         problem = f"{checkpoint} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__})"
         raise CheckpointError(problem, hint="use another checkpoint of the run") from error
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _reader(kind: Kind) -> Callable[[Path, str], NamedTensors]:
+    module, _, name = READERS[kind].partition(":")
+    return getattr(import_module(module), name)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 import torch.distributed as dist
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.optim import Optimizer
 
 from framework.core.collectives import broadcast_object, rank_and_size
-from framework.core.errors import CheckpointError
+from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import sync_folder
 from framework.tracking.run_folder import saved_wandb_id
 from framework.training.checkpoint.choose import Choice, choose_checkpoint
-from framework.training.checkpoint.layout import FOLDER, PARTIAL, Kind, Manifest, remove, sync_files
+from framework.training.checkpoint.layout import PARTIAL, Kind, Manifest, remove
 from framework.training.checkpoint.provenance import git_revision, package_versions, recipe_changes
 from framework.training.checkpoint.read import read_state
 from framework.training.checkpoint.tensors import (
@@ -40,16 +40,10 @@ from framework.training.checkpoint.tensors import (
     write_tensors,
 )
 from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
-from framework.training.strategies.deepspeed_files import (
-    TAG,
-    files_of,
-    fill_module,
-    load_engine,
-    load_universal,
-)
+from framework.training.shapes import AnyTensor
 
 if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy as _Base
+    _Base = Strategy
 else:
     _Base = object
 
@@ -69,7 +63,7 @@ class DirectoryCheckpoints(_Base):
 
     Attributes:
         recipe: the run's resolved recipe, YAML; goes into checkpoints and is compared with theirs.
-        start_anew: a run's folder without a checkpoint is no error when it is loaded from.
+        start_anew: loading from a run's folder without a checkpoint is not an error.
         choice: what was loaded.
     """
 
@@ -186,7 +180,7 @@ class DirectoryCheckpoints(_Base):
         self.choice = choice = choose_checkpoint(path, may_be_none=self.start_anew)
         assert self.lightning_module is not None
         if choice.path is None:
-            self.lightning_module.trainer._checkpoint_connector._ckpt_path = None
+            self.lightning_module.trainer.ckpt_path = None
             return _Nothing({"pytorch-lightning_version": lightning.__version__})
         assert choice.manifest is not None
         if choice.manifest.kind != self.kind:
@@ -209,6 +203,20 @@ class DirectoryCheckpoints(_Base):
         return self.choice.path
 
 
+def checkpoints_of(strategy: Strategy) -> DirectoryCheckpoints:
+    """A trainer's strategy as the one that saves and loads its checkpoints.
+
+    Raises:
+        ConfigError: it is not one of ours.
+    """
+    if not isinstance(strategy, DirectoryCheckpoints):
+        raise ConfigError(
+            f"the trainer's strategy {type(strategy).__name__} saves no such checkpoints",
+            hint="take one of framework.training.strategies.build.make_strategy",
+        )
+    return strategy
+
+
 class DCPCheckpoints(DirectoryCheckpoints):
     """Checkpoints by torch.distributed.checkpoint, for the single process, DDP and FSDP2: one format.
 
@@ -217,6 +225,10 @@ class DCPCheckpoints(DirectoryCheckpoints):
 
     kind: Kind = "dcp"
     _stager: DefaultStager | None = None
+
+    def is_part(self, tensor: AnyTensor) -> bool:
+        """Whether each rank has another part of a tensor, and not all the same; never, where no rank has parts."""
+        return False
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
@@ -231,7 +243,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
         tensors, plain = split_optimizers(checkpoint.pop("optimizer_states", []))
         tensors |= checkpoint.pop("state_dict")
         checkpoint["optimizer_states"] = plain
-        tensors = share_of(tensors, rank, size)
+        tensors = share_of(tensors, rank, size, is_part=self.is_part)
         if copy:
             if self._stager is None:
                 pinned = torch.cuda.is_available()
@@ -271,51 +283,6 @@ class DCPCheckpoints(DirectoryCheckpoints):
             lambda: load_optimizers(self.loaded_from, module, self.optimizers, checkpoint["optimizer_states"]),
             f"{self.loaded_from} could not be loaded",
         )
-
-
-class DeepSpeedCheckpoints(DirectoryCheckpoints):
-    """Checkpoints by DeepSpeed's own writer."""
-
-    kind: Kind = "deepspeed"
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        # The engine saves it.
-        return {}
-
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        return {}
-
-    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
-        checkpoint.pop("state_dict")
-        # The engine writes at once, whatever `copy` says; checksums and the rest come after.
-        engine: Any = self.model
-        engine.save_checkpoint(str(partial), tag=TAG)
-
-        def write() -> list[Path]:
-            own = files_of(partial, rank_and_size()[0])
-            sync_files(own)
-            return own
-
-        return write
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        # The engine loads it with the weights.
-        return False
-
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        assert self.lightning_module is not None
-        assert self.choice is not None
-        assert self.choice.manifest is not None
-        path, module, trainer = self.loaded_from, self.lightning_module, self.lightning_module.trainer
-        if trainer.state.fn != TrainerFn.FITTING:
-            together(lambda: fill_module(module, path), f"{path} could not be loaded")
-        elif self.choice.manifest.world_size == rank_and_size()[1]:
-            load_engine(self.model, path)
-        else:
-            log.info("written by %s processes: converting", self.choice.manifest.world_size)
-            work = Path(trainer.default_root_dir, FOLDER, "universal.partial")
-            load_universal(self.model, module, path, work)
 
 
 def _begin(target: Path, partial: Path) -> None:

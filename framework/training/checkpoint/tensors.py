@@ -8,7 +8,7 @@ reading them runs no code.
 
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, loa
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from framework.core.errors import CheckpointError
+from framework.training.shapes import AnyTensor, NamedTensors
 
 OPTIMIZERS = "optimizers"
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -61,7 +61,7 @@ class RecordReader(FileSystemReader):
             raise CheckpointError(f"{self.path}/.metadata is none", hint="give a checkpoint that `fit` made")
         others = [k for k, v in metadata.state_dict_metadata.items() if not isinstance(v, TensorStorageMetadata)]
         if others:
-            problem = f"{self.path} holds {others[0]}, which is no tensor"
+            problem = f"{self.path} holds {others[0]}, which is not a tensor"
             raise CheckpointError(problem, hint="give a checkpoint that `fit` made")
         return metadata
 
@@ -83,7 +83,7 @@ def _plain_errors() -> Iterator[None]:
         raise cause from error
 
 
-def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
+def read_into(checkpoint: Path, tensors: NamedTensors) -> None:
     """Fills tensors, whole or sharded, in place; each rank reads what it holds."""
     if not tensors:
         return
@@ -92,8 +92,22 @@ def read_into(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
         load(dict(tensors), storage_reader=RecordReader(checkpoint), no_dist=True)
 
 
-def write_tensors(partial: Path, tensors: dict[str, Tensor], group: Any) -> None:
-    """Writes every rank's tensors into `partial`, flushed. Collective over `group`, None for one process."""
+def read_dcp(checkpoint: Path, prefix: str) -> NamedTensors:
+    """The tensors whose names start with `prefix`, on the CPU."""
+    records = {name: record for name, record in tensor_records(checkpoint).items() if name.startswith(prefix)}
+    tensors = {name: torch.empty(record.size, dtype=record.properties.dtype) for name, record in records.items()}
+    read_into(checkpoint, tensors)
+    return tensors
+
+
+def write_tensors(partial: Path, tensors: NamedTensors, group: Any) -> None:
+    """Writes every rank's tensors, flushed to the disk. Collective over `group`.
+
+    Args:
+        partial: the folder.
+        tensors: of this rank, by name; shards of DTensors under the name of the whole one.
+        group: the processes that write; None for one.
+    """
     writer = FileSystemWriter(partial, sync_files=True, overwrite=False)
     with _plain_errors():
         save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
@@ -106,11 +120,11 @@ def clean_name(name: str) -> str:
     return name
 
 
-def model_tensors(module: nn.Module) -> dict[str, Tensor]:
+def model_tensors(module: nn.Module) -> NamedTensors:
     """Parameters and persistent buffers by clean name; sharded ones stay so, and none is copied."""
     state = get_model_state_dict(module)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    assert len(tensors) == len(state), "a state of a module that is no tensor"
+    assert len(tensors) == len(state), "a state of a module that is not a tensor"
     return tensors
 
 
@@ -125,7 +139,7 @@ def optimizer_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     return {"state": {names[p]: dict(state) for p, state in optimizer.state.items()}, "param_groups": groups}
 
 
-def split_optimizers(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def split_optimizers(states: list[dict[str, Any]]) -> tuple[NamedTensors, list[dict[str, Any]]]:
     """Tensors by their name in the checkpoint, and the rest, plain."""
     tensors: dict[str, Tensor] = {}
     plain = []
@@ -150,6 +164,12 @@ def _has_shape(value: Any) -> bool:
 
 def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Optimizer], plain: list[Any]) -> None:
     """Restores optimizers from a checkpoint, each rank its shards.
+
+    Args:
+        checkpoint: of any number of processes.
+        module: whose parameters they optimise.
+        optimizers: as many as were saved.
+        plain: what `split_optimizers` left of each.
 
     Raises:
         CheckpointError: other parameters, or other groups of them, than the checkpoint's.
@@ -184,8 +204,7 @@ def _like(parameter: Tensor, record: Any) -> Tensor:
     dtype = record.properties.dtype
     if record.size == parameter.shape:
         return torch.empty_like(parameter.detach(), dtype=dtype)
-    device = parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
-    return torch.empty(record.size, dtype=dtype, device=device)
+    return torch.empty(record.size, dtype=dtype, device=parameter.device)
 
 
 def _first_difference(ours: list[list[str]], theirs: list[list[str]]) -> str:
@@ -221,16 +240,24 @@ def load_model(checkpoint: Path, module: nn.Module) -> None:
     read_into(checkpoint, ours)
 
 
-def share_of(tensors: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Tensor]:
-    """What a rank writes: its shards, and its part of the tensors that all ranks have whole.
+def share_of(
+    tensors: NamedTensors, rank: int, world_size: int, *, is_part: Callable[[AnyTensor], bool]
+) -> NamedTensors:
+    """What a rank writes: its shards, and its share of the tensors that all ranks have whole.
 
-    Balanced by size, and a function of names and shapes alone: all ranks agree without a word. So no rank copies the
+    Balanced by size, and a function of names and shapes alone: all ranks agree without a message. So no rank copies the
     whole model on DDP, and each writes a part.
+
+    Args:
+        tensors: all that are to be saved, by name.
+        rank: the rank that writes, from 0.
+        world_size: how many ranks write.
+        is_part: whether each rank has another part of a tensor.
     """
     loads = [0] * world_size
     mine: dict[str, Tensor] = {}
     for name in sorted(tensors, key=lambda name: (-tensors[name].numel(), name)):
-        if isinstance(tensors[name], DTensor):
+        if is_part(tensors[name]):
             mine[name] = tensors[name]
             continue
         lightest = loads.index(min(loads))

@@ -66,6 +66,11 @@ class Save:
 def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
     """What `action` returns on this rank, unless it fails on one: then that failure, on every rank. Collective.
 
+    Args:
+        action: what each rank does.
+        what: begins the message of a failure, such as "X could not be saved".
+        group: the processes that take part; None for all.
+
     Raises:
         CheckpointError: `what` failed, where and why.
     """
@@ -153,7 +158,7 @@ class Background:
             else:
                 future.set_result(None)
 
-        # A daemon: what a dying process leaves unfinished is no checkpoint, and nothing to wait for.
+        # A daemon: what a dying process leaves unfinished is not a checkpoint, and nothing to wait for.
         threading.Thread(target=work, name="checkpoint", daemon=True).start()
 
     def check(self) -> None:

@@ -1,12 +1,24 @@
-"""How a run is spread over processes: one config value with typed options."""
+"""How a run is spread over processes: one config value with typed options, and the table of strategies.
 
-from dataclasses import dataclass, field
-from typing import Literal
+A new strategy is a file with a `Backend` (`framework.training.strategies.backend`) and its line in the table here; its
+options, if it has some, are a field of `StrategyConfig` that has its name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
 
 from framework.core.errors import ConfigError
 
 StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
 FloatType = Literal["float32", "bfloat16"]
+
+STRATEGIES: dict[str, str] = {
+    "ddp": "framework.training.strategies.ddp:DDP",
+    "fsdp2": "framework.training.strategies.fsdp2:FSDP2",
+    "deepspeed": "framework.training.strategies.deepspeed:DeepSpeed",
+}
+"""What implements each strategy: module and class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +107,8 @@ class StrategyConfig:
                 hint="use 0 for none, 1 for every block, n for every n-th",
             )
 
-
-def check_mesh(num_processes: int, replicate: int) -> None:
-    """Whether processes can be laid out as replicate x shard.
-
-    Raises:
-        ConfigError: they cannot; names the nearest numbers of replicas that can.
-    """
-    if num_processes % replicate == 0:
-        return
-    good = [n for n in range(1, num_processes + 1) if num_processes % n == 0]
-    below, above = [n for n in good if n < replicate][-1:], [n for n in good if n > replicate][:1]
-    raise ConfigError(
-        f"strategy.fsdp2.replicate {replicate} does not divide {num_processes} process(es)",
-        hint=f"use {' or '.join(str(n) for n in [*below, *above])}",
-    )
+    @classmethod
+    def of_recipe(cls, section: Mapping[str, Any]) -> "StrategyConfig":
+        """The `strategy` section of a parsed recipe, its groups of options as plain values."""
+        groups = {each.name: each.default_factory for each in fields(cls) if each.default_factory is not MISSING}
+        return cls(**{name: groups[name](**value) if name in groups else value for name, value in section.items()})

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from framework.core.collectives import rank_and_size
+from framework.core.compat.deepspeed_compat import set_universal_loading
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.writing import together
-from framework.training.weights import fill_partition
+from framework.training.shapes import AnyTensor, NamedTensors, Whole
 
 TAG = "checkpoint"
 _RANK = re.compile(r"zero_pp_rank_(\d+)_")
@@ -94,9 +95,10 @@ class DeepSpeedFiles:
             first += length
 
     def names(self) -> list[str]:
+        """Of all tensors of the module."""
         return [*self._whole, *self._shards]
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> Whole:
         """A whole tensor, copied from the disk."""
         if name in self._whole:
             return self._whole[name].clone()
@@ -104,10 +106,26 @@ class DeepSpeedFiles:
         return torch.cat([shard.flatten() for shard in self._shards[name]])[: shape.numel()].reshape(shape).clone()
 
 
-def read_deepspeed(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def read_deepspeed(checkpoint: Path, prefix: str) -> NamedTensors:
     """The tensors whose names start with `prefix`, on the CPU."""
     files = DeepSpeedFiles(checkpoint)
     return {name: files.tensor(name) for name in files.names() if name.startswith(prefix)}
+
+
+def is_partitioned(tensor: AnyTensor) -> bool:
+    """Whether ZeRO-3 has spread a tensor over the ranks."""
+    return hasattr(tensor, "ds_tensor")
+
+
+def fill_partition(target: Any, value: Whole) -> None:
+    """A parameter that ZeRO-3 has partitioned: flat, in equal parts, the last one padded."""
+    part: Tensor = target.ds_tensor
+    rank = torch.distributed.get_rank()
+    mine = value.flatten()[rank * part.numel() : (rank + 1) * part.numel()]
+    part.flatten()[: mine.numel()].copy_(mine)
+    if target.numel() == value.numel():
+        # Small weights are kept whole besides.
+        target.copy_(value)
 
 
 @torch.no_grad()
@@ -129,7 +147,7 @@ def fill_module(module: nn.Module, checkpoint: Path, *, only_frozen: bool = Fals
             problem = f"{checkpoint} is of another model ({name} is only in the model)"
             raise CheckpointError(problem, hint="use the checkpoint's settings, or another --run.dir for a new model")
         value = files.tensor(name)
-        if hasattr(target, "ds_tensor"):
+        if is_partitioned(target):
             fill_partition(target, value)
         else:
             target.copy_(value)
@@ -172,20 +190,20 @@ def load_universal(engine: Any, module: nn.Module, checkpoint: Path, work: Path)
     """
     rank, _ = rank_and_size()
     together(lambda: _convert(checkpoint, work) if rank == 0 else None, f"{checkpoint} could not be converted")
-    engine._config.load_universal_checkpoint = True
+    set_universal_loading(engine, True)
     try:
         with _without_code(engine):
             engine.load_checkpoint(str(work), tag=TAG, load_lr_scheduler_states=False)
     finally:
-        engine._config.load_universal_checkpoint = False
-    _mend_optimizer(engine.optimizer.optimizer, checkpoint)
+        set_universal_loading(engine, False)
+    _correct_optimizer(engine.optimizer.optimizer, checkpoint)
     # The format has no place for what is not trained.
     together(lambda: fill_module(module, checkpoint, only_frozen=True), f"{checkpoint} could not be loaded")
     if rank == 0:
         shutil.rmtree(work)
 
 
-def _mend_optimizer(optimizer: Any, checkpoint: Path) -> None:
+def _correct_optimizer(optimizer: Any, checkpoint: Path) -> None:
     """What DeepSpeed 0.19's universal loader of stage 3 gets wrong.
 
     It gives all groups the options of the first, such as its weight decay, and all parameters one tensor for their step

@@ -5,20 +5,18 @@ done prepares it: activation checkpointing, then compilation, then sharding. So 
 and one block. The model names its block classes and the parts that are called from outside; nothing here knows a model.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from framework.core.init import initialise_module, own_tensors, replace_tensor
 from framework.core.param_tags import tag, tags_of
+from framework.training.strategies.config import StrategyConfig
 
 
 class Shardable(Protocol):
@@ -57,11 +55,30 @@ class Placement:
     compile: bool = False
     shard: Shard | None = None
 
+    @classmethod
+    def of(cls, config: StrategyConfig, device: torch.device, shard: Shard | None = None) -> "Placement":
+        """What a config asks of every strategy.
+
+        Args:
+            config: of the run.
+            device: of this process.
+            shard: the strategy's; None leaves the model whole.
+        """
+        return cls(
+            device=device,
+            activation_checkpointing=config.activation_checkpointing,
+            compile=config.compile,
+            shard=shard,
+        )
+
 
 def placement_of(module: LightningModule) -> Placement:
     """The placement that the trainer's strategy wants; without one of ours, whole on the default device."""
-    trainer = module._trainer
-    wanted = getattr(trainer.strategy, "placement", None) if trainer is not None else None
+    try:
+        strategy = module.trainer.strategy
+    except RuntimeError:  # No trainer has the module.
+        strategy = None
+    wanted = getattr(strategy, "placement", None)
     return Placement(device=torch.get_default_device()) if wanted is None else wanted()
 
 
@@ -95,7 +112,7 @@ class _Builder:
             self._walk(child, ema_model.get_submodule(key), f"{name}.{key}" if name else key)
         self._fill(module, ema_model, name)
         if isinstance(module, self.blocks):
-            # The average never trains, and samples one token at a time: nothing to recompute, and many shapes to compile.
+            # The average never trains, and samples one token at a time: nothing to recompute, many shapes to compile.
             prepare_block(module, self.num_blocks, self.placement)
             self.num_blocks += 1
         if isinstance(module, self.blocks) or name in self.parts:
@@ -129,6 +146,11 @@ def prepare_block(block: nn.Module, number: int, placement: Placement) -> None:
 
     The block's `forward` is replaced, not the block: tensors keep their names, and the hooks by which a sharded block
     gathers its weights stay outside of what is recomputed and compiled.
+
+    Args:
+        block: whose `forward` is replaced.
+        number: of the block in the model, from 0.
+        placement: says which blocks are recomputed, and whether they are compiled.
     """
     forward = cast(Callable[..., Any], block.forward)
     if placement.activation_checkpointing and number % placement.activation_checkpointing == 0:
@@ -145,54 +167,3 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(forward, *inputs, use_reentrant=False)
 
     return with_recomputation
-
-
-def local_part(parameter: Tensor) -> Tensor:
-    """The rank's own part of a parameter that FSDP2 or ZeRO-3 has sharded, or the whole one; without gradient."""
-    if isinstance(parameter, DTensor):
-        return parameter.to_local().detach()
-    return getattr(parameter, "ds_tensor", parameter).detach()
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether the ranks hold parts of the model, so that all of them have to take part in its use."""
-    return any(isinstance(m, FSDPModule) for m in model.modules()) or any(
-        hasattr(p, "ds_tensor") for p in model.parameters()
-    )
-
-
-@contextmanager
-def gathered(ema_model: nn.Module) -> Iterator[None]:
-    """Keep the weights of a frozen sharded model whole for many calls, such as sampling's; of a whole one, nothing.
-
-    Without this every call gathers every block anew. All ranks enter and leave together.
-    """
-    units = [module for module in ema_model.modules() if isinstance(module, FSDPModule)]
-    with ExitStack() as stack:
-        partitioned = [p for p in ema_model.parameters() if hasattr(p, "ds_tensor")]
-        if partitioned:
-            stack.enter_context(_gathered_by_deepspeed(partitioned))
-        for unit in units:
-            # They are gathered by their first calls.
-            unit.set_reshard_after_forward(False, recurse=False)
-        try:
-            yield
-        finally:
-            for unit in units:
-                unit.set_reshard_after_forward(True, recurse=False)
-                unit.reshard()
-
-
-@contextmanager
-def _gathered_by_deepspeed(parameters: Sequence[Tensor]) -> Iterator[None]:
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(list(parameters)):
-        # The hooks of DeepSpeed's modules would free the weights after each call, if nothing else used them.
-        for parameter in parameters:
-            cast(Any, parameter).ds_active_sub_modules.add(-1)
-        try:
-            yield
-        finally:
-            for parameter in parameters:
-                cast(Any, parameter).ds_active_sub_modules.discard(-1)

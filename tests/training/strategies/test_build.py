@@ -2,8 +2,6 @@
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch._dynamo.utils import counters
-from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from framework.core.errors import ConfigError
@@ -25,9 +22,9 @@ from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.testing.processes.distributed import run_distributed
 from framework.testing.processes.forked import run_forked
 from framework.training.optimizer import OptimizerConfig
+from framework.training.strategies.backend import backend_of_tensor, local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
-from framework.training.strategies.placement import local_part
 
 GLOBAL_BATCH, STEPS = 8, 20
 GRID = SampleGridConfig(every_n_steps=STEPS, rows=1, sampler=SamplerConfig(steps=2))
@@ -123,19 +120,10 @@ class Notes(Callback):
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
 
 
-@contextmanager
-def whole(module: LightningModule) -> Iterator[dict[str, np.ndarray]]:
+def whole(module: LightningModule) -> dict[str, np.ndarray]:
     """All weights of a module, whole."""
-    parameters = dict(module.named_parameters())
-    partitioned = [p for p in parameters.values() if hasattr(p, "ds_tensor")]
-    if partitioned:
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(partitioned):
-            yield {name: p.detach().cpu().numpy().copy() for name, p in parameters.items()}
-        return
-    full = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in parameters.items()}
-    yield {name: tensor.detach().cpu().numpy() for name, tensor in full.items()}
+    gathered = {name: backend_of_tensor(p).gather(p) for name, p in module.named_parameters()}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in gathered.items()}
 
 
 def fit(folder: Path, shards: str, strategy: Any, *, accumulate: int = 1, **options: Any) -> dict[str, Any]:
@@ -160,10 +148,10 @@ def fit(folder: Path, shards: str, strategy: Any, *, accumulate: int = 1, **opti
         folder, strategy=strategy, devices=world, callbacks=[notes], accumulate_grad_batches=accumulate, **settings
     )
     trainer.fit(module, data)
-    with whole(module) as tensors:
-        if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            np.savez(folder / "weights.npz", **tensors)
+    tensors = whole(module)
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "weights.npz", **tensors)
     return {
         "losses": np.reshape(notes.losses, (-1, accumulate)).mean(1).tolist(),
         "reductions": notes.reductions,

@@ -20,9 +20,10 @@ from framework.pra.network.model import PRA
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.forked import run_forked
 from framework.training.strategies import placement as sharding
+from framework.training.strategies.backend import is_sharded, local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
-from framework.training.strategies.placement import Placement, build_with_ema, is_sharded, local_part
+from framework.training.strategies.placement import Placement, build_with_ema
 
 CPU = Placement(device=torch.device("cpu"))
 
@@ -61,7 +62,7 @@ def test_weights_depend_on_seed_and_name_alone():
     assert not torch.equal(first, second)
 
 
-def test_the_twin_is_equal_and_frozen_and_shares_nothing():
+def test_the_ema_model_is_equal_and_frozen_and_shares_nothing():
     model, ema_model = build()
     for ours, theirs in zip(ema_model.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -1,0 +1,69 @@
+"""What a strategy says of a run before it is started: values that a process holds, and bytes that it sends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Size
+
+FLOAT_BYTES = 4
+Kept = Literal["parameters", "gradients", "optimizer", "ema"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is spread over processes.
+
+    Attributes:
+        shapes: of the parameters, by name; gradients, moments and averages have the same.
+        largest_unit: values of the largest unit of sharding.
+        num_processes: one a device, of all nodes together.
+        accumulation: micro-batches of an optimizer step.
+        forward_values: values that a forward pass gathers where every unit is gathered for each of its calls; counting
+            them takes a while.
+    """
+
+    shapes: dict[str, Size]
+    largest_unit: int
+    num_processes: int
+    accumulation: int
+    forward_values: Callable[[], int]
+
+    @property
+    def num_values(self) -> int:
+        """Values of all parameters together."""
+        return sum(shape.numel() for shape in self.shapes.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessShare:
+    """What the process that holds most has, in float32 values.
+
+    Attributes:
+        hosted: names of those that are in the host's memory.
+        buffers: bytes of gathered blocks and of gradients in flight.
+        casts: autocast makes copies of the weights.
+        buckets: gradients live in buckets of several processes, which are there all the time.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    ema: int
+    hosted: tuple[Kept, ...] = ()
+    buffers: int = 0
+    casts: bool = True
+    buckets: bool = True
+
+
+def ring_bytes(num_values: int, num_processes: int, value_bytes: int = FLOAT_BYTES) -> float:
+    """Bytes that each process sends when values are gathered, or summed and scattered, by a ring.
+
+    b bytes over n processes: (n - 1) / n b; a sum that all get is twice that.
+
+    Args:
+        num_values: of all processes together.
+        num_processes: in the ring.
+        value_bytes: bytes of a value.
+    """
+    return num_values * value_bytes * (num_processes - 1) / num_processes

@@ -1,0 +1,66 @@
+"""Parts of FSDP2's parameters: filled, gathered and counted once, with uneven shards and with replicas."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from framework.testing.processes.forked import run_forked
+from framework.training.strategies.backend import backend_of_tensor, gradient_norm, is_sharded, local_part
+from framework.training.strategies.fsdp2 import sharded_values
+
+
+class Saved:
+    """A tensor as of a file."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+    def rows(self, first: int, end: int) -> torch.Tensor:
+        return self.value[first:end]
+
+    def whole(self) -> torch.Tensor:
+        raise AssertionError("only the rank's own rows are read")
+
+
+def parts(shape: list[int]) -> dict[str, Any]:
+    dist.init_process_group("gloo")
+    names = ("replicate", "shard")[2 - len(shape) :]
+    layer = nn.Linear(2, 5)
+    fully_shard(layer, mesh=init_device_mesh("cpu", tuple(shape), mesh_dim_names=names))
+    found: dict[str, Any] = {"sharded": is_sharded(layer)}
+    for name, parameter in layer.named_parameters():
+        backend = backend_of_tensor(parameter)
+        value = torch.arange(float(parameter.numel())).reshape(parameter.shape)
+        with torch.no_grad():
+            backend.fill(parameter, Saved(value))
+        assert torch.equal(backend.gather(parameter).detach(), value)
+        found[name] = {
+            "title": backend.title,
+            "shape": list(backend.whole_shape(parameter)),
+            "own": backend.own_values(parameter).tolist(),
+            "held": local_part(parameter).numel(),
+        }
+        parameter.grad = torch.ones_like(parameter)
+    found["norm"] = gradient_norm(layer).item()
+    dist.destroy_process_group()
+    return found
+
+
+@pytest.mark.parametrize("shape", [[2], [2, 2], [4]], ids=["two shards", "two replicas of two shards", "four shards"])
+def test_each_rank_fills_and_counts_its_own_rows(shape: list[int]):
+    num_processes = shape[0] * shape[-1] if len(shape) == 2 else shape[0]
+    results = run_forked(parts, num_processes, shape=shape).results
+    for name, whole in (("weight", [5, 2]), ("bias", [5])):
+        of_ranks = [results[rank][name] for rank in range(num_processes)]
+        counted = [value for each in of_ranks for value in each["own"]]
+        assert sorted(counted) == [float(number) for number in range(len(counted))]
+        assert len(counted) == torch.Size(whole).numel()
+        assert all(each["shape"] == whole and each["title"] == "FSDP2" for each in of_ranks)
+        assert max(each["held"] for each in of_ranks) == sharded_values({name: torch.Size(whole)}, shape[-1])
+    assert all(result["sharded"] for result in results.values())
+    assert all(result["norm"] == pytest.approx(15**0.5) for result in results.values())
