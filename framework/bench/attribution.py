@@ -6,7 +6,7 @@ Time as in `bench_models`. On a CPU, memory is what a process of its own gets re
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,6 +28,7 @@ from framework.bench.language_models import (
 )
 from framework.bench.record import write_record
 from framework.core.errors import TrainingError
+from framework.core.serialization import to_json
 from framework.gbc.attribution.reference import kept_graph_scores
 from framework.gbc.attribution.token_gradients import GradientOptions, Scalar, TokenScores, token_scores
 
@@ -129,7 +130,7 @@ def bench_attribution(
     passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
     record = {
         **facts_of(device),
-        "passes": [asdict(each) for each in passes],
+        "passes": [to_json(each) for each in passes],
     }
     _show(passes)
     write_record(out, record)

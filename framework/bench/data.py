@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from framework.bench.image_shards import make_jpeg_shards, repeat_shards
 from framework.bench.record import machine_of, write_record
 from framework.core.compat.torch_compat import worker_pids
 from framework.core.errors import ConfigError
+from framework.core.serialization import to_json
 from framework.data.images.decoding import decode_pixels
 from framework.data.loading.loader import worker_context
 from framework.data.module import ShardDataModule
@@ -118,8 +119,8 @@ def bench_data(
         resume = measure_resume(first, Path(folder) / "large", size=sizes[0], num_samples=IMAGENET_SAMPLES)
     record = {
         "machine": machine_of(),
-        "speed": [asdict(speed) for speed in speeds],
-        "resume": asdict(resume),
+        "speed": [to_json(speed) for speed in speeds],
+        "resume": to_json(resume),
     }
     _show(speeds, resume)
     write_record(out, record)

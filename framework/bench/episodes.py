@@ -4,7 +4,7 @@ Models have random weights. Every answer is attributed; a training attributes th
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from framework.bench.language_models import (
     pick_device,
 )
 from framework.bench.record import write_record
+from framework.core.serialization import to_json
 from framework.gbc.attribution.token_gradients import GradientOptions, Scalar, token_scores
 
 
@@ -99,7 +100,7 @@ def bench_episodes(
     ]
     record = {
         **facts_of(device),
-        "episodes": [asdict(each) for each in costs],
+        "episodes": [to_json(each) for each in costs],
     }
     _show(costs)
     write_record(out, record)

@@ -5,7 +5,6 @@ The variant is chosen on one set of episodes and judged on another.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
 from framework.core.errors import ConfigError
+from framework.core.serialization import to_json
 from framework.gbc.attribution.counterfactual_edits import EditOptions
 from framework.gbc.attribution.token_gradients import Scalar
 from framework.gbc.environments.microworld.episodes import Episode, draw_episodes
@@ -76,8 +76,8 @@ def bench_blame(
         "seed": seed,
         "chosen": chosen,
         "seconds": time.perf_counter() - started,
-        "choosing": [asdict(score) for score in choosing],
-        "judging": [asdict(score) for score in judging],
+        "choosing": [to_json(score) for score in choosing],
+        "judging": [to_json(score) for score in judging],
     }
     _show(choosing, judging, chosen, num_episodes)
     write_record(out, record)

@@ -1,7 +1,6 @@
 """`framework bench repair`: how fast optimizers win back what planted faults cost, with attribution and without."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
+from framework.core.serialization import to_json
 from framework.gbc.attribution.results import AttributionOptions
 from framework.gbc.environments.microworld.prompt_repair import Repair, draw_damages, repair
 from framework.gbc.environments.microworld.world import load_model
@@ -58,7 +58,7 @@ def bench_repair(
         "healthy_success": mean(damage.healthy for damage in damages),
         "faulty_success": mean(damage.faulty for damage in damages),
         "seconds": time.perf_counter() - started,
-        "repairs": [asdict(each) for each in repairs],
+        "repairs": [to_json(each) for each in repairs],
     }
     _show(repairs, record)
     write_record(out, record)

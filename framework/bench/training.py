@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import write_record
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.seeding import seed_of
+from framework.core.serialization import from_json, to_json
 from framework.data.loading.loader import ShardDataset
 from framework.data.sampling.order import Samples
 from framework.pra.loss import draw_training_noise, training_losses
@@ -120,10 +121,10 @@ def bench_training(
         record: dict[str, Any] = {
             "recipe": recipe,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-            "loop": [asdict(speed) for speed in speeds],
+            "loop": [to_json(speed) for speed in speeds],
         }
         if save_every:
-            record["checkpoint"] = asdict(fits.checkpoint_cost(save_every))
+            record["checkpoint"] = to_json(fits.checkpoint_cost(save_every))
     Console().print_json(data=record)
     write_record(out, record)
     return record
@@ -197,7 +198,7 @@ class _Fits:
         if run is None:
             Console(stderr=True).print(f"batch_size {batch_size}: the device's memory is not enough")
             return None
-        return LoopSpeed(**json.loads((run / _RESULT).read_text()))
+        return from_json(LoopSpeed, json.loads((run / _RESULT).read_text()))
 
     def checkpoint_cost(self, every: int) -> CheckpointCost:
         """Measures checkpoints that are so many steps apart."""
@@ -293,7 +294,7 @@ class AgainstBareLoop(Callback):
             peak_gib=float(logged[metrics.MEMORY_PEAK_GIB]),
             flops_utilisation=None if utilisation is None else float(utilisation),
         )
-        (Path(trainer.default_root_dir) / _RESULT).write_text(json.dumps(asdict(record)))
+        (Path(trainer.default_root_dir) / _RESULT).write_text(json.dumps(to_json(record)))
 
 
 class StartClock(Callback):

@@ -2,13 +2,14 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from framework.core.errors import ConfigError
+from framework.core.serialization import to_json
 from framework.data.sampling.batching import needed_accumulation
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
@@ -147,14 +148,14 @@ def as_json(plan: Plan, device: Device | None, memory_bytes: int | None) -> dict
     """A plan in JSON's types; bytes and operations as whole numbers."""
     run = plan.run
     return {
-        "strategy": asdict(run.strategy),
+        "strategy": to_json(run.strategy),
         "num_devices": run.num_devices,
         "micro_batch": run.micro_batch,
         "accumulation": run.accumulation,
         "global_batch": plan.global_batch,
         "precision": run.precision,
         "num_parameters": plan.num_parameters,
-        "memory_bytes": asdict(plan.memory),
+        "memory_bytes": to_json(plan.memory),
         "flops_per_image": plan.flops_per_image,
         "flops_per_step": plan.flops_per_step,
         "bytes_sent_per_step": plan.bytes_sent,
@@ -169,7 +170,7 @@ def as_table(plan: Plan, device: Device | None, memory_bytes: int | None) -> Tab
     run, memory = plan.run, plan.memory
     table = Table("each device", "", title=f"{plan.num_parameters / 1e6:.1f}M parameters in training")
     table.columns[1].justify = "right"
-    rows = asdict(memory)
+    rows = to_json(memory)
     peak, host = rows.pop("peak"), rows.pop("host")
     for name, value in rows.items():
         table.add_row(name, gib(value))

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framework.core.errors import ConfigError, TrainingError
+from framework.core.serialization import to_json
 from framework.tracking import metric_names as metrics
 from framework.tracking.metric_files import last_values, merged_steps
 from framework.tracking.restarts import FILE, Restart, read_restarts
@@ -180,7 +181,7 @@ def ls(root: str, *, json_lines: bool = False) -> None:
     found = [read_run(folder) for folder in find_runs(Path(root))]
     if json_lines:
         for run in found:
-            print(json.dumps(as_record(run)))
+            print(json.dumps(to_json(run)))
         return
     if not found:
         console.print(f"no runs in {root}")
@@ -217,11 +218,6 @@ def _cells(run: Run, root: Path) -> list[str]:
         str(len(run.restarts)),
         (run.wandb_id or "") + unsent,
     ]
-
-
-def as_record(run: Run) -> dict[str, Any]:
-    """A run in JSON's types."""
-    return asdict(run) | {"folder": str(run.folder), "unsent": [str(path) for path in run.unsent]}
 
 
 def show(run: str) -> None:

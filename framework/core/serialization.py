@@ -1,80 +1,189 @@
-"""Frozen records to JSON values and back, checked."""
+"""Records to JSON values and back, checked: the one codec of everything that is written as JSON (by cattrs).
 
-import types
-from dataclasses import fields, is_dataclass
+What is read is checked, never converted: "3" is not a number, a string is not a list. The only exception is an integer
+where a float is asked for, since JSON knows one kind of number.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from cattrs import Converter
+from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
+from cattrs.errors import BaseValidationError
+from cattrs.gen import make_dict_structure_fn
+
+from framework.core.errors import FrameworkError
 
 RecordT = TypeVar("RecordT")
+_Hook = Callable[[Any, Any], Any]
+_LONGEST_VALUE = 40
 
 
 def to_json(value: Any) -> Any:
     """A record, a tuple or a plain value as what `json.dumps` writes."""
-    if is_dataclass(value):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    return value
+    return _WRITER.unstructure(value)
 
 
-def from_json(record: type[RecordT], value: Any) -> RecordT:
-    """The record of a parsed JSON value.
+def from_json(
+    record: type[RecordT], value: Any, *, allow_missing: bool = False, ignore_unknown: bool = False
+) -> RecordT:
+    """The record of a parsed JSON value; the inverse of `to_json`.
+
+    Args:
+        record: a dataclass.
+        value: what `json.loads` or a checkpoint gave.
+        allow_missing: fields that have a default may be left out, as older files and users do.
+        ignore_unknown: keys that the record does not have are passed over, as newer files have them.
 
     Raises:
-        ValueError: a missing or unknown field, or a value of another type; names the field.
+        ValueError: a missing or unknown field, or a value of another type; names the field and the value.
+        FrameworkError: what the record itself finds.
     """
-    return _decode(record, value, "")
+    try:
+        return _reader(allow_missing, ignore_unknown).structure(value, record)
+    except BaseValidationError as error:
+        raise _described(error) from None
+    except _WrongValue as error:
+        raise ValueError(f"record{error}") from None
 
 
-def _decode(kind: Any, value: Any, path: str) -> Any:
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        return _decode_record(kind, value, path)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        inner = [argument for argument in arguments if argument is not type(None)]
-        return None if value is None else _decode(inner[0], value, path)
-    if origin is Literal:
-        _check(value in arguments, path, f"one of {', '.join(map(str, arguments))}", value)
-        return value
-    if origin is tuple:
-        _check(isinstance(value, list), path, "a list", value)
-        if arguments[-1] is Ellipsis:
-            return tuple(_decode(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
-        _check(len(value) == len(arguments), path, f"{len(arguments)} values", value)
-        pairs = enumerate(zip(arguments, value, strict=True))
-        return tuple(_decode(argument, item, f"{path}[{index}]") for index, (argument, item) in pairs)
-    if origin is dict:
-        _check(isinstance(value, dict), path, "an object", value)
-        return {key: _decode(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
-    if kind is float:
-        _check(isinstance(value, int | float) and not isinstance(value, bool), path, "a number", value)
-        return float(value)
-    _check(type(value) is kind, path, kind.__name__, value)
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object of a text.
+
+    Raises:
+        ValueError: no JSON, or another value than an object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
     return value
 
 
-def _decode_record(kind: Any, value: Any, path: str) -> Any:
-    _check(isinstance(value, dict), path, "an object", value)
-    hints = _hints(kind)
-    unknown, missing = value.keys() - hints.keys(), hints.keys() - value.keys()
-    if unknown or missing:
-        words = [f"unknown {name!r}" for name in sorted(unknown)] + [f"no {name!r}" for name in sorted(missing)]
-        raise ValueError(f"{path or 'record'}: {', '.join(words)}")
-    return kind(
-        **{name: _decode(hint, value[name], f"{path}.{name}" if path else name) for name, hint in hints.items()}
-    )
+class _WrongValue(ValueError):
+    """What is wrong with a value; its message goes on after the value's path."""
+
+
+def _described(error: BaseException) -> Exception:
+    """The first of the problems that cattrs has collected, with the path of its value."""
+    path = ""
+    while isinstance(error, BaseValidationError):
+        noted, others = error.group_exceptions()  # pyright: ignore[reportAttributeAccessIssue] - of both subclasses
+        if not noted:
+            error = others[0]
+            break
+        error, note = noted[0]
+        step = note.name if hasattr(note, "name") else note.index
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    if isinstance(error, FrameworkError):
+        return error
+    separator = "" if isinstance(error, _WrongValue) else ": "
+    return ValueError(f"{path or 'record'}{separator}{error}")
+
+
+def _check(good: bool, value: Any, expected: str) -> None:
+    if not good:
+        raise _WrongValue(f" is {str(value)[:_LONGEST_VALUE]!r}, not {expected}")
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+def _reader(allow_missing: bool, ignore_unknown: bool) -> Converter:
+    """The converter that checks what it reads."""
+    reader = Converter()
+
+    def record_hook(kind: Any, converter: Converter) -> _Hook:
+        build = make_dict_structure_fn(kind, converter)
+        # With no regard to `init=False`: no record has such a field.
+        known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(kind)}
+        required = {name for name, needed in known.items() if needed or not allow_missing}
+
+        def structure(value: Any, _: Any) -> Any:
+            _check(isinstance(value, Mapping), value, "an object")
+            unknown = set() if ignore_unknown else value.keys() - known.keys()
+            missing = required - value.keys()
+            if unknown or missing:
+                words = [f"unknown {name!r}" for name in sorted(unknown)] + [f"no {name!r}" for name in sorted(missing)]
+                raise _WrongValue(f": {', '.join(words)}")
+            return build(value, kind)
+
+        return structure
+
+    reader.register_structure_hook_factory(is_dataclass, record_hook)
+    reader.register_structure_hook_factory(lambda kind: get_origin(kind) is Literal, _choice_hook)
+    reader.register_structure_hook_factory(lambda kind: get_origin(kind) in (tuple, list), _sequence_hook)
+    reader.register_structure_hook_factory(lambda kind: get_origin(kind) in (dict, Mapping), _mapping_hook)
+    for kind in (str, int, bool):
+        reader.register_structure_hook(kind, _exactly(kind))
+    reader.register_structure_hook(float, _number)
+    return reader
 
 
-def _check(good: bool, path: str, expected: str, value: Any) -> None:
-    if not good:
-        raise ValueError(f"{path or 'record'} is {str(value)[:40]!r}, not {expected}")
+def _choice_hook(kind: Any) -> _Hook:
+    choices = get_args(kind)
+
+    def structure(value: Any, _: Any) -> Any:
+        _check(value in choices, value, f"one of {', '.join(map(str, choices))}")
+        return value
+
+    return structure
+
+
+def _sequence_hook(kind: Any, converter: Converter) -> _Hook:
+    items = get_args(kind)
+    num_values = None
+    if get_origin(kind) is list:
+        build = list_structure_factory(kind, converter)
+    elif items[-1] is Ellipsis:
+        build = homogenous_tuple_structure_factory(kind, converter)
+    else:
+        num_values = len(items)
+
+        def build(value: Any, _: Any) -> Any:
+            return tuple(converter.structure(item, each) for each, item in zip(items, value, strict=True))
+
+    def structure(value: Any, _: Any) -> Any:
+        _check(isinstance(value, list | tuple), value, "a list")
+        _check(num_values in (None, len(value)), value, f"{num_values} values")
+        return build(value, kind)
+
+    return structure
+
+
+def _mapping_hook(kind: Any, converter: Converter) -> _Hook:
+    build = mapping_structure_factory(dict[get_args(kind)], converter)  # pyright: ignore[reportInvalidTypeArguments]
+
+    def structure(value: Any, _: Any) -> Any:
+        _check(isinstance(value, Mapping), value, "an object")
+        return build(value, kind)
+
+    return structure
+
+
+def _exactly(kind: type) -> _Hook:
+    def structure(value: Any, _: Any) -> Any:
+        _check(type(value) is kind, value, kind.__name__)
+        return value
+
+    return structure
+
+
+def _number(value: Any, _: Any) -> float:
+    _check(isinstance(value, int | float) and not isinstance(value, bool), value, "a number")
+    return float(value)
+
+
+def _make_writer() -> Converter:
+    writer = Converter()
+    writer.register_unstructure_hook_factory(
+        lambda kind: (get_origin(kind) or kind) in (tuple, list),
+        lambda _: lambda values: [writer.unstructure(value) for value in values],
+    )
+    return writer
+
+
+_WRITER = _make_writer()

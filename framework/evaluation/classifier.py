@@ -3,7 +3,7 @@
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write
+from framework.core.serialization import from_json, to_json
 from framework.core.shapes import Images
 from framework.data.loading.batch import ImageBatch
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
@@ -150,12 +151,12 @@ class ClassifierModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.config)
+        checkpoint[CHECKPOINT_KEY] = to_json(self.classifier.config)
 
 
 def save_classifier(path: str | Path, classifier: ImageClassifier) -> None:
     """Write the weights as .safetensors with the architecture in its metadata, atomically."""
-    metadata = {CHECKPOINT_KEY: json.dumps(asdict(classifier.config))}
+    metadata = {CHECKPOINT_KEY: json.dumps(to_json(classifier.config))}
     weights = {key: value.contiguous() for key, value in classifier.state_dict().items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as file:
@@ -172,7 +173,7 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     try:
         read = _read_safetensors if Path(path).suffix == ".safetensors" else _read_lightning
         config, weights = read(Path(path))
-        classifier = ImageClassifier(ClassifierConfig(**config))
+        classifier = ImageClassifier(from_json(ClassifierConfig, config, allow_missing=True))
         classifier.load_state_dict(weights)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint {path}", hint="check the path") from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
+from framework.core.serialization import to_json
 from framework.evaluation.distances import (
     frechet_distance,
     nearest_neighbour_distance,
@@ -48,7 +49,7 @@ class EvaluationReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write the record, atomically; makes the folder. Raises OSError."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(to_json(self), indent=2, ensure_ascii=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as file:
             file.write(text.encode())
@@ -166,7 +167,7 @@ def _training_metrics(
     for role, images in roles.items():
         distances = nearest_neighbour_distance(images, training, device=device)
         summary = summarize_neighbours(distances, num_values=images.images[0].size)
-        metrics |= {f"nearest_neighbour/{role}_{name}": value for name, value in asdict(summary).items()}
+        metrics |= {f"nearest_neighbour/{role}_{name}": value for name, value in to_json(summary).items()}
     if svm_accuracy:
         machine = SupportVectorClassifier(training)
         metrics |= {f"svm_accuracy/{role}": machine.accuracy(images) for role, images in roles.items()}

@@ -10,7 +10,7 @@ its gradients tell what another token would change, which those of a model that 
 
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,6 +34,7 @@ from transformers import (
 from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.core.param_tags import NO_DECAY, tag
 from framework.core.seeding import seed_of
+from framework.core.serialization import from_json, to_json
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
@@ -169,7 +170,7 @@ class LanguageModelModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = asdict(self.architecture) | {"tokenizer": self.tokenizer_path}
+        checkpoint[CHECKPOINT_KEY] = to_json(self.architecture) | {"tokenizer": self.tokenizer_path}
 
     def _encode(self, batch: EpisodeBatch, *, mixed: bool) -> Iterator["_Part"]:
         """A batch in parts of similar length: little is computed for padding."""
@@ -341,7 +342,7 @@ def export_language_model(
         raise CheckpointError(f"{found} holds no language model", hint=hint)
     path = settings.pop("tokenizer")
     loaded = load_tokenizer(tokenizer or path)
-    model = make_language_model(LanguageModelConfig(**settings), seed=0)
+    model = make_language_model(from_json(LanguageModelConfig, settings, allow_missing=True), seed=0)
     # Tied: the embeddings are stored once or twice, and equal.
     missing, unknown = model.load_state_dict(read_tensors(found, "model."), strict=False)
     if unknown or set(missing) - {"lm_head.weight"}:

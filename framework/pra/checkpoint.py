@@ -1,10 +1,10 @@
 """A trained PRA model out of a checkpoint, without the recipe that made it."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from framework.core.errors import CheckpointError, ConfigError
+from framework.core.serialization import from_json, to_json
 from framework.pra.export import ExportedModel, is_exported, load_exported
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
@@ -26,7 +26,7 @@ def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:
     """
     if saved is None:
         raise CheckpointError("the checkpoint is not of a PRA model", hint="choose another run folder or checkpoint")
-    wanted = asdict(config)
+    wanted = to_json(config)
     unlike = [
         f"{name} is {saved.get(name)!r} in the checkpoint and {wanted.get(name)!r} in the recipe"
         for name in sorted(saved.keys() | wanted.keys())
@@ -54,9 +54,9 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
     checkpoint = find_checkpoint(path)
     architecture = read_state(checkpoint).get(ARCHITECTURE)
     try:
-        model = PRA(PRAConfig(**architecture))  # type: ignore[arg-type]
+        model = PRA(from_json(PRAConfig, architecture, allow_missing=True))
         model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))
-    except (TypeError, ConfigError, RuntimeError) as error:
+    except (ValueError, ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not of a PRA model", hint="give a checkpoint of a PRA run") from error
     return model.eval()
 
@@ -65,4 +65,4 @@ def load_objective(path: str | Path) -> ObjectiveConfig:
     """The objective that a checkpoint's model was trained with; `path` as for `load_pra`."""
     if is_exported(Path(path)):
         return ExportedModel.read(Path(path)).objective
-    return ObjectiveConfig(**read_state(find_checkpoint(path))[OBJECTIVE])
+    return from_json(ObjectiveConfig, read_state(find_checkpoint(path))[OBJECTIVE], allow_missing=True)

@@ -1,13 +1,14 @@
 """A trained model as files of its own, without the rest of a checkpoint: weights and, beside them, `config.json`."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sha256_of
+from framework.core.serialization import from_json, parse_object, to_json
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
@@ -57,7 +58,7 @@ class ExportedModel:
 
     def write(self) -> Path:
         """Writes `config.json` beside the weights."""
-        content = {**asdict(self), "entry": self.entry.name, "format": FORMAT, "model": "PRA"}
+        content = {**to_json(self), "entry": self.entry.name, "format": FORMAT, "model": "PRA"}
         path = self.entry.parent / CONFIG
         with atomic_write(path) as stream:
             stream.write(json.dumps(content, indent=1).encode())
@@ -72,20 +73,15 @@ class ExportedModel:
         """
         config = (path if path.is_dir() else path.parent) / CONFIG
         try:
-            content = json.loads(config.read_bytes())
+            content = parse_object(config.read_bytes())
             version, model = content.pop("format"), content.pop("model")
             if version != FORMAT or model != "PRA":
                 raise CheckpointError(f"{config} is of {model}, format {version}", hint="update the framework")
-            found = ExportedModel(
-                architecture=PRAConfig(**content.pop("architecture")),
-                objective=ObjectiveConfig(**content.pop("objective")),
-                origin=Origin(**content.pop("origin")),
-                entry=config.parent / content.pop("entry"),
-                **content,
-            )
+            found = from_json(ExportedModel, content, allow_missing=True)
+            found = replace(found, entry=config.parent / found.entry)
         except FileNotFoundError:
             raise CheckpointError(f"{config} does not exist", hint=_HINT) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (OSError, ValueError, KeyError, ConfigError) as error:
             raise CheckpointError(f"{config} is not of an exported model ({error})", hint=_HINT) from error
         if not path.is_dir() and path.name not in (found.entry.name, *found.files):
             raise CheckpointError(f"{config} is of {found.entry.name}, not of {path.name}", hint=_HINT)
@@ -157,7 +153,7 @@ def initialise_from_export(model: PRA, ema_model: PRA, path: Path) -> None:
         CheckpointError: missing, damaged, or of another architecture, by name of what differs.
     """
     found = ExportedModel.read(path)
-    ours, theirs = asdict(model.config), asdict(found.architecture)
+    ours, theirs = to_json(model.config), to_json(found.architecture)
     unlike = [f"{k} is {theirs[k]!r} there and {v!r} in the recipe" for k, v in ours.items() if theirs[k] != v]
     if unlike:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from framework.core.errors import ConfigError
 from framework.core.seeding import seed_of
+from framework.core.serialization import to_json
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.evaluation.perceptual import ClassifierDistance
@@ -164,8 +165,8 @@ class PRAModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[ARCHITECTURE] = asdict(self.architecture)
-        checkpoint[OBJECTIVE] = asdict(self.objective)
+        checkpoint[ARCHITECTURE] = to_json(self.architecture)
+        checkpoint[OBJECTIVE] = to_json(self.objective)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_architecture(checkpoint.get(ARCHITECTURE), self.architecture)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framework.tracking.restarts import FILE, End, Outcome, Start, as_entry
+from framework.core.serialization import to_json
+from framework.tracking.restarts import FILE, End, Outcome, Start
 
 RECIPE = """seed_everything: 0
 run:
@@ -56,11 +57,11 @@ def make_run_folder(
             packages={"framework": "0.1.0", "lightning": "2.6.6", "torch": "2.13.0"},
             python="3.11.7",
         )
-        events.append({"event": "start", **as_entry(start)})
+        events.append({"event": "start", **to_json(start)})
         moment += timedelta(seconds=seconds_per_step * (end - begin))
         if outcome is not None:
             stop = End(restart=number, outcome=outcome, step=end, time=moment.isoformat(), message=message)
-            events.append({"event": "end", **as_entry(stop)})
+            events.append({"event": "end", **to_json(stop)})
         moment += timedelta(seconds=seconds_per_step * max_steps * 0.04)
         _write_metrics(folder / "metrics" / f"version_{number}", begin, end, every)
     (folder / FILE).write_text("".join("\n" + json.dumps(event) for event in events))

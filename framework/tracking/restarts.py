@@ -7,11 +7,12 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from framework.core.serialization import from_json, parse_object, to_json
 from framework.tracking.secrets import scrubbed_command, scrubbed_text
 
 FILE = "attempts.jsonl"
@@ -42,7 +43,7 @@ class Start:
         container: image and digest, where the launcher told.
     """
 
-    restart: int
+    restart: int = field(metadata={"key": _COUNT_KEY})
     step: int
     time: str
     command: str
@@ -67,7 +68,7 @@ class End:
         message: of the error.
     """
 
-    restart: int
+    restart: int = field(metadata={"key": _COUNT_KEY})
     outcome: Outcome
     step: int
     time: str
@@ -120,15 +121,9 @@ def describe_start(
     )
 
 
-def as_entry(record: Start | End) -> dict[str, Any]:
-    """A start or an end in JSON's types, by the names that stand in the file."""
-    entry = asdict(record)
-    return {_COUNT_KEY: entry.pop("restart"), **entry}
-
-
 def note_start(run_dir: Path, start: Start) -> None:
     """Adds a start to the run's list. Raises OSError."""
-    _append(run_dir, {"event": "start", **as_entry(start)})
+    _append(run_dir, {"event": "start", **to_json(start)})
 
 
 def note_end(run_dir: Path, *, restart: int, outcome: Outcome, step: int, message: str = "") -> None:
@@ -145,7 +140,7 @@ def note_end(run_dir: Path, *, restart: int, outcome: Outcome, step: int, messag
         OSError: the file cannot be written.
     """
     end = End(restart=restart, outcome=outcome, step=step, time=_now(), message=scrubbed_text(message))
-    _append(run_dir, {"event": "end", **as_entry(end)})
+    _append(run_dir, {"event": "end", **to_json(end)})
 
 
 def read_restarts(run_dir: Path) -> list[Restart]:
@@ -154,21 +149,16 @@ def read_restarts(run_dir: Path) -> list[Restart]:
     file = run_dir / FILE
     for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
         try:
-            entry = json.loads(line)
+            entry = parse_object(line)
             if entry["event"] == "start":
-                start = _known(Start, entry)
+                start = from_json(Start, entry, allow_missing=True, ignore_unknown=True)
                 restarts[start.restart] = Restart(start=start)
             elif (count := entry[_COUNT_KEY]) in restarts:
-                restarts[count] = Restart(start=restarts[count].start, end=_known(End, entry))
+                end = from_json(End, entry, allow_missing=True, ignore_unknown=True)
+                restarts[count] = replace(restarts[count], end=end)
         except (ValueError, KeyError, TypeError):
             continue
     return [restarts[count] for count in sorted(restarts)]
-
-
-def _known(record: Any, entry: dict[str, Any]) -> Any:
-    """The record of an entry; fields that a later version adds are passed over."""
-    entry = {**entry, "restart": entry[_COUNT_KEY]}
-    return record(**{field.name: entry[field.name] for field in fields(record) if field.name in entry})
 
 
 def _append(run_dir: Path, entry: dict[str, Any]) -> None:

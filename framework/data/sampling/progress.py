@@ -4,7 +4,7 @@ Lightning counts the micro-batches of one process. A checkpoint of other process
 other ones, so on a resume the counters are set to what they would be had the run always been as it is now.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from framework.core.compat.lightning_compat import ProcessedTracker, replaces_samplers
 from framework.core.errors import ConfigError
+from framework.core.serialization import to_json
 from framework.data.sampling.batching import BatchPlan, needed_accumulation
 from framework.data.sampling.order import Position, SampleStream
 
@@ -79,7 +80,7 @@ def finished_batches(trainer: Trainer | None) -> int:
 
 def to_state(position: Position) -> dict[str, Any]:
     """The position as a checkpoint's plain numbers."""
-    numbers = asdict(position)
+    numbers = to_json(position)
     return {"samples_consumed": numbers.pop("consumed"), **numbers}
 
 

@@ -1,12 +1,13 @@
 """The manifest: what a shard set holds, written last, so that a set without one is known to be unfinished."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
+from framework.core.serialization import from_json, parse_object, to_json
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
@@ -76,7 +77,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into `folder`, whole or not at all."""
-        record = {"format_version": FORMAT_VERSION, "kind": self.kind, **asdict(self)}
+        record = {"format_version": FORMAT_VERSION, "kind": self.kind, **to_json(self)}
         with atomic_write(folder / MANIFEST) as stream:
             stream.write((json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -110,19 +111,18 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         DataError: no JSON, another version or kind, a key that is missing or of a wrong type.
     """
     try:
-        record: Any = json.loads(data.decode())
+        record = parse_object(data)
     except ValueError as error:
         raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None
-    found = (record.get("format_version"), record.get("kind")) if isinstance(record, dict) else (None, None)
+    found = (record.pop("format_version", None), record.get("kind"))
     if found[0] != FORMAT_VERSION or found[1] not in get_args(Kind):
         expected = f"{FORMAT_VERSION} and {' or '.join(get_args(Kind))}"
         problem = f"{where} has format version {found[0]!r} and kind {found[1]!r}, not {expected}"
         raise DataError(problem, hint="write the shard set again with this version")
     try:
-        manifest = _from_record(record)
-    except KeyError as error:
-        raise DataError(f"{where} has no key {error}", hint="write the shard set again") from None
-    except (TypeError, ValueError, AttributeError) as error:
+        manifest = from_json(Manifest, record, allow_missing=True)
+        _check_digests(manifest)
+    except ValueError as error:
         raise DataError(f"{where} is damaged ({error})", hint="write the shard set again") from None
     for shard in manifest.shards:
         if "/" in shard.name or "\\" in shard.name or shard.name.startswith(".") or not shard.name:
@@ -133,30 +133,8 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     return manifest
 
 
-def _from_record(record: dict[str, Any]) -> Manifest:
-    """Raises KeyError, TypeError, ValueError or AttributeError for a record that is not as it should be."""
-    label_key = record.get("label_key")
-    return Manifest(
-        classes=tuple(str(name) for name in record["classes"]),
-        class_counts=tuple(int(count) for count in record["class_counts"]),
-        num_samples=int(record["num_samples"]),
-        num_bytes=int(record["num_bytes"]),
-        image_sizes={str(size): int(count) for size, count in record["image_sizes"].items()},
-        image_modes={str(mode): int(count) for mode, count in record["image_modes"].items()},
-        shards=tuple(_shard_record(**shard) for shard in record["shards"]),
-        index_sha256=_digest(record["index_sha256"]),
-        skipped=tuple(Skipped(**skipped) for skipped in record["skipped"]),
-        kind=record["kind"],
-        label_key=None if label_key is None else str(label_key),
-    )
-
-
-def _shard_record(*, name: str, num_samples: int, num_bytes: int, sha256: str) -> ShardRecord:
-    return ShardRecord(name=str(name), num_samples=int(num_samples), num_bytes=int(num_bytes), sha256=_digest(sha256))
-
-
-def _digest(text: Any) -> str:
-    """A SHA-256 in hexadecimal: caches name files after it."""
-    if not isinstance(text, str) or len(text) != 64 or set(text) - set("0123456789abcdef"):
-        raise ValueError(f"{text!r} is no SHA-256")
-    return text
+def _check_digests(manifest: Manifest) -> None:
+    """Raises ValueError for a digest that is not a SHA-256 in hexadecimal: caches name files after it."""
+    for text in (manifest.index_sha256, *(shard.sha256 for shard in manifest.shards)):
+        if len(text) != 64 or set(text) - set("0123456789abcdef"):
+            raise ValueError(f"{text!r} is not a SHA-256")

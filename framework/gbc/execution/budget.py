@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from framework.core.errors import ConfigError, FrameworkError
+from framework.core.serialization import to_json
 from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.language_models.local import Reply
 from framework.gbc.language_models.prompt_encoding import Request
@@ -210,7 +211,7 @@ class Budget:
     def state_dict(self) -> dict[str, Any]:
         """Plain types."""
         return {
-            "by_agent": {agent: asdict(spending) for agent, spending in self.by_agent.items()},
+            "by_agent": {agent: to_json(spending) for agent, spending in self.by_agent.items()},
             "wall_seconds": self.wall_seconds,
         }
 

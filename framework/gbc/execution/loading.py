@@ -1,6 +1,5 @@
 """What commands are given beside a graph: models, tasks, losses, candidates."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
+from framework.core.serialization import parse_object
 from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
@@ -93,14 +93,10 @@ def load_tasks(path: str | Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            task = json.loads(line.decode("utf-8"))
+            task = parse_object(line)
         except ValueError as error:
-            task = error
-        if not isinstance(task, dict):
-            why = f"no JSON ({task})" if isinstance(task, ValueError) else "not a JSON object"
-            raise DataError(
-                f"{path}, line {number}: {why}", hint='write a task a line, such as {"id": "1", "user": "Hi"}'
-            )
+            hint = 'write a task a line, such as {"id": "1", "user": "Hi"}'
+            raise DataError(f"{path}, line {number}: {error}", hint=hint) from None
         name = str(task.get("id", len(tasks)))
         if name in tasks:
             raise DataError(f"{path}, line {number}: a second task {name!r}", hint="give every task an id of its own")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
-from framework.core.serialization import from_json, to_json
+from framework.core.serialization import from_json, parse_object, to_json
 
 Span = tuple[int, int]
 """Start and end, the end excluded."""
@@ -134,12 +134,7 @@ def trace_from_line(line: str) -> Trace:
         ValueError: no JSON, another format, a field that is missing, unknown or of another type, or spans and names
             that do not fit.
     """
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
+    value = parse_object(line)
     version = value.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"format {version!r}, not {FORMAT}")

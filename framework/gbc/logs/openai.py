@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from framework.core.serialization import from_json
 from framework.gbc.graph.trace import BadLine
-from framework.gbc.logs.schema import Log, Message, Mistake, Role, ToolCall, parse_line, read_logs, record_of
+from framework.gbc.logs.schema import Log, Message, Mistake, Role, ToolCall, parse_line, read_logs
 
 _SYSTEM = ("system", "developer")
 
@@ -45,7 +46,8 @@ def read_openai(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list
             value = {"messages": value}
         if not isinstance(value, dict):
             raise ValueError("no list of messages and no object")
-        told = record_of(_Told, {each.name: value[each.name] for each in fields(_Told) if each.name in value})
+        known = {each.name: value[each.name] for each in fields(_Told) if each.name in value}
+        told = from_json(_Told, known, allow_missing=True)
         return log_of_messages(
             value.get("messages"),
             id=str(value.get("id", number)),

@@ -1,14 +1,14 @@
 """Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the form field by field."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
-from framework.core.serialization import RecordT, from_json, to_json
+from framework.core.serialization import from_json, parse_object, to_json
 from framework.gbc.graph.trace import BadLine
 
 Role = Literal["user", "agent", "tool"]
@@ -149,14 +149,7 @@ def log_from_line(line: str) -> Log:
         ValueError: no JSON, or a field that is missing, unknown or of another type.
         DataError: what `Log` finds.
     """
-    return record_of(Log, parse_line(line))
-
-
-def record_of(kind: type[RecordT], value: Any) -> RecordT:
-    """The record of a parsed JSON object; fields that have a default may be left out. Errors as `log_from_line`."""
-    if not isinstance(value, Mapping):
-        raise ValueError("no JSON object")
-    return from_json(kind, _filled(kind, value))
+    return from_json(Log, parse_object(line), allow_missing=True)
 
 
 def parse_line(line: str) -> Any:
@@ -212,24 +205,3 @@ def read_logs(
         problem = f"{path}: {len(bad)} malformed lines, the first is line {bad[0].number} ({bad[0].problem})"
         raise DataError(problem, hint="correct them, or ask to skip bad lines")
     return list(logs.values()), bad
-
-
-def _filled(record: Any, value: Any) -> Any:
-    """A parsed record with the fields that it leaves out; what is no object stays, for `from_json` to refuse."""
-    if not isinstance(value, Mapping):
-        return value
-    filled = dict(value)
-    for each in fields(record):
-        if each.name not in filled and (each.default is not MISSING or each.default_factory is not MISSING):
-            default = each.default if each.default_factory is MISSING else each.default_factory()
-            filled[each.name] = to_json(default)
-    inner = {"messages": Message, "tool_calls": ToolCall, "mistake": Mistake}
-    for name, kind in inner.items():
-        if name in filled:
-            items = filled[name]
-            filled[name] = [_filled(kind, item) for item in items] if _is_list(items) else _filled(kind, items)
-    return filled
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)

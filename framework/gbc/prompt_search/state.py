@@ -6,7 +6,7 @@ from pathlib import Path
 
 from framework.core.errors import CheckpointError
 from framework.core.io import atomic_write
-from framework.core.serialization import from_json, to_json
+from framework.core.serialization import from_json, parse_object, to_json
 
 FORMAT = 1
 
@@ -73,8 +73,8 @@ def load_state(path: str | Path) -> OptimizerState:
         CheckpointError: no such file, or none of these.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
+        value = parse_object(Path(path).read_bytes())
+        if value.pop("format", None) != FORMAT:
             raise ValueError(f"not of format {FORMAT}")
         return from_json(OptimizerState, value)
     except (OSError, ValueError) as error:

@@ -5,11 +5,11 @@ are whole files that the next such step replaces.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from framework.core.io import atomic_write
+from framework.core.serialization import from_json, parse_object, to_json
 from framework.tracking.secrets import scrubbed_output
 
 FOLDER, EPISODES, GRAPH = "blame", "episodes.json", "graph.svg"
@@ -111,48 +111,21 @@ def write_blame(run_dir: Path, blame: BlameOfStep, graph: str | None) -> None:
     else:
         _write(folder / GRAPH, graph)
     blame = replace(blame, episodes=tuple(map(cleaned, blame.episodes)))
-    _write(folder / EPISODES, json.dumps({"format": FORMAT, **asdict(blame)}))
+    _write(folder / EPISODES, json.dumps({"format": FORMAT, **to_json(blame)}))
 
 
 def read_blame(run_dir: Path) -> BlameOfStep | None:
     """What is in the run's folder, without secrets; None where there is nothing, or nothing that can be read."""
     try:
-        entry = json.loads((run_dir / FOLDER / EPISODES).read_text(encoding="utf-8"))
-        if entry["format"] != FORMAT:
+        entry = parse_object((run_dir / FOLDER / EPISODES).read_bytes())
+        if entry.pop("format", None) != FORMAT:
             return None
-        return BlameOfStep(
-            step=int(entry["step"]),
-            errors=int(entry["errors"]),
-            loss=float(entry["loss"]),
-            episodes=tuple(map(_episode, entry["episodes"])),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        found = from_json(BlameOfStep, entry, allow_missing=True, ignore_unknown=True)
+    except (OSError, ValueError):
         return None
+    return replace(found, episodes=tuple(map(cleaned, found.episodes)))
 
 
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as stream:
         stream.write(text.encode() + b"\n")
-
-
-def _episode(entry: dict[str, Any]) -> Episode:
-    found = Episode(
-        id=str(entry["id"]),
-        loss=float(entry["loss"]),
-        loss_text=str(entry["loss_text"]),
-        walk=tuple(map(str, entry["walk"])),
-        own={str(name): float(credit) for name, credit in entry["own"].items()},
-        texts=tuple(map(_text, entry["texts"])),
-        left_out=int(entry["left_out"]),
-    )
-    return cleaned(found)
-
-
-def _text(entry: dict[str, Any]) -> CreditedText:
-    return CreditedText(
-        name=str(entry["name"]),
-        text=str(entry["text"]),
-        credit=float(entry["credit"]),
-        spans=tuple((int(start), int(stop)) for start, stop in entry["spans"]),
-        credits=tuple(map(float, entry["credits"])),
-    )

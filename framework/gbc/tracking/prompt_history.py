@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framework.core.io import atomic_write
+from framework.core.serialization import from_json, parse_object, to_json
 from framework.tracking.secrets import scrubbed_output
 
 FILE = "prompts.jsonl"
@@ -57,24 +58,12 @@ def read_prompts(run_dir: Path) -> list[TriedPrompt]:
     found = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
-            entry = json.loads(line)
-            found.append(
-                TriedPrompt(
-                    step=int(entry["step"]),
-                    trial=int(entry["trial"]),
-                    agent=str(entry["agent"]),
-                    kept=bool(entry["kept"]),
-                    loss_before=float(entry["loss_before"]),
-                    loss=float(entry["loss"]),
-                    before=str(entry["before"]),
-                    after=str(entry["after"]),
-                )
-            )
-        except (ValueError, KeyError, TypeError):
+            found.append(from_json(TriedPrompt, parse_object(line), ignore_unknown=True))
+        except ValueError:
             continue
     return found
 
 
 def _line(tried: TriedPrompt) -> str:
     clean = replace(tried, before=scrubbed_output(tried.before), after=scrubbed_output(tried.after))
-    return json.dumps(asdict(clean)) + "\n"
+    return json.dumps(to_json(clean)) + "\n"

@@ -7,9 +7,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.errors import Preempted
+from framework.core.serialization import to_json
 from framework.tracking.loggers import restart_count
 from framework.tracking.metric_files import write_merged
-from framework.tracking.restarts import Outcome, as_entry, describe_start, note_end, note_start
+from framework.tracking.restarts import Outcome, describe_start, note_end, note_start
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.checkpoint.provenance import git_revision, package_versions
 
@@ -41,7 +42,7 @@ class Restarts(Callback):
         note_start(run_dir, start)
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
-                logger.log_hyperparams({"provenance": as_entry(start)})
+                logger.log_hyperparams({"provenance": to_json(start)})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end(trainer, "finished")

@@ -19,12 +19,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sync_folder
+from framework.core.serialization import from_json, parse_object, to_json
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -85,7 +86,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, flushed to the disk."""
         with atomic_write(folder / MANIFEST) as file:
-            file.write(json.dumps(asdict(self), indent=1).encode())
+            file.write(json.dumps(to_json(self), indent=1).encode())
 
     @staticmethod
     def read(checkpoint: Path) -> "Manifest":
@@ -96,14 +97,13 @@ class Manifest:
         """
         hint = "use another checkpoint of the run"
         try:
-            content = json.loads((checkpoint / MANIFEST).read_bytes())
-            version = content["format"]
+            content = parse_object((checkpoint / MANIFEST).read_bytes())
+            version = content.get("format")
             if version == FORMAT:
-                files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
-                return Manifest(**content, files=files)
+                return from_json(Manifest, content, allow_missing=True)
         except FileNotFoundError:
             raise CheckpointError(f"{checkpoint} has no {MANIFEST}", hint=hint) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             problem = f"{checkpoint / MANIFEST} cannot be read ({type(error).__name__}: {error})"
             raise CheckpointError(problem, hint=hint) from error
         raise NewerFormatError(

@@ -100,7 +100,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "manifest without a key": (
         lambda shards: edit_manifest(shards, lambda manifest: manifest.pop("shards")),
-        ["has no key 'shards'"],
+        ["no 'shards'"],
     ),
     "manifest with a wrong type": (
         lambda shards: edit_manifest(shards, lambda manifest: manifest.update(num_samples="many")),

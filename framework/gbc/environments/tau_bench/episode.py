@@ -9,11 +9,12 @@ since each may change the database or tell what must be told.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.seeding import seed_of
+from framework.core.serialization import to_json
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
 from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
@@ -114,10 +115,10 @@ def run_episode(
     values: dict[str, Any] = {
         "id": run.id,
         "instruction": task.instruction,
-        "expected_actions": [asdict(action) for action in task.actions],
+        "expected_actions": [to_json(action) for action in task.actions],
         "expected_outputs": list(task.outputs),
         "actions": run.actions,
-        "reward": asdict(reward),
+        "reward": to_json(reward),
         "failure": failure,
     }
     outputs = tuple(step.name for step in run.steps if step.node == agent.name)
@@ -172,7 +173,7 @@ class _Run:
                 raise DataError("a message to the user without content", hint="write the message itself")
             seen = self.bench.act(action)
             if is_call:
-                self.actions.append({"step": step.name, **asdict(action), "changed": seen.changed})
+                self.actions.append({"step": step.name, **to_json(action), "changed": seen.changed})
                 self._keep(f"{action.name}@{turn}", action.name, "tool", seen.text, step)
             else:
                 self.hear(seen.text, turn + 1)
