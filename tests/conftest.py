@@ -14,7 +14,7 @@ from framework.testing.images import make_image_shards  # noqa: E402
 
 RECIPE = """
 run: {{dir: {run}, wandb: disabled}}
-data: {{train: {shards}, validation: {shards}, image_size: 8, channels: 3, batch_size: 4}}
+data: {{train: {shards}, validation: {shards}, images: {{size: 8, channels: 3}}, batch_size: 4}}
 model:
   class_path: framework.pra.module.PRAModule
   init_args:

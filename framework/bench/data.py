@@ -26,8 +26,10 @@ from framework.core.compat.torch_compat import worker_pids
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.data.images.decoding import decode_pixels
-from framework.data.loading.loader import worker_context
+from framework.data.images.transforms import ImageConfig
+from framework.data.loading.loader import LoadingConfig, worker_context
 from framework.data.module import ShardDataModule
+from framework.data.sampling.order import OrderConfig
 from framework.data.shards.reader import ShardSet
 
 IMAGENET_SAMPLES = 1_300_000
@@ -139,12 +141,10 @@ def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> 
     batch_size = 256 if size <= 64 else 32
     data = ShardDataModule(
         train=str(shards),
-        image_size=size,
         batch_size=batch_size,
-        crop="random",
-        flip=True,
-        num_workers=num_workers,
-        remainder="pad",
+        images=ImageConfig(size=size, crop="random", flip=True),
+        order=OrderConfig(remainder="pad"),
+        loading=LoadingConfig(num_workers=num_workers),
     )
     loader, usual = data.train_dataloader(), _usual_loader(shards, batch_size=batch_size, num_workers=num_workers)
     num_images = len(data.train_sets[0])
@@ -212,7 +212,11 @@ def _resumed(shards: Path, *, size: int, num_workers: int) -> ShardDataModule:
         num_workers: processes that decode.
     """
     data = ShardDataModule(
-        train=str(shards), image_size=size, batch_size=256, shuffle="block", block_shards=8, num_workers=num_workers
+        train=str(shards),
+        batch_size=256,
+        images=ImageConfig(size=size),
+        order=OrderConfig(shuffle="block", block_shards=8),
+        loading=LoadingConfig(num_workers=num_workers),
     )
     there = len(ShardSet(shards)) // 512 * 256
     data.load_state_dict({"samples_consumed": 2 * 2 * there + there, "epoch": 2, "samples": there})

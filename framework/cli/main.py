@@ -38,7 +38,7 @@ def _quiet() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.13
         "Found .* module.s. in eval mode at the start of training",  # the averaged weights
-        ".*does not have many workers.*",  # set by data.num_workers
+        ".*does not have many workers.*",  # set by data.loading.num_workers
         ".*sync_dist=True.. when logging on epoch level",  # every process validates on all samples
         "FSDP2-wrapped module .* returned a view tensor",  # nothing is done to it in place
         ".*distributed.nn.functional.all_gather is deprecated",  # lightning 2.6 on torch 2.13

@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from framework.core.moved_keys import explain_moved_key
+
 
 class OneLineParser(ArgumentParser):
     """A parser whose errors are one line and whose yes-or-no options need no value: `--strict` is `--strict true`."""
@@ -15,7 +17,8 @@ class OneLineParser(ArgumentParser):
         return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        self.exit(2, f"error: {_first_cause(message)} (see: {self.prog.replace(' [options]', '')} --help)\n")
+        cause = explain_moved_key(message) or _first_cause(message)
+        self.exit(2, f"error: {cause} (see: {self.prog.replace(' [options]', '')} --help)\n")
 
 
 def _first_cause(message: str) -> str:

@@ -46,7 +46,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
     }
     | {
         "microworld": "framework.gbc.commands.shards:microworld",
-        "multiwoz-lessons": "framework.gbc.commands.shards:multiwoz_lessons",
+        "multiwoz-examples": "framework.gbc.commands.shards:multiwoz_examples",
     },
 }
 """Of the commands that are functions, as `module:function`; `fit`, `validate` and `plan` read recipes."""

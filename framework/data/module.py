@@ -2,20 +2,20 @@
 
 import warnings
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from framework.core.errors import ConfigError
-from framework.data.images.transforms import ImageTransform
+from framework.data.images.transforms import ImageConfig, ImageTransform
 from framework.data.loading.batch import PixelBatch
 from framework.data.loading.datasets import EpisodeDataset, ImageDataset
-from framework.data.loading.loader import OnBadSample, ShardLoader, start_workers_server
+from framework.data.loading.loader import LoadingConfig, ShardLoader, start_workers_server
 from framework.data.remote.files import RemoteConfig
 from framework.data.sampling.batching import BatchPlan, MicroBatches
 from framework.data.sampling.mixing import JoinedShards, LookAhead, Mixture
-from framework.data.sampling.order import EpochOrder, Position, Remainder, Samples, SampleStream, Shuffle
+from framework.data.sampling.order import EpochOrder, OrderConfig, Position, Samples, SampleStream
 from framework.data.sampling.progress import (
     Progress,
     check_limit,
@@ -45,21 +45,14 @@ class ShardDataModule(LightningDataModule):
             of it: then the means need no communication, and sharded models make as many passes on every process.
         test: folder of the shard set to test on, in the same way.
         kind: what the shards hold.
-        image_size: side of the square images in pixels; larger and smaller ones are resized. Needed for images.
-        channels: 3 for RGB, 1 for grayscale.
         batch_size: micro-batch: samples in a batch on each process.
         global_batch: samples of one optimizer step over all processes; the trainer's accumulation follows from it.
             Without it, it is batch_size x processes x accumulation.
-        crop: where the square is cut from an image that is not square: "random" (training only) or "center".
-        flip: mirror training images left and right with probability 1/2.
-        num_workers: processes that decode samples; 0 decodes in the training process.
-        shuffle: the order of the training samples in every epoch.
-        block_shards: shards that are in use at a time with `shuffle` "block".
-        remainder: what becomes of samples that do not fill an epoch's last global batch.
         seed: of the order and the augmentation.
         validation_samples: validate on this many samples, spread evenly over the set; all without it.
-        on_bad_sample: what becomes of a sample that cannot be decoded.
-        max_bad_samples: different bad samples of one process beyond which training stops all the same.
+        images: size and augmentation of images.
+        order: of the training samples.
+        loading: the processes that decode, and what becomes of bad samples.
         remote: the cache, and how patient to be, where a set is a URL.
 
     Raises:
@@ -73,57 +66,38 @@ class ShardDataModule(LightningDataModule):
         *,
         train: str | dict[str, float],
         batch_size: int,
-        image_size: int | None = None,
         validation: str | None = None,
         test: str | None = None,
         kind: Kind = "images",
-        channels: Literal[1, 3] = 3,
         global_batch: int | None = None,
-        crop: Literal["random", "center"] = "center",
-        flip: bool = False,
-        num_workers: int = 0,
-        shuffle: Shuffle = "full",
-        block_shards: int = 8,
-        remainder: Remainder = "drop",
         seed: int = 0,
         validation_samples: int | None = None,
-        on_bad_sample: OnBadSample = "stop",
-        max_bad_samples: int = 100,
+        images: ImageConfig = ImageConfig(),  # noqa: B008 - frozen
+        order: OrderConfig = OrderConfig(),  # noqa: B008 - frozen
+        loading: LoadingConfig = LoadingConfig(),  # noqa: B008 - frozen
         remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         for name, value, minimum in (
-            ("image_size", image_size, 1),
             ("batch_size", batch_size, 1),
             ("global_batch", global_batch, 1),
-            ("num_workers", num_workers, 0),
-            ("block_shards", block_shards, 1),
             ("seed", seed, 0),
             ("validation_samples", validation_samples, 1),
-            ("max_bad_samples", max_bad_samples, 0),
         ):
             if value is not None and value < minimum:
                 raise ConfigError(f"{name} is {value}", hint=f"give at least {minimum}")
-        if kind == "images" and image_size is None:
-            raise ConfigError("data.image_size is not set", hint="give the side of the images in pixels")
         if not train:
             raise ConfigError(
                 "data.train names no shard set", hint="give a folder, or the weights of several by folder"
             )
         self.train, self.validation, self.test = train, validation, test
         self.kind: Kind = kind
-        self.batch_size, self.global_batch, self.num_workers = batch_size, global_batch, num_workers
-        self.shuffle: Shuffle = shuffle
-        self.block_shards = block_shards
-        self.remainder: Remainder = remainder
-        self.seed = seed
+        self.batch_size, self.global_batch, self.seed = batch_size, global_batch, seed
         self.validation_samples = validation_samples
-        self.on_bad_sample: OnBadSample = on_bad_sample
-        self.max_bad_samples = max_bad_samples
-        self.remote = remote
-        if image_size is not None:
-            self.train_transform = ImageTransform(size=image_size, channels=channels, crop=crop, flip=flip)
-            self.validation_transform = ImageTransform(size=image_size, channels=channels)
+        self.images, self.order, self.loading, self.remote = images, order, loading, remote
+        if kind == "images":
+            self.train_transform = images.training_transform()
+            self.validation_transform = images.evaluation_transform()
         self._progress = Progress(trainer=None, start=Position(), batches=0)
         self._plan = BatchPlan(micro_batch=batch_size)
         self._restored: dict[str, Any] | None = None
@@ -152,9 +126,9 @@ class ShardDataModule(LightningDataModule):
             EpochOrder(
                 [shard.num_samples for shard in each.manifest.shards],
                 seed=self.seed,
-                shuffle=self.shuffle,
-                block_shards=self.block_shards,
-                remainder=self.remainder,
+                shuffle=self.order.shuffle,
+                block_shards=self.order.block_shards,
+                remainder=self.order.remainder,
             )
             for each in self.train_sets
         ]
@@ -185,7 +159,7 @@ class ShardDataModule(LightningDataModule):
                 does not divide.
             DataError: a shard set that is missing or damaged.
         """
-        if self.num_workers:
+        if self.loading.num_workers:
             start_workers_server()
         if self.validation is None and self.trainer is not None:
             if stage == "validate":
@@ -211,13 +185,13 @@ class ShardDataModule(LightningDataModule):
         """Loader of training batches, from where training stands."""
         stream, plan, trainer = self.stream, self._plan, self.trainer
         joined = JoinedShards(self.train_sets)
-        if joined.is_remote and self.shuffle == "full":
+        if joined.is_remote and self.order.shuffle == "full":
             warnings.warn(
-                "data.shuffle full reads from all shards at a time, and they are remote: the cache must hold the whole "
-                "set; use data.shuffle block",
+                "data.order.shuffle full reads from all shards at a time, and they are remote: the cache must hold the "
+                "whole set; use data.order.shuffle block",
                 stacklevel=2,
             )
-        ahead = LookAhead(joined, block_shards=self.block_shards)
+        ahead = LookAhead(joined, block_shards=self.order.block_shards)
         batches = MicroBatches(stream, plan, lambda: self._progress.position(stream, plan), ahead=ahead)
         if trainer is not None:
             check_limit(trainer, len(batches), plan.accumulation)
@@ -272,7 +246,7 @@ class ShardDataModule(LightningDataModule):
         return self._loader(JoinedShards([shards]), batches, getattr(self, "validation_transform", None))
 
     def _loader(self, joined: JoinedShards, batches: Any, transform: ImageTransform | None) -> ShardLoader[Any]:
-        options: dict[str, Any] = {"seed": self.seed, "on_bad_sample": self.on_bad_sample}
+        options: dict[str, Any] = {"seed": self.seed, "on_bad_sample": self.loading.on_bad_sample}
         dataset: Any
         if self.kind == "episodes":
             dataset = EpisodeDataset(joined, **options)
@@ -282,7 +256,7 @@ class ShardDataModule(LightningDataModule):
         return ShardLoader(
             dataset,
             batches,
-            num_workers=self.num_workers,
-            max_bad_samples=self.max_bad_samples,
+            num_workers=self.loading.num_workers,
+            max_bad_samples=self.loading.max_bad_samples,
             most_samples=self.batch_size,
         )

@@ -3,9 +3,10 @@
 An episode is {prompt, message, answer}. The model reads prompt and message as `LocalModel` renders them and learns the
 answer with the end token; what it reads has no loss.
 
-An episode may have a `twin`, another such lesson of as many tokens. In training the two are mixed (Zhang et al. 2018,
-arXiv 1710.09412, here of tokens): the model reads a share of each embedding and learns each answer with its share. Then
-its gradients tell what another token would change, which those of a model that has only ever read whole tokens do not.
+An episode may have a mixup pair (`twin` in its JSON), another such example of as many tokens. In training the two are
+mixed (Zhang et al. 2018, arXiv 1710.09412, here of tokens): the model reads a share of each embedding and learns each
+answer with its share. Then its gradients tell what another token would change, which those of a model that has only
+ever read whole tokens do not.
 """
 
 import random
@@ -107,8 +108,8 @@ class LanguageModelModule(LightningModule):
         tokenizer: folder of a fast tokenizer with a chat template.
         architecture: the model.
         optimizer: with its schedule.
-        seed: of the initial weights and of the shares of twins.
-        mix_twins: whether episodes are mixed with their twins.
+        seed: of the initial weights and of the shares of mixup pairs.
+        mixup: whether episodes are mixed with their pairs (mixup).
         initial_weights: folder of an exported model to begin with; must stay in place for a resume.
     """
 
@@ -122,11 +123,11 @@ class LanguageModelModule(LightningModule):
         architecture: LanguageModelConfig,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         seed: int = 0,
-        mix_twins: bool = True,
+        mixup: bool = True,
         initial_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.mix_twins, self.initial_weights = mix_twins, initial_weights
+        self.mixup, self.initial_weights = mixup, initial_weights
         self.tokenizer_path, self.architecture = tokenizer, architecture
         self.optimizer_config, self.seed = optimizer, seed
 
@@ -152,7 +153,7 @@ class LanguageModelModule(LightningModule):
             raise ConfigError(f"{problem}, the model {self.architecture.vocabulary_size}", hint=hint)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
-        losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mix_twins)])
+        losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mixup)])
         loss = losses.mean()
         self.log("loss/cross_entropy_nats", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
@@ -175,36 +176,36 @@ class LanguageModelModule(LightningModule):
     def _encode(self, batch: EpisodeBatch, *, mixed: bool) -> Iterator["_Part"]:
         """A batch in parts of similar length: little is computed for padding."""
         samples = zip(batch.episodes, batch.sample_passes(), batch.indices.tolist(), strict=True)
-        lessons = [self._lesson(episode, (passed, index) if mixed else None) for episode, passed, index in samples]
-        lessons.sort(key=lambda lesson: len(lesson.ids))
-        size = -(-len(lessons) // _PARTS)
-        for start in range(0, len(lessons), size):
-            part = lessons[start : start + size]
+        examples = [self._example(episode, (passed, index) if mixed else None) for episode, passed, index in samples]
+        examples.sort(key=lambda example: len(example.ids))
+        size = -(-len(examples) // _PARTS)
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
             width = len(part[-1].ids)
             if width > self.architecture.max_tokens:
                 problem = f"an episode of {width} tokens, the model reads {self.architecture.max_tokens}"
                 raise DataError(problem, hint="raise model.architecture.max_tokens, or leave long episodes out")
             # Padding on the right is read by nobody: no mask is needed.
-            ids, twins = torch.zeros(2, len(part), width, dtype=torch.long)
+            ids, pairs = torch.zeros(2, len(part), width, dtype=torch.long)
             said = torch.zeros(len(part), width, dtype=torch.bool)
-            for row, lesson in enumerate(part):
-                ids[row, : len(lesson.ids)] = torch.tensor(lesson.ids)
-                twins[row, : len(lesson.ids)] = torch.tensor(lesson.twin)
-                said[row, lesson.read : len(lesson.ids)] = True
-            shares = torch.tensor([lesson.share for lesson in part])
-            yield _Part(*(tensor.to(self.device) for tensor in (ids, twins, said, shares)))
+            for row, example in enumerate(part):
+                ids[row, : len(example.ids)] = torch.tensor(example.ids)
+                pairs[row, : len(example.ids)] = torch.tensor(example.pair)
+                said[row, example.read : len(example.ids)] = True
+            shares = torch.tensor([example.share for example in part])
+            yield _Part(*(tensor.to(self.device) for tensor in (ids, pairs, said, shares)))
 
-    def _lesson(self, episode: Any, sample: tuple[int, int] | None) -> "_Lesson":
+    def _example(self, episode: Any, sample: tuple[int, int] | None) -> "_Example":
         read, answer = encode_episode(self.tokenizer, episode)
         ids = [*read, *answer]
-        twin = episode.get("twin") if sample is not None else None
-        if twin is None:
-            return _Lesson(ids, ids, len(read), 1.0)
-        other, said = encode_episode(self.tokenizer, twin)
+        pair = episode.get("twin") if sample is not None else None
+        if pair is None:
+            return _Example(ids, ids, len(read), 1.0)
+        other, said = encode_episode(self.tokenizer, pair)
         if (len(other), len(said)) != (len(read), len(answer)):
-            problem = f"the twin of {str(episode)[:60]!r} has {len(other)} + {len(said)} tokens"
+            problem = f"the mixup pair of {str(episode)[:60]!r} has {len(other)} + {len(said)} tokens"
             raise DataError(problem, hint=f"make it as long as the episode, {len(read)} + {len(answer)}")
-        return _Lesson(
+        return _Example(
             ids, [*other, *said], len(read), random.Random(seed_of("twin", self.seed, *sample or ())).random()
         )
 
@@ -212,34 +213,34 @@ class LanguageModelModule(LightningModule):
         """-log p of each token of the answers, and whether each whole answer is the likeliest."""
         embed = self.model.get_input_embeddings()
         shares = part.shares[:, None, None]
-        embeddings = shares * embed(part.ids) + (1 - shares) * embed(part.twins)
+        embeddings = shares * embed(part.ids) + (1 - shares) * embed(part.pairs)
         embeddings = F.dropout(embeddings, self.architecture.dropout, self.training)
         hidden = self.model.get_decoder()(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         kept = part.said[:, 1:]
         head = self.model.get_output_embeddings()
         assert head is not None
         logits = head(hidden[:, :-1][kept]).float()
-        wanted, others = part.ids[:, 1:][kept], part.twins[:, 1:][kept]
+        wanted, others = part.ids[:, 1:][kept], part.pairs[:, 1:][kept]
         weights = part.shares[:, None].expand_as(kept)[kept]
         losses = weights * F.cross_entropy(logits, wanted, reduction="none")
         losses = losses + (1 - weights) * F.cross_entropy(logits, others, reduction="none")
         return losses, whole_answers(logits.argmax(dim=-1) == wanted, kept)
 
 
-class _Lesson(NamedTuple):
-    """Token ids of a lesson and of its twin, how many are read, and the lesson's share."""
+class _Example(NamedTuple):
+    """Token ids of an example and of its mixup pair, how many are read, and the example's share."""
 
     ids: list[int]
-    twin: list[int]
+    pair: list[int]
     read: int
     share: float
 
 
 class _Part(NamedTuple):
-    """Some lessons of a batch, padded on the right."""
+    """Some examples of a batch, padded on the right."""
 
     ids: Int[Tensor, "batch token"]
-    twins: Int[Tensor, "batch token"]
+    pairs: Int[Tensor, "batch token"]
     said: Bool[Tensor, "batch token"]
     shares: Float[Tensor, "batch"]
 

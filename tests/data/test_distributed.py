@@ -16,8 +16,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
+from framework.data.loading.loader import LoadingConfig
 from framework.data.module import ShardDataModule
+from framework.data.sampling.order import OrderConfig
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
 from framework.testing.processes.forked import run_forked
@@ -89,11 +92,10 @@ def record(folder: str, shards: Any, num_workers: int, accumulation: int) -> lis
     world = int(os.environ.get("WORLD_SIZE", "1"))
     data = ShardDataModule(
         train=shards,
-        image_size=8,
         batch_size=GLOBAL_BATCH // world // accumulation,
-        num_workers=num_workers,
-        shuffle="block",
-        block_shards=3,
+        images=ImageConfig(size=8),
+        order=OrderConfig(shuffle="block", block_shards=3),
+        loading=LoadingConfig(num_workers=num_workers),
     )
     recorder = Recorder()
     trainer_of(folder, max_steps=STEPS, accumulate_grad_batches=accumulation).fit(recorder, data)
@@ -106,11 +108,8 @@ def curve(folder: str, shards: str, accumulation: int) -> list[float]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     data = ShardDataModule(
         train=shards,
-        image_size=4,
-        channels=1,
         batch_size=GLOBAL_BATCH // world // accumulation,
-        crop="random",
-        flip=True,
+        images=ImageConfig(size=4, channels=1, crop="random", flip=True),
     )
     losses = Losses()
     options = {"accumulate_grad_batches": accumulation, "callbacks": [losses], "max_steps": CURVE_STEPS}
@@ -137,7 +136,13 @@ def everything(folder: str, shards: str, mixed: dict[str, float]) -> dict[str, A
 def train_until_killed(folder: str, shards: str, run: int, resume: bool, kill_rank: int, kill_step: int) -> None:
     quiet()
     rank = int(os.environ.get("RANK", "0"))
-    data = ShardDataModule(train=shards, image_size=8, batch_size=2, global_batch=GLOBAL_BATCH, num_workers=run % 2)
+    data = ShardDataModule(
+        train=shards,
+        batch_size=2,
+        global_batch=GLOBAL_BATCH,
+        images=ImageConfig(size=8),
+        loading=LoadingConfig(num_workers=run % 2),
+    )
     recorder = Recorder(Path(folder) / f"run{run}-rank{rank}.jsonl")
     trainer = trainer_of(
         folder,
@@ -176,7 +181,9 @@ def step_samples(results: list[dict[str, Any]], kind: str, case: str, step: int)
 
 def order_of(shards: Any, **options: Any) -> list[Samples]:
     """The samples of every step, by the order alone."""
-    data = ShardDataModule(train=shards, image_size=8, batch_size=GLOBAL_BATCH, **options)
+    data = ShardDataModule(
+        train=shards, batch_size=GLOBAL_BATCH, images=ImageConfig(size=8), order=OrderConfig(**options)
+    )
     batches = data.train_dataloader().batch_sampler.batches(data._progress.start)  # type: ignore[union-attr]
     return [[[batch.epoch, number] for number in batch.numbers.tolist()] for batch in islice(batches, STEPS)]
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError, DataError
 from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
+from framework.data.loading.loader import LoadingConfig
 from framework.data.module import ShardDataModule
+from framework.data.sampling.order import OrderConfig
 from framework.data.shards.writer import WriteOptions
 from framework.testing.images import make_image_shards
 
@@ -25,7 +29,8 @@ pytestmark = [
 NUM_SAMPLES, BATCH = 22, 4
 BATCHES_PER_EPOCH = NUM_SAMPLES // BATCH
 EPOCH = BATCHES_PER_EPOCH * BATCH
-DATA_OPTIONS = ("num_workers", "validation", "batch_size", "global_batch", "train", "remainder", "shuffle", "kind")
+DATA_OPTIONS = ("validation", "batch_size", "global_batch", "train", "loading", "order")
+GROUPS = {"images": ImageConfig, "order": OrderConfig, "loading": LoadingConfig}
 
 
 class Recorder(LightningModule):
@@ -76,8 +81,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def make_data(shards: str | dict[str, float], **changes: object) -> ShardDataModule:
-    arguments = {"train": shards, "image_size": 8, "batch_size": BATCH, "crop": "random", "flip": True, **changes}
-    return ShardDataModule(**arguments)
+    """A data module; groups are given as the changes of a dict."""
+    images = {"size": 8, "crop": "random", "flip": True}
+    arguments: dict[str, Any] = {"train": shards, "images": images, "batch_size": BATCH, **changes}
+    groups = {name: kind(**arguments.pop(name, {})) for name, kind in GROUPS.items()}
+    return ShardDataModule(**arguments, **groups)
 
 
 def fit(shards: str, *, resume: Path | None = None, callbacks: list[Callback] | None = None, **changes: object):
@@ -115,7 +123,7 @@ def test_each_epoch_has_every_sample_at_most_once_and_whole_batches(uninterrupte
 
 
 def test_workers_do_not_matter(shards: str, uninterrupted):
-    assert fit(shards, max_epochs=2, num_workers=2) == uninterrupted[: 2 * EPOCH]
+    assert fit(shards, max_epochs=2, loading={"num_workers": 2}) == uninterrupted[: 2 * EPOCH]
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -192,8 +200,8 @@ def test_validation_keeps_its_steps_after_a_resume_with_another_accumulation(sha
 @pytest.mark.parametrize("batches", [3, 5])
 def test_resume_with_workers(shards: str, uninterrupted, tmp_path: Path, batches: int):
     checkpoint = tmp_path / "middle.ckpt"
-    fit(shards, max_epochs=2, num_workers=2, callbacks=[SaveAt(checkpoint, batches, "on_train_batch_end")])
-    assert fit(shards, max_epochs=4, num_workers=2, resume=checkpoint) == uninterrupted[batches * BATCH :]
+    fit(shards, max_epochs=2, loading={"num_workers": 2}, callbacks=[SaveAt(checkpoint, batches, "on_train_batch_end")])
+    assert fit(shards, max_epochs=4, loading={"num_workers": 2}, resume=checkpoint) == uninterrupted[batches * BATCH :]
 
 
 def test_shortened_epochs_go_on_with_the_next_samples(shards: str, uninterrupted, tmp_path: Path):
@@ -244,7 +252,7 @@ def test_resume_with_other_shards_warns(shards: str, tmp_path: Path):
 
 
 def test_padding_gives_every_sample_in_every_epoch(shards: str):
-    seen = fit(shards, max_epochs=2, remainder="pad")
+    seen = fit(shards, max_epochs=2, order={"remainder": "pad"})
     for epoch in range(2):
         indices = [index for number, index, _ in seen if number == epoch]
         assert len(indices) == 24
@@ -296,12 +304,14 @@ def test_classes(shards: str):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 0}, "image_size is 0"),
+        ({"images": {"size": 0}}, "images.size is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 23}, "22 samples are fewer than a global batch of 23"),
-        ({"block_shards": 0}, "block_shards is 0"),
-        ({"image_size": None}, "data.image_size is not set"),
+        ({"order": {"block_shards": 0}}, "block_shards is 0"),
+        ({"loading": {"num_workers": -1}}, "num_workers is -1"),
+        ({"loading": {"max_bad_samples": -1}}, "max_bad_samples is -1"),
+        ({"images": {"size": None}}, "data.images.size is not set"),
         ({"train": {}}, "data.train names no shard set"),
     ],
 )
@@ -332,7 +342,7 @@ def test_undecodable_sample_is_a_data_error(tmp_path: Path, num_workers: int):
     make_image_shards(tmp_path, per_class=2)
     shard = tmp_path / "shards" / "shard-000000.tar"
     shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x00PNG"))
-    data = make_data(str(tmp_path / "shards"), num_workers=num_workers)
+    data = make_data(str(tmp_path / "shards"), loading={"num_workers": num_workers})
     with pytest.raises(DataError, match=r"sample \d \(byte \d+ of .*shard-000000.tar\) cannot be decoded"):
         list(data.train_dataloader())
 
@@ -375,7 +385,9 @@ def test_episodes(tmp_path: Path):
     lines = [json.dumps({"task": number}) for number in range(9)]
     (tmp_path / "episodes.jsonl").write_text("\n".join(lines))
     write_jsonl_shards(tmp_path / "episodes.jsonl", tmp_path / "shards", options=WriteOptions(samples_per_shard=4))
-    data = ShardDataModule(train=str(tmp_path / "shards"), kind="episodes", batch_size=3, num_workers=1)
+    data = ShardDataModule(
+        train=str(tmp_path / "shards"), kind="episodes", batch_size=3, loading=LoadingConfig(num_workers=1)
+    )
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert [len(batch) for batch in batches] == [3, 3, 3]

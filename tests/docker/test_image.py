@@ -117,7 +117,12 @@ def test_two_steps_of_training(inside: Callable[..., str]):
     # The digits need scikit-learn, which the image leaves out: noise does for two steps.
     make = "from pathlib import Path\nfrom framework.testing.images import make_image_shards\n"
     inside("python", "-c", make + "make_image_shards(Path('/mnt/data'), size=16)")
-    settings = ["--data.train=/mnt/data/shards", "--data.validation=null", "--data.batch_size=2", "--data.channels=3"]
+    settings = [
+        "--data.train=/mnt/data/shards",
+        "--data.validation=null",
+        "--data.batch_size=2",
+        "--data.images.channels=3",
+    ]
     settings += [
         "--model.architecture.num_classes=2",
         "--model.architecture.channels=3",

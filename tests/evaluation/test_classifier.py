@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from framework.core.errors import CheckpointError, ConfigError
+from framework.data.images.transforms import ImageConfig
 from framework.data.module import ShardDataModule
 from framework.evaluation.classifier import (
     ClassifierConfig,
@@ -41,7 +42,7 @@ def trainer(max_epochs: int) -> lightning.Trainer:
 @pytest.fixture(scope="module")
 def data(digit_shards) -> ShardDataModule:
     training, held_out = (str(path) for path in digit_shards)
-    return ShardDataModule(train=training, validation=held_out, image_size=8, channels=1, batch_size=64)
+    return ShardDataModule(train=training, validation=held_out, images=ImageConfig(size=8, channels=1), batch_size=64)
 
 
 @pytest.fixture(scope="module")

@@ -136,9 +136,9 @@ def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
 
 def test_the_commands_of_the_micro_language_model_of_multiwoz(tmp_path: Path, capsys):
     data, run, graph = tmp_path / "data", tmp_path / "run", str(RECIPES / "graphs/multiwoz_state.yaml")
-    lessons = {"lessons": 40, "practice": 12, "tuning": 2, "set_aside": 1}
-    sizes = [word for name, size in lessons.items() for word in (f"--num_{name}", str(size))]
-    main(["shards", "multiwoz-lessons", str(write_source(tmp_path)), str(data), *sizes])
+    examples = {"examples": 40, "practice": 12, "tuning": 2, "set_aside": 1}
+    sizes = [word for name, size in examples.items() for word in (f"--num_{name}", str(size))]
+    main(["shards", "multiwoz-examples", str(write_source(tmp_path)), str(data), *sizes])
     settings = {
         "run.dir": str(tmp_path / "lm"),
         "data.train": str(data / "train"),

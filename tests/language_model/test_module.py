@@ -9,7 +9,7 @@ from framework.cli.main import main
 from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.data.loading.batch import EpisodeBatch
 from framework.gbc.environments.microworld.tokenizer import make_tokenizer
-from framework.gbc.environments.microworld.training_examples import draw_lessons
+from framework.gbc.environments.microworld.training_examples import draw_examples
 from framework.gbc.environments.microworld.world import load_model
 from framework.language_model.chat_tokenizer import END
 from framework.language_model.module import (
@@ -29,7 +29,7 @@ RECIPE = Path(__file__).parents[2] / "recipes/gbc/microworld.yaml"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("language")
-    main(["shards", "microworld", str(folder / "data"), "--num_lessons", "64", "--num_validation", "16"])
+    main(["shards", "microworld", str(folder / "data"), "--num_examples", "64", "--num_validation", "16"])
     words = {
         "run.dir": folder / "run",
         "data.train": folder / "data/train",
@@ -68,11 +68,11 @@ def test_what_is_no_language_model(run: Path, tmp_path: Path):
 
 def test_episodes_are_rendered_as_agents_read_them():
     tokenizer = make_tokenizer()
-    (lesson,) = draw_lessons("a", 1)
-    read, said = encode_episode(tokenizer, lesson)
-    expected = f"<system> {lesson['prompt']} <user> {lesson['message']} <assistant>".split()
+    (example,) = draw_examples("a", 1)
+    read, said = encode_episode(tokenizer, example)
+    expected = f"<system> {example['prompt']} <user> {example['message']} <assistant>".split()
     assert tokenizer.convert_ids_to_tokens(read) == expected
-    assert tokenizer.convert_ids_to_tokens(said) == [*lesson["answer"].split(), END]
+    assert tokenizer.convert_ids_to_tokens(said) == [*example["answer"].split(), END]
     with pytest.raises(DataError, match="lacks texts"):
         encode_episode(tokenizer, {"prompt": "a", "message": "b"})
 
@@ -91,32 +91,32 @@ def test_models_are_functions_of_their_seeds(family):
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
-def test_twins_are_mixed_by_shares():
-    lessons = [lesson for lesson in draw_lessons("a", 40) if "twin" in lesson][:3]
+def test_mixup_pairs_are_mixed_by_shares():
+    examples = [example for example in draw_examples("a", 40) if "twin" in example][:3]
     tokenizer = make_tokenizer()
     config = LanguageModelConfig(vocabulary_size=len(tokenizer), hidden_size=16, num_layers=1, num_heads=2)
     module = LanguageModelModule(tokenizer="", architecture=config)
     module.tokenizer = tokenizer
     module.configure_model()
-    batch = EpisodeBatch(episodes=tuple(lessons), indices=torch.tensor([4, 5, 6]), epoch=0)
+    batch = EpisodeBatch(episodes=tuple(examples), indices=torch.tensor([4, 5, 6]), epoch=0)
     embed = module.model.get_input_embeddings()
     for part, plain in zip(module._encode(batch, mixed=True), module._encode(batch, mixed=False), strict=True):
         assert ((part.shares > 0) & (part.shares < 1)).all()
         assert (plain.shares == 1).all()
-        assert torch.equal(plain.ids, plain.twins)
-        # A hand-made mixture of the first lesson's two readings.
+        assert torch.equal(plain.ids, plain.pairs)
+        # A hand-made mixture of the first example's two readings.
         share, width = part.shares[0], int(part.said[0].nonzero()[-1]) + 1
-        read = share * embed(part.ids[0, :width]) + (1 - share) * embed(part.twins[0, :width])
+        read = share * embed(part.ids[0, :width]) + (1 - share) * embed(part.pairs[0, :width])
         chances = module.model(inputs_embeds=read[None]).logits[0, :-1].log_softmax(dim=-1)
         said = part.said[0, 1:width]
-        wanted, other = (ids[0, 1:width][said][:, None] for ids in (part.ids, part.twins))
+        wanted, other = (ids[0, 1:width][said][:, None] for ids in (part.ids, part.pairs))
         expected = -share * chances[said].gather(1, wanted) - (1 - share) * chances[said].gather(1, other)
         count = int(said.sum())
         torch.testing.assert_close(module._losses(part)[0][:count], expected[:, 0], rtol=1e-4, atol=1e-5)
     again = next(module._encode(batch, mixed=True))
     assert torch.equal(again.shares, next(module._encode(batch, mixed=True)).shares)
-    longer = {**lessons[0], "twin": {**lessons[0]["twin"], "answer": lessons[0]["answer"] + " none"}}
-    with pytest.raises(DataError, match="the twin of"):
+    longer = {**examples[0], "twin": {**examples[0]["twin"], "answer": examples[0]["answer"] + " none"}}
+    with pytest.raises(DataError, match="the mixup pair of"):
         list(module._encode(EpisodeBatch(episodes=(longer,), indices=torch.tensor([0]), epoch=0), mixed=True))
 
 
@@ -126,7 +126,7 @@ def test_dropout_is_for_training_alone():
     module = LanguageModelModule(tokenizer="", architecture=config)
     module.tokenizer = tokenizer
     module.configure_model()
-    batch = EpisodeBatch(episodes=tuple(draw_lessons("a", 3)), indices=torch.arange(3), epoch=0)
+    batch = EpisodeBatch(episodes=tuple(draw_examples("a", 3)), indices=torch.arange(3), epoch=0)
     (part, *_) = module._encode(batch, mixed=False)
     assert not torch.equal(module._losses(part)[0], module._losses(part)[0])
     module.eval()

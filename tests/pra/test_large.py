@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from framework.cli.export import export
+from framework.data.images.transforms import ImageConfig
 from framework.data.module import ShardDataModule
 from framework.pra.checkpoint import load_pra
 from framework.pra.network.config import PRAConfig
@@ -77,7 +78,7 @@ def one_step(folder: str, name: str) -> dict[str, Any]:
         enable_checkpointing=True,
         callbacks=[Look(), Checkpoints(asynchronous=False)],
     )
-    data = ShardDataModule(train=f"{folder}/shards", image_size=256, batch_size=1)
+    data = ShardDataModule(train=f"{folder}/shards", images=ImageConfig(size=256), batch_size=1)
     trainer.fit(module, data)
     return {**found, "saved_gib": peak_gib()}
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.errors import ConfigError
 from framework.core.seeding import seed_of
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
@@ -70,14 +71,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
 )
 def test_a_model_that_does_not_fit_the_data(tmp_path: Path, shards: str, changes: dict[str, int], message: str):
-    data = ShardDataModule(train=shards, image_size=4, channels=1, batch_size=4)
+    data = ShardDataModule(train=shards, images=ImageConfig(size=4, channels=1), batch_size=4)
     with pytest.raises(ConfigError, match=message):
         quiet_trainer(tmp_path, max_steps=1).fit(tiny_module(tiny_config(**changes)), datamodule=data)
 
 
 @pytest.mark.parametrize("num_classes", [3, 1])
 def test_models_that_fit_the_data(tmp_path: Path, shards: str, num_classes: int):
-    data = ShardDataModule(train=shards, image_size=4, channels=1, batch_size=4)
+    data = ShardDataModule(train=shards, images=ImageConfig(size=4, channels=1), batch_size=4)
     trainer = quiet_trainer(tmp_path, max_steps=2)
     trainer.fit(tiny_module(tiny_config(num_classes=num_classes)), datamodule=data)
     assert trainer.global_step == 2

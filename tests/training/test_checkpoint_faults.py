@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.testing.faults import flip_bytes
@@ -361,7 +362,7 @@ def walk(run_dir: str, shards: str, kill_at: list[float] | None) -> None:
         callbacks=[RandomState(), Kill(), checkpoints],
         enable_checkpointing=True,
     )
-    data = ShardDataModule(train=shards, image_size=4, channels=1, batch_size=4, num_workers=0)
+    data = ShardDataModule(train=shards, images=ImageConfig(size=4, channels=1), batch_size=4)
     trainer.fit(Walk(), datamodule=data, ckpt_path=run_dir)
 
 

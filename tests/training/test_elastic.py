@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.testing.images import make_image_shards
@@ -91,7 +92,7 @@ def train(run_dir: str, shards: str, strategy: str, steps: int, kill_before: int
         enable_checkpointing=True,
     )
     data = ShardDataModule(
-        train=shards, image_size=4, channels=1, batch_size=MICRO_BATCH, global_batch=GLOBAL_BATCH, num_workers=0
+        train=shards, images=ImageConfig(size=4, channels=1), batch_size=MICRO_BATCH, global_batch=GLOBAL_BATCH
     )
     trainer.fit(tiny_module(tiny_config()), datamodule=data, ckpt_path=run_dir)
     return {"samples": watch.samples, "losses": watch.losses, "drawn": watch.drawn}
@@ -190,7 +191,7 @@ def validate(run_dir: str, shards: str, strategy: str, load: bool = True) -> flo
     torch.set_num_threads(1)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     trainer = quiet_trainer(Path(run_dir), strategy=strategy_of(strategy, processes), devices=processes)
-    data = ShardDataModule(train=shards, validation=shards, image_size=4, channels=1, batch_size=8)
+    data = ShardDataModule(train=shards, validation=shards, images=ImageConfig(size=4, channels=1), batch_size=8)
     ckpt_path = run_dir if load else None
     [measured] = trainer.validate(tiny_module(tiny_config()), datamodule=data, ckpt_path=ckpt_path, verbose=False)
     return measured["validation/total"]

@@ -15,7 +15,9 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
+from framework.data.loading.loader import LoadingConfig
 from framework.data.module import ShardDataModule
 from framework.testing.faults import truncate
 from framework.testing.images import make_image_shards
@@ -126,12 +128,9 @@ def fit(
     data = ShardDataModule(
         train=shards,
         validation=shards,
-        image_size=4,
-        channels=1,
+        images=ImageConfig(size=4, channels=1, crop="random", flip=True),
         batch_size=BATCH,
-        crop="random",
-        flip=True,
-        num_workers=workers,
+        loading=LoadingConfig(num_workers=workers),
         validation_samples=5,
     )
     torch.manual_seed(0)
@@ -240,8 +239,8 @@ def write_recipe(path: Path, shards: str) -> None:
         "seed_everything": 0,
         "run": {"dir": "unset", "wandb": "disabled"},
         "data": {
-            "train": shards, "validation": shards, "image_size": 4, "channels": 1, "batch_size": BATCH,
-            "crop": "random", "flip": True, "num_workers": 2,
+            "train": shards, "validation": shards, "batch_size": BATCH,
+            "images": {"size": 4, "channels": 1, "crop": "random", "flip": True}, "loading": {"num_workers": 2},
         },
         "model": {
             "class_path": "framework.pra.module.PRAModule",

@@ -1,6 +1,6 @@
 """From an image file's bytes to a tensor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -9,8 +9,42 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from framework.core.errors import DataError
+from framework.core.errors import ConfigError, DataError
 from framework.data.images.decoding import UnreadableImage, decode_pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How images are given to training.
+
+    Attributes:
+        size: side of the square images in pixels; larger and smaller ones are resized. Needed for images.
+        channels: 3 for RGB, 1 for grayscale.
+        crop: where the square is cut from an image that is not square: "random" (training only) or "center".
+        flip: mirror training images left and right with probability 1/2.
+
+    Raises:
+        ConfigError: a size out of range.
+    """
+
+    size: int | None = None
+    channels: Literal[1, 3] = 3
+    crop: Literal["random", "center"] = "center"
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ConfigError(f"images.size is {self.size}", hint="give at least 1")
+
+    def training_transform(self) -> "ImageTransform":
+        """From bytes to pixels, augmented. Raises ConfigError without a size."""
+        return replace(self.evaluation_transform(), crop=self.crop, flip=self.flip)
+
+    def evaluation_transform(self) -> "ImageTransform":
+        """The same without augmentation."""
+        if self.size is None:
+            raise ConfigError("data.images.size is not set", hint="give the side of the images in pixels")
+        return ImageTransform(size=self.size, channels=self.channels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,5 +15,5 @@ class BadSamples(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         data = getattr(trainer, "datamodule", None)
-        if isinstance(data, ShardDataModule) and data.on_bad_sample == "skip":
+        if isinstance(data, ShardDataModule) and data.loading.on_bad_sample == "skip":
             pl_module.log(BAD_SAMPLES, float(data.num_bad_samples), sync_dist=True, reduce_fx="sum", batch_size=1)

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from framework.core.errors import DataError
+from framework.core.errors import ConfigError, DataError
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.loading.shared_buffers import InSlot, Slots
 from framework.data.sampling.mixing import JoinedShards
@@ -30,6 +30,29 @@ _AHEAD = 2
 _HELD = 4
 _LONGEST_RUN = 1000
 """Bad samples in a row after which there is no use in looking for a good one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingConfig:
+    """How samples are read and decoded.
+
+    Attributes:
+        num_workers: processes that decode samples; 0 decodes in the training process.
+        on_bad_sample: what becomes of a sample that cannot be decoded.
+        max_bad_samples: different bad samples of one process beyond which training stops all the same.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    num_workers: int = 0
+    on_bad_sample: OnBadSample = "stop"
+    max_bad_samples: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "max_bad_samples"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"loading.{name} is {getattr(self, name)}", hint="give at least 0")
 
 
 class BadSample(Exception):
@@ -113,7 +136,7 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
         """
         problem = f"{self.shards.describe(number)} cannot be decoded ({reason})"
         if self.on_bad_sample == "stop":
-            hint = "see framework shards check, or go on with other samples by data.on_bad_sample skip"
+            hint = "see framework shards check, or go on with other samples by data.loading.on_bad_sample skip"
             raise DataError(problem, hint=hint)
         if run >= _LONGEST_RUN:
             raise DataError(f"{run} bad samples in a row, the last: {problem}", hint="write the shard set again")
@@ -228,7 +251,7 @@ class ShardLoader(DataLoader[Batch]):
         self.replaced[replaced.number] = replaced
         if len(self.replaced) > self.max_bad_samples:
             problem = f"more than {self.max_bad_samples} bad samples, the last: {replaced.problem}"
-            raise DataError(problem, hint="write the shards again, or raise data.max_bad_samples")
+            raise DataError(problem, hint="write the shards again, or raise data.loading.max_bad_samples")
         warnings.warn(f"{replaced.problem}; the next good sample stands in for it", stacklevel=2)
 
     # Lightning takes a loader with these two for one that can resume, and warns about any other. Their content stays

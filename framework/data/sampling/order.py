@@ -26,6 +26,28 @@ leaves out others). pad: filled up with the first samples of the same epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class OrderConfig:
+    """The order of the training samples in every epoch; it depends on the data's seed too.
+
+    Attributes:
+        shuffle: how much of it is random.
+        block_shards: shards that are in use at a time with `shuffle` "block".
+        remainder: what becomes of samples that do not fill an epoch's last global batch.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    shuffle: Shuffle = "full"
+    block_shards: int = 8
+    remainder: Remainder = "drop"
+
+    def __post_init__(self) -> None:
+        if self.block_shards < 1:
+            raise ConfigError(f"order.block_shards is {self.block_shards}", hint="give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Position:
     """Where training stands: samples that all processes have finished.
 

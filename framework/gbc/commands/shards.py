@@ -1,4 +1,4 @@
-"""The commands that make lessons for small language models; the docstrings are their `--help`."""
+"""The commands that make examples for small language models; the docstrings are their `--help`."""
 
 import json
 from collections.abc import Iterable
@@ -13,64 +13,64 @@ from framework.data.shards.writer import WriteOptions
 
 
 def microworld(
-    dest: str, *, num_lessons: int = 65536, num_validation: int = 1024, seed: int = 0, overwrite: bool = False
+    dest: str, *, num_examples: int = 65536, num_validation: int = 1024, seed: int = 0, overwrite: bool = False
 ) -> None:
-    """Make the lessons of the micro world's language model, and its tokenizer.
+    """Make the examples of the micro world's language model, and its tokenizer.
 
-    A lesson is an episode {role, prompt, message, answer}; no two parts share a random number. See
+    An example is an episode {role, prompt, message, answer}; no two parts share a random number. See
     `recipes/gbc/microworld.yaml`.
 
     Args:
         dest: folder that gets `train`, `validation` and `tokenizer`.
-        num_lessons: lessons to train on.
-        num_validation: lessons to validate on.
-        seed: of the lessons.
+        num_examples: examples to train on.
+        num_validation: examples to validate on.
+        seed: of the examples.
         overwrite: replace what is there.
     """
     # Imported here, as below: Hugging Face's libraries take a while.
     from framework.gbc.environments.microworld.tokenizer import make_tokenizer
-    from framework.gbc.environments.microworld.training_examples import draw_lessons
+    from framework.gbc.environments.microworld.training_examples import draw_examples
 
-    for part, count in (("train", num_lessons), ("validation", num_validation)):
+    for part, count in (("train", num_examples), ("validation", num_validation)):
         if count < 1:
-            raise ConfigError(f"{count} lessons for {part}", hint="use 1 or more")
-        _write_episodes(Path(dest) / part, draw_lessons(f"{seed}/{part}", count), WriteOptions(overwrite=overwrite))
+            raise ConfigError(f"{count} examples for {part}", hint="use 1 or more")
+        _write_episodes(Path(dest) / part, draw_examples(f"{seed}/{part}", count), WriteOptions(overwrite=overwrite))
     make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
 
 
-def multiwoz_lessons(
+def multiwoz_examples(
     source: str,
     dest: str,
     *,
-    num_lessons: int = 160000,
+    num_examples: int = 160000,
     num_practice: int = 16000,
     num_tuning: int = 174,
     num_set_aside: int = 60,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Make lessons for a small language model of MultiWOZ's state tracking, and its tokenizer.
+    """Make examples for a small language model of MultiWOZ's state tracking, and its tokenizer.
 
-    A lesson is an episode {domain, prompt, message, answer}. Some dialogues give none to train on: they are for
+    An example is an episode {domain, prompt, message, answer}. Some dialogues give none to train on: they are for
     improving the agents, and for choosing. See `recipes/gbc/multiwoz_model.yaml`.
 
     Args:
         source: few-shot file of IC-DST (.json), the training part.
         dest: gets `train`, `validation`, `practice`, `tokenizer`, and of the dialogues `known`, `tuning` and
             `set_aside`.
-        num_lessons: lessons for the language model.
+        num_examples: examples for the language model.
         num_practice: turns for the agents to train on.
         num_tuning: dialogues that the agents are improved on.
         num_set_aside: dialogues that choices are made by.
-        seed: of the choice of dialogues and of the lessons.
+        seed: of the choice of dialogues and of the examples.
         overwrite: replace what is there.
     """
-    from framework.gbc.environments.multiwoz.state_tracking.example_shards import write_lesson_shards
+    from framework.gbc.environments.multiwoz.state_tracking.example_shards import write_example_shards
 
-    written = write_lesson_shards(
+    written = write_example_shards(
         source,
         dest,
-        num_lessons=num_lessons,
+        num_examples=num_examples,
         num_practice=num_practice,
         num_tuning=num_tuning,
         num_set_aside=num_set_aside,

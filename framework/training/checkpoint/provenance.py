@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from framework.core.moved_keys import with_new_keys
+
 _PACKAGES = ("framework", "torch", "lightning", "numpy", "deepspeed")
 _OWN = ("run", "resume", "config")
 """Sections that say where a run is and how it starts, not what it is."""
@@ -41,7 +43,7 @@ def recipe_changes(before: str | None, now: str | None) -> list[str]:
     """`key: old -> new` for every setting that differs between two recipes in YAML; none where one is unknown."""
     if before is None or now is None:
         return []
-    old, new = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
+    old, new = (with_new_keys(_flat(yaml.safe_load(recipe))) for recipe in (before, now))
     return [
         f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
         for key in sorted(old.keys() | new.keys())

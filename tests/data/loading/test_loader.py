@@ -10,15 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from framework.core.errors import DataError
-from framework.data.images.transforms import ImageTransform
+from framework.data.images.transforms import ImageConfig, ImageTransform
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.loading.batch import EpisodeBatch, ImageBatch, PixelBatch
 from framework.data.loading.datasets import EpisodeDataset, ImageDataset
-from framework.data.loading.loader import ShardLoader
+from framework.data.loading.loader import LoadingConfig, ShardLoader
 from framework.data.module import ShardDataModule
 from framework.data.sampling.batching import BatchPlan, MicroBatches
 from framework.data.sampling.mixing import JoinedShards
-from framework.data.sampling.order import EpochOrder
+from framework.data.sampling.order import EpochOrder, OrderConfig
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 
@@ -127,7 +127,13 @@ class Counts(Callback):
 @pytest.mark.filterwarnings("ignore:.*the next good sample stands in for it")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 def test_bad_samples_are_a_metric(shards: str):
-    data = ShardDataModule(train=shards, image_size=8, batch_size=4, shuffle="none", on_bad_sample="skip")
+    data = ShardDataModule(
+        train=shards,
+        batch_size=4,
+        images=ImageConfig(size=8),
+        order=OrderConfig(shuffle="none"),
+        loading=LoadingConfig(on_bad_sample="skip"),
+    )
     counts = Counts()
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 8}
     Trainer(accelerator="cpu", enable_model_summary=False, callbacks=[BadSamples(), counts], **options).fit(

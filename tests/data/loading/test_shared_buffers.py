@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import PixelBatch
-from framework.data.loading.loader import ShardLoader
+from framework.data.loading.loader import LoadingConfig, ShardLoader
 from framework.data.loading.shared_buffers import InSlot, Slots
 from framework.data.module import ShardDataModule
 from framework.testing.images import make_image_shards
@@ -52,7 +53,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loader(shards: Path, num_workers: int) -> ShardLoader[PixelBatch]:
     data = ShardDataModule(
-        train=str(shards), validation=str(shards), image_size=16, batch_size=8, flip=True, num_workers=num_workers
+        train=str(shards),
+        validation=str(shards),
+        batch_size=8,
+        images=ImageConfig(size=16, flip=True),
+        loading=LoadingConfig(num_workers=num_workers),
     )
     return data.train_dataloader()
 
@@ -88,7 +93,9 @@ def test_workers_write_where_they_are_told(shards: Path):
 
 
 def test_batch_travels_without_pixels(shards: Path):
-    data = ShardDataModule(train=str(shards), image_size=16, batch_size=8, num_workers=1)
+    data = ShardDataModule(
+        train=str(shards), batch_size=8, images=ImageConfig(size=16), loading=LoadingConfig(num_workers=1)
+    )
     used = data.train_dataloader()
     slots = used.dataset.slots  # type: ignore[attr-defined]
     samples = next(iter(used.batch_sampler)).samples  # type: ignore[union-attr]

@@ -263,7 +263,8 @@ def test_set_is_used_after_a_fork(folder: Path, server: FaultyServer, tmp_path: 
 def test_killed_process_leaves_nothing_locked(folder: Path, server: FaultyServer, tmp_path: Path):
     server.faults[SHARD] = ["hang"]
     code = (
-        "import sys; from framework.data.shards.reader import ShardSet; from framework.data.remote.files import RemoteConfig; "
+        "import sys; from framework.data.shards.reader import ShardSet; "
+        "from framework.data.remote.files import RemoteConfig; "
         "ShardSet(sys.argv[1], remote=RemoteConfig(folder=sys.argv[2])).read(4)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, server.url, str(tmp_path / "cache")])

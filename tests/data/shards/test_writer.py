@@ -162,7 +162,8 @@ def test_unfinished_set_is_written_anew(images: Path, tmp_path: Path):
 def test_killed_run_leaves_no_manifest_and_the_next_heals_it(tmp_path: Path):
     images = make_image_folder(tmp_path / "images", per_class=150, size=64)
     dest = tmp_path / "shards"
-    code = "import sys; from framework.data.shards.writer import write_image_shards as w; w(*sys.argv[1:], samples_per_shard=1)"
+    code = "import sys; from framework.data.shards.writer import write_image_shards as w; "
+    code += "w(*sys.argv[1:], samples_per_shard=1)"
     process = subprocess.Popen([sys.executable, "-c", code, images, dest])
     while not (dest / "shard-000010.tar").exists():
         assert process.poll() is None, "it ended before it could be killed"

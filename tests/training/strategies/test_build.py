@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from framework.core.errors import ConfigError
+from framework.data.images.transforms import ImageConfig
 from framework.data.module import ShardDataModule
 from framework.pra.callbacks import SampleGridConfig
 from framework.pra.sampling import SamplerConfig
@@ -133,11 +134,8 @@ def fit(folder: Path, shards: str, strategy: Any, *, accumulate: int = 1, **opti
         train=shards,
         validation=shards,
         validation_samples=8,
-        image_size=4,
-        channels=1,
+        images=ImageConfig(size=4, channels=1, crop="random", flip=True),
         batch_size=GLOBAL_BATCH // world // accumulate,
-        crop="random",
-        flip=True,
     )
     notes = Notes()
     module = tiny_module(

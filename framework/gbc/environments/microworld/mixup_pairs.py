@@ -1,4 +1,4 @@
-"""Twins of lessons: the same lesson but for one word, with the answer to that (ours)."""
+"""Mixup pairs of examples: the same example but for one word, with the answer to that (ours)."""
 
 import random
 import re
@@ -30,13 +30,13 @@ _MOST_KINDS = 3
 _MOST_WORDS = 8
 
 
-def draw_twin(rng: random.Random, lesson: dict[str, Any]) -> dict[str, str] | None:
-    """A twin {prompt, message, answer} whose answer is another, of as many words; None where none was found."""
-    texts = {"prompt": re.split(r"(\s)", lesson["prompt"]), "message": re.split(r"(\s)", lesson["message"])}
+def draw_pair(rng: random.Random, example: dict[str, Any]) -> dict[str, str] | None:
+    """A pair {prompt, message, answer} whose answer is another, of as many words; None where none was found."""
+    texts = {"prompt": re.split(r"(\s)", example["prompt"]), "message": re.split(r"(\s)", example["message"])}
     places: dict[tuple[str, int], list[int]] = {}
     for part, words in texts.items():
         # Who an agent is stays as it is.
-        first = words.index("\n") if part == "message" and " serves " in lesson["message"].partition("\n")[0] else 0
+        first = words.index("\n") if part == "message" and " serves " in example["message"].partition("\n")[0] else 0
         for index, word in enumerate(words[first:], first):
             for kind, others in enumerate(_KINDS):
                 if word in others:
@@ -47,8 +47,8 @@ def draw_twin(rng: random.Random, lesson: dict[str, Any]) -> dict[str, str] | No
         for index in rng.sample(found, min(_MOST_WORDS, len(found))):
             words = list(texts[part])
             words[index] = rng.choice([word for word in _KINDS[kind] if word != words[index]])
-            twin = {name: lesson[name] for name in ("prompt", "message")} | {part: "".join(words)}
-            said = answer(twin["prompt"], twin["message"])
-            if said != lesson["answer"] and len(said.split()) == len(lesson["answer"].split()):
-                return {**twin, "answer": said}
+            pair = {name: example[name] for name in ("prompt", "message")} | {part: "".join(words)}
+            said = answer(pair["prompt"], pair["message"])
+            if said != example["answer"] and len(said.split()) == len(example["answer"].split()):
+                return {**pair, "answer": said}
     return None

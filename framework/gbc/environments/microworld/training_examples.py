@@ -1,9 +1,9 @@
 """What the micro world's language model learns from: prompt and message to the answer by the rules (ours).
 
-Lessons are steps of runs by the rules, over the whole space of prompts: half of healthy systems, and half with rows and
-routes drawn without any regard to sense, so that a prompt steers the answer and nothing else does. Most have a twin,
-another lesson but for one word, to be mixed with (see `LanguageModelModule`): a model that has read words by halves
-says to first order what another word would change.
+Training examples are steps of runs by the rules, over the whole space of prompts: half of healthy systems, and half
+with rows and routes drawn without any regard to sense, so that a prompt steers the answer and nothing else does. Most
+have a mixup pair, another example but for one word, to be mixed with (see `LanguageModelModule`): a model that has read
+words by halves says to first order what another word would change.
 """
 
 import random
@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from framework.gbc.environments.microworld.mixup_pairs import draw_twin
+from framework.gbc.environments.microworld.mixup_pairs import draw_pair
 from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import (
     DOMAINS,
@@ -39,19 +39,20 @@ _SILENT = 0.1
 _SHIFTED = 0.5
 """Share of the runs whose databases read too far: or their names would be learned by heart, not read."""
 _KEPT = {"manager": 0.5, "worker": 0.4, "resting": 0.1, "unsent": 0.6, "responder": 1.0}
-"""Share of the steps that become lessons: as many as it takes to learn each role, few of workers without anything to
+"""Share of the steps that become examples: as many as it takes to learn each role, few of workers without anything to
 do, and more of those who are asked but not sent: or the manager's word would count for nothing."""
 
 
-_TWINS = 0.6
-"""Share of the lessons that get a twin."""
+_PAIRED = 0.6
+"""Share of the examples that get a mixup pair."""
 
 
-def draw_lessons(seed: str, num_lessons: int) -> Iterator[dict[str, Any]]:
-    """Lessons {role, prompt, message, answer}, most with a `twin`, a function of the seed, any text."""
+def draw_examples(seed: str, num_examples: int) -> Iterator[dict[str, Any]]:
+    """Training examples {role, prompt, message, answer}, most with a mixup pair as `twin`; a function of the seed."""
+    # Named as ever: the same examples for the same seed.
     rng = random.Random(f"lessons/{seed}")
     count = 0
-    while count < num_lessons:
+    while count < num_examples:
         system = draw_system(rng.getrandbits(48))
         request = draw_request(rng, system, most=len(DOMAINS))
         graph = _shifted(rng, make_graph(rng.choice((system, _any(rng, system)))))
@@ -61,7 +62,7 @@ def draw_lessons(seed: str, num_lessons: int) -> Iterator[dict[str, Any]]:
         for trace in run_graph(graph, {MODEL: RuleModel()}, [{"user": request}], options=options, given=[given]):
             for step in trace.steps:
                 agent = graph.nodes[step.node]
-                if not isinstance(agent, Agent) or step.name in given or not step.output or count >= num_lessons:
+                if not isinstance(agent, Agent) or step.name in given or not step.output or count >= num_examples:
                     continue
                 role = step.node if step.node in ("manager", "responder") else "worker"
                 kept = role
@@ -70,9 +71,9 @@ def draw_lessons(seed: str, num_lessons: int) -> Iterator[dict[str, Any]]:
                 if rng.random() < _KEPT[kept]:
                     count += 1
                     message = step.input_text.partition("\n")[2]
-                    lesson = {"role": role, "prompt": agent.prompt, "message": message, "answer": step.output}
-                    twin = draw_twin(rng, lesson) if rng.random() < _TWINS else None
-                    yield lesson if twin is None else {**lesson, "twin": twin}
+                    example = {"role": role, "prompt": agent.prompt, "message": message, "answer": step.output}
+                    pair = draw_pair(rng, example) if rng.random() < _PAIRED else None
+                    yield example if pair is None else {**example, "twin": pair}
 
 
 def _shifted(rng: random.Random, graph: Graph) -> Graph:

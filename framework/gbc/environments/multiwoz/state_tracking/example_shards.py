@@ -1,4 +1,4 @@
-"""Lessons of MultiWOZ's state tracking as shards, with their dialogues and a tokenizer."""
+"""Training examples of MultiWOZ's state tracking as shards, with their dialogues and a tokenizer."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,16 +10,16 @@ from framework.data.shards.manifest import Manifest
 from framework.data.shards.writer import WriteOptions
 from framework.gbc.environments.multiwoz.dataset.shards import write_samples
 from framework.gbc.environments.multiwoz.state_tracking.tokenizer import learn_tokenizer
-from framework.gbc.environments.multiwoz.state_tracking.training_examples import draw_lessons, draw_tasks, read_parts
+from framework.gbc.environments.multiwoz.state_tracking.training_examples import draw_examples, draw_tasks, read_parts
 
 _MOST_VALIDATION = 1024
 
 
-def write_lesson_shards(
+def write_example_shards(
     source: str | Path,
     dest: str | Path,
     *,
-    num_lessons: int,
+    num_examples: int,
     num_practice: int,
     num_tuning: int,
     num_set_aside: int,
@@ -27,15 +27,15 @@ def write_lesson_shards(
     seed: int = 0,
     options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
 ) -> dict[str, Manifest]:
-    """Parts the dialogues of a few-shot file at random, and writes them, lessons and a tokenizer (`lessons.py`).
+    """Parts the dialogues of a few-shot file at random, and writes them, training examples and a tokenizer.
 
     Args:
         source: few-shot file (.json).
-        dest: gets the sets `known`, `tuning` and `set_aside` of dialogues, `train` of augmented lessons of the known
-            ones, `validation` of lessons of those set aside, as they are, and the folder `tokenizer`. `practice` are
+        dest: gets the sets `known`, `tuning` and `set_aside` of dialogues, `train` of augmented examples of the known
+            ones, `validation` of examples of those set aside, as they are, and the folder `tokenizer`. `practice` are
             turns of the tuning ones as tasks for agents.
-        num_lessons, num_practice: to train on.
-        num_tuning, num_set_aside: dialogues that no training lesson is made of.
+        num_examples, num_practice: to train on.
+        num_tuning, num_set_aside: dialogues that no training example is made of.
         vocabulary_size: most tokens.
         seed: of all that is drawn.
         options: how each set is written.
@@ -44,11 +44,11 @@ def write_lesson_shards(
         What was written, by the folder inside `dest`.
 
     Raises:
-        ConfigError: no lessons, or none of the dialogues left for a part.
+        ConfigError: no examples, or none of the dialogues left for a part.
         DataError: what `read_turns`, `read_fewshot_dialogue` or `write_listing` raise.
     """
-    if min(num_lessons, num_practice) < 1:
-        raise ConfigError(f"{num_lessons} lessons, {num_practice} for practice", hint="use 1 or more of each")
+    if min(num_examples, num_practice) < 1:
+        raise ConfigError(f"{num_examples} examples, {num_practice} for practice", hint="use 1 or more of each")
     dest = Path(dest)
     tuning, aside, known = read_parts(source, (num_tuning, num_set_aside), seed=seed)
     tokenizer = learn_tokenizer(known, vocabulary_size=vocabulary_size)
@@ -56,9 +56,9 @@ def write_lesson_shards(
         "known": map(to_json, known),
         "tuning": map(to_json, tuning),
         "set_aside": map(to_json, aside),
-        "train": draw_lessons(known, f"{seed}/train", num_lessons),
+        "train": draw_examples(known, f"{seed}/train", num_examples),
         "practice": draw_tasks(tuning, f"{seed}/practice", num_practice),
-        "validation": draw_lessons(aside, f"{seed}/validation", min(num_lessons, _MOST_VALIDATION), augmented=False),
+        "validation": draw_examples(aside, f"{seed}/validation", min(num_examples, _MOST_VALIDATION), augmented=False),
     }
     written = {}
     for name, episodes in parts.items():

@@ -1,9 +1,9 @@
 """What a small language model learns of MultiWOZ: prompt and message of a domain's agent to the change (ours).
 
-Lessons are made of the training dialogues alone. Few dialogues teach few names, and a model that has learned them by
-heart cannot track others: so values are exchanged for others, everywhere in the lesson alike. Names are often invented,
-and then there is nothing to do but to copy them. Words and slots are left out at random, and prompts name the domain in
-one of several ways; those that list slots get these alone.
+Training examples are made of the training dialogues alone. Few dialogues teach few names, and a model that has learned
+them by heart cannot track others: so values are exchanged for others, everywhere in the example alike. Names are often
+invented, and then there is nothing to do but to copy them. Words and slots are left out at random, and prompts name the
+domain in one of several ways; those that list slots get these alone.
 """
 
 import random
@@ -32,17 +32,17 @@ TEMPLATE = "{state} | {system} | {user}"
 """The message of an agent: its graph's template."""
 
 _SAYING, _RECALLED, _JOINED = 0.6, 0.15, 0.25
-"""Shares of the lessons in which something changes (a seventh in dialogues, of which little would be learned), that ask
-for the state so far (what is copied whole teaches to copy first), and in which the user begins with another matter."""
+"""Shares of the examples in which something changes (a seventh in dialogues, of which little would be learned), that
+ask for the state so far (what is copied whole teaches to copy first), and in which the user begins with another matter."""
 _NEAR = 0.6
-"""Share of the lessons in which nothing changes that are of a domain that the dialogue has."""
+"""Share of the examples in which nothing changes that are of a domain that the dialogue has."""
 _NOISY, _NOISY_TASKS = 0.8, 0.4
-"""Shares of lessons and of tasks with words that are left out or become others."""
+"""Shares of examples and of tasks with words that are left out or become others."""
 _EXCHANGED = 0.75
 _INVENTED = {"place": 0.6, "town": 0.4, "food": 0.3}
 _FORGOTTEN, _UNHEARD, _MISHEARD = 0.1, 0.08, 0.08
 """Shares of slots of the state so far and of words that are left out, and of words that become others, these in a part
-of the lessons."""
+of the examples."""
 _LISTED = 0.35
 """Share of the prompts that list slots."""
 _PLAIN_PROMPTS = (
@@ -95,20 +95,21 @@ def read_parts(source: str | Path, sizes: Sequence[int], *, seed: int) -> list[l
     return parts
 
 
-def draw_lessons(
-    dialogues: Sequence[Dialogue], seed: str, num_lessons: int, *, augmented: bool = True
+def draw_examples(
+    dialogues: Sequence[Dialogue], seed: str, num_examples: int, *, augmented: bool = True
 ) -> Iterator[dict[str, str]]:
-    """Lessons {domain, prompt, message, answer}, a function of the arguments.
+    """Training examples {domain, prompt, message, answer}, a function of the arguments.
 
     Args:
         dialogues: what they are made of.
         seed: any text.
-        num_lessons: how many.
+        num_examples: how many.
         augmented: with other values, other matters and noise; not to validate on.
 
     Raises:
         DataError: dialogues in which nothing ever changes, or something in all domains always.
     """
+    # Named as ever: the same examples for the same seed.
     rng = random.Random(f"lessons/{seed}")
     found = [(dialogue, each) for dialogue in dialogues for each in exchanges(dialogue)]
     cases: dict[str, list[tuple[Exchange, str]]] = defaultdict(list)
@@ -122,7 +123,7 @@ def draw_lessons(
     pools = value_pools(exchange for _, exchange in found)
     first = [exchange for _, exchange in found if not exchange.system and exchange.change]
     told = [exchange for _, exchange in found if exchange.before]
-    for _ in range(num_lessons):
+    for _ in range(num_examples):
         if augmented and rng.random() < _RECALLED:
             yield _recall(rng, with_other_values(rng, rng.choice(told), pools))
             continue
@@ -132,11 +133,11 @@ def draw_lessons(
             if rng.random() < _JOINED:
                 exchange = joined(rng, exchange, rng.choice(first))
             exchange = with_noise(rng, with_other_values(rng, exchange, pools), pools.said, _NOISY)
-        yield _lesson(rng, exchange, domain)
+        yield _example(rng, exchange, domain)
 
 
 def draw_tasks(dialogues: Sequence[Dialogue], seed: str, num_tasks: int) -> Iterator[dict[str, Any]]:
-    """Turns as tasks for training agents, with other values and noise as lessons have them; each as often as another.
+    """Turns as tasks for training agents, with other values and noise as examples have them; each as often as another.
 
     Args:
         dialogues: what they are made of.
@@ -153,7 +154,7 @@ def draw_tasks(dialogues: Sequence[Dialogue], seed: str, num_tasks: int) -> Iter
         yield {**task, "id": f"{task['id']}/{row}"}
 
 
-def _lesson(rng: random.Random, exchange: Exchange, domain: str) -> dict[str, str]:
+def _example(rng: random.Random, exchange: Exchange, domain: str) -> dict[str, str]:
     slots = list(SLOTS[domain])
     named = {"domain": domain, "a": "an" if domain[0] in _VOWELS else "a"}
     prompt = rng.choice(_PLAIN_PROMPTS).format(**named)

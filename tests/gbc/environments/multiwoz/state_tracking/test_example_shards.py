@@ -1,4 +1,4 @@
-"""Lessons as shards: what `framework shards multiwoz-lessons` writes."""
+"""Training examples as shards: what `framework shards multiwoz-examples` writes."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from framework.cli.main import main
 from framework.core.errors import ConfigError
 from framework.data.shards.reader import ShardSet
-from framework.gbc.environments.multiwoz.state_tracking.example_shards import write_lesson_shards
+from framework.gbc.environments.multiwoz.state_tracking.example_shards import write_example_shards
 from framework.gbc.environments.multiwoz.state_tracking.turns import change_targets, read_dialogues
 from framework.language_model.module import encode_episode, load_tokenizer
 from tests.gbc.environments.multiwoz.dataset.test_fewshot import records
@@ -20,11 +20,11 @@ def write_source(folder: Path) -> Path:
     return path
 
 
-def test_lessons_dialogues_and_a_tokenizer(tmp_path: Path):
-    source, dest = write_source(tmp_path), tmp_path / "lessons"
-    counts = {"lessons": 40, "practice": 30, "tuning": 1, "set_aside": 1}
+def test_examples_dialogues_and_a_tokenizer(tmp_path: Path):
+    source, dest = write_source(tmp_path), tmp_path / "examples"
+    counts = {"examples": 40, "practice": 30, "tuning": 1, "set_aside": 1}
     sizes = [word for name, count in counts.items() for word in (f"--num_{name}", str(count))]
-    main(["shards", "multiwoz-lessons", str(source), str(dest), *sizes])
+    main(["shards", "multiwoz-examples", str(source), str(dest), *sizes])
     parts = [{each.id for each in read_dialogues(dest / name)} for name in ("known", "tuning", "set_aside")]
     assert [len(part) for part in parts] == [3, 1, 1]
     assert len(set.union(*parts)) == 5
@@ -46,12 +46,12 @@ def test_lessons_dialogues_and_a_tokenizer(tmp_path: Path):
 
 def test_what_cannot_be_parted(tmp_path: Path):
     source = write_source(tmp_path)
-    for lessons, tuning, problem in ((0, 1, "0 lessons, 1 for practice"), (1, 4, "parts of 4, 1 dialogues")):
+    for examples, tuning, problem in ((0, 1, "0 examples, 1 for practice"), (1, 4, "parts of 4, 1 dialogues")):
         with pytest.raises(ConfigError, match=problem):
-            write_lesson_shards(
+            write_example_shards(
                 source,
                 tmp_path / "x",
-                num_lessons=lessons,
+                num_examples=examples,
                 num_practice=1,
                 num_tuning=tuning,
                 num_set_aside=1,

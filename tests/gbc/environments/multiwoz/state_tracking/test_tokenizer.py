@@ -23,7 +23,7 @@ def test_a_value_has_the_same_tokens_wherever_it_stands(dialogue: Dialogue):
     assert tokenizer.decode(ids) == "book day= friday ; name= zanubar house"
 
 
-def test_lessons_have_the_form_of_the_agents_inputs(dialogue: Dialogue):
+def test_examples_have_the_form_of_the_agents_inputs(dialogue: Dialogue):
     tokenizer = learn_tokenizer([dialogue], vocabulary_size=400)
     read, said = encode_episode(tokenizer, {"prompt": "hotel", "message": "a hotel", "answer": "none"})
     assert tokenizer.convert_ids_to_tokens(read)[0] == "<system>"

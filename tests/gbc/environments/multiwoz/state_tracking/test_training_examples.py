@@ -1,4 +1,4 @@
-"""Lessons of MultiWOZ's state tracking."""
+"""Training examples of MultiWOZ's state tracking."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, SLOTS
 from framework.gbc.environments.multiwoz.state_tracking.training_examples import (
     Pools,
-    draw_lessons,
+    draw_examples,
     joined,
     read_parts,
     with_noise,
@@ -83,33 +83,33 @@ def test_two_matters_in_one_breath():
     assert joined(random.Random(0), EXCHANGE, hotel) == EXCHANGE
 
 
-def test_lessons_say_what_their_prompt_asks_for(dialogue: Dialogue):
-    lessons = list(draw_lessons([dialogue], "x", 300))
-    assert lessons == list(draw_lessons([dialogue], "x", 300))
-    assert {lesson["domain"] for lesson in lessons} == {*DOMAINS}
-    said = [lesson["answer"] != "none" for lesson in lessons]
+def test_examples_say_what_their_prompt_asks_for(dialogue: Dialogue):
+    examples = list(draw_examples([dialogue], "x", 300))
+    assert examples == list(draw_examples([dialogue], "x", 300))
+    assert {example["domain"] for example in examples} == {*DOMAINS}
+    said = [example["answer"] != "none" for example in examples]
     assert 0.4 < sum(said) / len(said) < 0.9
     partial = recalled = 0
-    for lesson in lessons:
-        domain, prompt = lesson["domain"], lesson["prompt"]
+    for example in examples:
+        domain, prompt = example["domain"], example["prompt"]
         named = {slot for slot in SLOTS[domain] if slot in prompt.replace(f"{domain} ", "", 1)}
-        answered = {slot.partition("-")[2] for slot in parse_state(lesson["answer"], domain=domain)}
+        answered = {slot.partition("-")[2] for slot in parse_state(example["answer"], domain=domain)}
         if prompt.startswith("repeat"):
-            before = lesson["message"].partition(" | ")[0]
-            assert lesson["answer"] in before
+            before = example["message"].partition(" | ")[0]
+            assert example["answer"] in before
             recalled += 1
         elif "," in prompt:
             assert answered <= named
             partial += 1
         assert domain in prompt
-        assert lesson["message"].count(" | ") == 2
+        assert example["message"].count(" | ") == 2
     assert partial > 50
     assert recalled > 20
 
 
 def test_dialogues_without_change_teach_nothing(dialogue: Dialogue):
     with pytest.raises(DataError, match="too little change"):
-        next(draw_lessons([], "x", 1))
+        next(draw_examples([], "x", 1))
 
 
 def test_parts_of_a_file(tmp_path: Path):
@@ -127,7 +127,7 @@ def test_parts_of_a_file(tmp_path: Path):
 def test_real_dialogues(real_data: Path):
     _, known = read_parts(real_data / "fewshot_train_5p.json", (80,), seed=0)
     assert len(known) == 314
-    lessons = list(draw_lessons(known, "0", 200))
-    for lesson in lessons:
-        slots = parse_state(lesson["answer"], domain=lesson["domain"])
-        assert lesson["answer"] == "none" or slots or "=none" in lesson["answer"]
+    examples = list(draw_examples(known, "0", 200))
+    for example in examples:
+        slots = parse_state(example["answer"], domain=example["domain"])
+        assert example["answer"] == "none" or slots or "=none" in example["answer"]
