@@ -7,6 +7,7 @@ tensors of its own has a `reset_parameters()` that fills these, and not its chil
 from typing import cast
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from framework.core.param_tags import tag, tags_of
@@ -18,8 +19,14 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
-def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Put other values, perhaps on another device, in the place of a parameter or buffer; tags stay."""
+def replace_tensor(module: nn.Module, name: str, value: Shaped[Tensor, "..."]) -> None:
+    """Put other values, perhaps on another device, in the place of a parameter or buffer; tags stay.
+
+    Args:
+        module: whose own parameter or buffer it is.
+        name: the attribute.
+        value: what takes its place, of any shape.
+    """
     old = getattr(module, name)
     if isinstance(old, nn.Parameter):
         value = tag(nn.Parameter(value, requires_grad=old.requires_grad), *tags_of(old))
@@ -27,7 +34,13 @@ def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def initialise_module(module: nn.Module, seed: int, name: str) -> None:
-    """Fill a module's own tensors (not its children's), which are on the CPU; the global generator is left alone."""
+    """Fill a module's own tensors (not its children's), which are on the CPU; the global generator is left alone.
+
+    Args:
+        module: whose own parameters and buffers are drawn.
+        seed: of all random numbers.
+        name: of the module in the model: each has random numbers of its own.
+    """
     if not own_tensors(module):
         return
     assert hasattr(module, "reset_parameters"), f"{type(module).__name__} has tensors and no reset_parameters()"

@@ -152,7 +152,7 @@ class LanguageModelModule(LightningModule):
             hint = "set model.architecture.vocabulary_size to as many or more"
             raise ConfigError(f"{problem}, the model {self.architecture.vocabulary_size}", hint=hint)
 
-    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Float[Tensor, ""]:
         losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mixup)])
         loss = losses.mean()
         self.log("loss/cross_entropy_nats", loss.detach(), prog_bar=True, batch_size=len(batch))

@@ -96,6 +96,11 @@ class ImageTransform:
     ) -> bool:
         """The same before mirroring and normalisation: puts the bytes of the square into `pixels`.
 
+        Args:
+            data: the image file's bytes.
+            pixels: gets the square's bytes, 0..255.
+            rng: what random crops and flips are drawn from; needed only for them.
+
         Returns:
             Whether the image is still to be mirrored.
 

@@ -11,7 +11,7 @@ from framework.data.images.decoding import UnreadableImage
 from framework.data.images.transforms import ImageTransform, SampleRandom
 from framework.data.loading.batch import EpisodeBatch, PixelBatch
 from framework.data.loading.loader import BadSample, OnBadSample, ShardDataset
-from framework.data.loading.shared_buffers import InSlot, with_tensors
+from framework.data.loading.shared_buffers import InBuffer, with_tensors
 from framework.data.sampling.mixing import JoinedShards
 from framework.data.sampling.order import Samples
 
@@ -38,10 +38,10 @@ class ImageDataset(ShardDataset[PixelBatch]):
     def num_bytes(self, num_samples: int) -> int:
         return num_samples * self.transform.size**2 * self.transform.channels
 
-    def batch(self, samples: Samples, slot: int | None = None) -> PixelBatch | InSlot:
+    def batch(self, samples: Samples, buffer: int | None = None) -> PixelBatch | InBuffer:
         shape = (len(samples), self.transform.size, self.transform.size, self.transform.channels)
-        slots = self.slots
-        pixels = _shareable(*shape) if slots is None or slot is None else slots.view(slot, shape)
+        buffers = self.buffers
+        pixels = _shareable(*shape) if buffers is None or buffer is None else buffers.view(buffer, shape)
         places, mirrored = pixels.numpy(), []
 
         def decode(place: int, data: bytes, passed: int, number: int) -> None:
@@ -61,15 +61,15 @@ class ImageDataset(ShardDataset[PixelBatch]):
             "epoch": samples.epoch,
             "replaced": tuple(loaded.replaced),
         }
-        if slots is None or slot is None:
+        if buffers is None or buffer is None:
             return PixelBatch(pixels=pixels, **with_tensors(others))
-        return InSlot(key=slots.key, slot=slot, shape=shape, others=others)
+        return InBuffer(key=buffers.key, buffer=buffer, shape=shape, others=others)
 
 
 class EpisodeDataset(ShardDataset[EpisodeBatch]):
     """Parsed JSON."""
 
-    def batch(self, samples: Samples, slot: int | None = None) -> EpisodeBatch:
+    def batch(self, samples: Samples, buffer: int | None = None) -> EpisodeBatch:
         episodes: list[Any] = [None] * len(samples)
 
         def decode(place: int, data: bytes, passed: int, number: int) -> None:

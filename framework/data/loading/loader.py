@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from framework.core.errors import ConfigError, DataError
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
-from framework.data.loading.shared_buffers import InSlot, Slots
+from framework.data.loading.shared_buffers import InBuffer, SharedBuffers
 from framework.data.sampling.mixing import JoinedShards
 from framework.data.sampling.order import Samples
 
@@ -84,23 +84,23 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
     def __len__(self) -> int:
         return len(self.shards)
 
-    slots: Slots | None = None
+    buffers: SharedBuffers | None = None
     """Memory for the workers' batches, set by the loader."""
 
     @abstractmethod
-    def batch(self, samples: Samples, slot: int | None = None) -> "Batch | InSlot":
+    def batch(self, samples: Samples, buffer: int | None = None) -> "Batch | InBuffer":
         """The samples as one batch.
 
         Args:
             samples: which.
-            slot: a place in `slots` to use, where there are slots.
+            buffer: a place in `buffers` to use, where there are buffers.
 
         Raises:
             DataError: a sample that cannot be read, or decoded.
         """
 
     def num_bytes(self, num_samples: int) -> int:
-        """Size of the place that a batch needs in `slots`; 0 for batches that use none."""
+        """Size of the place that a batch needs in `buffers`; 0 for batches that use none."""
         return 0
 
     def load(self, samples: Samples, decode: Callable[[int, bytes, int, int], None]) -> "Loaded":
@@ -142,10 +142,10 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
             raise DataError(f"{run} bad samples in a row, the last: {problem}", hint="write the shard set again")
         return Replaced(number=number, problem=problem)
 
-    def __getitems__(self, wanted: "Samples | _Wanted") -> "Batch | InSlot | _Failure":
+    def __getitems__(self, wanted: "Samples | _Wanted") -> "Batch | InBuffer | _Failure":
         """A whole batch; torch's loader asks for this with what its batch sampler gives."""
         try:
-            return self.batch(wanted) if isinstance(wanted, Samples) else self.batch(wanted.samples, wanted.slot)
+            return self.batch(wanted) if isinstance(wanted, Samples) else self.batch(wanted.samples, wanted.buffer)
         except DataError as error:
             # Raised in a worker process it would arrive as a RuntimeError around a printed traceback.
             return _Failure(problem=error.problem, hint=error.hint)
@@ -165,23 +165,23 @@ class _Wanted:
     """A batch that a worker is asked for, and the place for it."""
 
     samples: Samples
-    slot: int | None
+    buffer: int | None
 
 
-class _WithSlots:
+class _WithBuffers:
     """Gives each batch a place."""
 
-    def __init__(self, batches: Any, slots: Slots) -> None:
-        self.batches, self.slots = batches, slots
+    def __init__(self, batches: Any, buffers: SharedBuffers) -> None:
+        self.batches, self.buffers = batches, buffers
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[_Wanted]:
         # Torch asks for the first batch only when the workers have ended what they were asked for before.
-        self.slots.forget()
+        self.buffers.forget()
         for samples in self.batches:
-            yield _Wanted(samples=samples, slot=self.slots.ask())
+            yield _Wanted(samples=samples, buffer=self.buffers.ask())
 
 
 class ShardLoader(DataLoader[Batch]):
@@ -210,8 +210,8 @@ class ShardLoader(DataLoader[Batch]):
         num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
         if num_bytes:
             # What the workers are asked for ahead, and what training may hold of it.
-            dataset.slots = Slots(_AHEAD * num_workers + _HELD, num_bytes)
-            batches = _WithSlots(batches, dataset.slots)
+            dataset.buffers = SharedBuffers(_AHEAD * num_workers + _HELD, num_bytes)
+            batches = _WithBuffers(batches, dataset.buffers)
         super().__init__(
             dataset,
             batch_sampler=batches,
@@ -232,7 +232,7 @@ class ShardLoader(DataLoader[Batch]):
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise DataError(batch.problem, hint=batch.hint)
-            arrived: Any = batch.batch() if isinstance(batch, InSlot) else batch
+            arrived: Any = batch.batch() if isinstance(batch, InBuffer) else batch
             # The loop's name would hold the memory of a batch until the next one is there.
             del batch
             for replaced in arrived.replaced:

@@ -18,24 +18,24 @@ from framework.core.compat.torch_compat import shared_storage
 from framework.data.loading.batch import PixelBatch
 
 _keys = count()
-_of_this_process: "weakref.WeakValueDictionary[int, Slots]" = weakref.WeakValueDictionary()
+_of_this_process: "weakref.WeakValueDictionary[int, SharedBuffers]" = weakref.WeakValueDictionary()
 
 
-class Slots:
+class SharedBuffers:
     """Places for batches. The training process gives them out; workers only write where they are told.
 
     Args:
-        num_slots: places; where none is free, a worker makes new memory.
+        num_buffers: places; where none is free, a worker makes new memory.
         num_bytes: of a place.
     """
 
-    def __init__(self, num_slots: int, num_bytes: int) -> None:
+    def __init__(self, num_buffers: int, num_bytes: int) -> None:
         # The kernel gives pages when they are first written.
-        storage = shared_storage(num_slots * num_bytes)
+        storage = shared_storage(num_buffers * num_bytes)
         self._memory = torch.empty(0, dtype=torch.uint8).set_(storage)
         self._num_bytes = num_bytes
         # The last one that came back is the next to go: its pages are there already.
-        self._free = list(range(num_slots))
+        self._free = list(range(num_buffers))
         self._asked: set[int] = set()
         self.key = next(_keys)
         _of_this_process[self.key] = self
@@ -48,49 +48,49 @@ class Slots:
         """A free place for a batch that a worker is asked for."""
         if not self._free:
             return None
-        slot = self._free.pop()
-        self._asked.add(slot)
-        return slot
+        buffer = self._free.pop()
+        self._asked.add(buffer)
+        return buffer
 
     def forget(self) -> None:
         """Nothing that was asked for will come any more: takes the places back."""
         self._free.extend(self._asked)
         self._asked.clear()
 
-    def view(self, slot: int, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
+    def view(self, buffer: int, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
         """A place to write to, for workers."""
-        start = slot * self._num_bytes
+        start = buffer * self._num_bytes
         return self._memory[start : start + prod(shape)].view(shape)
 
-    def lend(self, slot: int, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
+    def lend(self, buffer: int, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
         """What a worker has written. The place is free again when nothing refers to this tensor's memory any more."""
-        self._asked.discard(slot)
-        start = slot * self._num_bytes
+        self._asked.discard(buffer)
+        start = buffer * self._num_bytes
         array = self._memory.numpy()[start : start + prod(shape)]
         # A tensor of an array keeps it alive as long as any view of the tensor is.
-        weakref.finalize(array, self._free.append, slot).atexit = False
+        weakref.finalize(array, self._free.append, buffer).atexit = False
         return torch.from_numpy(array).view(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InSlot:
-    """A batch of images on its way from a worker: its pixels lie in a place of `Slots`.
+class InBuffer:
+    """A batch of images on its way from a worker: its pixels lie in a place of `SharedBuffers`.
 
     Attributes:
-        key: of the slots.
-        slot: the place.
+        key: of the buffers.
+        buffer: the place.
         shape: (batch, height, width, channel).
         others: the other fields of `PixelBatch`, with arrays for tensors: those travel as bytes.
     """
 
     key: int
-    slot: int
+    buffer: int
     shape: tuple[int, ...]
     others: dict[str, Any]
 
     def batch(self) -> PixelBatch:
         """The batch, in the training process."""
-        pixels = _of_this_process[self.key].lend(self.slot, self.shape)
+        pixels = _of_this_process[self.key].lend(self.buffer, self.shape)
         return PixelBatch(pixels=pixels, **with_tensors(self.others))
 
     def pin_memory(self) -> PixelBatch:

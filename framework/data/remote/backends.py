@@ -17,7 +17,7 @@ CHECK = "see what is wrong with: framework shards check"
 _NPY_HEADER_BYTES = 128
 
 
-class LocalStore:
+class LocalBackend:
     """A folder.
 
     Attributes:
@@ -61,7 +61,7 @@ class LocalStore:
         """Nothing: the kernel reads ahead."""
 
 
-class RemoteStore:
+class RemoteBackend:
     """A URL that fsspec knows, such as `https://...` or `s3://bucket/set`.
 
     Args:
@@ -177,4 +177,4 @@ class _FetchAhead:
                 continue
 
 
-Store = LocalStore | RemoteStore
+Backend = LocalBackend | RemoteBackend

@@ -8,14 +8,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from framework.core.errors import ConfigError, DataError
 
@@ -128,6 +128,12 @@ class Patience:
 def fetch_file(url: str, target: Path, *, num_bytes: int, patience: Patience) -> None:
     """One attempt to copy a file from a URL.
 
+    Args:
+        url: of the file.
+        target: where it is copied to.
+        num_bytes: size that it must have.
+        patience: the waiting for it.
+
     Raises:
         Damaged, Incomplete: it is larger or smaller.
         Stalled: nothing arrived for too long; a thread may go on for a while and write into `target`.
@@ -164,35 +170,52 @@ def retried(attempt: Callable[[], Result], *, patience: Patience) -> Result:
         DataError: one that no other attempt would change, too many damaged files, a full disk, or the time limit is
             over.
     """
-    pause, damaged, full = patience.config.first_pause_s, 0, 0
     jitter = random.Random()  # not the global one, whose state belongs to the run
-    for number in count(1):
-        try:
-            return attempt()
-        except DataError:
-            raise
-        except Exception as error:  # each filesystem has its own
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            damaged += isinstance(error, Damaged)
-            full += isinstance(error, DiskFull)
-            if _is_permanent(error):
-                hint = "check the address and the permissions, or whether the set is complete there"
-                raise DataError(f"{patience.what} cannot be fetched ({reason})", hint=hint) from error
-            if damaged >= _MAX_DAMAGED:
-                problem = f"{patience.what} arrives damaged, {damaged} times of {number} ({error})"
-                raise DataError(problem, hint="put the shard there again, or write the set again") from error
-            if full >= _MAX_FULL:
-                hint = "make room on that disk, or give another folder or a smaller max_bytes for the cache"
-                raise DataError(f"{patience.what} cannot be kept in the cache ({error})", hint=hint) from error
-            if patience.elapsed + pause > patience.config.time_limit_s:
-                problem = f"{patience.what} was not to be had in {patience.elapsed:.0f} s and {number} attempts"
-                hint = "look at the server and the network, or raise the cache's time_limit_s"
-                raise DataError(f"{problem} (last: {reason})", hint=hint) from error
-            logger.warning("attempt %d at %s failed (%s); the next in %.1f s", number, patience.what, reason, pause)
-            patience.doing = f"attempt {number} failed ({reason})"
-            patience.sleep(pause * jitter.uniform(0.5, 1))
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
-    raise AssertionError("unreachable")
+    doubling = wait_exponential(multiplier=patience.config.first_pause_s, max=_LONGEST_PAUSE_S)
+    failures: list[Exception] = []
+
+    def note(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        assert isinstance(error, Exception), "only failures are retried"
+        failures.append(error)
+        _refuse_hopeless(failures, doubling(state), patience)
+        reason = _reason(error)
+        words = "attempt %d at %s failed (%s); the next in %.1f s"
+        logger.warning(words, state.attempt_number, patience.what, reason, state.upcoming_sleep)
+        patience.doing = f"attempt {state.attempt_number} failed ({reason})"
+
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, DataError)),
+        wait=lambda state: doubling(state) * jitter.uniform(0.5, 1),
+        before_sleep=note,
+        sleep=patience.sleep,
+        reraise=True,
+    )
+    return retrying(attempt)
+
+
+def _refuse_hopeless(failures: Sequence[Exception], pause: float, patience: Patience) -> None:
+    """Raises DataError after failures, the last one the newest, that another attempt in `pause` seconds won't mend."""
+    error = failures[-1]
+    damaged = sum(isinstance(each, Damaged) for each in failures)
+    full = sum(isinstance(each, DiskFull) for each in failures)
+    if _is_permanent(error):
+        hint = "check the address and the permissions, or whether the set is complete there"
+        raise DataError(f"{patience.what} cannot be fetched ({_reason(error)})", hint=hint) from error
+    if damaged >= _MAX_DAMAGED:
+        problem = f"{patience.what} arrives damaged, {damaged} times of {len(failures)} ({error})"
+        raise DataError(problem, hint="put the shard there again, or write the set again") from error
+    if full >= _MAX_FULL:
+        hint = "make room on that disk, or give another folder or a smaller max_bytes for the cache"
+        raise DataError(f"{patience.what} cannot be kept in the cache ({error})", hint=hint) from error
+    if patience.elapsed + pause > patience.config.time_limit_s:
+        problem = f"{patience.what} was not to be had in {patience.elapsed:.0f} s and {len(failures)} attempts"
+        hint = "look at the server and the network, or raise the cache's time_limit_s"
+        raise DataError(f"{problem} (last: {_reason(error)})", hint=hint) from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _filesystem(url: str, config: RemoteConfig) -> tuple[Any, str]:

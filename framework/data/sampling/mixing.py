@@ -152,7 +152,13 @@ class LookAhead:
         self._next = 0
 
     def at(self, stream: SampleStream, position: Position, global_batch: int) -> None:
-        """Looks ahead from `position`, unless it has done so shortly before."""
+        """Looks ahead from `position`, unless it has done so shortly before.
+
+        Args:
+            stream: the order of the samples.
+            position: where training stands.
+            global_batch: samples of an optimizer step.
+        """
         # A position behind the last one is a new iteration.
         if not self._reach or self._next - self._reach <= position.consumed < self._next:
             return

@@ -105,7 +105,13 @@ class SampleStream(ABC):
         """What the order depends on, in words: two streams of the same description are the same."""
 
     def advance(self, position: Position, count: int, global_batch: int) -> Position:
-        """The position after `count` more samples, in O(1)."""
+        """The position after `count` more samples, in O(1).
+
+        Args:
+            position: from where.
+            count: samples, 0 or more: of whole global batches.
+            global_batch: samples of an optimizer step.
+        """
         whole, samples = self.usable(0, global_batch), position.samples + count
         rest, epoch = self.usable(position.samples, global_batch), position.epoch
         if count >= rest:

@@ -45,6 +45,11 @@ class Progress:
 def plan_for(trainer: Trainer | None, *, batch_size: int, global_batch: int | None) -> BatchPlan:
     """How global batches are made on the trainer's processes; sets its accumulation where `global_batch` asks.
 
+    Args:
+        trainer: with its processes and its accumulation; None is one process.
+        batch_size: samples of a micro-batch.
+        global_batch: samples of an optimizer step over all processes; None leaves the trainer's accumulation.
+
     Raises:
         ConfigError: a global batch that does not divide, or a trainer with a sampler or an accumulation of its own.
     """
@@ -85,7 +90,13 @@ def to_state(position: Position) -> dict[str, Any]:
 
 
 def from_state(state: dict[str, Any], stream: SampleStream, plan: BatchPlan) -> Position:
-    """Inverse of `to_state`; in a checkpoint from before there were epochs in it they follow from the batch size."""
+    """Inverse of `to_state`; in a checkpoint from before there were epochs in it they follow from the batch size.
+
+    Args:
+        state: of a checkpoint.
+        stream: the order of the samples.
+        plan: how batches are made now.
+    """
     consumed = int(state["samples_consumed"])
     if "epoch" not in state:
         return stream.advance(Position(), consumed, plan.global_batch)
@@ -96,6 +107,12 @@ def recount(trainer: Trainer, position: Position, stream: SampleStream, plan: Ba
     """Sets the counters that the trainer has taken from a checkpoint to `position`, in micro-batches of this run.
 
     Called after the trainer has restored its loops and before it makes the epoch's iterator.
+
+    Args:
+        trainer: whose counters are set.
+        position: where training stands.
+        stream: the order of the samples.
+        plan: how batches are made now.
     """
     progress = trainer.fit_loop.epoch_loop.batch_progress
     total, current = progress.total, progress.current
@@ -119,6 +136,11 @@ def recount(trainer: Trainer, position: Position, stream: SampleStream, plan: Ba
 
 def check_limit(trainer: Trainer, num_batches: int, accumulation: int) -> None:
     """Refuses shortened epochs that end in the middle of a step.
+
+    Args:
+        trainer: with its `limit_train_batches`.
+        num_batches: micro-batches of a whole epoch.
+        accumulation: micro-batches of an optimizer step.
 
     Raises:
         ConfigError: `limit_train_batches` leaves micro-batches over.

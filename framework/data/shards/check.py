@@ -14,7 +14,7 @@ from framework.data.shards.parallel import map_in_threads
 from framework.data.shards.reader import read_index
 from framework.data.shards.shard import Found, index_rows, scan_shard
 from framework.data.shards.tar import UNREADABLE
-from framework.data.shards.validate_sample import UnreadableSample, examine
+from framework.data.shards.validate_sample import UnreadableSample, validate_sample
 
 
 def check_shards(dest: str | Path, *, workers: int = 0) -> list[str]:
@@ -153,6 +153,6 @@ def _check_samples(task: _Task, samples: list[Found], rows: np.ndarray) -> Itera
                 yield f"{name}: label {label} at byte {offset} is not one of {num_classes} classes"
             stream.seek(offset)
             try:
-                examine(stream.read(size), kind=kind)
+                validate_sample(stream.read(size), kind=kind)
             except UnreadableSample as error:
                 yield f"{name}: the {noun} at byte {offset} cannot be decoded ({error}; member {found.member.name})"

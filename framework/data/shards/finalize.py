@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int64
 from rich.console import Console
 from rich.progress import track
 
@@ -35,14 +36,20 @@ class Indexed:
     """
 
     record: ShardRecord | None
-    rows: np.ndarray
+    rows: Int64[np.ndarray, "sample column"]
     sizes: Counter[str]
     modes: Counter[str]
     skipped: tuple[Skipped, ...]
 
 
 def map_with_progress(function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int) -> list[Result]:
-    """Does something with every shard in threads, with a progress bar where someone can see it."""
+    """Does something with every shard in threads, with a progress bar where someone can see it.
+
+    Args:
+        function: what to do.
+        tasks: what to do it with.
+        workers: number of threads; 0 means one for each CPU core that this process may use.
+    """
     with closing(map_in_threads(function, tasks, workers=workers)) as results:
         return list(
             track(
@@ -61,7 +68,7 @@ def record_of(path: Path, *, num_samples: int) -> ShardRecord:
     return ShardRecord(name=path.name, num_samples=num_samples, num_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
-def finish_set(
+def finalize_set(
     dest: Path,
     shards: Sequence[Indexed],
     *,
@@ -72,6 +79,15 @@ def finish_set(
     label_key: str | None = None,
 ) -> Manifest:
     """Writes the index, then the manifest.
+
+    Args:
+        dest: folder of the set.
+        shards: in the order of their samples; those without a record are left out.
+        classes: class names; none for episodes.
+        kind: of the samples.
+        skipped: what is no sample, and why.
+        empty_classes: a class may be without a readable image.
+        label_key: of the labels in the images' JSON members, for shards that others wrote.
 
     Raises:
         DataError: no sample was readable, or none of a class that may not be empty.

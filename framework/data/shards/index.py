@@ -10,11 +10,11 @@ import numpy as np
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import locked_folder, sync_folder
-from framework.data.shards.finalize import Indexed, finish_set, map_with_progress, record_of, refuse_skipped
+from framework.data.shards.finalize import Indexed, finalize_set, map_with_progress, record_of, refuse_skipped
 from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
 from framework.data.shards.shard import Found, Scan, index_rows, scan_shard
 from framework.data.shards.tar import MAX_MEMBER_BYTES, UNREADABLE
-from framework.data.shards.validate_sample import UnreadableSample, examine
+from framework.data.shards.validate_sample import UnreadableSample, validate_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def index_shards(folder: str | Path, options: IndexOptions = IndexOptions()) -> 
             skipped = tuple(skipped for each in indexed for skipped in each.skipped)
             if options.strict:
                 refuse_skipped(skipped)
-            return finish_set(
+            return finalize_set(
                 folder,
                 indexed,
                 classes=classes,
@@ -192,7 +192,7 @@ def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int]) -> Indexed
         for found in task.scan.samples:
             stream.seek(found.member.offset)
             try:
-                facts = examine(stream.read(found.member.size), kind=kind, header_only=True)
+                facts = validate_sample(stream.read(found.member.size), kind=kind, header_only=True)
             except UnreadableSample as error:
                 skipped.append(Skipped(source=f"{task.path.name}/{found.member.name}", reason=str(error)))
                 continue

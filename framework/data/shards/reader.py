@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Int64
 
 from framework.core.errors import DataError
-from framework.data.remote.backends import CHECK, LocalStore, RemoteStore, Store
+from framework.data.remote.backends import CHECK, Backend, LocalBackend, RemoteBackend
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.manifest import INDEX, Manifest
 from framework.data.shards.tar import member_name
@@ -55,14 +56,14 @@ class ShardSet:
         self._open: dict[int, _File] = {}
         self._lock = threading.Lock()
         self._remote = remote
-        self._store: Store = (
-            RemoteStore(str(path), remote, release=self._close_removed, manifest_sha256=manifest_sha256)
+        self._backend: Backend = (
+            RemoteBackend(str(path), remote, release=self._close_removed, manifest_sha256=manifest_sha256)
             if "://" in str(path)
-            else LocalStore(Path(path))
+            else LocalBackend(Path(path))
         )
-        self.path = self._store.path
-        self.manifest: Manifest = self._store.manifest
-        self.index = _open_index(self._store)
+        self.path = self._backend.path
+        self.manifest: Manifest = self._backend.manifest
+        self.index = _open_index(self._backend)
         self._rows = np.asarray(self.index)  # the same memory; rows of a memmap are slow to take
 
     @property
@@ -100,12 +101,12 @@ class ShardSet:
             shards: numbers of those that will be read next, the first one first. They replace those of the last call
                 that have not been begun. Errors show when the shard is read.
         """
-        self._store.prefetch([self.manifest.shards[shard] for shard in shards if shard not in self._open])
+        self._backend.prefetch([self.manifest.shards[shard] for shard in shards if shard not in self._open])
 
     def describe(self, number: int) -> str:
         """A sample's number, shard and place in it, for messages."""
         shard, offset = (int(value) for value in self.index[number, :2])
-        return f"sample {number} (byte {offset} of {self._store.name(self.manifest.shards[shard].name)})"
+        return f"sample {number} (byte {offset} of {self._backend.name(self.manifest.shards[shard].name)})"
 
     def member(self, number: int) -> str:
         """The name of a sample's member in its shard, for messages; reads the shard.
@@ -122,14 +123,14 @@ class ShardSet:
             raise DataError(problem, hint=f"{CHECK} {self.path}") from None
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _reopened, (self.path, self._remote, self._store.manifest_sha256)
+        return _reopened, (self.path, self._remote, self._backend.manifest_sha256)
 
     def _file(self, shard: int) -> "_File":
         """The open file of a shard, kept open by whoever holds it."""
         file = self._open.get(shard)
         if file is not None:
             return file
-        file = _File(self._store.open_shard(self.manifest.shards[shard]))
+        file = _File(self._backend.open_shard(self.manifest.shards[shard]))
         self._close_removed()
         with self._lock:
             while len(self._open) >= _MAX_OPEN:
@@ -161,7 +162,7 @@ def _reopened(path: Path | str, remote: RemoteConfig, manifest_sha256: str | Non
     return ShardSet(path, remote=remote, manifest_sha256=manifest_sha256)
 
 
-def read_index(path: Path, manifest: Manifest) -> np.ndarray:
+def read_index(path: Path, manifest: Manifest) -> Int64[np.ndarray, "sample column"]:
     """Maps the index of the shard set in a folder: int64 rows (shard number, offset, size in bytes, label).
 
     Raises:
@@ -174,23 +175,23 @@ def read_index(path: Path, manifest: Manifest) -> np.ndarray:
         raise DataError(f"{path / INDEX} cannot be read ({error})", hint="write the shard set again") from None
 
 
-def _open_index(store: Store) -> np.ndarray:
+def _open_index(backend: Backend) -> np.ndarray:
     """Maps the index, after a look at whether it is the manifest's.
 
     Raises:
         DataError: it is not, or cannot be read.
     """
-    where = store.name(INDEX)
+    where = backend.name(INDEX)
     try:
-        with os.fdopen(store.open_index(), "rb") as stream:
-            index = _map_index(stream, store.manifest, where=where)
+        with os.fdopen(backend.open_index(), "rb") as stream:
+            index = _map_index(stream, backend.manifest, where=where)
             stream.seek(0)
             digest = hashlib.sha256()
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
         raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None
-    if digest.hexdigest() != store.manifest.index_sha256:
+    if digest.hexdigest() != backend.manifest.index_sha256:
         problem = f"{where} is not the index that the manifest was written with"
         raise DataError(problem, hint="write the shard set again, or restore its files")
     return index

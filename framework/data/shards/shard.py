@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Int64
 from webdataset.writer import TarWriter
 
 from framework.core.io import atomic_write
@@ -136,7 +137,7 @@ def scan_shard(path: Path, *, max_member_bytes: int | None = None, label_key: st
     return Scan(kind="images", samples=tuple(found), ignored=ignored)
 
 
-def index_rows(samples: Iterable[Found], classes: Mapping[str, int]) -> np.ndarray:
+def index_rows(samples: Iterable[Found], classes: Mapping[str, int]) -> Int64[np.ndarray, "sample column"]:
     """Where the samples of a shard lie: int64 rows (offset in bytes, size in bytes, label), in their order.
 
     Args:

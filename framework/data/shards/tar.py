@@ -76,7 +76,13 @@ def member_name(header: bytes) -> str:
 
 
 def part_of(stream: io.BufferedIOBase, *, offset: int, size: int) -> io.BufferedReader:
-    """A part of an open file as a file of its own, such as an archive inside an archive; read by position."""
+    """A part of an open file as a file of its own, such as an archive inside an archive; read by position.
+
+    Args:
+        stream: of the whole file.
+        offset: first byte of the part.
+        size: its bytes.
+    """
     return io.BufferedReader(_Part(stream.fileno(), offset, size), buffer_size=1 << 16)
 
 

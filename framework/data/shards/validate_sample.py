@@ -32,7 +32,7 @@ class Facts:
     suffix: str = "json"
 
 
-def examine(data: bytes, *, kind: Kind, header_only: bool = False) -> Facts:
+def validate_sample(data: bytes, *, kind: Kind, header_only: bool = False) -> Facts:
     """The facts about a sample.
 
     Args:

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import PARTIAL, locked_folder, sync_folder
 from framework.data.convert.source_files import Listing, SourceFile, list_images, open_source
-from framework.data.shards.finalize import Indexed, finish_set, map_with_progress, record_of, refuse_skipped
+from framework.data.shards.finalize import Indexed, finalize_set, map_with_progress, record_of, refuse_skipped
 from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
 from framework.data.shards.shard import SHARD_NAME, Sample, index_rows, scan_shard, write_shard
-from framework.data.shards.validate_sample import UnreadableSample, examine
+from framework.data.shards.validate_sample import UnreadableSample, validate_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def write_listing(
             skipped = (*listing.skipped, *(skipped for each in written for skipped in each.skipped))
             if options.strict:
                 refuse_skipped(skipped)
-            return finish_set(
+            return finalize_set(
                 dest, written, classes=listing.classes, kind=kind, skipped=skipped, empty_classes=empty_classes
             )
     except OSError as error:
@@ -169,7 +169,7 @@ def _write_one(task: _Task, *, read: Callable[[SourceFile], bytes], kind: Kind) 
                 skipped.append(Skipped(source=file.path, reason=f"cannot be read ({error})"))
                 continue
             try:
-                facts = examine(data, kind=kind)
+                facts = validate_sample(data, kind=kind)
             except UnreadableSample as error:
                 skipped.append(Skipped(source=file.path, reason=str(error)))
                 continue

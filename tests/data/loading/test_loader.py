@@ -1,24 +1,17 @@
 """A sample that cannot be decoded: an error that names it, or another one in its place, the same on every topology."""
 
-import json
-from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from framework.core.errors import DataError
-from framework.data.images.transforms import ImageConfig, ImageTransform
-from framework.data.loading.bad_samples import BadSamples
-from framework.data.loading.batch import EpisodeBatch, ImageBatch, PixelBatch
-from framework.data.loading.datasets import EpisodeDataset, ImageDataset
-from framework.data.loading.loader import LoadingConfig, ShardLoader
-from framework.data.module import ShardDataModule
+from framework.data.images.transforms import ImageTransform
+from framework.data.loading.batch import PixelBatch
+from framework.data.loading.datasets import ImageDataset
+from framework.data.loading.loader import ShardLoader
 from framework.data.sampling.batching import BatchPlan, MicroBatches
 from framework.data.sampling.mixing import JoinedShards
-from framework.data.sampling.order import EpochOrder, OrderConfig
+from framework.data.sampling.order import EpochOrder
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 
@@ -99,91 +92,3 @@ def test_a_set_without_a_good_sample_ends(tmp_path: Path):
     shards = spoil(tmp_path / "shards", (0, 1, 2, 3))
     with pytest.raises(DataError, match="1000 bad samples in a row, the last: sample"):
         load(shards, BatchPlan(micro_batch=4))
-
-
-class Mean(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        return self.layer(batch.images.mean().view(1)).sum()
-
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-class Counts(Callback):
-    def __init__(self) -> None:
-        self.counts: list[float] = []
-
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        self.counts.append(float(trainer.callback_metrics["data/bad_samples"]))
-
-
-@pytest.mark.filterwarnings("ignore:.*the next good sample stands in for it")
-@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
-def test_bad_samples_are_a_metric(shards: str):
-    data = ShardDataModule(
-        train=shards,
-        batch_size=4,
-        images=ImageConfig(size=8),
-        order=OrderConfig(shuffle="none"),
-        loading=LoadingConfig(on_bad_sample="skip"),
-    )
-    counts = Counts()
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 8}
-    Trainer(accelerator="cpu", enable_model_summary=False, callbacks=[BadSamples(), counts], **options).fit(
-        Mean(), data
-    )
-    # The first batch has 3, and looked at 4 in its place.
-    assert counts.counts == [2, 2, 3, 3, 3, 3, 3, 3]
-
-
-class Episodes(ShardSet):
-    """A set of episodes in memory."""
-
-    def __init__(self, *values: bytes) -> None:
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def read(self, number: int) -> tuple[bytes, int]:
-        return self.values[number], -1
-
-    def describe(self, number: int) -> str:
-        return f"sample {number}"
-
-
-def test_episodes_are_parsed():
-    values = [{"task": number, "steps": [{"text": "é"}]} for number in range(6)]
-    shards = JoinedShards([Episodes(*(json.dumps(value).encode() for value in values))])
-    order = EpochOrder([6], shuffle="none")
-    loader = ShardLoader(EpisodeDataset(shards), MicroBatches(order, BatchPlan(micro_batch=3)))
-    batches = list(islice(loader, 2))
-    assert [len(batch) for batch in batches] == [3, 3]
-    assert [episode for batch in batches for episode in batch.episodes] == values
-    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(6))
-    batch = batches[0]
-    assert isinstance(batch, EpisodeBatch)
-    assert batch.to("meta") is batch.pin_memory() is batch
-    assert (batch.epoch, batch.sample_passes()) == (0, [0, 0, 0])
-
-
-@pytest.mark.parametrize("bad", [b"{", b"\xff", b""])
-def test_bytes_that_are_no_json(bad: bytes):
-    shards = JoinedShards([Episodes(b"0", bad, b"2")])
-    order, plan = EpochOrder([3], shuffle="none"), BatchPlan(micro_batch=3)
-    with pytest.raises(DataError, match=r"sample 1 cannot be decoded \(.+\)"):
-        list(ShardLoader(EpisodeDataset(shards), MicroBatches(order, plan)))
-    with pytest.warns(UserWarning, match="sample 1 cannot be decoded"):
-        (batch,) = ShardLoader(EpisodeDataset(shards, on_bad_sample="skip"), MicroBatches(order, plan))
-    assert (batch.episodes, batch.indices.tolist(), [each.number for each in batch.replaced]) == (
-        (0, 2, 2),
-        [0, 2, 2],
-        [1],
-    )

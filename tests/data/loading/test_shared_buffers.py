@@ -10,43 +10,43 @@ import torch
 from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import PixelBatch
 from framework.data.loading.loader import LoadingConfig, ShardLoader
-from framework.data.loading.shared_buffers import InSlot, Slots
+from framework.data.loading.shared_buffers import InBuffer, SharedBuffers
 from framework.data.module import ShardDataModule
 from framework.testing.images import make_image_shards
 
 
 def test_a_place_is_free_when_nothing_refers_to_it():
-    slots = Slots(2, 12)
-    first, second = slots.ask(), slots.ask()
+    buffers = SharedBuffers(2, 12)
+    first, second = buffers.ask(), buffers.ask()
     assert {first, second} == {0, 1}
-    assert slots.ask() is None
+    assert buffers.ask() is None
     assert first is not None
-    slots.view(first, (2, 6)).fill_(3)
-    lent = slots.lend(first, (2, 6))
+    buffers.view(first, (2, 6)).fill_(3)
+    lent = buffers.lend(first, (2, 6))
     views = [lent[1], lent.view(3, 4), lent.numpy()[0], lent.permute(1, 0)]
     del lent
     while views:
-        assert slots.ask() is None
+        assert buffers.ask() is None
         assert int(views[-1].reshape(-1)[0]) == 3
         views.pop()
     gc.collect()
-    assert slots.ask() == first
+    assert buffers.ask() == first
 
 
 def test_what_never_came_is_taken_back():
-    slots = Slots(2, 4)
-    taken = [slots.ask(), slots.ask()]
+    buffers = SharedBuffers(2, 4)
+    taken = [buffers.ask(), buffers.ask()]
     assert taken[0] is not None
-    lent = slots.lend(taken[0], (4,))
-    slots.forget()
-    assert [slots.ask(), slots.ask()] == [taken[1], None]
+    lent = buffers.lend(taken[0], (4,))
+    buffers.forget()
+    assert [buffers.ask(), buffers.ask()] == [taken[1], None]
     del lent
-    assert slots.ask() == taken[0]
+    assert buffers.ask() == taken[0]
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("slots")
+    path = tmp_path_factory.mktemp("buffers")
     make_image_shards(path, per_class=60, size=16)
     return path / "shards"
 
@@ -84,10 +84,10 @@ def test_batches_that_are_kept_never_change(shards: Path):
 
 def test_workers_write_where_they_are_told(shards: Path):
     used = loader(shards, 1)
-    slots = used.dataset.slots  # type: ignore[attr-defined]
+    buffers = used.dataset.buffers  # type: ignore[attr-defined]
     places = set()
     for batch in used:
-        places.add(batch.pixels.data_ptr() - slots._memory.data_ptr())
+        places.add(batch.pixels.data_ptr() - buffers._memory.data_ptr())
         assert places <= {place * 8 * 16 * 16 * 3 for place in range(6)}
     assert len(places) <= 4  # Those in use at a time, and not all there are.
 
@@ -97,10 +97,10 @@ def test_batch_travels_without_pixels(shards: Path):
         train=str(shards), batch_size=8, images=ImageConfig(size=16), loading=LoadingConfig(num_workers=1)
     )
     used = data.train_dataloader()
-    slots = used.dataset.slots  # type: ignore[attr-defined]
+    buffers = used.dataset.buffers  # type: ignore[attr-defined]
     samples = next(iter(used.batch_sampler)).samples  # type: ignore[union-attr]
     batch = used.dataset.batch(samples, 3)  # type: ignore[attr-defined]
-    assert isinstance(batch, InSlot)
+    assert isinstance(batch, InBuffer)
     plain = used.dataset.batch(samples)  # type: ignore[attr-defined]
     assert torch.equal(batch.batch().pixels, plain.pixels)
-    assert torch.equal(slots.view(3, batch.shape), plain.pixels)
+    assert torch.equal(buffers.view(3, batch.shape), plain.pixels)

@@ -78,6 +78,12 @@ def draw_episodes(
     The model solves the task without the fault, and with it every agent says what the rules say: the fault is the only
     cause.
 
+    Args:
+        model: solves the tasks of healthy systems.
+        num_episodes: 1 or more.
+        seed: of systems, faults and tasks.
+        kinds: of faults, taken in turns.
+
     Raises:
         ConfigError: fewer than one episode, or a model that fails at almost everything.
     """

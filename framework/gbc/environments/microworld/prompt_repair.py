@@ -65,13 +65,25 @@ class Repair:
 
 
 def success_of(graph: Graph, model: LocalModel, tasks: Sequence[Task]) -> float:
-    """Share of the tasks that are solved without any error."""
+    """Share of the tasks that are solved without any error.
+
+    Args:
+        graph: the system.
+        model: of all its agents.
+        tasks: with their expected slots.
+    """
     traces = run_graph(graph, {MODEL: model}, tasks, options=RUN)
     return sum(trace.failure is None and answer_loss(trace).value == 0 for trace in traces) / len(tasks)
 
 
 def draw_damages(model: LocalModel, num_damages: int, *, num_tasks: int = 8, seed: int = 0) -> list[Damage]:
     """Faults in prompts, the kinds in turns.
+
+    Args:
+        model: solves the tasks of healthy systems.
+        num_damages: 1 or more.
+        num_tasks: of each damage.
+        seed: of systems, faults and tasks.
 
     Raises:
         ConfigError: fewer than one, or a model that solves nothing.

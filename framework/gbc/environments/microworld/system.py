@@ -115,7 +115,13 @@ def draw_system(seed: int, *, num_workers: int | None = None) -> System:
 
 
 def draw_rows(rng: random.Random, styles: tuple[str, ...], *, empty: float) -> dict[str, Row]:
-    """Rows of a healthy prompt: half of them exchange two fields, and one stays empty with the given probability."""
+    """Rows of a healthy prompt: half of them exchange two fields, and one stays empty with the given probability.
+
+    Args:
+        rng: of all choices.
+        styles: how values may be written.
+        empty: probability that a field comes from nothing.
+    """
     sources = dict(zip(FIELDS, FIELDS, strict=True))
     if rng.random() < 0.5:
         one, other = rng.sample(FIELDS, 2)
@@ -157,7 +163,13 @@ def make_graph(system: System) -> Graph:
 
 
 def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], **options: Any) -> Agent:
-    """An agent of the micro model."""
+    """An agent of the micro model.
+
+    Args:
+        name: of the node.
+        prompts: by node.
+        reads: nodes whose outputs it is told.
+    """
     return Agent(name=name, prompt=prompts[name], model=MODEL, reads=reads, **options)
 
 
@@ -206,7 +218,13 @@ def look_up(texts: Mapping[str, str], *, wrong: Mapping[str, int] | None = None)
 
 
 def name_of(domain: str, value: str, shift: int = 0) -> str:
-    """The name that a database has for a domain and an area; `none` without one."""
+    """The name that a database has for a domain and an area; `none` without one.
+
+    Args:
+        domain: of the place.
+        value: the area, in any style.
+        shift: how many names further on a wrong database looks.
+    """
     full = FULL.get(value, value)
     if full not in SHORT:
         return NONE

@@ -20,6 +20,11 @@ def make_tasks(system: System, num_tasks: int, *, seed: int = 0) -> list[Task]:
     """Requests for two or more of the domains, with the slots that the healthy system answers by the rules.
 
     Each has `id`, `user` (the request), and `expected` (values by slot).
+
+    Args:
+        system: the healthy one.
+        num_tasks: how many.
+        seed: of the requests.
     """
     rng = random.Random(f"tasks/{seed}")
     requests = [{"id": f"{seed}-{index}", "user": draw_request(rng, system)} for index in range(num_tasks)]
@@ -29,7 +34,13 @@ def make_tasks(system: System, num_tasks: int, *, seed: int = 0) -> list[Task]:
 
 
 def draw_request(rng: random.Random, system: System, *, most: int = 3) -> str:
-    """A user's words: every field of two or more of the domains, at most so many, in any order."""
+    """A user's words: every field of two or more of the domains, at most so many, in any order.
+
+    Args:
+        rng: of all choices.
+        system: with two or more domains.
+        most: domains of a request, 2 or more.
+    """
     domains = rng.sample(system.domains, rng.randint(2, min(most, len(system.domains))))
     parts = []
     for domain in domains:

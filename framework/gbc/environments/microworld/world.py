@@ -50,6 +50,11 @@ def load_model(path: str | None = None, *, device: str = "cpu", batch_size: int 
 def candidate_prompts(system: System, *, num_wrong: int = 4, seed: int = 0) -> dict[str, tuple[str, ...]]:
     """For every agent its healthy prompt and plausible wrong ones, in random order.
 
+    Args:
+        system: the healthy one.
+        num_wrong: wrong prompts of each agent.
+        seed: of the wrong ones.
+
     Raises:
         ConfigError: a number out of range.
     """

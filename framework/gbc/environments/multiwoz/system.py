@@ -52,7 +52,13 @@ class DatabaseTool:
 
 
 def booking(database: Database, domain: str, state: State) -> str:
-    """What comes of a booking: empty where the state has not all that it takes, or nothing is found."""
+    """What comes of a booking: empty where the state has not all that it takes, or nothing is found.
+
+    Args:
+        database: of all places.
+        domain: to book in.
+        state: the belief state.
+    """
     part = domain_part(state, domain)
     digest = hashlib.sha256(f"{domain} {sorted(part.items())}".encode()).digest()
     if domain == "taxi":

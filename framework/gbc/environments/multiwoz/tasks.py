@@ -72,6 +72,11 @@ def response_tasks(
     Fields for user turns are, besides, `state` (the label, as `format_state` writes it) and `database` (what it finds
     in the domain that the turn is about). Labels are, besides, `requested` (such as `hotel-phone`), `booked` and
     `reference` (the answer of the release).
+
+    Args:
+        dialogue: with its labels.
+        database: of all places.
+        max_context_turns: turns before the user's that are told.
     """
     active = active_domains([turn.state for turn in dialogue.turns])
     return [

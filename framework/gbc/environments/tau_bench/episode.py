@@ -78,7 +78,14 @@ def episode_graph(bench: TauBench, agent: Agent) -> Graph:
 
 
 def make_agent(bench: TauBench, *, model: str, prompt: str | None = None, max_new_tokens: int = 512) -> Agent:
-    """The agent of an episode; its prompt is by default `system_prompt`."""
+    """The agent of an episode; its prompt is by default `system_prompt`.
+
+    Args:
+        bench: with its tools and rules.
+        model: name of the agent's model.
+        prompt: in place of the domain's rules.
+        max_new_tokens: of an answer, at most.
+    """
     text = system_prompt(bench) if prompt is None else prompt
     return Agent(name=AGENT, prompt=text, model=model, reads=(), role="serves the user", max_new_tokens=max_new_tokens)
 
@@ -95,6 +102,14 @@ def run_episode(
 
     A malformed tool call, a call of no tool that there is, a tool that raises, an agent that says nothing or does not
     come to an end, and an error of a model end the episode: the trace has its `failure`.
+
+    Args:
+        bench: the domain.
+        index: of the task.
+        user: the simulated user.
+        agent: of the graph.
+        model: that answers for the agent.
+        options: bounds of the run.
 
     Raises:
         ConfigError: no such task.

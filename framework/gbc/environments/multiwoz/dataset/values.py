@@ -121,6 +121,11 @@ def same_value(slot: str, predicted: str, expected: str) -> bool:
     """Whether a prediction is right: it is one of the label's alternatives ([H22]), or all of them.
 
     Names are compared as `name_key` has them. Both values are normalised first.
+
+    Args:
+        slot: such as `hotel-area`.
+        predicted: a value, in any writing.
+        expected: the label; `|` between alternatives.
     """
     first, second = (
         {_comparable(slot, part) for part in alternatives(normalise(slot, value))} for value in (predicted, expected)

@@ -33,7 +33,8 @@ TEMPLATE = "{state} | {system} | {user}"
 
 _SAYING, _RECALLED, _JOINED = 0.6, 0.15, 0.25
 """Shares of the examples in which something changes (a seventh in dialogues, of which little would be learned), that
-ask for the state so far (what is copied whole teaches to copy first), and in which the user begins with another matter."""
+ask for the state so far (what is copied whole teaches to copy first), and in which the user begins with another
+matter."""
 _NEAR = 0.6
 """Share of the examples in which nothing changes that are of a domain that the dialogue has."""
 _NOISY, _NOISY_TASKS = 0.8, 0.4
@@ -78,6 +79,11 @@ _CONSONANTS, _VOWELS, _ENDS = "bcdfghjklmnpqrstvwz", "aeiou", ("", "", "n", "r",
 
 def read_parts(source: str | Path, sizes: Sequence[int], *, seed: int) -> list[list[Dialogue]]:
     """The dialogues of a few-shot file in parts of given sizes, drawn at random, and at last the rest.
+
+    Args:
+        source: a few-shot file of dialogues.
+        sizes: dialogues of each part before the last, which gets the rest.
+        seed: of the choice.
 
     Raises:
         ConfigError: none are left for a part.
@@ -226,7 +232,13 @@ def value_pools(found: Iterable[Exchange]) -> Pools:
 
 
 def with_other_values(rng: random.Random, exchange: Exchange, pools: Pools) -> Exchange:
-    """The exchange with other values, in texts and states alike. A value that is said in other words stays."""
+    """The exchange with other values, in texts and states alike. A value that is said in other words stays.
+
+    Args:
+        rng: of all choices.
+        exchange: a turn.
+        pools: values to choose from, by slot.
+    """
     others: dict[str, str] = {}
     said = f" {exchange.system} {exchange.user} "
     for slot, value in {**exchange.before, **exchange.change}.items():
@@ -254,7 +266,13 @@ def with_other_values(rng: random.Random, exchange: Exchange, pools: Pools) -> E
 
 
 def joined(rng: random.Random, exchange: Exchange, other: Exchange) -> Exchange:
-    """The exchange with what another user says first of other domains; the same where a domain is in both."""
+    """The exchange with what another user says first of other domains; the same where a domain is in both.
+
+    Args:
+        rng: of all choices.
+        exchange: a turn.
+        other: whose matter the user begins with.
+    """
     domains = {domain_of(slot) for slot in (*exchange.change, *exchange.before)}
     if domains & set(map(domain_of, other.change)):
         return exchange
@@ -265,7 +283,14 @@ def joined(rng: random.Random, exchange: Exchange, other: Exchange) -> Exchange:
 
 def with_noise(rng: random.Random, exchange: Exchange, others: Sequence[str], share: float) -> Exchange:
     """The exchange without some slots of the state so far and, with a probability, some words, and others in the place
-    of some words; none of them are needed for the change."""
+    of some words; none of them are needed for the change.
+
+    Args:
+        rng: of all choices.
+        exchange: a turn.
+        others: words to mishear.
+        share: probability that words change, 0 to 1.
+    """
     needed = set(exchange.change.values())
     slots = exchange.change.keys()
     before = {

@@ -105,7 +105,13 @@ def said_change(trace: Trace) -> Change:
 
 def change_task(dialogue: Dialogue, number: int, exchange: Exchange) -> dict[str, Any]:
     """The task of a turn: the fields `state`, `system` and `user`, and the labels `expected` (the change), `dialogue`,
-    `turn` and `domains`."""
+    `turn` and `domains`.
+
+    Args:
+        dialogue: with its labels.
+        number: of the turn, from 0.
+        exchange: the turn.
+    """
     return {
         "id": f"{dialogue.id.removesuffix('.json')}/{number}",
         "dialogue": dialogue.id,

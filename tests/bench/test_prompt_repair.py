@@ -1,0 +1,11 @@
+"""The benchmark of repairs."""
+
+from pathlib import Path
+
+from framework.bench.prompt_repair import bench_repair
+
+
+def test_bench_repair(tmp_path: Path):
+    record = bench_repair(tmp_path / "repair.json", num_faults=1, num_tasks=4, num_wrong=1)
+    assert len(record["repairs"]) == 2
+    assert record["faulty_success"] < record["healthy_success"]

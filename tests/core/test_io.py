@@ -1,0 +1,82 @@
+"""Files that are whole or not there, and locks that end with their process."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framework.core.errors import CheckpointError, DataError
+from framework.core.io import RunLock, atomic_write, locked_folder, sha256_of
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from framework.core.io import RunLock, locked_folder
+folder = Path(sys.argv[1])
+if sys.argv[2] == "run":
+    lock = RunLock(folder)
+    print("held", flush=True)
+    time.sleep(60)
+else:
+    with locked_folder(folder):
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path):
+    path = tmp_path / "x"
+    path.write_text("before")
+    with atomic_write(path) as stream:
+        stream.write(b"after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+
+    def fail() -> None:
+        with atomic_write(path) as stream:
+            stream.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "after"
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_error_names_the_file(tmp_path: Path):
+    with pytest.raises(OSError, match="No such file") as raised, atomic_write(tmp_path / "missing" / "x"):
+        pass
+    assert "missing" in str(raised.value.filename)
+
+
+def test_the_digest(tmp_path: Path):
+    data = bytes(range(256)) * 10_000
+    (tmp_path / "x").write_bytes(data)
+    assert sha256_of(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["run", "folder"])
+def test_another_process_is_kept_out_until_it_dies(tmp_path: Path, kind: str):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), kind], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        if kind == "run":
+            with pytest.raises(CheckpointError, match=rf"another job is training in .* \(process {process.pid} on "):
+                RunLock(tmp_path)
+        else:
+            with pytest.raises(DataError, match="another process is writing"), locked_folder(tmp_path):
+                pass
+            # Nothing of the lock lies in the folder, which others take for a shard set.
+            assert list(tmp_path.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    if kind == "run":
+        RunLock(tmp_path).release()
+    else:
+        with locked_folder(tmp_path):
+            pass

@@ -1,0 +1,34 @@
+"""The map over threads: in order, as many at a time as asked, and ended by an error."""
+
+import threading
+import time
+
+import pytest
+
+from framework.data.shards.parallel import map_in_threads, num_cores
+
+
+def test_results_come_in_the_order_of_the_tasks():
+    def slow_first(number: int) -> int:
+        time.sleep(0.05 if number == 0 else 0)
+        return number**2
+
+    assert list(map_in_threads(slow_first, range(8), workers=4)) == [number**2 for number in range(8)]
+
+
+def test_so_many_at_a_time():
+    barrier = threading.Barrier(3, timeout=10)
+    assert list(map_in_threads(lambda _: barrier.wait() >= 0, range(6), workers=3)) == [True] * 6
+
+
+def test_an_error_ends_it():
+    begun = []
+
+    def fail(number: int) -> None:
+        begun.append(number)
+        raise OSError(f"task {number}")
+
+    with pytest.raises(OSError, match="task 0"):
+        list(map_in_threads(fail, range(1000), workers=1))
+    assert len(begun) < 1000
+    assert num_cores() >= 1
