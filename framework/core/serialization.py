@@ -70,7 +70,7 @@ class _WrongValue(ValueError):
 
 
 def _described(error: BaseException) -> Exception:
-    """The first of the problems that cattrs has collected, with the path of its value."""
+    """The first problem that cattrs has collected, with the path of its value."""
     path = ""
     while isinstance(error, BaseValidationError):
         noted, others = error.group_exceptions()  # pyright: ignore[reportAttributeAccessIssue] - of both subclasses

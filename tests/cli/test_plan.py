@@ -191,7 +191,7 @@ def test_the_command_prints_a_table_or_json(recipe: Path, capsys: pytest.Capture
         (["--nodes", "0"], "nodes 0"),
         (["--trainer.precision", "16-mixed"], "trainer.precision 16-mixed"),
         (["--strategy", "fsdp2", "--strategy.fsdp2.replicate", "2"], "replicate 2 does not divide 1"),
-        (["--data.global_batch", "6"], "global_batch 6 is no multiple"),
+        (["--data.global_batch", "6"], "global_batch 6 is not a multiple"),
     ],
 )
 def test_mistakes_are_one_line(recipe: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str):

@@ -268,7 +268,7 @@ def test_global_batch_sets_the_accumulation(shards: str, uninterrupted):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 4, "global_batch": 10}, r"10 is no multiple of batch_size 4 x 1 process\(es\): use 8 or 12"),
+        ({"batch_size": 4, "global_batch": 10}, r"10 is not a multiple of batch_size 4 x 1 process\(es\): use 8 or 12"),
         ({"batch_size": 4, "global_batch": 3}, "use 4, or another data.batch_size"),
         (
             {"batch_size": 2, "global_batch": 8, "accumulate_grad_batches": 2},

@@ -61,7 +61,7 @@ def _load(source: Path, split: str | None) -> Any:
         hint = 'install it with: pip install "framework[hf]"'
         raise ConfigError("the package `datasets` is not installed", hint=hint) from None
     if not source.is_dir():
-        raise DataError(f"no dataset at {source}: it is no folder", hint="give a folder that save_to_disk wrote")
+        raise DataError(f"no dataset at {source}: it is not a folder", hint="give a folder that save_to_disk wrote")
     try:
         loaded = datasets.load_from_disk(str(source))
     except Exception as error:  # pyarrow's, json's and its own

@@ -57,7 +57,7 @@ def decode_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
+    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them fail on.
         reason = str(error) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "not an image of a known format" if data else "an empty file"

@@ -195,7 +195,7 @@ def retried(attempt: Callable[[], Result], *, patience: Patience) -> Result:
 
 
 def _refuse_hopeless(failures: Sequence[Exception], pause: float, patience: Patience) -> None:
-    """Raises DataError after failures, the last one the newest, that another attempt in `pause` seconds won't mend."""
+    """Raises DataError after failures, the last one the newest, that another attempt in `pause` seconds won't help."""
     error = failures[-1]
     damaged = sum(isinstance(each, Damaged) for each in failures)
     full = sum(isinstance(each, DiskFull) for each in failures)

@@ -60,7 +60,7 @@ def needed_accumulation(global_batch: int, *, micro_batch: int, num_ranks: int, 
     needed, rest = divmod(global_batch, together)
     if rest or needed == 0:
         nearest = [str(number * together) for number in (needed, needed + 1) if number]
-        problem = f"global_batch {global_batch} is no multiple of batch_size {micro_batch} x {num_ranks} process(es)"
+        problem = f"global_batch {global_batch} is not a multiple of batch_size {micro_batch} x {num_ranks} process(es)"
         raise ConfigError(problem, hint=f"use {' or '.join(nearest)}, or another data.batch_size")
     if given not in (1, needed):
         problem = (

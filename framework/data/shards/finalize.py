@@ -32,7 +32,7 @@ class Indexed:
         rows: as `index_rows` gives them.
         sizes: number of images of each size.
         modes: number of images of each Pillow mode.
-        skipped: what is no sample.
+        skipped: what is not a sample.
     """
 
     record: ShardRecord | None
@@ -85,7 +85,7 @@ def finalize_set(
         shards: in the order of their samples; those without a record are left out.
         classes: class names; none for episodes.
         kind: of the samples.
-        skipped: what is no sample, and why.
+        skipped: what is not a sample, and why.
         empty_classes: a class may be without a readable image.
         label_key: of the labels in the images' JSON members, for shards that others wrote.
 

@@ -104,7 +104,7 @@ class _Task:
 
 def _shards(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"no shards at {folder}: it is no folder", hint="give the folder that holds the .tar files")
+        raise DataError(f"no shards at {folder}: it is not a folder", hint="give the folder that holds the .tar files")
     shards = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
     if not shards:
         packed = sorted(path.name for suffix in (".tar.*", ".tgz") for path in folder.glob(f"*{suffix}"))
@@ -130,10 +130,10 @@ def _scan(path: Path, *, options: IndexOptions) -> Scan:
     except UNREADABLE as error:
         # A member may contain a name that no terminal can show.
         reason = str(error).encode(errors="backslashreplace").decode()
-        raise DataError(f"shard {path} cannot be used: {reason}", hint=_mend(error)) from None
+        raise DataError(f"shard {path} cannot be used: {reason}", hint=_hint(error)) from None
 
 
-def _mend(error: Exception) -> str:
+def _hint(error: Exception) -> str:
     if "more than" in str(error):
         return "if that is meant, raise the bound with --max_member_mib"
     if isinstance(error, tarfile.TarError) or "truncated" in str(error) or "damaged" in str(error):

@@ -17,7 +17,7 @@ Kind = Literal["images", "episodes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A part of the source that is no sample.
+    """A part of the source that is not a sample.
 
     Attributes:
         source: its path inside the source; for shards that others wrote SHARD/MEMBER.
@@ -58,7 +58,7 @@ class Manifest:
         image_modes: number of images of each Pillow mode, as {"RGB": 50000}.
         shards: the shards, in the order of their samples; those of a shard have consecutive numbers.
         index_sha256: of the index file.
-        skipped: what is no sample, and why.
+        skipped: what is not a sample, and why.
         kind: "images", or "episodes" for JSON objects, which have no label.
         label_key: for shards that others wrote, the key of the label in an image's JSON member; None for our own.
     """
@@ -98,7 +98,9 @@ def read_manifest(folder: Path) -> Manifest:
             "write it again with: framework shards images SOURCE DEST, "
             "or index shards that others wrote with: framework shards index SOURCE"
         )
-        raise DataError(f"{folder} has no {MANIFEST}, so it is no shard set or an unfinished one", hint=hint) from None
+        raise DataError(
+            f"{folder} has no {MANIFEST}, so it is not a shard set, or an unfinished one", hint=hint
+        ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error})", hint="write the shard set again") from None
     return parse_manifest(data, where=str(path))
@@ -126,7 +128,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         raise DataError(f"{where} is damaged ({error})", hint="write the shard set again") from None
     for shard in manifest.shards:
         if "/" in shard.name or "\\" in shard.name or shard.name.startswith(".") or not shard.name:
-            problem = f"{where} names a shard {shard.name!r}, which is no plain file name"
+            problem = f"{where} names a shard {shard.name!r}, which is not a plain file name"
             raise DataError(problem, hint="write the shard set again; do not use one of unknown origin")
     if not manifest.num_samples:
         raise DataError(f"{where} describes a set without a sample", hint="write the shard set again")

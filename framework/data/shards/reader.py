@@ -28,7 +28,7 @@ class ShardSet:
 
     Holds open files of the shards that were read last. Reads name their own position, so processes may share the
     files after a fork, and threads a set; after a spawn the set is opened anew. Files are read, not mapped: a mapped
-    file that shrinks or whose disk fails kills the process without a word (decision 005).
+    file that shrinks or whose disk fails kills the process without a message (decision 005).
 
     Args:
         path: the set's folder, or a URL that fsspec knows, such as `s3://bucket/set`; its shards go through a cache.

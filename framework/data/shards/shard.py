@@ -157,7 +157,7 @@ def _number(found: Found, classes: Mapping[str, int]) -> int:
     if found.label in classes:
         return classes[found.label]
     if not found.label.isdecimal():
-        raise ValueError(f"member {found.member.name!r} has the label {found.label!r}, which is no class")
+        raise ValueError(f"member {found.member.name!r} has the label {found.label!r}, which is not a class")
     return int(found.label)
 
 
@@ -165,7 +165,7 @@ def _label(stream: BinaryIO, key: str, label: Member | None, document: Member | 
     """The text of an image's label.
 
     Raises:
-        ValueError: it has none, or one that is no text or number.
+        ValueError: it has none, or one that is neither text nor a number.
     """
     if label is not None:
         if label.size > _MAX_LABEL_BYTES:

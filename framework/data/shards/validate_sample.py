@@ -57,7 +57,7 @@ def validate_sample(data: bytes, *, kind: Kind, header_only: bool = False) -> Fa
 def _open_image(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over.
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them fail on.
         reason = str(error) if data else "an empty file"
         if data and isinstance(error, Image.UnidentifiedImageError):
             reason = "not an image of a known format"
@@ -70,4 +70,4 @@ def _parse_object(data: bytes) -> None:
     except (ValueError, RecursionError) as error:
         raise UnreadableSample(f"not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UnreadableSample(f"JSON, but no object ({type(value).__name__})")
+        raise UnreadableSample(f"JSON, but not an object ({type(value).__name__})")

@@ -67,7 +67,7 @@ class TestHuggingFace:
 
     def test_no_dataset(self, tmp_path: Path):
         pytest.importorskip("datasets")
-        with pytest.raises(DataError, match="missing: it is no folder"):
+        with pytest.raises(DataError, match="missing: it is not a folder"):
             write_hf_shards(tmp_path / "missing", tmp_path / "shards")
         with pytest.raises(DataError, match="cannot be read"):
             write_hf_shards(tmp_path, tmp_path / "shards")

@@ -82,7 +82,7 @@ def test_too_many_bad_samples(shards: str):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_stop_names_the_sample_and_the_mend(shards: str, num_workers: int):
+def test_stop_names_the_sample_and_the_hint(shards: str, num_workers: int):
     with pytest.raises(DataError, match=r"sample (3|4|11) \(byte .*framework shards check.*on_bad_sample skip"):
         load(shards, BatchPlan(micro_batch=4), on_bad_sample="stop", num_workers=num_workers)
 

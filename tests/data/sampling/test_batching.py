@@ -97,7 +97,7 @@ def test_what_a_smaller_global_batch_left_is_skipped():
         (64, 8, 4, 1, 2),
         (64, 8, 4, 2, 2),
         (32, 8, 4, 1, 1),
-        (60, 8, 4, 1, r"60 is no multiple of batch_size 8 x 4 process\(es\): use 32 or 64, or another"),
+        (60, 8, 4, 1, r"60 is not a multiple of batch_size 8 x 4 process\(es\): use 32 or 64, or another"),
         (31, 8, 4, 1, "use 32, or another"),
         (64, 8, 4, 4, r"accumulate_grad_batches 4: leave .* out \(2 follows\), or use 128"),
     ],

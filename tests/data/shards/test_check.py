@@ -106,7 +106,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda shards: edit_manifest(shards, lambda manifest: manifest.update(num_samples="many")),
         ["manifest.json is damaged"],
     ),
-    "manifest that is no JSON": (
+    "manifest that is not JSON": (
         lambda shards: (shards / "manifest.json").write_text("{"),
         ["manifest.json cannot be read"],
     ),

@@ -96,7 +96,9 @@ def test_json_alone_is_episodes(tmp_path: Path):
     write_tar(tmp_path / "b.tar", [(f"{number}.json", data) for number, data in enumerate([*documents[3:], b"[1]"])])
     manifest = index_shards(tmp_path)
     assert (manifest.kind, manifest.classes, manifest.class_counts) == ("episodes", (), ())
-    assert [(each.source, each.reason) for each in manifest.skipped] == [("b.tar/2.json", "JSON, but no object (list)")]
+    assert [(each.source, each.reason) for each in manifest.skipped] == [
+        ("b.tar/2.json", "JSON, but not an object (list)")
+    ]
     shards = ShardSet(tmp_path)
     assert [shards.read(number) for number in range(5)] == [(data, -1) for data in documents]
     assert check_shards(tmp_path) == []
@@ -177,7 +179,7 @@ def test_truncated_shard(tmp_path: Path, size: int):
 
 
 def test_no_shards(tmp_path: Path):
-    with pytest.raises(DataError, match="missing: it is no folder"):
+    with pytest.raises(DataError, match="missing: it is not a folder"):
         index_shards(tmp_path / "missing")
     with pytest.raises(DataError, match=r"holds no .tar files: give"):
         index_shards(tmp_path)

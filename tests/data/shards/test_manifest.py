@@ -51,8 +51,8 @@ def test_a_manifest_from_before_there_were_label_keys(tmp_path: Path):
         ({"colours": 3}, "unknown 'colours'"),
         ({"index_sha256": "F" * 64}, "is not a SHA-256"),
         ({"index_sha256": "../../../x"}, "is not a SHA-256"),
-        ({"shards": [{"name": "a/b", "num_samples": 2, "num_bytes": 1, "sha256": "0" * 64}]}, "no plain file name"),
-        ({"shards": [{"name": "", "num_samples": 2, "num_bytes": 1, "sha256": "0" * 64}]}, "no plain file name"),
+        ({"shards": [{"name": "a/b", "num_samples": 2, "num_bytes": 1, "sha256": "0" * 64}]}, "not a plain file name"),
+        ({"shards": [{"name": "", "num_samples": 2, "num_bytes": 1, "sha256": "0" * 64}]}, "not a plain file name"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str):
@@ -63,7 +63,7 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str):
 def test_files_that_are_none(tmp_path: Path):
     with pytest.raises(DataError, match=r"no shard set at .*missing"):
         read_manifest(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"has no manifest.json, so it is no shard set or an unfinished one"):
+    with pytest.raises(DataError, match=r"has no manifest.json, so it is not a shard set, or an unfinished one"):
         read_manifest(tmp_path)
     for data in (b"{", b"\xff", b"[]"):
         with pytest.raises(DataError, match="x cannot be read"):

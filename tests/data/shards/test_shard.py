@@ -38,7 +38,7 @@ def test_a_name_is_a_number_by_the_classes(tmp_path: Path):
     )
     found = scan_shard(tmp_path / "a.tar").samples
     assert index_rows(found, {"cat": 0, "dog": 1})[:, 2].tolist() == [1, 5]
-    with pytest.raises(ValueError, match=r"'x.png' has the label 'dog', which is no class"):
+    with pytest.raises(ValueError, match=r"'x.png' has the label 'dog', which is not a class"):
         index_rows(found, {"cat": 0})
 
 

@@ -27,7 +27,7 @@ def test_facts_of_an_episode():
         (image_bytes(3)[:-20], "images", "truncated|broken|Truncated"),
         (b"{", "episodes", "not JSON"),
         (b"\xff", "episodes", "not JSON"),
-        (b"[1]", "episodes", r"JSON, but no object \(list\)"),
+        (b"[1]", "episodes", r"JSON, but not an object \(list\)"),
         (b"[" * 100_000, "episodes", "not JSON"),
     ],
 )

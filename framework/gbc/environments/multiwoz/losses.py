@@ -15,7 +15,7 @@ from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 def state_loss(trace: Trace) -> VerbalLoss:
     """The share of slots that are wrong, against the task's `expected`.
 
-    The words name false positives (slots that nobody mentioned, and what is no slot at all), wrong values and false
+    The words name false positives (slots that nobody mentioned, and what is not a slot at all), wrong values and false
     negatives. The value is (wrong + missing + extra) / (expected + extra). The places are those of wrong and of extra
     values, and for what is missing the whole output of the step that should have given it, as far as it ran.
     """
@@ -32,7 +32,7 @@ def state_loss(trace: Trace) -> VerbalLoss:
             right = expected.get(field.name, "")
             if not right:
                 extra += 1
-                what = "was not mentioned" if field.name in STATE_SLOTS else "is no slot"
+                what = "was not mentioned" if field.name in STATE_SLOTS else "is not a slot"
                 words.append(f"{field.name}={field.value} was given, but {field.name} {what} (false positive).")
             else:
                 seen.add(field.name)

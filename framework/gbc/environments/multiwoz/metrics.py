@@ -154,7 +154,7 @@ def _counts(slots: Iterable[str]) -> dict[str, int]:
     for slot in slots:
         domain = domain_of(slot)
         if domain not in DOMAINS:
-            raise DataError(f"{slot!r} is no slot of a state", hint="read states with parse_state")
+            raise DataError(f"{slot!r} is not a slot of a state", hint="read states with parse_state")
         counts[""] += 1
         counts[domain] = counts.get(domain, 0) + 1
     return counts

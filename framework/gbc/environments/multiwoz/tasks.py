@@ -118,7 +118,7 @@ def state_fields(text: str, *, domain: str = "") -> tuple[Field, ...]:
     """
     found = []
     for text_name, (value, start, stop) in parse_fields(text).items():
-        # What precedes the first field, such as "State:", is no part of its name.
+        # What precedes the first field, such as "State:", is not a part of its name.
         name = re.sub(r"^.*:\s*", "", text_name)
         try:
             slot = slot_name(name, domain=domain)
@@ -130,7 +130,7 @@ def state_fields(text: str, *, domain: str = "") -> tuple[Field, ...]:
 
 
 def parse_state(text: str, *, domain: str = "") -> State:
-    """The state of an output; what is no slot, or not mentioned, is left out."""
+    """The state of an output; what is not a slot, or not mentioned, is left out."""
     fields = state_fields(text, domain=domain)
     return {field.name: field.value for field in fields if field.value and _is_slot(field.name)}
 

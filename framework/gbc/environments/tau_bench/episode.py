@@ -183,7 +183,7 @@ class _Run:
             is_call = action.name != RESPOND
             if is_call and action.name not in self.known:
                 hint = f"use one of {', '.join(sorted(self.known))}"
-                raise DataError(f"a call of {action.name!r}, which is no tool", hint=hint)
+                raise DataError(f"a call of {action.name!r}, which is not a tool", hint=hint)
             if not is_call and not isinstance(action.arguments.get("content"), str):
                 raise DataError("a message to the user without content", hint="write the message itself")
             seen = self.bench.act(action)

@@ -23,7 +23,7 @@ def test_false_positives_false_negatives_and_wrong_values(make_trace: Callable[.
     assert found.value == pytest.approx(5 / 6)
     assert found.text == (
         "hotel-stars should be '4', it was '3' (wrong value). "
-        "colour=red was given, but colour is no slot (false positive). "
+        "colour=red was given, but colour is not a slot (false positive). "
         "taxi-leaveat=10:00 was given, but taxi-leaveat was not mentioned (false positive). "
         "hotel-area should be 'north', it was missing (false negative). "
         "train-day should be 'friday', it was missing (false negative)."

@@ -42,7 +42,7 @@ def test_slots():
     assert (found["slot_precision/taxi"], found["slot_recall/taxi"], found["slot_f1/taxi"]) == (0.0, 0.0, 0.0)
     assert found["slot_f1/train"] == 0.5
     assert "slot_f1/restaurant" not in found
-    with pytest.raises(DataError, match="'zoo-name' is no slot"):
+    with pytest.raises(DataError, match="'zoo-name' is not a slot"):
         metric.update([{"zoo-name": "x"}], [{}], [[]])
 
 

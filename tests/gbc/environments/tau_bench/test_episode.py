@@ -103,7 +103,10 @@ def test_the_prompt_has_policy_format_and_tools(shop):
         ('{"name": "get_order", "arguments": ', "malformed tool call"),
         ('{"tool": "get_order"}', "no name"),
         ('{"name": "get_order", "arguments": [1]}', "arguments are no object"),
-        ('{"name": "refund"}', "a call of 'refund', which is no tool: use one of cancel_order, get_order, hand_over"),
+        (
+            '{"name": "refund"}',
+            "a call of 'refund', which is not a tool: use one of cancel_order, get_order, hand_over",
+        ),
         ('{"name": "respond"}', "a message to the user without content"),
         (call("get_order", "9"), r"the tool 'get_order' raised KeyError \('9'\)"),
         ('{"name": "get_order"}', "raised TypeError"),

@@ -78,7 +78,7 @@ class Database:
         """The entities that meet all constraints, in the order of the table.
 
         As Nekvinda & Dušek 2021 query: a train leaves at the wanted time or later and arrives then or earlier; what
-        the database does not know fits; `dontcare`, and what is no column of the table (a booking's day), constrains
+        the database does not know fits; `dontcare`, and what is not a column of the table (a booking's day), constrains
         nothing. Names fit if one is a part of the other, in whole words (theirs: a fuzzy match). Of alternatives any
         may fit. A time that is none constrains nothing.
 

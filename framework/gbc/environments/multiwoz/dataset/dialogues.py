@@ -19,7 +19,7 @@ from framework.gbc.environments.multiwoz.dataset.slots import (
 )
 from framework.gbc.environments.multiwoz.dataset.values import normalise
 
-_MEND = "leave the dialogue out, or correct its labels"
+_HINT = "leave the dialogue out, or correct its labels"
 
 State = dict[str, str]
 """A belief state: slots such as `hotel-book day` to normalised values, `|` between alternatives."""
@@ -87,7 +87,7 @@ def dialogue_from_json(value: Any) -> Dialogue:
     try:
         dialogue = from_json(Dialogue, value)
     except ValueError as error:
-        raise DataError(f"an episode is no MultiWOZ dialogue ({error})", hint="make the shards anew") from None
+        raise DataError(f"an episode is not a MultiWOZ dialogue ({error})", hint="make the shards anew") from None
     check_dialogue(dialogue)
     return dialogue
 
@@ -95,22 +95,22 @@ def dialogue_from_json(value: Any) -> Dialogue:
 def check_dialogue(dialogue: Dialogue) -> None:
     """Raises DataError for a dialogue that is empty or truncated, or a label for an unknown slot or domain."""
     if not dialogue.turns:
-        raise DataError(f"dialogue {dialogue.id} is empty", hint=_MEND)
+        raise DataError(f"dialogue {dialogue.id} is empty", hint=_HINT)
     last = len(dialogue.turns) - 1
     for number, turn in enumerate(dialogue.turns):
         where = f"dialogue {dialogue.id}, turn {number}"
         if not turn.user.strip() or not (turn.system.strip() or number == last):
             missing = "the user" if not turn.user.strip() else "the system"
-            raise DataError(f"{where}: {missing} says nothing", hint=_MEND)
+            raise DataError(f"{where}: {missing} says nothing", hint=_HINT)
         for slot in turn.state:
             if slot not in STATE_SLOTS:
-                raise DataError(f"{where}: label for the unknown slot {slot!r}", hint=_MEND)
+                raise DataError(f"{where}: label for the unknown slot {slot!r}", hint=_HINT)
         for name in (*turn.booked, *map(domain_of, turn.requested)):
             if name not in DOMAINS:
-                raise DataError(f"{where}: label for the unknown domain {name!r}", hint=_MEND)
+                raise DataError(f"{where}: label for the unknown domain {name!r}", hint=_HINT)
     for domain in (*dialogue.domains, *dialogue.goal):
         if domain not in DOMAINS:
-            raise DataError(f"dialogue {dialogue.id}: unknown domain {domain!r}", hint=_MEND)
+            raise DataError(f"dialogue {dialogue.id}: unknown domain {domain!r}", hint=_HINT)
 
 
 def read_dialogue(id: str, value: Any, *, split: Split | None, acts: Any = None) -> Dialogue:
@@ -132,7 +132,7 @@ def read_dialogue(id: str, value: Any, *, split: Split | None, acts: Any = None)
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         problem = f"dialogue {id} has not the form of MultiWOZ 2.1 ({type(error).__name__}: {error})"
-        raise DataError(problem, hint=_MEND) from None
+        raise DataError(problem, hint=_HINT) from None
     check_dialogue(dialogue)
     return dialogue
 
@@ -140,13 +140,13 @@ def read_dialogue(id: str, value: Any, *, split: Split | None, acts: Any = None)
 def _read(id: str, value: Any, split: Split | None, acts: dict[str, Any]) -> Dialogue:
     log = value["log"]
     if len(log) % 2:
-        raise DataError(f"dialogue {id} is truncated: turn {len(log) - 1} has no answer", hint=_MEND)
+        raise DataError(f"dialogue {id} is truncated: turn {len(log) - 1} has no answer", hint=_HINT)
     goal = _goal(value.get("goal", {}))
     reader = ActReader({domain: wanted.request for domain, wanted in goal.items()})
     turns = []
     for number, (user, system) in enumerate(zip(log[::2], log[1::2], strict=True)):
         if not system["metadata"]:
-            raise DataError(f"dialogue {id}, turn {number} has no state", hint=_MEND)
+            raise DataError(f"dialogue {id}, turn {number} has no state", hint=_HINT)
         booked = _booked(system["metadata"])
         told = system.get("dialog_act", acts.get(str(number + 1)))
         requested, domain = reader.read(user.get("dialog_act"), told, booked)
@@ -184,13 +184,13 @@ def _state(metadata: dict[str, Any], *, where: str) -> State:
     state: State = {}
     for domain, parts in metadata.items():
         if domain not in (*DOMAINS, *UNTRACKED_DOMAINS):
-            raise DataError(f"{where}: labels for the unknown domain {domain!r}", hint=_MEND)
+            raise DataError(f"{where}: labels for the unknown domain {domain!r}", hint=_HINT)
         for part, prefix in (("semi", ""), ("book", "book ")):
             for key, value in parts.get(part, {}).items():
                 if key == "booked" or is_untracked(domain, prefix + key):
                     continue
                 if not isinstance(value, str):
-                    raise DataError(f"{where}: {domain} {key} is {value!r}, which is no text", hint=_MEND)
+                    raise DataError(f"{where}: {domain} {key} is {value!r}, which is not text", hint=_HINT)
                 if not value.strip():
                     continue
                 slot = _slot(prefix + key, domain, where)

@@ -10,7 +10,7 @@ from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, Stat
 from framework.gbc.environments.multiwoz.dataset.slots import UNTRACKED_DOMAINS, is_untracked, slot_name
 from framework.gbc.environments.multiwoz.dataset.values import normalise
 
-_MEND = "give a file such as IC-DST's sampling script writes"
+_HINT = "give a file such as IC-DST's sampling script writes"
 
 
 def read_turns(source: str | Path) -> dict[str, list[Any]]:
@@ -22,11 +22,11 @@ def read_turns(source: str | Path) -> dict[str, list[Any]]:
     try:
         records = json.loads(Path(source).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror})", hint=_MEND) from None
+        raise DataError(f"{source} cannot be read ({error.strerror})", hint=_HINT) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{source} is no JSON ({error})", hint=_MEND) from None
+        raise DataError(f"{source} is not JSON ({error})", hint=_HINT) from None
     if not isinstance(records, list) or not all(isinstance(each, dict) and "ID" in each for each in records):
-        raise DataError(f"{source} is no list of objects with an ID", hint=_MEND)
+        raise DataError(f"{source} is not a list of objects with an ID", hint=_HINT)
     found = defaultdict(list)
     for record in records:
         found[str(record["ID"])].append(record)
@@ -48,7 +48,7 @@ def read_fewshot_dialogue(id: str, records: list[Any]) -> Dialogue:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         problem = f"dialogue {id} has not the form of IC-DST's files ({type(error).__name__}: {error})"
-        raise DataError(problem, hint=_MEND) from None
+        raise DataError(problem, hint=_HINT) from None
     check_dialogue(dialogue)
     return dialogue
 
@@ -57,12 +57,12 @@ def _read(id: str, records: list[Any]) -> Dialogue:
     records = sorted(records, key=lambda record: record["turn_id"])
     numbers = [record["turn_id"] for record in records]
     if numbers != list(range(len(records))):
-        raise DataError(f"dialogue {id} is truncated: it has the turns {numbers}", hint=_MEND)
+        raise DataError(f"dialogue {id} is truncated: it has the turns {numbers}", hint=_HINT)
     said = records[-1]["dialog"]
     users, systems = said["usr"], said["sys"]
     if not len(users) == len(systems) == len(records):
         problem = f"dialogue {id} is truncated: {len(records)} turns, {len(users)} texts of the user"
-        raise DataError(problem, hint=_MEND)
+        raise DataError(problem, hint=_HINT)
     turns = tuple(
         Turn(user=user, system=system, state=_state(record["slot_values"], where=f"dialogue {id}, turn {number}"))
         for number, (user, system, record) in enumerate(zip(users, [*systems[1:], ""], records, strict=True))

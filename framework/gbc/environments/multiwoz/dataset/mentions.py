@@ -141,13 +141,13 @@ def _placeholder(match: re.Match[str]) -> Mention:
 
 
 def _spellings(name: str) -> list[str]:
-    """A name, and what is left without "the" and its kind, where that is no everyday word."""
+    """A name, and what is left without "the" and its kind, where that is not an everyday word."""
     short = [name_key(name), name.removeprefix("the ")]
     return [name, *(text for text in short if text != name and (" " in text or len(text) > 5))]
 
 
 def _pattern(text: str) -> str:
-    """A regular expression for normalised text as people write it: apostrophes, hyphens, `&`, `b&b`, `center`."""
+    """A regular expression for normalised text as users write it: apostrophes, hyphens, `&`, `b&b`, `center`."""
     text = text.replace("bed and breakfast", "bedandbreakfast").replace("guest house", "guesthouse")
     spellings = {
         "bedandbreakfast": r"(?:bed and breakfast|b ?(?:&|and) ?b)",

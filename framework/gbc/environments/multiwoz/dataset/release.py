@@ -18,7 +18,7 @@ _ACTS = ("dialogue_acts.json", "system_acts.json")
 _LISTS = {"validation": ("valListFile.json", "valListFile.txt"), "test": ("testListFile.json", "testListFile.txt")}
 _TABLES = ("attraction", "hotel", "restaurant", "taxi", "train")
 _MAX_BYTES = 2 << 30
-_MEND = "give the folder or the zip of MultiWOZ 2.1 or 2.4 as it is published"
+_HINT = "give the folder or the zip of MultiWOZ 2.1 or 2.4 as it is published"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def read_release(source: str | Path) -> Release:
         acts = next((_object(text, name) for name, text in texts if text is not None), {})
     both = sorted(set(lists["validation"]) & set(lists["test"]))
     if both:
-        raise DataError(f"{both[0]} is in the lists of validation and of test", hint=_MEND)
+        raise DataError(f"{both[0]} is in the lists of validation and of test", hint=_HINT)
     return Release(dialogues=dialogues, acts=acts, lists=lists)
 
 
@@ -111,21 +111,21 @@ def _opened(source: Path) -> Iterator[Callable[[str], str | None]]:
                 if info is None:
                     return None
                 if info.file_size > _MAX_BYTES:
-                    raise DataError(f"{name} in {source} has {info.file_size:,} bytes", hint=_MEND)
+                    raise DataError(f"{name} in {source} has {info.file_size:,} bytes", hint=_HINT)
                 return _text(archive.read(info), f"{source}/{info.filename}")
 
             yield read_member
     except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror or error})", hint=_MEND) from None
+        raise DataError(f"{source} cannot be read ({error.strerror or error})", hint=_HINT) from None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:  # damaged, encrypted
-        raise DataError(f"{source} cannot be read as a zip ({error})", hint=_MEND) from None
+        raise DataError(f"{source} cannot be read as a zip ({error})", hint=_HINT) from None
 
 
 def _only(folders: list[Any]) -> Any:
     """The one folder with `data.json`."""
     if len(folders) != 1:
         where = ", ".join(sorted(map(str, folders)))
-        raise DataError(f"{_DATA} is in {len(folders)} folders{': ' if where else ''}{where}", hint=_MEND)
+        raise DataError(f"{_DATA} is in {len(folders)} folders{': ' if where else ''}{where}", hint=_HINT)
     return folders[0]
 
 
@@ -133,20 +133,20 @@ def _text(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where} is no text in UTF-8 ({error})", hint=_MEND) from None
+        raise DataError(f"{where} is not text in UTF-8 ({error})", hint=_HINT) from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is no JSON ({error})", hint=_MEND) from None
+        raise DataError(f"{where} is not JSON ({error})", hint=_HINT) from None
 
 
 def _object(text: str | None, where: str) -> dict[str, Any]:
     value = _parse(text or "", where)
     if not isinstance(value, dict):
-        raise DataError(f"{where} holds no JSON object of dialogues ({type(value).__name__})", hint=_MEND)
+        raise DataError(f"{where} holds no JSON object of dialogues ({type(value).__name__})", hint=_HINT)
     return value
 
 
@@ -155,8 +155,8 @@ def _ids(names: tuple[str, ...], read: Callable[[str], str | None]) -> tuple[str
     texts = ((name, read(name)) for name in names)
     name, text = next(((name, text) for name, text in texts if text is not None), (names[0], None))
     if text is None:
-        raise DataError(f"there is no {names[0]} beside {_DATA}", hint=_MEND)
+        raise DataError(f"there is no {names[0]} beside {_DATA}", hint=_HINT)
     ids = _parse(text, name) if text.lstrip().startswith("[") else text.split()
     if not all(isinstance(id, str) for id in ids):
-        raise DataError(f"{name} holds no ids", hint=_MEND)
+        raise DataError(f"{name} holds no ids", hint=_HINT)
     return tuple(dict.fromkeys(id if id.endswith(".json") else f"{id}.json" for id in ids))

@@ -38,7 +38,7 @@ def learn_tokenizer(dialogues: Sequence[Dialogue], *, vocabulary_size: int = 153
     splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
-            # A slot's name is one word with its sign: it is no word of the dialogue.
+            # A slot's name is one word with its sign: it is not a word of the dialogue.
             pre_tokenizers.Split(Regex("="), "merged_with_previous"),
             # A time is its hour and its minutes: few tokens, each seen often.
             pre_tokenizers.Split(Regex(":"), "merged_with_next"),
@@ -63,7 +63,7 @@ def learn_tokenizer(dialogues: Sequence[Dialogue], *, vocabulary_size: int = 153
 def learn_merges(words: Mapping[str, int], most: int) -> list[tuple[str, str]]:
     """The pairs of pieces to be joined, the most frequent first, of equals the first in the alphabet.
 
-    Not by the library's trainer: its choice among equals is another in every process.
+    Not by the library's trainer: its choice among equals is another in every process (decision 032).
 
     Args:
         words: how often each was seen; those with other letters than the alphabet's are left out.

@@ -91,7 +91,7 @@ def _fields(values: Mapping[str, str], domain: str) -> list[str]:
 
 
 def said_change(trace: Trace) -> Change:
-    """The change that the outputs of a trace say together; what is no slot is left out, and so are other domains."""
+    """The change that the outputs of a trace say together; what is not a slot is left out, and so are other domains."""
     change: Change = {}
     for name, domain in state_steps(trace):
         fields = state_fields(trace.step(name).output, domain=domain)
