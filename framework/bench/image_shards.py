@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from framework.core.io import atomic_write, sha256_of
+from framework.data.convert.class_folders import write_image_shards
 from framework.data.shards.manifest import INDEX, read_manifest
-from framework.data.shards.writer import write_image_shards
 
 
 def make_jpeg_shards(folder: Path, *, size: int, num_images: int, num_shards: int = 8) -> Path:

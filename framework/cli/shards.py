@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from framework.core.errors import ConfigError, DataError
+from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
 from framework.data.convert.hf import write_hf_shards
 from framework.data.convert.imagenet import write_imagenet_shards
@@ -20,7 +21,7 @@ from framework.data.shards.index import IndexOptions, index_shards
 from framework.data.shards.manifest import Manifest
 from framework.data.shards.reader import ShardSet
 from framework.data.shards.stats import measure
-from framework.data.shards.writer import WriteOptions, write_image_shards
+from framework.data.shards.writer import WriteOptions
 from framework.evaluation.grid import save_grid
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
@@ -137,9 +137,9 @@ def _sequence_hook(kind: Any, converter: Converter) -> _Hook:
     items = get_args(kind)
     num_values = None
     if get_origin(kind) is list:
-        build = list_structure_factory(kind, converter)
+        build = cast(_Hook, list_structure_factory(kind, converter))
     elif items[-1] is Ellipsis:
-        build = homogenous_tuple_structure_factory(kind, converter)
+        build = cast(_Hook, homogenous_tuple_structure_factory(kind, converter))
     else:
         num_values = len(items)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from framework.data.convert.class_folders import write_image_shards
 from framework.data.shards.manifest import Manifest
-from framework.data.shards.writer import write_image_shards
 
 
 def make_image_folder(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from framework.data.shards.writer import write_image_shards
+from framework.data.convert.class_folders import write_image_shards
 from framework.evaluation.samples import SampleSet
 
 

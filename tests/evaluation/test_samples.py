@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from framework.core.errors import DataError
-from framework.data.shards.writer import write_image_shards
+from framework.data.convert.class_folders import write_image_shards
 from framework.evaluation.samples import (
     SampleSet,
     dequantize_images,

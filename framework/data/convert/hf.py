@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.convert.source_files import Listing, SourceFile
+from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest, Skipped
 from framework.data.shards.writer import WriteOptions, write_listing
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from framework.core.errors import DataError
-from framework.data.convert.source_files import Listing, SourceFile, open_parts
+from framework.data.convert.source_files import open_parts
+from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest
 from framework.data.shards.tar import MAX_MEMBER_BYTES
 from framework.data.shards.writer import WriteOptions, write_listing

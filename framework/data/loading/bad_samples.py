@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.data.module import ShardDataModule
+from framework.data.loading.loader import LoadingConfig
 from framework.tracking.metric_names import BAD_SAMPLES
 
 
@@ -14,6 +14,9 @@ class BadSamples(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, ShardDataModule) and data.loading.on_bad_sample == "skip":
-            pl_module.log(BAD_SAMPLES, float(data.num_bad_samples), sync_dist=True, reduce_fx="sum", batch_size=1)
+        data: Any = getattr(trainer, "datamodule", None)
+        loading = getattr(data, "loading", None)
+        if isinstance(loading, LoadingConfig) and loading.on_bad_sample == "skip":
+            pl_module.log(
+                BAD_SAMPLES, float(cast(Any, data).num_bad_samples), sync_dist=True, reduce_fx="sum", batch_size=1
+            )

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from framework.core.errors import DataError
-from framework.data.remote.backends import CHECK, Backend, LocalBackend, RemoteBackend
 from framework.data.remote.files import RemoteConfig
+from framework.data.shards.backends import CHECK, Backend, LocalBackend, RemoteBackend
 from framework.data.shards.manifest import INDEX, Manifest
 from framework.data.shards.tar import member_name
 

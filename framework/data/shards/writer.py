@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import PARTIAL, locked_folder, sync_folder
-from framework.data.convert.source_files import Listing, SourceFile, list_images, open_source
 from framework.data.shards.finalize import Indexed, finalize_set, map_with_progress, record_of, refuse_skipped
+from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
 from framework.data.shards.shard import SHARD_NAME, Sample, index_rows, scan_shard, write_shard
 from framework.data.shards.validate_sample import UnreadableSample, validate_sample
@@ -43,46 +43,6 @@ class WriteOptions:
             raise ConfigError(f"samples_per_shard is {self.samples_per_shard}", hint="give at least 1")
         if self.workers < 0:
             raise ConfigError(f"workers is {self.workers}", hint="give at least 1, or 0 for one a CPU core")
-
-
-def write_image_shards(
-    source: str | Path,
-    dest: str | Path,
-    *,
-    folder: str = "",
-    samples_per_shard: int = 4096,
-    strict: bool = False,
-    workers: int = 0,
-    overwrite: bool = False,
-) -> Manifest:
-    """Writes the images of class folders as WebDataset shards, an index and a manifest.
-
-    Every image is decoded once to see that it can be, and stored as the bytes that it was. The bytes written depend
-    on the images, `folder` and `samples_per_shard` alone.
-
-    Args:
-        source: a directory, or a zip archive of one.
-        dest: folder of the shard set; made if it is missing.
-        folder: folder inside `source` that holds the class folders, such as `train`.
-        samples_per_shard: images in a shard, at most.
-        strict: refuse the source when a file in it would be skipped.
-        workers: number of threads; 0 means one for each CPU core that this process may use.
-        overwrite: replace a finished shard set at `dest`.
-
-    Returns:
-        What was written, with the files that were skipped and why.
-
-    Raises:
-        DataError: nothing to read, `dest` holds something else, the disk is full, or (strict) files would be skipped.
-        ConfigError: a number that is out of range.
-    """
-    source, dest = Path(source), Path(dest)
-    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    listing = list_images(source, folder=folder)
-    if source.is_dir() and dest.resolve().is_relative_to((source / folder.strip("/")).resolve()):
-        raise DataError(f"{dest} lies inside the images at {source}", hint="choose a folder outside of them")
-    with open_source(source) as read:
-        return write_listing(dest, listing, lambda file: read(file.path), kind="images", options=options)
 
 
 def write_listing(

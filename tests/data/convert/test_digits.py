@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from framework.core.errors import ConfigError
+from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
-from framework.data.shards.writer import write_image_shards
 
 
 def test_digits(tmp_path: Path):

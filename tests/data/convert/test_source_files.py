@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from framework.core.errors import DataError
-from framework.data.convert.source_files import Listing, SourceFile, list_images, open_source
+from framework.data.convert.source_files import list_images, open_source
+from framework.data.shards.listing import Listing, SourceFile
 
 
 def make(root: Path, paths: list[str], *, archive: bool) -> Path:

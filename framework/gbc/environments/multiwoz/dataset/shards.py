@@ -7,7 +7,7 @@ from typing import Any
 
 from framework.core.errors import DataError
 from framework.core.serialization import to_json
-from framework.data.convert.source_files import Listing, SourceFile
+from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest, Skipped
 from framework.data.shards.writer import WriteOptions, write_listing
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, read_dialogue
