@@ -17,6 +17,4 @@ class BadSamples(Callback):
         data: Any = getattr(trainer, "datamodule", None)
         loading = getattr(data, "loading", None)
         if isinstance(loading, LoadingConfig) and loading.on_bad_sample == "skip":
-            pl_module.log(
-                BAD_SAMPLES, float(cast(Any, data).num_bad_samples), sync_dist=True, reduce_fx="sum", batch_size=1
-            )
+            pl_module.log(BAD_SAMPLES, float(data.num_bad_samples), sync_dist=True, reduce_fx="sum", batch_size=1)
