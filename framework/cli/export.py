@@ -7,6 +7,7 @@ from rich.console import Console
 from framework import __version__
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import sha256_of
+from framework.core.serialization import from_json
 from framework.language_model.module import CHECKPOINT_KEY as LANGUAGE_MODEL
 from framework.language_model.module import export_language_model
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, Weights
@@ -58,7 +59,7 @@ def export(
     stale = _earlier(target, overwrite)
     if ARCHITECTURE not in state or OBJECTIVE not in state:
         raise CheckpointError(f"{source} is not of a PRA model", hint="give a checkpoint of a PRA run")
-    architecture = PRAConfig(**state[ARCHITECTURE])
+    architecture = from_json(PRAConfig, state[ARCHITECTURE], allow_missing=True)
     tensors = read_tensors(source, "ema." if weights == "ema" else "model.")
     check_tensors(architecture, {name: tensor.shape for name, tensor in tensors.items()}, f"{source} is")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def export(
     manifest = Manifest.read(source)
     ExportedModel(
         architecture=architecture,
-        objective=ObjectiveConfig(**state[OBJECTIVE]),
+        objective=from_json(ObjectiveConfig, state[OBJECTIVE], allow_missing=True),
         origin=Origin(
             weights=weights,
             step=manifest.step,

@@ -2,18 +2,21 @@
 
 What is read is checked, never converted: "3" is not a number, a string is not a list. The only exception is an integer
 where a float is asked for, since JSON knows one kind of number.
+
+A field whose key in files is another one than its name says so: `field(metadata={"key": "samples_consumed"})`. So names
+may change while files keep their keys.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
 from cattrs.errors import BaseValidationError
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import AttributeOverride, make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from framework.core.errors import FrameworkError
 
@@ -97,9 +100,9 @@ def _reader(allow_missing: bool, ignore_unknown: bool) -> Converter:
     reader = Converter()
 
     def record_hook(kind: Any, converter: Converter) -> _Hook:
-        build = make_dict_structure_fn(kind, converter)
+        build = make_dict_structure_fn(kind, converter, **_renamed(kind))
         # With no regard to `init=False`: no record has such a field.
-        known = {each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(kind)}
+        known = {_key(each): each.default is MISSING and each.default_factory is MISSING for each in fields(kind)}
         required = {name for name, needed in known.items() if needed or not allow_missing}
 
         def structure(value: Any, _: Any) -> Any:
@@ -121,6 +124,14 @@ def _reader(allow_missing: bool, ignore_unknown: bool) -> Converter:
         reader.register_structure_hook(kind, _exactly(kind))
     reader.register_structure_hook(float, _number)
     return reader
+
+
+def _key(field: Field[Any]) -> str:
+    return field.metadata.get("key", field.name)
+
+
+def _renamed(kind: Any) -> dict[str, AttributeOverride]:
+    return {each.name: override(rename=_key(each)) for each in fields(kind) if _key(each) != each.name}
 
 
 def _choice_hook(kind: Any) -> _Hook:
@@ -179,6 +190,9 @@ def _number(value: Any, _: Any) -> float:
 
 def _make_writer() -> Converter:
     writer = Converter()
+    writer.register_unstructure_hook_factory(
+        is_dataclass, lambda kind: make_dict_unstructure_fn(kind, writer, **_renamed(kind))
+    )
     writer.register_unstructure_hook_factory(
         lambda kind: (get_origin(kind) or kind) in (tuple, list),
         lambda _: lambda values: [writer.unstructure(value) for value in values],

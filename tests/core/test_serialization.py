@@ -42,6 +42,7 @@ class Outer:
     by_name: Mapping[str, float] = field(default_factory=dict)
     anything: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path("x")
+    count: int = field(default=0, metadata={"key": "attempt"})
 
     def __post_init__(self) -> None:
         if self.weight < 0:
@@ -57,6 +58,7 @@ FULL = Outer(
     by_name={"x": 1.0},
     anything={"deep": [1, None, {"er": "text"}]},
     folder=Path("a/b"),
+    count=3,
 )
 
 
@@ -69,6 +71,7 @@ def test_the_round_trip_is_of_plain_json():
     assert json.loads(json.dumps(value)) == value
     assert value["inner"] == [{"kind": "a", "count": 1}, {"kind": "b", "count": 2}]
     assert value["folder"] == "a/b"
+    assert list(value)[-2:] == ["folder", "attempt"]
     assert from_json(Outer, value) == FULL
 
 
@@ -107,6 +110,17 @@ def test_missing_and_unknown_keys_only_on_request():
         from_json(Outer, {"name": "n"}, allow_missing=True)
     newer = edited(more=1, maybe={"kind": "a", "count": 1, "newer": True})
     assert from_json(Outer, newer, ignore_unknown=True).maybe == Inner(kind="a")
+
+
+def test_a_field_may_keep_its_key_in_files():
+    assert from_json(Outer, edited(attempt=5)).count == 5
+    with pytest.raises(ValueError, match="record: unknown 'count'"):
+        from_json(Outer, edited(count=5))
+    given = edited()
+    del given["attempt"]
+    with pytest.raises(ValueError, match="record: no 'attempt'"):
+        from_json(Outer, given)
+    assert from_json(Outer, given, allow_missing=True).count == 0
 
 
 def test_what_the_record_itself_finds_comes_out_as_it_is():

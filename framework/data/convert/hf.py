@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest, Skipped
-from framework.data.shards.writer import WriteOptions, write_listing
+from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
 
 def write_hf_shards(

@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 from framework.core.errors import ConfigError, DataError
 from framework.data.convert.source_files import open_parts
 from framework.data.images.decoding import IMAGE_SUFFIXES
-from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest, Skipped
 from framework.data.shards.tar import UNREADABLE, Member, part_of, walk_tar
-from framework.data.shards.writer import WriteOptions, write_listing
+from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
 _WNID = re.compile(r"n\d{8}")
 

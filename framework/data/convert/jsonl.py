@@ -5,10 +5,9 @@ from pathlib import Path
 
 from framework.core.errors import DataError
 from framework.data.convert.source_files import open_parts
-from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest
 from framework.data.shards.tar import MAX_MEMBER_BYTES
-from framework.data.shards.writer import WriteOptions, write_listing
+from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

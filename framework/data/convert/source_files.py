@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from framework.core.errors import DataError
 from framework.data.images.decoding import IMAGE_SUFFIXES
-from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Skipped
+from framework.data.shards.writer import Listing, SourceFile
 
 
 def list_images(source: Path, *, folder: str = "") -> Listing:

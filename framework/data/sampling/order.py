@@ -6,7 +6,7 @@ processes, of loader workers, or of batches that are accumulated for a step.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 from zlib import crc32
@@ -59,7 +59,7 @@ class Position:
 
     epoch: int = 0
     samples: int = 0
-    consumed: int = 0
+    consumed: int = field(default=0, metadata={"key": "samples_consumed"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from framework.core.compat.lightning_compat import ProcessedTracker, replaces_samplers
 from framework.core.errors import ConfigError
-from framework.core.serialization import to_json
+from framework.core.serialization import from_json, to_json
 from framework.data.sampling.batching import BatchPlan, needed_accumulation
 from framework.data.sampling.order import Position, SampleStream
 
@@ -85,8 +85,7 @@ def finished_batches(trainer: Trainer | None) -> int:
 
 def to_state(position: Position) -> dict[str, Any]:
     """The position as a checkpoint's plain numbers."""
-    numbers = to_json(position)
-    return {"samples_consumed": numbers.pop("consumed"), **numbers}
+    return to_json(position)
 
 
 def from_state(state: dict[str, Any], stream: SampleStream, plan: BatchPlan) -> Position:
@@ -97,10 +96,10 @@ def from_state(state: dict[str, Any], stream: SampleStream, plan: BatchPlan) -> 
         stream: the order of the samples.
         plan: how batches are made now.
     """
-    consumed = int(state["samples_consumed"])
+    position = from_json(Position, state, allow_missing=True, ignore_unknown=True)
     if "epoch" not in state:
-        return stream.advance(Position(), consumed, plan.global_batch)
-    return Position(epoch=int(state["epoch"]), samples=int(state["samples"]), consumed=consumed)
+        return stream.advance(Position(), position.consumed, plan.global_batch)
+    return position
 
 
 def recount(trainer: Trainer, position: Position, stream: SampleStream, plan: BatchPlan) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from framework.core.errors import DataError
 from framework.data.convert.source_files import list_images, open_source
-from framework.data.shards.listing import Listing, SourceFile
+from framework.data.shards.writer import Listing, SourceFile
 
 
 def make(root: Path, paths: list[str], *, archive: bool) -> Path:

@@ -7,9 +7,8 @@ from typing import Any
 
 from framework.core.errors import DataError
 from framework.core.serialization import to_json
-from framework.data.shards.listing import Listing, SourceFile
 from framework.data.shards.manifest import Manifest, Skipped
-from framework.data.shards.writer import WriteOptions, write_listing
+from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, read_dialogue
 from framework.gbc.environments.multiwoz.dataset.fewshot import read_fewshot_dialogue, read_turns
 from framework.gbc.environments.multiwoz.dataset.release import SPLITS, read_release
