@@ -96,7 +96,7 @@ def changed(data: dict[str, Any], change: str) -> Any:
         ("unknown slot", "turn 0: label for an unknown slot '?hotel-colour"),
         ("unknown booking", "unknown slot 'hotel-book breakfast'"),
         ("unknown domain", "unknown domain 'museum'"),
-        ("a list", "hotel area is .*no text"),
+        ("a list", "hotel area is .*not text"),
         ("no log", "has not the form"),
         ("no object", "has not the form"),
     ],
