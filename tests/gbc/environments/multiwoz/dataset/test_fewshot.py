@@ -63,7 +63,9 @@ def test_bad_dialogues():
             read_fewshot_dialogue("A.json", bad)
 
 
-@pytest.mark.parametrize(("text", "problem"), [("[", "is not JSON"), ("{}", "not a list"), ('[{"id": 1}]', "not a list")])
+@pytest.mark.parametrize(
+    ("text", "problem"), [("[", "is not JSON"), ("{}", "not a list"), ('[{"id": 1}]', "not a list")]
+)
 def test_bad_files(tmp_path: Path, text: str, problem: str):
     path = tmp_path / "fewshot.json"
     path.write_text(text)
