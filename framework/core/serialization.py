@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
@@ -146,16 +146,16 @@ def _choice_hook(kind: Any) -> _Hook:
 
 def _sequence_hook(kind: Any, converter: Converter) -> _Hook:
     items = get_args(kind)
-    num_values = None
-    if get_origin(kind) is list:
-        build = cast(_Hook, list_structure_factory(kind, converter))
-    elif items[-1] is Ellipsis:
-        build = cast(_Hook, homogenous_tuple_structure_factory(kind, converter))
-    else:
-        num_values = len(items)
 
-        def build(value: Any, _: Any) -> Any:
-            return tuple(converter.structure(item, each) for each, item in zip(items, value, strict=True))
+    def each_by_its_type(value: Any, _: Any) -> Any:
+        return tuple(converter.structure(item, each) for each, item in zip(items, value, strict=True))
+
+    build: _Hook = each_by_its_type
+    num_values = len(items)
+    if get_origin(kind) is list:
+        build, num_values = list_structure_factory(kind, converter), None
+    elif items[-1] is Ellipsis:
+        build, num_values = homogenous_tuple_structure_factory(kind, converter), None
 
     def structure(value: Any, _: Any) -> Any:
         _check(isinstance(value, list | tuple), value, "a list")

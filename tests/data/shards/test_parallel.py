@@ -26,7 +26,9 @@ def test_an_error_ends_it():
 
     def fail(number: int) -> None:
         begun.append(number)
-        raise OSError(f"task {number}")
+        if number == 0:
+            raise OSError("task 0")
+        time.sleep(0.02)
 
     with pytest.raises(OSError, match="task 0"):
         list(map_in_threads(fail, range(1000), workers=1))
