@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from cattrs import Converter
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
 from cattrs.errors import BaseValidationError
-from cattrs.gen import AttributeOverride, make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from framework.core.errors import FrameworkError
 
@@ -130,7 +130,8 @@ def _key(field: Field[Any]) -> str:
     return field.metadata.get("key", field.name)
 
 
-def _renamed(kind: Any) -> dict[str, AttributeOverride]:
+def _renamed(kind: Any) -> dict[str, Any]:
+    """Overrides for the fields whose keys are other ones, as keyword arguments of `cattrs.gen`."""
     return {each.name: override(rename=_key(each)) for each in fields(kind) if _key(each) != each.name}
 
 
