@@ -64,7 +64,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"no JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return value
 
 

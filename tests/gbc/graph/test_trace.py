@@ -83,7 +83,7 @@ def step_edited(**changes) -> str:
     ("line", "words"),
     [
         ("{", "no JSON"),
-        ("[1]", "no JSON object"),
+        ("[1]", "not a JSON object"),
         (edited(format=2), "format 2, not 1"),
         (edited(id=7), "id is '7', not str"),
         (edited(extra=1), "unknown 'extra'"),

@@ -71,7 +71,7 @@ def test_whether_a_run_failed(changes, failed):
     ("text", "problem"),
     [
         ("{", "no JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         (json.dumps({"id": "1"}), "no 'messages'"),
         (line(cost=3), "unknown 'cost'"),
         (line(messages=[{"agent": "a"}]), r"messages\[0\]: no 'content'"),
