@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
@@ -111,7 +111,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class BadLine:
-    """A line that is no trace.
+    """A line that is not a record.
 
     Attributes:
         number: of the line, from 1.
@@ -131,19 +131,20 @@ def trace_from_line(line: str) -> Trace:
     """The trace of a line.
 
     Raises:
-        ValueError: no JSON, another format, a field that is missing, unknown or of another type, or spans and names
+        ValueError: not JSON, another format, a field that is missing, unknown or of another type, or spans and names
             that do not fit.
     """
     try:
-        value = json.loads(line)
+        value: object = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON ({error})") from None
+        raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    version = value.pop("format", None)
+        raise ValueError("not a JSON object")
+    fields = cast(dict[str, object], value)
+    version = fields.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"format {version!r}, not {FORMAT}")
-    trace = from_json(Trace, value)
+    trace = from_json(Trace, fields)
     _check_consistent(trace)
     return trace
 
@@ -165,7 +166,7 @@ def append_trace(path: str | Path, trace: Trace) -> None:
 
 
 def read_traces(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list[Trace], list[BadLine]]:
-    """The traces of a file of JSON lines, and the lines that are none; empty lines are passed over.
+    """The traces of a file of JSON lines, and the lines that cannot be read; empty lines are passed over.
 
     Args:
         path: the file.

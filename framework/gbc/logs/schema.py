@@ -1,10 +1,10 @@
-"""Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the form field by field."""
+"""Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the schema field by field."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
@@ -12,6 +12,9 @@ from framework.core.serialization import RecordT, from_json, to_json
 from framework.gbc.graph.trace import BadLine
 
 Role = Literal["user", "agent", "tool"]
+
+JsonObject = Mapping[str, object]
+"""A parsed JSON object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +91,14 @@ class Log:
         mistake: the label, if there is one.
 
     Raises:
-        DataError: no agent's message, a number that is no earlier message, or an answer to a call that nobody made.
+        DataError: no agent's message, a number that is not of an earlier message, or an answer to a call that nobody
+            made.
     """
 
     id: str
     task: str = ""
     messages: tuple[Message, ...]
-    prompts: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict[str, str])
     outputs: tuple[int, ...] = ()
     answer: str | None = None
     expected: str | None = None
@@ -131,7 +135,7 @@ class Log:
 
     @property
     def failed(self) -> bool:
-        """Whether there is something to blame: the run is not known to have succeeded."""
+        """Whether there is something to attribute: the run is not known to have succeeded."""
         if self.correct is not None:
             return not self.correct
         return self.answer is None or self.expected is None or self.answer.strip() != self.expected.strip()
@@ -146,25 +150,30 @@ def log_from_line(line: str) -> Log:
     """The log of a line; fields that have a default may be left out.
 
     Raises:
-        ValueError: no JSON, or a field that is missing, unknown or of another type.
+        ValueError: not JSON, or a field that is missing, unknown or of another type.
         DataError: what `Log` finds.
     """
     return record_of(Log, parse_line(line))
 
 
-def record_of(kind: type[RecordT], value: Any) -> RecordT:
+def record_of(kind: type[RecordT], value: object) -> RecordT:
     """The record of a parsed JSON object; fields that have a default may be left out. Errors as `log_from_line`."""
-    if not isinstance(value, Mapping):
-        raise ValueError("no JSON object")
+    if json_object(value) is None:
+        raise ValueError("not a JSON object")
     return from_json(kind, _filled(kind, value))
 
 
-def parse_line(line: str) -> Any:
+def json_object(value: object) -> JsonObject | None:
+    """A parsed JSON value if it is an object, otherwise None."""
+    return cast(JsonObject, value) if isinstance(value, dict) else None
+
+
+def parse_line(line: str) -> object:
     """The JSON value of a line; ValueError if there is none."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON ({error})") from None
+        raise ValueError(f"not JSON ({error})") from None
 
 
 def write_logs(path: str | Path, logs: Iterable[Log]) -> int:
@@ -214,11 +223,11 @@ def read_logs(
     return list(logs.values()), bad
 
 
-def _filled(record: Any, value: Any) -> Any:
-    """A parsed record with the fields that it leaves out; what is no object stays, for `from_json` to refuse."""
+def _filled(record: type, value: object) -> object:
+    """A parsed record with the fields that it leaves out; what is not an object stays, for `from_json` to refuse."""
     if not isinstance(value, Mapping):
         return value
-    filled = dict(value)
+    filled = {**cast(JsonObject, value)}
     for each in fields(record):
         if each.name not in filled and (each.default is not MISSING or each.default_factory is not MISSING):
             default = each.default if each.default_factory is MISSING else each.default_factory()
@@ -227,9 +236,8 @@ def _filled(record: Any, value: Any) -> Any:
     for name, kind in inner.items():
         if name in filled:
             items = filled[name]
-            filled[name] = [_filled(kind, item) for item in items] if _is_list(items) else _filled(kind, items)
+            listed = isinstance(items, list | tuple)
+            filled[name] = (
+                [_filled(kind, item) for item in cast(Sequence[object], items)] if listed else _filled(kind, items)
+            )
     return filled
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)

@@ -70,8 +70,8 @@ def test_whether_a_run_failed(changes, failed):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
         (json.dumps({"id": "1"}), "no 'messages'"),
         (line(cost=3), "unknown 'cost'"),
         (line(messages=[{"agent": "a"}]), r"messages\[0\]: no 'content'"),

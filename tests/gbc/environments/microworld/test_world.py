@@ -1,16 +1,11 @@
 """The shipped model, and the benchmarks on a handful of episodes."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from framework.bench.fault_localization import bench_blame
 from framework.bench.prompt_repair import bench_repair
-from framework.core.errors import ConfigError
-from framework.gbc.attribution.counterfactual_edits import EditOptions
-from framework.gbc.attribution.edge_weights import ConnectionOptions
-from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, CounterfactualEditOptions
 from framework.gbc.environments.microworld.episodes import Remembered, draw_episodes
 from framework.gbc.environments.microworld.fault_localization import (
     score_edits,
@@ -69,7 +64,7 @@ def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
     tools = [len(episode.fault.graph.tools) for episode in episodes]
     assert left.cost.answers == sum(2 * w + 1 + t for w, t in zip(workers, tools, strict=True))
     scores = score_gradients(model, episodes, scalars=("finegrained",))
-    scores += score_edits(model, episodes, edits={"edits": EditOptions()})
+    scores += score_edits(model, episodes, edits={"edits": CounterfactualEditOptions()})
     assert len({score.method for score in scores}) == 4 * 2 + 2
     for score in scores:
         assert score.cost.answers == 0
@@ -78,15 +73,6 @@ def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
         assert score.cost.passes == passes if "edits" not in score.method else passes <= score.cost.passes <= 2 * passes
         assert score.top1 == pytest.approx(sum(score.hits) / 5)
         assert score.by_kind == pytest.approx(dict(zip(KINDS, score.hits, strict=True)))
-
-
-def test_bench_blame_writes_what_it_shows(tmp_path: Path):
-    record = bench_blame(tmp_path / "blame.json", num_episodes=5, num_choosing=5, scalars=("sequence_log_prob",))
-    assert json.loads((tmp_path / "blame.json").read_text()) == json.loads(json.dumps(record))
-    methods = {score["method"] for score in record["judging"]}
-    assert {"random", "leave_one_out", record["chosen"]} <= methods
-    with pytest.raises(ConfigError, match="num_choosing is 2"):
-        bench_blame(num_choosing=2)
 
 
 def test_repair_wins_back_what_was_lost(model):
