@@ -15,7 +15,7 @@ from framework.core.errors import ConfigError
 RecordT = TypeVar("RecordT")
 
 
-def read_yaml(path: str | Path) -> object:
+def read_yaml(path: str | Path) -> Any:
     """The value of a YAML file.
 
     Raises:

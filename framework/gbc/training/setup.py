@@ -60,7 +60,7 @@ def load_system(graph: Declared, models: Declared, placement: Placement, *others
     Raises:
         ConfigError: a file that cannot be read, a graph or a model that cannot be used.
     """
-    declared: Any = read_yaml(graph) if isinstance(graph, str) else graph
+    declared = read_yaml(graph) if isinstance(graph, str) else graph
     made = parse_graph(declared, source=graph if isinstance(graph, str) else "model.graph")
     sharded = []
 
