@@ -1,6 +1,7 @@
 """`framework bench attribution`: one teacher-forced pass against the graph kept through generation.
 
-Time as in `bench_models`. On a CPU, memory is what a process of its own gets resident above what it had before.
+Time as in `framework.bench.language_models`. On a CPU, memory is what a process of its own gets resident above what it
+had before.
 """
 
 import multiprocessing
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ from framework.bench.language_models import (
 from framework.bench.record import write_record
 from framework.core.errors import TrainingError
 from framework.core.serialization import to_json
+from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.reference import kept_graph_scores
-from framework.gbc.attribution.token_gradients import GradientOptions, Scalar, TokenScores, token_scores
+from framework.gbc.attribution.token_gradients import TokenScores, token_scores
 
 Way = Literal["one_pass", "kept", "kept_cached"]
 _LARGEST_DIFFERENCE = 1e-5
@@ -102,7 +104,7 @@ def bench_attribution(
     scalar: Scalar = "sum_squares",
     batch_size: int = 8,
     rounds: int = 5,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Measures attribution by one pass.
 
     Args:
@@ -140,11 +142,17 @@ def bench_attribution(
 def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> PassSpeed:
     """The three ways in turns for one answer, and one pass over a batch of answers.
 
+    Args:
+        model: as `build_model` makes it.
+        case: lengths and scalar.
+        batch_size: answers in the batch.
+        rounds: how often everything is measured.
+
     Raises:
         TrainingError: in float32, scores that differ by more than 1e-5.
     """
     fitting = [way for way in get_args(Way) if _fits(model, case, way)]
-    ways: dict[str, Callable[[], Any]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
+    ways: dict[str, Callable[[], object]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
     ways["generation"] = lambda: generate_answers(model, [case.row()], case.new)
     rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
     ways["batch"] = lambda: token_scores(model, rows, options)
@@ -230,14 +238,10 @@ def _show(passes: list[PassSpeed]) -> None:
     table.add_column("new tokens")
     for each in passes:
         table.add_column(str(each.case.new), justify="right")
-    for name, form, value in _ROWS:
-        table.add_row(name, *(_cell(value(each), form) for each in passes))
+    for name, pattern, value in _ROWS:
+        table.add_row(name, *(_cell(value(each), pattern) for each in passes))
     Console().print(table)
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "no memory" if value is None else form.format(value)
-
-
-if __name__ == "__main__":
-    bench_attribution()
+def _cell(value: float | None, pattern: str) -> str:
+    return "no memory" if value is None else pattern.format(value)

@@ -6,7 +6,6 @@ Models have random weights. Every answer is attributed; a training attributes th
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -26,7 +25,8 @@ from framework.bench.language_models import (
 )
 from framework.bench.record import write_record
 from framework.core.serialization import to_json
-from framework.gbc.attribution.token_gradients import GradientOptions, Scalar, token_scores
+from framework.gbc.attribution.options import GradientOptions, Scalar
+from framework.gbc.attribution.token_gradients import token_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def bench_episodes(
     scalars: tuple[Scalar, ...] = ("sum_squares",),
     batch_size: int = 8,
     rounds: int = 5,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Measures generation and attribution of batches of answers.
 
     Args:
@@ -108,9 +108,16 @@ def bench_episodes(
 
 
 def measure_episodes(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> EpisodeCost:
-    """A batch of answers with one prompt, generated and attributed in turns."""
+    """A batch of answers with one prompt, generated and attributed in turns.
+
+    Args:
+        model: as `build_model` makes it.
+        case: lengths and scalar.
+        batch_size: answers in the batch.
+        rounds: how often both are measured.
+    """
     rows = [case.row(number) for number in range(batch_size)]
-    ways: dict[str, Callable[[], Any]] = {
+    ways: dict[str, Callable[[], object]] = {
         "generation": lambda: generate_answers(model, rows, case.new),
         "attribution": lambda: token_scores(model, rows, GradientOptions(scalar=case.scalar)),
     }

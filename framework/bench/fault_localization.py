@@ -1,4 +1,5 @@
-"""`framework bench blame`: who is named for planted faults, by every variant of GBC and by what it is compared with.
+"""`framework bench blame`: which agent is named for planted faults, by every variant of GBC and by what it is compared
+with.
 
 The variant is chosen on one set of episodes and judged on another.
 """
@@ -6,7 +7,6 @@ The variant is chosen on one set of episodes and judged on another.
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +14,7 @@ from rich.table import Table
 from framework.bench.record import machine_of, write_record
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
-from framework.gbc.attribution.counterfactual_edits import EditOptions
-from framework.gbc.attribution.token_gradients import Scalar
+from framework.gbc.attribution.options import CounterfactualEditOptions, Scalar
 from framework.gbc.environments.microworld.episodes import Episode, draw_episodes
 from framework.gbc.environments.microworld.fault_localization import (
     SCALARS,
@@ -29,14 +28,14 @@ from framework.gbc.environments.microworld.world import KINDS, load_model
 from framework.gbc.language_models.local import LocalModel
 
 EDITS = {
-    "edits": EditOptions(),
-    "edits, keep 1": EditOptions(keep=1.0),
-    "edits, keep 0": EditOptions(keep=0.0),
+    "edits": CounterfactualEditOptions(),
+    "edits, keep 1": CounterfactualEditOptions(keep=1.0),
+    "edits, keep 0": CounterfactualEditOptions(keep=0.0),
 }
 """The default, and its weight of what an edit breaks at other values."""
 
 
-def bench_blame(
+def bench_fault_localization(
     out: Path | None = None,
     *,
     num_episodes: int = 300,
@@ -44,7 +43,7 @@ def bench_blame(
     seed: int = 1,
     scalars: tuple[Scalar, ...] = SCALARS,
     model: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Measures how often the culprit of a planted fault is named, and the model calls that it takes.
 
     Args:
@@ -85,7 +84,13 @@ def bench_blame(
 
 
 def measure(model: LocalModel, episodes: list[Episode], scalars: Sequence[Scalar]) -> list[MethodScore]:
-    """Every method on the same episodes."""
+    """Every method on the same episodes.
+
+    Args:
+        model: of the agents.
+        episodes: runs with a planted fault.
+        scalars: what is differentiated.
+    """
     return [
         score_random(episodes),
         score_leave_one_out(model, episodes),

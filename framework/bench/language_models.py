@@ -16,8 +16,9 @@ from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3Fo
 
 from framework.bench.record import machine_of
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.token_gradients import Scalar, TokenRow
-from framework.gbc.language_models.local import pad_left
+from framework.gbc.attribution.options import Scalar
+from framework.gbc.attribution.token_gradients import TokenRow
+from framework.gbc.language_models.generation import pad_left
 
 Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -53,7 +54,7 @@ SETTINGS: dict[Shape, dict[str, Any]] = {
 """Arguments of `Qwen3Config`."""
 
 
-def check_counts(**counts: int | Sequence[Any]) -> None:
+def check_counts(**counts: int | Sequence[object]) -> None:
     """Whether each is at least 1, and of a list whether it names some and all are. Raises ConfigError."""
     for name, value in counts.items():
         values = [value] if isinstance(value, int) else value
@@ -68,13 +69,18 @@ def pick_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def facts_of(device: str) -> dict[str, Any]:
+def facts_of(device: str) -> dict[str, object]:
     """What numbers of language models depend on, for their record."""
     return {"machine": machine_of(device), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 def build_model(shape: Shape, device: str, dtype: Dtype = "auto") -> PreTrainedModel:
-    """A random Qwen3 of a shape, made where it runs; `auto` is float32 on a CPU and bfloat16 elsewhere.
+    """A random Qwen3 of a shape, made where it runs.
+
+    Args:
+        shape: one of `SETTINGS`.
+        device: where it runs, such as cpu or cuda.
+        dtype: of its weights; `auto` is float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
         ConfigError: an unknown shape, or a device that cannot be used.
@@ -127,15 +133,27 @@ class Case:
 
 
 def generate_answers(model: PreTrainedModel, rows: Sequence[TokenRow], new: int) -> None:
-    """As `LocalModel.generate`: greedy, with a cache, no end token."""
+    """As `LocalModel.generate`: greedy, with a cache, no end token.
+
+    Args:
+        model: generates.
+        rows: the answers; their inputs are used.
+        new: generated tokens of each.
+    """
     ids, mask = pad_left([row.input_ids for row in rows], 0, model.device)
     options = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0)
     with torch.no_grad():
         model.generate(ids, attention_mask=mask, generation_config=options)  # pyright: ignore[reportCallIssue]
 
 
-def measure_in_turns(ways: Mapping[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each way in each round, after one that does not count."""
+def measure_in_turns(ways: Mapping[str, Callable[[], object]], device: str, rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each way in each round, after one that does not count.
+
+    Args:
+        ways: what is measured, by name.
+        device: that it runs on; a GPU is waited for.
+        rounds: how often each is measured.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for index in range(rounds + 1):
         for name, way in ways.items():

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
 from framework.core.serialization import to_json
-from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.environments.microworld.prompt_repair import Repair, draw_damages, repair
 from framework.gbc.environments.microworld.world import load_model
 

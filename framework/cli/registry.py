@@ -34,7 +34,7 @@ FUNCTIONS: dict[str, str | dict[str, str]] = {
         "training": "framework.bench.training:bench_training",
         "attribution": "framework.bench.attribution:bench_attribution",
         "episodes": "framework.bench.episodes:bench_episodes",
-        "blame": "framework.bench.fault_localization:bench_blame",
+        "blame": "framework.bench.fault_localization:bench_fault_localization",
         "repair": "framework.bench.prompt_repair:bench_repair",
     },
     "shards": {

@@ -57,12 +57,12 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """The JSON object of a text.
 
     Raises:
-        ValueError: no JSON, or another value than an object.
+        ValueError: not JSON, or another value than an object.
     """
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"no JSON ({error})") from None
+        raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Blame: the walk along the strongest connections (published) and complete credit by path products (ours).
+"""Attribution: the walk along the strongest connections (published) and complete credit by path products (ours).
 
 Walk: from the loss along the m strongest connections into every output, to the inputs; each way is a trajectory.
 
@@ -13,26 +13,21 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.counterfactual_edits import connect_by_edits
-from framework.gbc.attribution.credit_propagation import loss_shares, output_units, to_author
-from framework.gbc.attribution.edge_weights import Connection, Scorer, StepConnections, connect
-from framework.gbc.attribution.results import (
-    LOSS,
-    AgentCredit,
-    Attribution,
-    AttributionOptions,
-    EdgeCredit,
-    MessageCredit,
-    Trajectory,
-)
+from framework.gbc.attribution.counterfactual_edits import connections_by_edits
+from framework.gbc.attribution.credit_propagation import loss_shares, output_units, propagate_to_source
+from framework.gbc.attribution.edge_weights import Connection, Scorer, StepConnections, compute_connections
+from framework.gbc.attribution.options import AttributionOptions
+from framework.gbc.attribution.results import LOSS, AgentCredit, Attribution, EdgeCredit, MessageCredit, Trajectory
 from framework.gbc.attribution.token_gradients import token_scores
-from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Span, Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.language_models.interface import LanguageModel
+from framework.gbc.shapes import Credit, floats
 
 
 def attribute(
@@ -43,7 +38,7 @@ def attribute(
     options: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
     scorer: Scorer = token_scores,
 ) -> list[Attribution]:
-    """The blame for every trace, from one batched pass.
+    """The attribution of every trace, from one batched pass.
 
     Args:
         traces: runs that did not fail, fresh or recorded.
@@ -54,7 +49,7 @@ def attribute(
         scorer: of the tokens that agents read: gradients, or `baselines.attention_scores` to compare with.
 
     Raises:
-        ConfigError: a failed trace, another number of losses, or what `connect` finds.
+        ConfigError: a failed trace, another number of losses, or what `compute_connections` finds.
     """
     if len(traces) != len(losses):
         raise ConfigError(f"{len(traces)} traces and {len(losses)} losses", hint="give a loss for each trace")
@@ -85,9 +80,11 @@ def _connect(
         if not chosen:
             continue
         if edits and options.edits is not None:
-            each = connect_by_edits(some, graph, models, theirs, options.edits, options.connections)
+            each = connections_by_edits(some, graph, models, theirs, options.edits, options.connections)
         else:
-            each = connect(some, graph, models, [loss.value for loss in theirs], options.connections, scorer)
+            each = compute_connections(
+                some, graph, models, [loss.value for loss in theirs], options.connections, scorer
+            )
         found.update(zip(chosen, each, strict=True))
     return [found[index] for index in range(len(traces))]
 
@@ -95,7 +92,14 @@ def _connect(
 def attribute_trace(
     trace: Trace, connections: StepConnections, loss: VerbalLoss, options: AttributionOptions
 ) -> Attribution:
-    """The blame for one trace whose connections are known; other walks or losses need no further pass."""
+    """The attribution of one trace whose connections are known; other walks or losses need no further pass.
+
+    Args:
+        trace: a run that did not fail.
+        connections: of each of its steps.
+        loss: of the run.
+        options: of the walk.
+    """
     units = {step.name: output_units(step) for step in trace.steps}
     credits = {step.name: torch.zeros(len(units[step.name]), dtype=torch.float64) for step in trace.steps}
     edges: list[EdgeCredit] = []
@@ -110,15 +114,15 @@ def attribute_trace(
         if not connections[step.name]:
             own[step.name] += total
         for connection in connections[step.name]:
-            flow = connection.flow(credit)
-            edges.append(_edge(connection, step.name, flow.sum().item()))
+            passed = connection.propagate(credit)
+            edges.append(_edge(connection, step.name, passed.sum().item()))
             if connection.kind in ("prompt", "code"):
-                own[step.name] += flow.sum().item()
+                own[step.name] += passed.sum().item()
                 if connection.kind == "prompt":
-                    prompts.append(_prompt(connection, flow, step))
+                    prompts.append(_prompt(connection, passed, step))
             else:
                 source = trace.step(connection.source)
-                credits[source.name] += to_author(flow, connection, step, source, units[source.name])
+                credits[source.name] += propagate_to_source(passed, connection, step, source, units[source.name])
     trajectories = sorted(_walks(trace, connections, starts, credits, options), key=lambda walk: -walk.weight)
     return Attribution(
         id=trace.id,
@@ -158,36 +162,36 @@ def _output_edge(name: str, share: float, loss: float) -> EdgeCredit:
     )
 
 
-def _message(step: Step, units: tuple[Span, ...], credit: Tensor) -> MessageCredit:
+def _message(step: Step, units: tuple[Span, ...], credit: Credit) -> MessageCredit:
     return MessageCredit(
         step=step.name,
         node=step.node,
         text=step.output,
         credit=credit.sum().item(),
         spans=units,
-        token_credits=tuple(credit.tolist()),
+        token_credits=tuple(floats(credit)),
     )
 
 
-def _prompt(connection: Connection, flow: Tensor, step: Step) -> MessageCredit:
+def _prompt(connection: Connection, passed: Float[Tensor, "row"], step: Step) -> MessageCredit:
     block = connection.block
     assert block is not None
     assert connection.tokens is not None
     start, stop = block.chars
     spans = [step.input_spans[token] for token in range(*block.tokens)]
-    credit = (flow[:, None] * connection.tokens).sum(dim=0)
+    credit = (passed[:, None] * connection.tokens).sum(dim=0)
     return MessageCredit(
         step=step.name,
         node=step.node,
         text=block.text,
-        credit=flow.sum().item(),
+        credit=passed.sum().item(),
         spans=tuple((max(a, start) - start, max(start, min(b, stop)) - start) for a, b in spans),
-        token_credits=tuple(credit.tolist()),
+        token_credits=tuple(floats(credit)),
     )
 
 
 def _agents(
-    trace: Trace, credits: Mapping[str, Tensor], own: Mapping[str, float], trajectories: Sequence[Trajectory]
+    trace: Trace, credits: Mapping[str, Credit], own: Mapping[str, float], trajectories: Sequence[Trajectory]
 ) -> tuple[AgentCredit, ...]:
     nodes = list(dict.fromkeys(step.node for step in trace.steps))
     of_step = {step.name: step.node for step in trace.steps}
@@ -212,8 +216,8 @@ def _agents(
 def _walks(
     trace: Trace,
     connections: StepConnections,
-    starts: Mapping[str, Tensor],
-    credits: Mapping[str, Tensor],
+    starts: Mapping[str, Credit],
+    credits: Mapping[str, Credit],
     options: AttributionOptions,
 ) -> Iterator[Trajectory]:
     generator = random.Random(f"{options.seed}/{trace.id}")
@@ -241,7 +245,7 @@ def _walks(
                 waiting.append(((*steps, connection.source), share))
 
 
-def _mean_share(connection: Connection, credit: Tensor) -> float:
+def _mean_share(connection: Connection, credit: Credit) -> float:
     """Mean over the output's tokens, by their credit where they have any: wrong tokens lead the walk."""
     if len(connection.share) == len(credit) and credit.sum() > 0:
         return (connection.share * credit).sum().item() / credit.sum().item()
@@ -249,7 +253,7 @@ def _mean_share(connection: Connection, credit: Tensor) -> float:
 
 
 def _strongest(
-    connections: Sequence[Connection], credit: Tensor, top_m: int, generator: random.Random
+    connections: Sequence[Connection], credit: Credit, top_m: int, generator: random.Random
 ) -> list[Connection]:
     shuffled = generator.sample(list(connections), len(connections))
     shuffled.sort(key=lambda connection: -_mean_share(connection, credit))

@@ -7,11 +7,14 @@ import torch
 from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.token_gradients import GradientOptions, TokenRow, TokenScores
-from framework.gbc.execution.runner import LanguageModel, RunOptions, run_graph
+from framework.gbc.attribution.options import GradientOptions
+from framework.gbc.attribution.token_gradients import TokenRow, TokenScores
+from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss
+from framework.gbc.language_models.interface import LanguageModel
+from framework.gbc.language_models.transformers_compat import use_attention
 
 
 @torch.no_grad()
@@ -26,18 +29,14 @@ def attention_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: 
         options: a row for each output token where the scalar is `finegrained`, otherwise their mean.
 
     Raises:
-        ConfigError: an agent that does not read as the plain model does.
+        ConfigError: an agent with a soft prompt, gates or an adapter.
     """
     for row in rows:
-        if row.reader is not None:
-            problem = f"agent {row.reader.agent!r} has a soft prompt, gates or an adapter"
+        if row.bound is not None:
+            problem = f"agent {row.bound.agent!r} has a soft prompt, gates or an adapter"
             raise ConfigError(problem, hint="compare with attention without them")
-    implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
+    with use_attention(model, "eager"):
         return [_attention(model, row, options) for row in rows]
-    finally:
-        model.set_attn_implementation(implementation or "eager")
 
 
 def _attention(model: PreTrainedModel, row: TokenRow, options: GradientOptions) -> TokenScores:
@@ -58,18 +57,18 @@ class Counterfactual:
     """What became of a run when each of its agents and tools was silent in turn.
 
     Attributes:
-        blame: for each node, the loss of the run minus that without its messages: the larger, the less it helped.
+        effects: for each node, the loss of the run minus that without its messages: the larger, the more harm it did.
         calls: answers that models had to give for this.
         tokens: that models read and said for this, where they are known.
     """
 
-    blame: dict[str, float]
+    effects: dict[str, float]
     calls: int
     tokens: int = 0
 
     def ranking(self) -> list[str]:
-        """The nodes' names, the most blamed first."""
-        return sorted(self.blame, key=lambda name: -self.blame[name])
+        """The nodes' names, the one whose silence helps most first."""
+        return sorted(self.effects, key=lambda name: -self.effects[name])
 
 
 def leave_agents_out(
@@ -103,15 +102,15 @@ def leave_agents_out(
         options=replace(options, on_empty="keep"),
         given=[_silent(traces[index], node) for index, node in jobs],
     )
-    blame: list[dict[str, float]] = [{} for _ in traces]
+    effects: list[dict[str, float]] = [{} for _ in traces]
     calls, tokens = [0] * len(traces), [0] * len(traces)
     for (index, node), run in zip(jobs, runs, strict=True):
         without = loss(run).value if run.failure is None else failed_loss
-        blame[index][node] = loss(traces[index]).value - without
+        effects[index][node] = loss(traces[index]).value - without
         answers = [step for step in run.steps if step.kind == "agent" and step.finish != "given"]
         calls[index] += len(answers)
         tokens[index] += sum(len(step.input_ids) + len(step.output_ids) for step in answers)
-    return [Counterfactual(blame=b, calls=c, tokens=t) for b, c, t in zip(blame, calls, tokens, strict=True)]
+    return [Counterfactual(effects=e, calls=c, tokens=t) for e, c, t in zip(effects, calls, tokens, strict=True)]
 
 
 def _silent(trace: Trace, node: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How credit moves between texts: from an output's tokens to blocks of the reader's input, and on to their authors."""
+"""How credit is propagated: from output tokens to blocks of the input, and to the outputs that these were (ours)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 from framework.gbc.attribution.edge_weights import Connection
 from framework.gbc.graph.trace import Block, Span, Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.shapes import Credit
 
 
 def output_units(step: Step) -> tuple[Span, ...]:
@@ -20,10 +21,17 @@ def output_units(step: Step) -> tuple[Span, ...]:
     return words or ((0, len(step.output)),)
 
 
-def loss_shares(
-    trace: Trace, loss: VerbalLoss, units: Mapping[str, Sequence[Span]]
-) -> dict[str, Float[Tensor, "unit"]]:
-    """How the loss is handed to the outputs' units: all of it, by the places, or evenly where there are none."""
+def loss_shares(trace: Trace, loss: VerbalLoss, units: Mapping[str, Sequence[Span]]) -> dict[str, Credit]:
+    """How the loss is handed to the outputs' units: all of it, by the places, or evenly where there are none.
+
+    Args:
+        trace: the run.
+        loss: its loss.
+        units: spans of the units of each step's output.
+
+    Returns:
+        By step, shares in [0, 1] that add up to 1 over all outputs.
+    """
     starts = {name: torch.zeros(len(units[name]), dtype=torch.float64) for name in trace.outputs}
     for place in loss.places:
         if place.step in starts and place.weight > 0:
@@ -35,7 +43,13 @@ def loss_shares(
 
 
 def spread(units: Sequence[Span], start: int, stop: int) -> Float[Tensor, "unit"]:
-    """1, shared by the units as they overlap a span; evenly by all units where none does."""
+    """1, shared by the units as they overlap a span; evenly by all units where none does.
+
+    Args:
+        units: spans of the units, in characters.
+        start: of the span.
+        stop: of the span, excluded.
+    """
     return _spread_each([(start, stop)], units)[0]
 
 
@@ -49,19 +63,19 @@ def _spread_each(spans: Sequence[Span], units: Sequence[Span]) -> Float[Tensor, 
     return torch.where(total > 0, overlap / torch.where(total > 0, total, 1), 1 / len(units))
 
 
-def to_author(
-    flow: Float[Tensor, "row"], connection: Connection, step: Step, source: Step, units: Sequence[Span]
+def propagate_to_source(
+    credit: Float[Tensor, "row"], connection: Connection, step: Step, source: Step, units: Sequence[Span]
 ) -> Float[Tensor, "unit"]:
     """Credit of the source's output units from the credit of a connection.
 
     Args:
-        flow: credit for each row of the connection.
+        credit: what the connection is given, for each of its rows.
         connection: of a message or a decision.
-        step: the reader.
+        step: that the connection leads to.
         source: whose output it is.
         units: of the source's output.
     """
-    total, block = flow.sum().item(), connection.block
+    total, block = credit.sum().item(), connection.block
     spans = connection.parts
     if spans is None and block is not None and connection.tokens is not None:
         shift = block_shift(block, source)
@@ -72,14 +86,14 @@ def to_author(
             )
     if spans is None or connection.tokens is None:
         return total * spread(units, 0, len(source.output))
-    by_token = (flow[:, None] * connection.tokens).sum(dim=0)
-    credit = by_token @ _spread_each(spans, units)
+    by_token = (credit[:, None] * connection.tokens).sum(dim=0)
+    of_units = by_token @ _spread_each(spans, units)
     # A block without tokens, or rows without any weight in it.
-    return credit + (total - by_token.sum().item()) * spread(units, 0, len(source.output))
+    return of_units + (total - by_token.sum().item()) * spread(units, 0, len(source.output))
 
 
 def block_shift(block: Block | None, source: Step) -> int | None:
-    """From characters of the reader's input to those of the source's output; None where the block is another text."""
+    """From characters of the step's input to those of the source's output; None where the block is another text."""
     core = source.output.strip()
     if block is None or block.text != core or not core:
         return None

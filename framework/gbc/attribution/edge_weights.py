@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,44 +17,15 @@ from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.estimators import Estimates, leave_one_out, score_function
-from framework.gbc.attribution.token_gradients import GradientOptions, Score, TokenRow, TokenScores, token_scores
-from framework.gbc.execution.runner import LanguageModel
+from framework.gbc.attribution.options import ConnectionOptions, GradientOptions, Reduction, Score
+from framework.gbc.attribution.token_gradients import TokenRow, TokenScores, token_scores
 from framework.gbc.graph.spec import Agent, Estimator, Graph, UserTurn
 from framework.gbc.graph.trace import Block, Span, Step, Trace
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
-
-Reduction = Literal["mean", "max", "sum"]
 
 Scorer = Callable[[PreTrainedModel, Sequence[TokenRow], GradientOptions], list[TokenScores]]
 """`token_scores`, or what it is compared with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectionOptions:
-    """Which connection weights.
-
-    Args:
-        gradients: what is differentiated, and with how much memory.
-        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding.
-        reduction: of a block's tokens to its weight: `mean` and `max` of magnitudes; `sum` (ours), the magnitude of the
-            sum with signs, in which evidence for and against cancels.
-        prompts: whether the prompt is an input with credit of its own (ours). It then gets gradients, and only the
-            template before it is cached.
-        code: whether a tool's own code is an input with credit of its own (ours): an error may begin there.
-        estimate_seed: of estimators that ask a model again; that of the run.
-    """
-
-    gradients: GradientOptions = GradientOptions()  # noqa: RUF009 - frozen
-    score: Score = "l1"
-    reduction: Reduction = "mean"
-    prompts: bool = False
-    code: bool = False
-    estimate_seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, choices in (("score", get_args(Score)), ("reduction", get_args(Reduction))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} {getattr(self, name)!r}", hint=f"use one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +53,8 @@ class Connection:
     tokens: Float[Tensor, "row token"] | None
     parts: tuple[Span, ...] | None = None
 
-    def flow(self, credit: Float[Tensor, "output"]) -> Float[Tensor, "row"]:
-        """What flows over it of the credit of the step's output tokens: a row for each of them, or one for all."""
+    def propagate(self, credit: Float[Tensor, "output"]) -> Float[Tensor, "row"]:
+        """What it is given of the credit of the step's output tokens: a row for each of them, or one for all."""
         per_row = credit if len(self.share) > 1 else credit.sum()[None]
         return per_row * self.share if len(credit) else self.share * 0
 
@@ -106,7 +77,7 @@ StepConnections = Mapping[str, tuple[Connection, ...]]
 """The connections of a trace by the step that they lead to."""
 
 
-def connect(
+def compute_connections(
     traces: Sequence[Trace],
     graph: Graph,
     models: Mapping[str, LanguageModel],
@@ -151,7 +122,19 @@ def estimates_of(
     losses: Sequence[float],
     options: ConnectionOptions,
 ) -> Estimates:
-    """What the estimators `score_function` and `leave_one_out` give; arguments and errors as in `connect`."""
+    """What the estimators `score_function` and `leave_one_out` give.
+
+    Args:
+        traces: as in `compute_connections`.
+        graph: for its tools and estimators.
+        models: those whose gradients or answers are needed.
+        losses: of each trace.
+        options: seed of requests, memory of gradients.
+
+    Raises:
+        ConfigError: a model that is needed is missing.
+        ServerError: a server failed for good.
+    """
     found = score_function(traces, graph, models, losses, options.gradients)
     for key, each in leave_one_out(traces, graph, models, options.estimate_seed).items():
         found[key] = {**found.get(key, {}), **each}
@@ -282,13 +265,13 @@ def step_connections(
     return (*messages, *others)
 
 
-def _block_scores(block: Block, prefix: int, scores: TokenScores, score: Score) -> Tensor:
-    """Scores of a block's tokens, float64 `row token`."""
+def _block_scores(block: Block, prefix: int, scores: TokenScores, score: Score) -> Float[Tensor, "row token"]:
+    """Scores of a block's tokens, float64."""
     start, stop = (max(0, place - prefix) for place in block.tokens)
     return scores.of(score)[:, start:stop].double()
 
 
-def _reduce(scores: Tensor, reduction: Reduction) -> Tensor:
+def _reduce(scores: Float[Tensor, "row token"], reduction: Reduction) -> Float[Tensor, "row"]:
     if not scores.shape[1]:
         return scores.new_zeros(scores.shape[0])
     if reduction == "sum":
@@ -296,7 +279,7 @@ def _reduce(scores: Tensor, reduction: Reduction) -> Tensor:
     return scores.abs().mean(dim=1) if reduction == "mean" else scores.abs().amax(dim=1)
 
 
-def normalise(rows: Tensor) -> Tensor:
+def normalise(rows: Float[Tensor, "row token"]) -> Float[Tensor, "row token"]:
     """Rows that add up to 1; those of zeros stay."""
     total = rows.sum(dim=1, keepdim=True)
     return torch.where(total > 0, rows / torch.where(total > 0, total, 1), 0.0)

@@ -8,12 +8,13 @@ from difflib import SequenceMatcher
 import torch
 
 from framework.core.errors import ConfigError, FrameworkError
-from framework.gbc.attribution.token_gradients import GradientOptions, TokenRow, output_log_probs, token_scores
-from framework.gbc.execution.runner import LanguageModel, build_request
+from framework.gbc.attribution.options import GradientOptions
+from framework.gbc.attribution.token_gradients import TokenRow, output_log_probs, token_scores
+from framework.gbc.execution.runner import build_request
 from framework.gbc.graph.spec import Agent, Graph, Tool
 from framework.gbc.graph.trace import Step, Trace
+from framework.gbc.language_models.interface import LanguageModel, Request
 from framework.gbc.language_models.local import LocalModel
-from framework.gbc.language_models.prompt_encoding import Request
 
 Estimates = dict[tuple[int, str], dict[str, float]]
 """Weights by (number of the trace, step), then by source."""
@@ -31,8 +32,15 @@ def leave_one_out(traces: Sequence[Trace], graph: Graph, models: Mapping[str, La
     agent with local weights: |log p(output) - log p(output without the block's tokens)|, without generating. For an
     agent on a server: it is asked again without the block; the distance of the two answers.
 
+    Args:
+        traces: runs of the graph.
+        graph: for its tools and estimators.
+        models: those whose answers are needed.
+        seed: of requests, that of the run.
+
     Raises:
         ServerError: the server failed for good.
+        ConfigError: a model that is needed is missing.
     """
     estimates: Estimates = {}
     local: dict[str, list[tuple[tuple[int, str], Step]]] = defaultdict(list)
@@ -74,9 +82,16 @@ def score_function(
     The estimator of Williams (1992), as a weight: |reward - baseline| · mean over the chooser's input tokens of
     |∇ log p(its output)|₁, with reward -loss and the mean reward of the traces as the baseline (0 for one trace).
     Sources without gradients weigh nothing; where no source has any, all weigh the same.
+
+    Args:
+        traces: runs of the graph.
+        graph: for its estimators.
+        models: those whose gradients are needed.
+        losses: of each trace, 0 for a perfect one.
+        options: memory; the scalar is always `sequence_log_prob`.
     """
     baseline = sum(losses) / len(losses) if len(losses) > 1 else 0.0
-    wanted: dict[str, dict[tuple[int, str], TokenRow]] = defaultdict(dict)
+    rows_by_model: dict[str, dict[tuple[int, str], TokenRow]] = defaultdict(dict)
     targets: list[tuple[int, Step]] = []
     for index, trace in enumerate(traces):
         for step in trace.steps:
@@ -89,12 +104,12 @@ def score_function(
                 read = [message.tokens[0] for message in source.messages if message.tokens[0] < message.tokens[1]]
                 model = models.get(source.model or "")
                 if read and source.output_ids and source.model and isinstance(model, LocalModel):
-                    wanted[source.model][index, source.name] = TokenRow.of(model, source, prefix=min(read))
+                    rows_by_model[source.model][index, source.name] = TokenRow.of(model, source, prefix=min(read))
     norms: dict[tuple[int, str], float] = {}
     settings = GradientOptions(
         scalar="sequence_log_prob", max_tokens=options.max_tokens, checkpointing=options.checkpointing
     )
-    for name, rows in wanted.items():
+    for name, rows in rows_by_model.items():
         model = models[name]
         assert isinstance(model, LocalModel)
         scored = token_scores(model.model, list(rows.values()), settings)
@@ -109,7 +124,7 @@ def score_function(
 
 def _without_each(tool: Tool, step: Step, trace: Trace) -> dict[str, float]:
     outputs = {trace.step(block.source).node: trace.step(block.source).output for block in step.messages}
-    distances = {}
+    distances: dict[str, float] = {}
     for block in step.messages:
         left = {node: text for node, text in outputs.items() if node != trace.step(block.source).node}
         try:
@@ -128,8 +143,8 @@ def _drops_of_log_prob(model: LanguageModel, steps: Sequence[tuple[tuple[int, st
         whole = TokenRow.of(model, step, prefix=0)
         for start, stop in [(0, 0), *(block.tokens for block in step.messages)]:
             ids = step.input_ids[:start] + step.input_ids[stop:]
-            reader = None if whole.reader is None else whole.reader.without(start, stop)
-            rows.append(replace(whole, input_ids=ids, reader=reader))
+            bound = None if whole.bound is None else whole.bound.without(start, stop)
+            rows.append(replace(whole, input_ids=ids, bound=bound))
     sums = iter([values.sum().item() for values in output_log_probs(model.model, rows)])
     estimates: Estimates = {}
     for key, step in steps:

@@ -1,13 +1,16 @@
 """The slow way to token scores: the graph is kept through token-by-token generation, as published.
 
-What `gradients.token_scores` is tested and timed against (Yang et al. 2026, arXiv 2606.28187, and its prefix-based
-gradient). It is no part of attribution.
+What `token_gradients.token_scores` is tested and timed against (Yang et al. 2026, arXiv 2606.28187, and its
+prefix-based gradient). Attribution does not use it.
 """
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from framework.gbc.attribution.token_gradients import Scalar, TokenRow, TokenScores
+from framework.gbc.attribution.options import Scalar
+from framework.gbc.attribution.token_gradients import TokenRow, TokenScores
+from framework.gbc.language_models.transformers_compat import embeddings_of
 
 
 def kept_graph_scores(
@@ -22,8 +25,7 @@ def kept_graph_scores(
         cache_prefix: compute the prefix without a graph first, as the published prefix-based gradient does; otherwise
             it is part of the graph.
     """
-    embed = model.get_input_embeddings()
-    every = embed(torch.tensor([row.input_ids], device=model.device)).detach()
+    every = embeddings_of(model, torch.tensor([row.input_ids], device=model.device)).detach()
     runtime = every[:, row.prefix :].clone().requires_grad_()
     cache = DynamicCache(config=model.config)
     step = torch.cat([every[:, : row.prefix], runtime], dim=1)
@@ -31,11 +33,11 @@ def kept_graph_scores(
         with torch.no_grad():
             model(inputs_embeds=every[:, : row.prefix], past_key_values=cache, use_cache=True, logits_to_keep=1)
         step = runtime
-    rows = []
+    rows: list[Tensor] = []
     for token in row.output_ids:
         result = model(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
         rows.append(result.logits[0, -1].float())
-        step = embed(torch.tensor([[token]], device=model.device)).detach()
+        step = embeddings_of(model, torch.tensor([[token]], device=model.device)).detach()
     logits, picks = torch.stack(rows), torch.tensor(row.output_ids, device=model.device)[:, None]
     picked, log_probs = logits.gather(1, picks)[:, 0], logits.log_softmax(dim=1).gather(1, picks)[:, 0]
     values = {

@@ -1,41 +1,19 @@
-"""Who is to blame for what: the records that attribution gives."""
+"""The records that attribution gives: credit of agents, messages, edges and trajectories."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from framework.core.errors import ConfigError
-from framework.gbc.attribution.counterfactual_edits import EditOptions
-from framework.gbc.attribution.edge_weights import ConnectionOptions
+from framework.core.serialization import from_json
+from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.graph.spec import Estimator
 from framework.gbc.graph.trace import Span
 
 LOSS = "loss"
 """Where trajectories begin."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttributionOptions:
-    """How blame is found.
-
-    Args:
-        connections: which connection weights, where there are no edits.
-        edits: connections by edits (ours), for losses that know which places are wrong; None for gradients alone.
-        top_m: of the walk: connections kept into every output.
-        seed: of the walk: ties are broken at random, with the task's id.
-        max_trajectories: most trajectories that are listed.
-    """
-
-    connections: ConnectionOptions = ConnectionOptions()  # noqa: RUF009 - frozen
-    edits: EditOptions | None = EditOptions()  # noqa: RUF009 - frozen
-    top_m: int = 1
-    seed: int = 0
-    max_trajectories: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.top_m < 1 or self.max_trajectories < 1:
-            raise ConfigError(f"top_m {self.top_m}, max_trajectories {self.max_trajectories}", hint="use 1 or more")
+_RENAMED = {"max_wished": "max_targets", "rerun": "tool_replay"}
+"""Names in files and checkpoints of version 0.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +26,7 @@ class EdgeCredit:
         estimator: what gave its weight.
         weight: mean over the output's tokens.
         share: of the target's connections, mean over the output's tokens, in [0, 1].
-        credit: that flows over it, in units of the loss.
+        credit: that it is given, in units of the loss.
     """
 
     source: str
@@ -113,7 +91,7 @@ class Trajectory:
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """The blame for one trace.
+    """The attribution of one trace.
 
     Attributes:
         id: of the task.
@@ -152,8 +130,21 @@ class Attribution:
         return next((agent for agent in self.agents if agent.name == name), none)
 
     def ranking(self, by: Literal["through", "own", "walk"]) -> list[str]:
-        """The nodes' names, the most blamed first; equals in the order in which they ran."""
+        """The nodes' names, the one with most credit first; equals in the order in which they ran."""
         return [agent.name for agent in sorted(self.agents, key=lambda agent: -getattr(agent, by))]
+
+
+def attribution_from_json(value: Mapping[str, Any]) -> Attribution:
+    """The attribution of a parsed JSON value, also of one that was written when some fields had other names.
+
+    Raises:
+        ValueError: a missing or unknown field, or a value of another type.
+    """
+    options = {**value["options"]}
+    if options["edits"] is not None:
+        options["edits"] = {_RENAMED.get(name, name): each for name, each in options["edits"].items()}
+    edges = [{**edge, "estimator": _RENAMED.get(edge["estimator"], edge["estimator"])} for edge in value["edges"]]
+    return from_json(Attribution, {**value, "options": options, "edges": edges})
 
 
 def mean_credits(

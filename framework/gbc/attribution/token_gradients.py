@@ -8,54 +8,27 @@ both, so the gradients are the same.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import DataError
+from framework.gbc.attribution.options import GradientOptions, Score
 from framework.gbc.graph.trace import Step
-from framework.gbc.language_models.agent_parameters import Reader
+from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.local import LocalModel
-from framework.gbc.language_models.logits import logits_at, places
-from framework.gbc.language_models.lora import Adapter, reading
+from framework.gbc.language_models.logits import consecutive_positions, logits_at
+from framework.gbc.language_models.lora import Adapter, active_adapters
 from framework.gbc.language_models.prefix_cache import checkpointed_layers, frozen_prefix
-
-Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained"]
-Score = Literal["l1", "gradient_input"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradientOptions:
-    """What is differentiated, and with how much memory.
-
-    Args:
-        scalar: of the generated tokens y with logits z and probabilities p: `sum_squares`, Σ z(y)²;
-            `sequence_log_prob`, Σ log p(y) (ours: stable); `product_probs`, Π p(y); `finegrained`, log p(y) of each
-            token by itself: a gradient for every output token.
-        max_tokens: most tokens with gradients in one pass, padding included; a single longer row is passed alone.
-        checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
-        gradients_at_once: of `finegrained`: output tokens whose gradients are taken together; 1 takes least memory. By
-            default 16, and 1 on a CPU, where more are slower.
-    """
-
-    scalar: Scalar = "finegrained"
-    max_tokens: int = 16384
-    checkpointing: bool = False
-    gradients_at_once: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.scalar not in get_args(Scalar):
-            raise ConfigError(f"scalar {self.scalar!r}", hint=f"use one of {', '.join(get_args(Scalar))}")
-        if self.max_tokens < 1 or (self.gradients_at_once is not None and self.gradients_at_once < 1):
-            problem = f"max_tokens {self.max_tokens}, gradients_at_once {self.gradients_at_once}"
-            raise ConfigError(problem, hint="use 1 or more")
+from framework.gbc.language_models.transformers_compat import embeddings_of
+from framework.gbc.shapes import Alternatives, OutputValues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +39,25 @@ class TokenRow:
         input_ids: what it read, at least one token.
         prefix: the number of first tokens that get no gradient: the cached prompt; less than all.
         output_ids: what it generated, at least one token.
-        reader: how it read, if not as the plain model does. Gradients stay those of the input's tokens.
+        bound: the agent's parameters, if it has any. Gradients stay those of the input's tokens.
     """
 
     input_ids: tuple[int, ...]
     prefix: int
     output_ids: tuple[int, ...]
-    reader: Reader | None = None
+    bound: BoundParameters | None = None
 
     @classmethod
     def of(cls, model: LocalModel, step: Step, *, prefix: int) -> "TokenRow":
-        """The answer of a step by a model, with what steers it now."""
-        reader = model.reader(step.name, step.blocks, len(step.input_ids))
-        return cls(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, reader=reader)
+        """The answer of a step by a model, with the parameters that its agent has now.
+
+        Args:
+            model: that gave the answer.
+            step: an agent's, with tokens.
+            prefix: number of first tokens that get no gradient.
+        """
+        bound = model.bind(step.name, step.blocks, len(step.input_ids))
+        return cls(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, bound=bound)
 
     def __post_init__(self) -> None:
         if not 0 <= self.prefix < len(self.input_ids) or not self.output_ids:
@@ -107,8 +86,8 @@ class TokenScores:
     log_probs: Float[Tensor, "output"]
     log_scale: float
 
-    def absolute(self, score: Score) -> Tensor:
-        """Scores with their scale, float64 `row token`; they may underflow to 0."""
+    def absolute(self, score: Score) -> Float[Tensor, "row token"]:
+        """Scores with their scale, float64; they may underflow to 0."""
         return self.of(score).double() * math.exp(self.log_scale)
 
     def of(self, score: Score) -> Float[Tensor, "row token"]:
@@ -136,8 +115,14 @@ def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Grad
 @torch.no_grad()
 def output_log_probs(
     model: PreTrainedModel, rows: Sequence[TokenRow], *, max_tokens: int = 16384
-) -> list[Float[Tensor, "_"]]:
-    """log p of the output tokens of each row, on the CPU; without gradients."""
+) -> list[OutputValues]:
+    """log p of the output tokens of each row, in nats, on the CPU; without gradients.
+
+    Args:
+        model: in evaluation mode.
+        rows: the answers.
+        max_tokens: most tokens in one pass, padding included.
+    """
     results: dict[int, Tensor] = {}
     for chunk in chunk_rows(rows, max_tokens):
         log_probs = forward_rows(model, [rows[index] for index in chunk]).log_probs.cpu()
@@ -148,8 +133,15 @@ def output_log_probs(
 @torch.no_grad()
 def likeliest_tokens(
     model: PreTrainedModel, rows: Sequence[TokenRow], *, count: int, max_tokens: int = 16384
-) -> list[Int[Tensor, "output count"]]:
-    """For each output token of each row the likeliest tokens in its place, on the CPU; without gradients."""
+) -> list[Alternatives]:
+    """For each output token of each row the likeliest tokens in its place, `output alternative`, on the CPU.
+
+    Args:
+        model: in evaluation mode; no gradients are taken.
+        rows: the answers.
+        count: alternatives of each token.
+        max_tokens: most tokens in one pass, padding included.
+    """
     results: dict[int, Tensor] = {}
     for chunk in chunk_rows(rows, max_tokens):
         logits = forward_rows(model, [rows[index] for index in chunk]).logits
@@ -190,7 +182,7 @@ class Pass:
     """
 
     embeddings: Float[Tensor, "batch token hidden"]
-    logits: Float[Tensor, "batch output vocabulary"]
+    logits: Float[Tensor, "batch output vocab"]
     log_probs: Float[Tensor, "batch output"]
     picked: Float[Tensor, "batch output"]
     lengths: list[int]
@@ -200,15 +192,19 @@ class Pass:
 def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> Iterator[TokenScores]:
     by_token = options.scalar == "finegrained"
     at_once = options.gradients_at_once or (1 if model.device.type == "cpu" else 16)
-    together = by_token and at_once > 1 and not options.checkpointing
+    batched = by_token and at_once > 1 and not options.checkpointing
     # The backward passes of the fused kernels cannot be batched.
-    kernel = sdpa_kernel(SDPBackend.MATH) if together else nullcontext()
+    kernel = cast(AbstractContextManager[object], sdpa_kernel(SDPBackend.MATH)) if batched else nullcontext()
     # With checkpointing the layers run again in the backward pass.
-    with kernel, checkpointed_layers(model) if options.checkpointing else nullcontext(), reading(_adapters(rows)):
+    with (
+        kernel,
+        checkpointed_layers(model) if options.checkpointing else nullcontext(),
+        active_adapters(_adapters(rows)),
+    ):
         result = forward_rows(model, rows)
         values = result.picked.square() if options.scalar == "sum_squares" else result.log_probs
         if by_token:
-            reduced = _gradient_rows(values, result.embeddings, at_once if together else 1)
+            reduced = _gradient_rows(values, result.embeddings, at_once if batched else 1)
         else:
             (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
             reduced = _reduce(gradient[None], result.embeddings)
@@ -234,21 +230,21 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
     runtime = [[*row.input_ids[row.prefix :], *row.output_ids[:-1]] for row in rows]
     width = max(map(len, runtime))
     ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in runtime], device=device)
-    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_(torch.is_grad_enabled())
+    embeddings = embeddings_of(model, ids).detach().requires_grad_(torch.is_grad_enabled())
     read, counts = _read(embeddings, rows, [len(tokens) for tokens in runtime])
     mask = (torch.arange(read.shape[1]) < torch.tensor(counts)[:, None]).to(device, torch.long)
     cache, start = None, torch.zeros(len(rows), 1, dtype=torch.long, device=device)
     if rows[0].prefix:
-        prefixes, readers = [row.input_ids[: row.prefix] for row in rows], [row.reader for row in rows]
-        cache, before = frozen_prefix(model, prefixes, batch_size=len(rows), readers=readers)
+        prefixes, bound = [row.input_ids[: row.prefix] for row in rows], [row.bound for row in rows]
+        cache, before = frozen_prefix(model, prefixes, batch_size=len(rows), bound=bound)
         start, mask = before.sum(dim=1, keepdim=True), torch.cat([before, mask], dim=1)
     positions = torch.minimum(start + torch.arange(read.shape[1], device=device), mask.sum(dim=1, keepdim=True) - 1)
-    # Of what is read after the prefix, the place of the last token before the output.
+    # Of what is read after the prefix, the position of the last token before the output.
     lasts = [count - output for count, output in zip(counts, outputs, strict=True)]
-    with reading(_adapters(rows)):
+    with active_adapters(_adapters(rows)):
         logits = logits_at(
             model,
-            places(lasts, outputs),
+            consecutive_positions(lasts, outputs),
             inputs_embeds=read,
             attention_mask=mask,
             position_ids=positions,
@@ -268,22 +264,22 @@ def _read(
         rows: the answers.
         counts: of these tokens.
     """
-    if not any(row.reader is not None and row.reader.changes_embeddings for row in rows):
+    if not any(row.bound is not None and row.bound.changes_embeddings for row in rows):
         return embeddings, counts
     reads = [each[:count] for each, count in zip(embeddings.unbind(), counts, strict=True)]
     for index, row in enumerate(rows):
-        if row.reader is not None:
-            reads[index] = row.reader.read(reads[index], first=row.prefix)
+        if row.bound is not None:
+            reads[index] = row.bound.apply(reads[index], first=row.prefix)
     return pad_sequence(reads, batch_first=True), list(map(len, reads))
 
 
 def _adapters(rows: Sequence[TokenRow]) -> list[Adapter | None]:
-    return [None if row.reader is None else row.reader.adapter for row in rows]
+    return [None if row.bound is None else row.bound.adapter for row in rows]
 
 
 def _of_outputs(
-    logits: Float[Tensor, "batch output vocabulary"], rows: Sequence[TokenRow]
-) -> tuple[Float[Tensor, "batch output vocabulary"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
+    logits: Float[Tensor, "batch output vocab"], rows: Sequence[TokenRow]
+) -> tuple[Float[Tensor, "batch output vocab"], Float[Tensor, "batch output"], Float[Tensor, "batch output"]]:
     """The generated tokens' logits over the vocabulary, log-probabilities and own logits; 0 in the padding."""
     targets = torch.zeros(logits.shape[:2], dtype=torch.long)
     valid = torch.zeros(logits.shape[:2], dtype=torch.bool)
@@ -297,8 +293,16 @@ def _of_outputs(
     return logits, log_probs.where(valid, 0.0), picked.where(valid, 0.0)
 
 
-def _gradient_rows(values: Tensor, embeddings: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
-    """Reduced gradients of every output token, `output batch token`: rows of a batch do not touch each other."""
+def _gradient_rows(
+    values: Float[Tensor, "batch output"], embeddings: Float[Tensor, "batch token hidden"], at_once: int
+) -> tuple[Float[Tensor, "output batch token"], Float[Tensor, "output batch token"]]:
+    """Reduced gradients of every output token; rows of a batch do not touch each other.
+
+    Args:
+        values: what is differentiated, one for each output token.
+        embeddings: what it is differentiated by.
+        at_once: output tokens whose gradients are taken by one batched backward pass.
+    """
     count = values.shape[1]
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, count, at_once):

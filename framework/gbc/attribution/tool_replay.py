@@ -9,11 +9,13 @@ from framework.gbc.attribution.edge_weights import Connection
 from framework.gbc.graph.spec import Tool
 from framework.gbc.graph.trace import Span, Step, Trace
 
-Wishes = Mapping[str, Mapping[tuple[int, int, str], float]]
-"""By step: what should stand in a span of its output, with its weight."""
+Target = tuple[int, int, str]
+"""What should stand in a span of an output: start, stop, text."""
+Targets = Mapping[str, Mapping[Target, float]]
+"""By step: the targets of its output, each with its weight in units of the loss."""
 
 
-def rerun_connections(trace: Trace, step: Step, tool: Tool, wishes: Wishes) -> tuple[Connection, ...]:
+def tool_replay_connections(trace: Trace, step: Step, tool: Tool, targets: Targets) -> tuple[Connection, ...]:
     """The connections of a tool's step.
 
     What the tool gives as it should when it is run again with corrected inputs is their credit. The rest its
@@ -22,30 +24,30 @@ def rerun_connections(trace: Trace, step: Step, tool: Tool, wishes: Wishes) -> t
     Args:
         trace: of the step.
         step: the tool's; it reads something.
-        tool: is run again, once for every input that somebody wishes to be other: it should change nothing outside.
-        wishes: for the outputs of all steps.
+        tool: is run again, once for every input that has a target: it should change nothing outside.
+        targets: of the outputs of all steps.
     """
-    asked = wishes.get(step.name, {})
-    total = sum(asked.values()) or 1.0
-    wrong = {block.source: sum(wishes.get(block.source, {}).values()) for block in step.messages}
+    own = targets.get(step.name, {})
+    total = sum(own.values()) or 1.0
+    wrong = {block.source: sum(targets.get(block.source, {}).values()) for block in step.messages}
     satisfied = dict.fromkeys(wrong, 0.0)
-    for source, texts in _mended(trace, step, wishes).items():
+    for source, texts in _corrected_inputs(trace, step, targets).items():
         try:
             output = tool.function(texts)
         except Exception:
-            # A tool may raise anything: then it grants nothing.
+            # A tool may raise anything: then no target is satisfied.
             continue
-        satisfied[source] = sum(weight for wish, weight in asked.items() if _is_satisfied(step.output, output, wish))
+        satisfied[source] = sum(weight for target, weight in own.items() if _is_satisfied(step.output, output, target))
     share = min(1.0, max(satisfied.values()) / total)
     rest = (1 - share) / (total + sum(wrong.values()))
     parts = sum(satisfied.values()) or 1.0
     shares = {source: share * satisfied[source] / parts + rest * wrong[source] for source in wrong}
     return (
-        *(_message(step, source, part, wishes) for source, part in shares.items()),
+        *(_message(step, source, part, targets) for source, part in shares.items()),
         Connection(
             source=step.name,
             kind="code",
-            estimator="rerun",
+            estimator="tool_replay",
             block=None,
             weight=torch.ones(1, dtype=torch.float64),
             share=torch.tensor([rest * total], dtype=torch.float64),
@@ -54,45 +56,45 @@ def rerun_connections(trace: Trace, step: Step, tool: Tool, wishes: Wishes) -> t
     )
 
 
-def _mended(trace: Trace, step: Step, wishes: Wishes) -> dict[str, dict[str, str]]:
-    """For every input with wishes: the texts that the tool reads, that input as it should be."""
+def _corrected_inputs(trace: Trace, step: Step, targets: Targets) -> dict[str, dict[str, str]]:
+    """For every input with targets: the texts that the tool reads, that input as it should be."""
     sources = [trace.step(block.source) for block in step.messages]
     said = {source.node: source.output for source in sources}
     return {
-        source.name: {**said, source.node: _mend(source.output, wishes[source.name])}
+        source.name: {**said, source.node: _correct(source.output, targets[source.name])}
         for source in sources
-        if wishes.get(source.name)
+        if targets.get(source.name)
     }
 
 
-def _mend(text: str, wishes: Mapping[tuple[int, int, str], float]) -> str:
-    """A text with the strongest wish for each of its spans."""
+def _correct(text: str, targets: Mapping[Target, float]) -> str:
+    """A text with the strongest target for each of its spans."""
     best: dict[Span, tuple[float, str]] = {}
-    for (start, stop, right), weight in wishes.items():
+    for (start, stop, right), weight in targets.items():
         best[start, stop] = max(best.get((start, stop), (0.0, "")), (weight, right))
     for (start, stop), (_, right) in sorted(best.items(), reverse=True):
         text = text[:start] + right + text[stop:]
     return text
 
 
-def _is_satisfied(before: str, after: str, wish: tuple[int, int, str]) -> bool:
+def _is_satisfied(before: str, after: str, target: Target) -> bool:
     """Whether the word of a span is as it should be."""
-    start, _, right = wish
+    start, _, right = target
     number = sum(match.end() <= start for match in re.finditer(r"\S+", before))
     words = after.split()
     return number < len(words) and words[number] == right
 
 
-def _message(step: Step, source: str, share: float, wishes: Wishes) -> Connection:
+def _message(step: Step, source: str, share: float, targets: Targets) -> Connection:
     block = next(block for block in step.messages if block.source == source)
-    wished = wishes.get(source, {})
-    total = sum(wished.values())
-    parts = tuple((start, stop) for start, stop, _ in wished) or None
-    tokens = torch.tensor([[weight / total for weight in wished.values()]], dtype=torch.float64) if wished else None
+    own = targets.get(source, {})
+    total = sum(own.values())
+    parts = tuple((start, stop) for start, stop, _ in own) or None
+    tokens = torch.tensor([[weight / total for weight in own.values()]], dtype=torch.float64) if own else None
     return Connection(
         source=source,
         kind="message",
-        estimator="rerun",
+        estimator="tool_replay",
         block=block,
         weight=torch.tensor([share], dtype=torch.float64),
         share=torch.tensor([share], dtype=torch.float64),

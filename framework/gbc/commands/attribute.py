@@ -13,13 +13,14 @@ from framework.core.serialization import to_json
 from framework.gbc.attribution.attribute import attribute as attribute_traces
 from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
-from framework.gbc.attribution.results import Attribution, AttributionOptions, mean_attribution
+from framework.gbc.attribution.options import AttributionOptions
+from framework.gbc.attribution.results import Attribution, mean_attribution
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models
-from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.trace import Trace, read_traces
 from framework.gbc.graph.unroll import unroll
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
 
 MOST_SECTIONS = 100

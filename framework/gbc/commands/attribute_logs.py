@@ -15,13 +15,12 @@ from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.edge_weights import ConnectionOptions
 from framework.gbc.attribution.html_report import credit_table, save_html
-from framework.gbc.attribution.results import LOSS, Attribution, AttributionOptions, EdgeCredit
-from framework.gbc.attribution.token_gradients import GradientOptions
+from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
+from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
 from framework.gbc.graph.trace import BadLine
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
-from framework.gbc.logs.accuracy import METHODS, Method, Verdict, blame_accuracy, verdict
+from framework.gbc.logs.accuracy import METHODS, Method, Verdict, attribution_accuracy, verdict
 from framework.gbc.logs.openai import read_openai
 from framework.gbc.logs.schema import Log, read_logs
 from framework.gbc.logs.surrogate import SURROGATE, ReadLog, SurrogateOptions, log_loss, read_log
@@ -108,7 +107,7 @@ def attribute_logs(
     if not attributed:
         console.print("nothing is left to blame")
         return
-    accuracy = blame_accuracy(
+    accuracy = attribution_accuracy(
         [each.read for each in attributed],
         {method: [each.verdicts[method] for each in attributed] for method in METHODS},
         tolerances,

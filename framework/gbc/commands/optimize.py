@@ -20,9 +20,10 @@ from framework.gbc.execution.loading import (
     load_tasks,
     read_model_configs,
 )
-from framework.gbc.execution.runner import LanguageModel, Task
+from framework.gbc.execution.runner import Task
 from framework.gbc.graph.spec import Graph, load_graph, save_graph
 from framework.gbc.graph.verbal_loss import Loss
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.prompt_search import search
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro

@@ -1,16 +1,14 @@
 """What agents spend: model calls, tokens, seconds and servers' prices, and the bounds that a recipe sets (ours)."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from framework.core.errors import ConfigError, FrameworkError
 from framework.core.serialization import to_json
-from framework.gbc.execution.runner import LanguageModel
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request
+from framework.gbc.language_models.interface import LanguageModel, Reply, Request
 
 ATTRIBUTION = "attribution"
 """What attribution spends is booked under this name, beside the agents."""
@@ -83,7 +81,7 @@ class BudgetConfig:
     max_tokens: int | None = None
     max_wall_seconds: float | None = None
     max_cost: float | None = None
-    prices: dict[str, Price] = field(default_factory=dict)
+    prices: dict[str, Price] = field(default_factory=dict[str, Price])
 
     def __post_init__(self) -> None:
         for name in ("max_calls", "max_tokens", "max_wall_seconds", "max_cost"):
@@ -111,11 +109,17 @@ class Meter:
             self._note(name, requests, replies, time.perf_counter() - start)
             return replies
 
-        setattr(model, "reply", metered)  # noqa: B010 - the protocol has a method, no attribute
+        setattr(model, "reply", metered)  # noqa: B010 - the protocol has a method, not an attribute
 
     @contextmanager
-    def booked(self, name: str, *, calls: int, tokens: int) -> Iterator[None]:
-        """Books what happens within it, such as attribution, with its time."""
+    def booked(self, name: str, *, calls: int, tokens: int) -> Generator[None, None, None]:
+        """Books what happens within it, such as attribution, with its time.
+
+        Args:
+            name: that it is booked under.
+            calls: of models.
+            tokens: read.
+        """
         start = time.perf_counter()
         yield
         self._add(name, Spending(calls=calls, input_tokens=tokens, seconds=time.perf_counter() - start))
@@ -162,7 +166,7 @@ class Budget:
         return sum(self.by_agent.values(), Spending())
 
     def add(self, spent: Sequence[Mapping[str, Spending]], *, wall_seconds: float = 0.0) -> None:
-        """Adds what each process has spent, and the time since the last time."""
+        """Adds what each process has spent, by agent, and the time in training since the last call, in seconds."""
         self.wall_seconds += wall_seconds
         for each in spent:
             for agent, spending in sorted(each.items()):

@@ -9,11 +9,11 @@ import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.serialization import parse_object
-from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss, exact_match, slot_loss
 from framework.gbc.graph.yaml_config import make_function, parse_record, read_yaml
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.server import ServerModel, ServerModelConfig
 

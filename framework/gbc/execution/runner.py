@@ -4,27 +4,17 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, cast
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.graph.unroll import Gate, Plan, PlannedStep, Sources, unroll
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
 from framework.gbc.language_models.server import ServerError
 
 Task = Mapping[str, Any]
 """A JSON object: the fields that user turns read, and `id`, by default its number."""
-
-
-@runtime_checkable
-class LanguageModel(Protocol):
-    """What answers agents: `LocalModel`, `ServerModel`."""
-
-    def reply(self, requests: Sequence[Request]) -> Sequence[Reply | FrameworkError]:
-        """An answer or an error for each request, in their order."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +91,7 @@ class _Run:
     task: Task
     id: str
     given: Mapping[str, str]
-    done: dict[str, Step] = field(default_factory=dict)
+    done: dict[str, Step] = field(default_factory=dict[str, Step])
     error: FrameworkError | None = None
 
     def latest(self, sources: Sources) -> str | None:
@@ -212,7 +202,8 @@ def _agent_step(run: _Run, step: PlannedStep, reply: Reply) -> Step:
 def _plain_step(run: _Run, step: PlannedStep) -> Step:
     """A user turn, a tool, or whatever the caller has given the output of."""
     reads = run.reads(step)
-    text, blocks = "", []
+    text = ""
+    blocks: list[Block] = []
     for node, source in reads.items():
         output = run.done[source].output.strip()
         text += f"{node}: "
@@ -246,7 +237,7 @@ def _output(run: _Run, node: Agent | Tool | UserTurn, reads: Mapping[str, str]) 
         return value
     assert isinstance(node, Tool)
     try:
-        output = node.function({name: run.done[source].output for name, source in reads.items()})
+        output = cast(object, node.function({name: run.done[source].output for name, source in reads.items()}))
     except ConfigError:
         # Of its settings, whatever the task.
         raise

@@ -10,15 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.gbc.graph.yaml_config import look_in_current_folder, parse_record, read_yaml, to_yaml
 
-Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function", "rerun"]
-"""How an edge gets its weight; all but `gradient` are for edges where no gradient flows. `rerun`, for tools: by edits,
-the tool is run again with what its inputs should have been; by gradients, as `pass_through`."""
+Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function", "tool_replay"]
+"""How an edge gets its weight; all but `gradient` are for edges that pass no gradient.
+
+`tool_replay`, for tools: by counterfactual edits, the tool is run again with what its inputs should have been; by
+gradients, as `pass_through`.
+"""
 
 ToolFunction = Callable[[Mapping[str, str]], str]
 """What a tool does: the texts that it reads, by the names of their nodes, to its output."""
@@ -45,7 +48,7 @@ class Condition:
             re.compile(self.pattern)
         except re.error as error:
             raise ConfigError(
-                f"pattern {self.pattern!r} is no regular expression ({error})", hint="correct it"
+                f"pattern {self.pattern!r} is not a regular expression ({error})", hint="correct it"
             ) from None
 
     def holds(self, text: str) -> bool:
@@ -68,7 +71,7 @@ class UserTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A function of texts: an API, a database, a parser. No gradient flows through it.
+    """A function of texts: an API, a database, a parser. No gradient passes it.
 
     Args:
         name: of the node.
@@ -88,7 +91,7 @@ class Tool:
         _check_estimator(self.name, self.estimator)
         if self.estimator == "gradient":
             raise ConfigError(
-                f"no gradient flows through the tool {self.name!r}",
+                f"no gradient passes the tool {self.name!r}",
                 hint="declare pass_through, leave_one_out or score_function",
             )
 
@@ -122,8 +125,8 @@ class Agent:
 
     def __post_init__(self) -> None:
         _check_estimator(self.name, self.estimator)
-        if self.estimator == "rerun":
-            raise ConfigError(f"agent {self.name!r} declares rerun, which is for tools", hint="use leave_one_out")
+        if self.estimator == "tool_replay":
+            raise ConfigError(f"agent {self.name!r} declares tool_replay, which is for tools", hint="use leave_one_out")
         if self.max_new_tokens < 1:
             raise ConfigError(f"agent {self.name!r}: max_new_tokens {self.max_new_tokens}", hint="use 1 or more")
         named = [source for _, source in self.pieces() if source is not None]
@@ -257,7 +260,9 @@ class Graph:
         """
         for name in prompts:
             if name not in self.prompts:
-                raise ConfigError(f"a prompt for {name!r}, which is no agent", hint=f"use {', '.join(self.prompts)}")
+                raise ConfigError(
+                    f"a prompt for {name!r}, which is not an agent", hint=f"use {', '.join(self.prompts)}"
+                )
         return replace(
             self, agents=tuple(replace(agent, prompt=prompts.get(agent.name, agent.prompt)) for agent in self.agents)
         )
@@ -277,7 +282,7 @@ def load_graph(path: str | Path) -> Graph:
     return parse_graph(read_yaml(path), source=str(path))
 
 
-def parse_graph(value: Any, *, source: str = "the graph") -> Graph:
+def parse_graph(value: object, *, source: str = "the graph") -> Graph:
     """A graph from parsed YAML; errors as in `load_graph`."""
     look_in_current_folder()
     return parse_record(Graph, value, source=source)
@@ -297,5 +302,7 @@ def save_graph(path: str | Path, graph: Graph) -> None:
 
 
 def _check_estimator(name: str, estimator: str) -> None:
+    if estimator == "rerun":
+        raise ConfigError(f"{name!r}: estimator 'rerun' has another name now", hint="use tool_replay")
     if estimator not in get_args(Estimator):
         raise ConfigError(f"{name!r}: estimator {estimator!r}", hint=f"use one of {', '.join(get_args(Estimator))}")

@@ -111,7 +111,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class BadLine:
-    """A line that is no trace.
+    """A line that is not a record.
 
     Attributes:
         number: of the line, from 1.
@@ -131,14 +131,14 @@ def trace_from_line(line: str) -> Trace:
     """The trace of a line.
 
     Raises:
-        ValueError: no JSON, another format, a field that is missing, unknown or of another type, or spans and names
+        ValueError: not JSON, another format, a field that is missing, unknown or of another type, or spans and names
             that do not fit.
     """
-    value = parse_object(line)
-    version = value.pop("format", None)
+    fields = parse_object(line)
+    version = fields.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"format {version!r}, not {FORMAT}")
-    trace = from_json(Trace, value)
+    trace = from_json(Trace, fields)
     _check_consistent(trace)
     return trace
 
@@ -160,7 +160,7 @@ def append_trace(path: str | Path, trace: Trace) -> None:
 
 
 def read_traces(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list[Trace], list[BadLine]]:
-    """The traces of a file of JSON lines, and the lines that are none; empty lines are passed over.
+    """The traces of a file of JSON lines, and the lines that cannot be read; empty lines are passed over.
 
     Args:
         path: the file.

@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 from framework.core.errors import ConfigError
-from framework.gbc.graph.spec import Agent, Condition, Estimator, Graph, Loop, Node, UserTurn, reads_of
+from framework.gbc.graph.spec import Condition, Estimator, Graph, Loop, Node, UserTurn, reads_of
 
 Sources = tuple[str, ...]
 """Steps of one declared node, the latest round first: the first that ran is meant."""
@@ -76,7 +76,7 @@ class Plan:
     @property
     def edges(self) -> list[Edge]:
         """Every connection that a run may use."""
-        edges = []
+        edges: list[Edge] = []
         for step in self.steps:
             estimator = "pass_through" if isinstance(step.node, UserTurn) else step.node.estimator
             edges += [
@@ -123,14 +123,9 @@ def unroll(graph: Graph) -> Plan:
     )
 
 
-def agents_of(plan: Plan) -> dict[str, Agent]:
-    """The agent of each step that is one."""
-    return {step.name: step.node for step in plan.steps if isinstance(step.node, Agent)}
-
-
 def _draft(node: Node, round_: int, loops: Mapping[str, Loop]) -> tuple[Node, dict[str, Sources], tuple[Gate, ...]]:
     reads = {name: _sources(name, node.name, round_, loops) for name in reads_of(node)}
-    gates = []
+    gates: list[Gate] = []
     if not isinstance(node, UserTurn) and node.when is not None:
         gates.append(Gate(condition=node.when, sources=_sources(node.when.source, node.name, round_, loops)))
     loop = loops.get(node.name)
@@ -140,12 +135,12 @@ def _draft(node: Node, round_: int, loops: Mapping[str, Loop]) -> tuple[Node, di
     return node, {name: sources for name, sources in reads.items() if sources}, tuple(gates)
 
 
-def _sources(name: str, reader: str, round_: int, loops: Mapping[str, Loop]) -> Sources:
-    """The steps that `name` stands for in a round of `reader`."""
+def _sources(name: str, node: str, round_: int, loops: Mapping[str, Loop]) -> Sources:
+    """The steps that `name` stands for in a round of `node`, which reads it."""
     loop = loops.get(name)
-    if loop is None or reader not in loop.body:
+    if loop is None or node not in loop.body:
         return _seen_from_outside(name, loops)
-    earlier = loop.body.index(name) < loop.body.index(reader)
+    earlier = loop.body.index(name) < loop.body.index(node)
     last = round_ if earlier else round_ - 1
     return (_step_name(name, last, loops),) if last else ()
 

@@ -20,7 +20,7 @@ class Place:
         step: the output's step.
         start, stop: characters of its output.
         weight: share of the loss against those of other places.
-        expected: what should stand there; empty where that is unknown or nothing. Blame by edits begins with it.
+        expected: what should stand there; empty where that is unknown or nothing. Counterfactual edits begin with it.
     """
 
     step: str
@@ -62,9 +62,18 @@ def exact_match(trace: Trace, *, field: str = "expected") -> VerbalLoss:
 
 
 def parse_fields(text: str, *, separator: str = ";", sign: str = "=") -> dict[str, tuple[str, int, int]]:
-    """The fields of a text such as `area=north; price=cheap`: by name the value and its place; of two, the last."""
+    """The fields of a text such as `area=north; price=cheap`: by name the value and its span; of two, the last.
+
+    Args:
+        text: an output.
+        separator: between fields.
+        sign: between a name and its value.
+
+    Returns:
+        By name (value, start, stop), in characters of the text, the stop excluded.
+    """
     pattern = rf"([^{re.escape(separator + sign)}\n]+){re.escape(sign)}([^{re.escape(separator)}\n]*)"
-    found = {}
+    found: dict[str, tuple[str, int, int]] = {}
     for match in re.finditer(pattern, text):
         value = match[2].strip()
         start = match.start(2) + match[2].find(value)
@@ -77,9 +86,15 @@ def slot_loss(trace: Trace, *, field: str = "expected", separator: str = ";", si
 
     The task's `field` maps slots to values. The value is (wrong + missing + extra) / (expected + extra). The wrong and
     the extra slots of the output are its places.
+
+    Args:
+        trace: a run that did not fail.
+        field: of the task, with the right slots.
+        separator: between slots of an output.
+        sign: between a slot and its value.
     """
     expected: Mapping[str, str] = trace.task[field]
-    words: list[str] = []
+    messages: list[str] = []
     places: list[Place] = []
     seen: set[str] = set()
     extra = 0
@@ -88,17 +103,17 @@ def slot_loss(trace: Trace, *, field: str = "expected", separator: str = ";", si
             right = ""
             if name not in expected:
                 extra += 1
-                words.append(f"{name} was given as {value!r} but not asked for (false positive).")
+                messages.append(f"{name} was given as {value!r} but not asked for (false positive).")
             elif value != str(expected[name]):
                 seen.add(name)
                 right = str(expected[name])
-                words.append(f"{name} should be {str(expected[name])!r}, it was {value!r}.")
+                messages.append(f"{name} should be {str(expected[name])!r}, it was {value!r}.")
             else:
                 seen.add(name)
                 continue
             places.append(Place(step=step, start=start, stop=stop, expected=right))
     missing = [name for name in expected if name not in seen]
-    words += [f"{name} should be {str(expected[name])!r}, it was missing (false negative)." for name in missing]
+    messages += [f"{name} should be {str(expected[name])!r}, it was missing (false negative)." for name in missing]
     wrong = len(places) - extra
     value = (wrong + len(missing) + extra) / max(1, len(expected) + extra)
-    return VerbalLoss(value=value, text=" ".join(words), places=tuple(places))
+    return VerbalLoss(value=value, text=" ".join(messages), places=tuple(places))

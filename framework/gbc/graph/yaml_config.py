@@ -1,11 +1,11 @@
 """YAML files to frozen records and back: what users write for graphs, models and candidates."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -19,7 +19,7 @@ def read_yaml(path: str | Path) -> Any:
     """The value of a YAML file.
 
     Raises:
-        ConfigError: no such file, or no YAML.
+        ConfigError: no such file, or not YAML.
     """
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -27,7 +27,7 @@ def read_yaml(path: str | Path) -> Any:
         raise ConfigError(f"{path} cannot be read ({error})", hint="give a YAML file") from None
 
 
-def parse_record(record: type[RecordT], value: Any, *, source: str) -> RecordT:
+def parse_record(record: type[RecordT], value: object, *, source: str) -> RecordT:
     """The record whose arguments are the keys of a parsed YAML value.
 
     Args:
@@ -38,7 +38,8 @@ def parse_record(record: type[RecordT], value: Any, *, source: str) -> RecordT:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, or what the record finds.
     """
-    parser = ArgumentParser(exit_on_error=False)
+    # Its methods have no types.
+    parser: Any = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=record)
     try:
         return parser.instantiate(parser.parse_object({"value": value})).value
@@ -47,7 +48,7 @@ def parse_record(record: type[RecordT], value: Any, *, source: str) -> RecordT:
         raise ConfigError(f"{source}: {error}", hint=hint) from None
 
 
-def to_yaml(record: Any) -> str:
+def to_yaml(record: object) -> str:
     """The inverse of `parse_record`, without the fields that have their defaults.
 
     Raises:
@@ -70,7 +71,7 @@ def import_function(path: str) -> Callable[..., Any]:
         problem = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
         raise ConfigError(problem, hint="give an import path such as package.module:function") from error
     if not callable(found):
-        raise ConfigError(f"{path!r} is no function", hint="give the import path of one")
+        raise ConfigError(f"{path!r} is not a function", hint="give the import path of one")
     return found
 
 
@@ -92,7 +93,7 @@ def make_function(declared: str | Mapping[str, Any]) -> Callable[..., Any]:
     except TypeError as error:
         raise ConfigError(f"{path}: {error}", hint="see its arguments") from None
     if not callable(made):
-        raise ConfigError(f"{path} makes no function", hint="give a class whose objects can be called")
+        raise ConfigError(f"what {path} makes is not a function", hint="give a class whose objects can be called")
     return made
 
 
@@ -102,9 +103,9 @@ def look_in_current_folder() -> None:
         sys.path.append(str(Path.cwd()))
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        kept = {}
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        kept: dict[str, object] = {}
         for field in fields(value):
             item = getattr(value, field.name)
             default = field.default if field.default_factory is MISSING else field.default_factory()
@@ -112,7 +113,7 @@ def _plain(value: Any) -> Any:
                 kept[field.name] = _plain(item)
         return kept
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item) for item in cast(Sequence[object], value)]
     if callable(value):
         path = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '<object>')}"
         if "<" in path or path.startswith("__main__."):
@@ -128,7 +129,7 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _text(dumper: Any, text: str) -> yaml.ScalarNode:
     # YAML takes other characters than \n for the ends of lines too, unless they are escaped.
     printable = all(line.isprintable() for line in text.split("\n"))
     style = '"' if not printable else "|" if "\n" in text else None

@@ -7,31 +7,37 @@ the values were made of. An agent's values are one vector: A, then B, layer by l
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.seeding import seed_of
-
-INSTALL = 'pip install "framework[adapters]"'
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-"""The files of an adapter, as peft calls them."""
-_PREFIX = "base_model.model."
-"""Of the names in a file of peft's."""
-_BASE = "__base__"
-"""What peft calls a row without an adapter."""
+from framework.gbc.language_models.peft_compat import (
+    CONFIG,
+    KEY_PREFIX,
+    PLAIN,
+    ROW_NAMES,
+    WEIGHTS,
+    LoraLayers,
+    LoraMatrix,
+    PeftConfig,
+    import_peft,
+    is_plain_lora,
+    lora_config,
+    named_modules,
+    read_config,
+    take_matrices,
+)
+from framework.gbc.shapes import AdapterValues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ class Adapter:
 
 
 @contextmanager
-def reading(adapters: Sequence[Adapter | None]) -> Iterator[None]:
+def active_adapters(adapters: Sequence[Adapter | None]) -> Generator[None, None, None]:
     """Within it the rows of a batch, all of one model, are passed with their adapters.
 
     A backward pass that runs layers again belongs into it, too.
@@ -73,27 +79,18 @@ def reading(adapters: Sequence[Adapter | None]) -> Iterator[None]:
     if owner is None:
         yield
         return
-    kept, owner.rows = owner.rows, [_BASE if each is None else each.name for each in adapters]
+    kept, owner.rows = owner.rows, [PLAIN if each is None else each.name for each in adapters]
     try:
         yield
     finally:
         owner.rows = kept
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Matrix:
-    """An A or a B of an agent; `key` is its name in the model, `module` peft's layer that uses it."""
-
-    key: str
-    module: nn.Module
-    shape: torch.Size
-
-
 class Adapters:
     """The adapters of a model's agents.
 
     Attributes:
-        values: by agent, `number`; those that are in place.
+        values: by agent, `parameter`; those that are in place.
         rows: peft's names of the adapters of the rows that are passed now; None for the plain model.
 
     Args:
@@ -102,51 +99,47 @@ class Adapters:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.values: dict[str, Tensor] = {}
+        self.values: dict[str, AdapterValues] = {}
         self.rows: list[str] | None = None
-        self._configs: dict[str, Any] = {}
+        self._configs: dict[str, PeftConfig] = {}
         self._names: dict[str, str] = {}
-        self._matrices: dict[str, list[_Matrix]] = {}
-        self._tuner: Any = None
+        self._matrices: dict[str, list[LoraMatrix]] = {}
+        self._layers = LoraLayers(model)
+        self._hooked: set[str] = set()
 
     def of(self, agent: str) -> Adapter | None:
         """What an agent's rows are passed with; None where no agent of the model has an adapter."""
         if not self.values:
             return None
-        return Adapter(owner=self, name=self._names[agent] if agent in self.values else _BASE)
+        return Adapter(owner=self, name=self._names[agent] if agent in self.values else PLAIN)
 
     def add(self, agents: Iterable[str], config: AdapterConfig) -> None:
-        """Makes place for adapters of agents; they are used once they have values.
+        """Makes room for adapters of agents; they are used once they have values.
 
         Raises:
             ConfigError: peft is missing, or the model has no such targets.
         """
-        peft = _import_peft()
+        import_peft()
         # A layer that is a target already is inside of peft's.
+        modules = named_modules(self.model)
         linear = {
             name.removesuffix(".base_layer")
-            for name, module in self.model.named_modules()
+            for name, module in modules.items()
             if isinstance(module, nn.Linear) and ".lora_" not in name
         }
         for target in config.targets:
             if not any(f".{name}".endswith(f".{target}") for name in linear):
                 known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-                problem = f"adapters.targets names {target!r}, which is no linear layer of the model"
+                problem = f"adapters.targets names {target!r}, which is not a linear layer of the model"
                 raise ConfigError(problem, hint=f"use some of {known}")
         for agent in agents:
-            made = peft.LoraConfig(
-                r=config.rank,
-                lora_alpha=config.alpha,
-                target_modules=list(config.targets),
-                task_type="CAUSAL_LM",
-                base_model_name_or_path=str(self.model.name_or_path),
-            )
+            made = lora_config(self.model, rank=config.rank, alpha=config.alpha, targets=config.targets)
             self._add(agent, made)
 
-    def initial(self, agent: str, *, seed: int) -> Float[Tensor, "number"]:
+    def init_values(self, agent: str, *, seed: int) -> AdapterValues:
         """First values, in float32: A at random, uniform up to 1 / sqrt(inputs) as peft's, and B zero: no update."""
         generator = torch.Generator().manual_seed(seed_of("adapter", seed, agent))
-        parts = []
+        parts: list[Tensor] = []
         for matrix in self._matrices[agent]:
             value = torch.zeros(matrix.shape)
             if matrix.key.endswith("lora_A"):
@@ -154,20 +147,20 @@ class Adapters:
             parts.append(value.flatten())
         return torch.cat(parts).to(self.model.device)
 
-    def put(self, values: Mapping[str, Float[Tensor, "_"]]) -> None:
+    def assign(self, values: Mapping[str, AdapterValues]) -> None:
         """Adapters of agents that were added, in place of all that are there."""
         for agent, value in values.items():
             for matrix, part in zip(self._matrices[agent], self._split(agent, value), strict=True):
                 matrix.module.weight = part
         self.values = dict(values)
 
-    def write(self, folder: str | Path, values: Mapping[str, Float[Tensor, "_"]]) -> None:
+    def write(self, folder: str | Path, values: Mapping[str, AdapterValues]) -> None:
         """Writes FOLDER/AGENT/ in peft's format, whole files. Raises OSError."""
         for agent, value in values.items():
             place = Path(folder) / agent
             place.mkdir(parents=True, exist_ok=True)
             parts = [part.detach().cpu().contiguous() for part in self._split(agent, value)]
-            keys = [f"{_PREFIX}{matrix.key}.weight" for matrix in self._matrices[agent]]
+            keys = [f"{KEY_PREFIX}{matrix.key}.weight" for matrix in self._matrices[agent]]
             config = {**self._configs[agent].to_dict(), "inference_mode": True}
             with atomic_write(place / CONFIG) as stream:
                 stream.write(json.dumps(config, indent=2, sort_keys=True, default=sorted).encode())
@@ -180,17 +173,17 @@ class Adapters:
         Raises:
             ConfigError: peft is missing, no adapters there, or some that this model cannot use.
         """
-        values = {}
+        values: dict[str, AdapterValues] = {}
         for place in sorted(path.parent for path in Path(folder).glob(f"*/{CONFIG}")):
             try:
-                self._add(place.name, _import_peft().PeftConfig.from_pretrained(str(place)))
+                self._add(place.name, read_config(str(place)))
                 tensors = load_file(place / WEIGHTS, device=str(self.model.device))
             except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
                 reason = str(error).strip().partition("\n")[0]
                 hint = "give a folder with adapters of this model, as peft writes them"
                 raise ConfigError(f"{place} holds no usable adapter ({reason})", hint=hint) from error
             found = {key: tuple(value.shape) for key, value in tensors.items()}
-            keys = {f"{_PREFIX}{each.key}.weight": tuple(each.shape) for each in self._matrices[place.name]}
+            keys = {f"{KEY_PREFIX}{each.key}.weight": tuple(each.shape) for each in self._matrices[place.name]}
             if found != keys:
                 differing = min(key for key in {*found, *keys} if found.get(key) != keys.get(key))
                 problem = f"{place / WEIGHTS}: {differing} has shape {found.get(differing)}, not {keys.get(differing)}"
@@ -199,65 +192,38 @@ class Adapters:
         if not values:
             hint = "give a folder with a folder of each agent, as a training writes into best/adapters"
             raise ConfigError(f"{folder} holds no adapters", hint=hint)
-        self.put(values)
+        self.assign(values)
 
-    def _add(self, agent: str, config: Any) -> None:
+    def _add(self, agent: str, config: PeftConfig) -> None:
         """Peft's layers for one more agent, without values. Raises ConfigError and what peft raises."""
-        peft = _import_peft()
-        from peft.tuners.lora import LoraLayer
-
-        # Some first values are taken out of the layers' own weights, and replicated layers are others for all agents.
-        kind, layers = (getattr(config, name, None) for name in ("init_lora_weights", "layer_replication"))
-        if not isinstance(config, peft.LoraConfig) or layers or (isinstance(kind, str) and kind != "gaussian"):
+        if not is_plain_lora(config):
+            kind, layers = (getattr(config, name, None) for name in ("init_lora_weights", "layer_replication"))
             problem = (
                 f"the adapter of {agent!r} is {config.peft_type}, init_lora_weights {kind}, layer_replication {layers}"
             )
             raise ConfigError(problem, hint="give plain LoRA, beside which the model stays as it is")
-        # Not the agent's own: a module may not be called as an attribute of modules is.
-        name = f"adapter{0 if self._tuner is None else len(self._tuner.peft_config)}"
-        # Empty ones: their values come from outside.
-        if self._tuner is None:
-            self._tuner = peft.LoraModel(self.model, {name: config}, name, low_cpu_mem_usage=True)
-        else:
-            self._tuner.peft_config[name] = config
-            self._tuner.inject_adapter(self.model, name, low_cpu_mem_usage=True)
+        name = self._layers.add(config)
         self.model.eval()
-        matrices = []
-        found: Any = [each for each in self.model.named_modules() if isinstance(each[1], LoraLayer)]
-        for key, layer in found:
-            if name not in layer.lora_A:
-                continue
-            base = layer.get_base_layer()
-            if not isinstance(base, nn.Linear) or name in layer.lora_variant:
-                raise ConfigError(f"the adapter of {agent!r} at {key} is no plain LoRA", hint="use linear layers")
-            if not any(hook == self._hand_names for hook in layer._forward_pre_hooks.values()):
-                layer.register_forward_pre_hook(self._hand_names, with_kwargs=True)
-            rank = layer.r[name]
-            # Not by peft's own matrices: of a sharded weight it may take the part for the whole.
-            shapes = {"lora_A": (rank, base.in_features), "lora_B": (base.out_features, rank)}
-            for kind, shape in shapes.items():
-                module = getattr(layer, kind)[name]
-                matrices.append(_Matrix(key=f"{key}.{kind}", module=module, shape=torch.Size(shape)))
-                del module.weight
+        matrices: list[LoraMatrix] = []
+        for key, layer in self._layers.of(name):
+            matrices += take_matrices(key, layer, name)
+            if key not in self._hooked:
+                layer.register_forward_pre_hook(self._name_rows, with_kwargs=True)
+                self._hooked.add(key)
         self._configs[agent], self._names[agent], self._matrices[agent] = config, name, matrices
 
-    def _split(self, agent: str, value: Float[Tensor, "_"]) -> Iterator[Tensor]:
+    def _split(self, agent: str, value: AdapterValues) -> Iterator[Tensor]:
         matrices = self._matrices[agent]
-        for matrix, part in zip(matrices, value.split([each.shape.numel() for each in matrices]), strict=True):
+        sizes = [each.shape.numel() for each in matrices]
+        for matrix, part in zip(matrices, torch.split(value, sizes), strict=True):
             yield part.view(matrix.shape)
 
-    def _hand_names(self, layer: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _name_rows(
+        self, layer: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, object]
+    ) -> tuple[tuple[Tensor, ...], dict[str, object]]:
         count = len(inputs[0])
-        rows = [_BASE] * count if self.rows is None else self.rows
+        rows = [PLAIN] * count if self.rows is None else self.rows
         if len(rows) != count:
             problem = f"a layer that adapters change is passed {count} rows for {len(rows)} texts"
             raise ConfigError(problem, hint="name other layers in adapters.targets")
-        return inputs, {**named, "adapter_names": rows}
-
-
-def _import_peft() -> ModuleType:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError("adapters need peft", hint=f"install it with: {INSTALL}") from error
-    return peft
+        return inputs, {**named, ROW_NAMES: rows}

@@ -2,16 +2,16 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request, render_blocks
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.prompt_encoding import render_blocks
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 
@@ -107,7 +107,7 @@ class ServerModel:
             "temperature": self.config.temperature,
             "seed": request.seed,
         }
-        answer = self._post(client, body)
+        answer: Any = self._post(client, body)
         try:
             choice = answer["choices"][0]
             output, finish = choice["message"]["content"], choice.get("finish_reason")
@@ -128,7 +128,7 @@ class ServerModel:
             usage=_usage(answer),
         )
 
-    def _post(self, client: httpx.Client, body: dict[str, Any]) -> Any:
+    def _post(self, client: httpx.Client, body: Mapping[str, object]) -> object:
         problem = ""
         for attempt in range(self.config.retries + 1):
             if attempt:
@@ -160,10 +160,11 @@ class ServerModel:
         )
 
 
-def _usage(answer: Any) -> tuple[int, int] | None:
+def _usage(answer: Mapping[str, object]) -> tuple[int, int] | None:
     """Tokens read and written, where the server tells."""
     usage = answer.get("usage")
-    read, written = (
-        usage.get(f"{kind}_tokens") if isinstance(usage, dict) else None for kind in ("prompt", "completion")
-    )
+    if not isinstance(usage, dict):
+        return None
+    counts = cast(dict[str, object], usage)
+    read, written = counts.get("prompt_tokens"), counts.get("completion_tokens")
     return (read, written) if isinstance(read, int) and isinstance(written, int) else None

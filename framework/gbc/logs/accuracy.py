@@ -1,14 +1,15 @@
-"""Whether blame names the labelled agent and step (Zhang et al. 2025, arXiv 2505.00212, section 4), exact and tolerant.
+"""Whether attribution names the labelled agent and step (Zhang et al. 2025, arXiv 2505.00212, section 4), exact and
+tolerant.
 
-Candidates are all messages of agents and tools; users and the task are none. The blamed step is the one with the
-largest value, the blamed agent the one whose steps' values add up to most; of equals, the one that comes first.
+Candidates are all messages of agents and tools; users and the task are none. The step that is named is the one with the
+largest value, the agent the one whose steps' values add up to most; of equals, the one that comes first.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Who is blamed for a log.
+    """Who is named for a log.
 
     Attributes:
         agent: as the log calls it.
@@ -38,7 +39,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """Who is blamed for a log with which probability: a verdict without doubt, or chance.
+    """Who is named for a log with which probability: a verdict without doubt, or chance.
 
     Attributes:
         agents: probability by agent.
@@ -66,6 +67,11 @@ def step_values(read: ReadLog, found: Attribution, by: Method) -> dict[int, floa
 
     `own`: credit that ends at the step, `through`: credit that passes through it, both in units of the loss; `walk`:
     share of the trajectories that pass through it.
+
+    Args:
+        read: the log.
+        found: its attribution.
+        by: what is measured.
     """
     numbers = {step.name: _number(step.name) for step in read.trace.steps if step.kind != "user"}
     values = dict.fromkeys(numbers.values(), 0.0)
@@ -86,7 +92,13 @@ def step_values(read: ReadLog, found: Attribution, by: Method) -> dict[int, floa
 
 
 def verdict(read: ReadLog, found: Attribution, by: Method) -> Verdict:
-    """Who is blamed by a method."""
+    """Who is named by a method.
+
+    Args:
+        read: the log.
+        found: its attribution.
+        by: the method.
+    """
     values = step_values(read, found, by)
     agents: dict[str, float] = defaultdict(float)
     for node in dict.fromkeys(step.node for step in read.trace.steps if step.kind != "user"):
@@ -99,8 +111,8 @@ def same_agent(one: str, other: str) -> bool:
     return _plain(one) == _plain(other)
 
 
-class BlameAccuracy(Metric):
-    """Shares of labelled logs whose blame is right, summed over processes.
+class AttributionAccuracy(Metric):
+    """Shares of labelled logs for which the right agent and step are named, summed over processes.
 
     `agent_accuracy` (the very name), `agent_accuracy_tolerant` (`same_agent`), `step_accuracy` (the very message),
     `step_accuracy_within_K` for each tolerance. Agents count where the label names one, steps where it gives one;
@@ -117,14 +129,16 @@ class BlameAccuracy(Metric):
     num_agents: Tensor
     num_steps: Tensor
 
-    def __init__(self, tolerances: Sequence[int] = (1, 3), **options: Any) -> None:
+    def __init__(self, tolerances: Sequence[int] = (1, 3), **options: object) -> None:
         super().__init__(**options)
         if any(each < 1 for each in tolerances):
             raise ConfigError(f"tolerances {list(tolerances)}", hint="use 1 message or more; exact is always shown")
         self.tolerances = (0, *tolerances)
         sizes = {"agents": 2, "steps": len(self.tolerances), "num_agents": 1, "num_steps": 1}
         for name, size in sizes.items():
-            self.add_state(name, default=torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(  # pyright: ignore[reportUnknownMemberType]
+                name, default=torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum"
+            )
 
     def update(self, guesses: Sequence[Guess], labels: Sequence[Mistake]) -> None:
         """Counts logs."""
@@ -145,7 +159,7 @@ class BlameAccuracy(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The shares, in [0, 1], and the numbers of labels, `num_agent_labels` and `num_step_labels`."""
         names = [f"step_accuracy_within_{each}" if each else "step_accuracy" for each in self.tolerances]
-        shares = {}
+        shares: dict[str, Tensor] = {}
         if self.num_agents > 0:
             shares |= dict(
                 zip(("agent_accuracy", "agent_accuracy_tolerant"), self.agents / self.num_agents, strict=True)
@@ -155,7 +169,7 @@ class BlameAccuracy(Metric):
         return {**shares, "num_agent_labels": self.num_agents[0], "num_step_labels": self.num_steps[0]}
 
 
-def blame_accuracy(
+def attribution_accuracy(
     reads: Sequence[ReadLog], found: Mapping[Method, Sequence[Verdict]], tolerances: Sequence[int] = (1, 3)
 ) -> dict[str, dict[str, float]]:
     """The accuracies by method, and those of `chance`, over the logs with a label; empty if there is none.
@@ -163,16 +177,16 @@ def blame_accuracy(
     Args:
         reads: the logs.
         found: for each method a verdict for each log.
-        tolerances: as in `BlameAccuracy`.
+        tolerances: as in `AttributionAccuracy`.
     """
     labelled = [index for index, read in enumerate(reads) if read.log.mistake is not None]
     labels = [label for read in reads if (label := read.log.mistake) is not None]
     if not labels:
         return {}
     guesses = {method: [certain(said[index]) for index in labelled] for method, said in found.items()}
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for name, each in {**guesses, "chance": [chance(reads[index]) for index in labelled]}.items():
-        metric = BlameAccuracy(tolerances)
+        metric = AttributionAccuracy(tolerances)
         metric.update(each, labels)
         rows[name] = {key: value.item() for key, value in metric.compute().items()}
     return rows

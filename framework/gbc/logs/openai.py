@@ -10,11 +10,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from framework.core.serialization import from_json
 from framework.gbc.graph.trace import BadLine
-from framework.gbc.logs.schema import Log, Message, Mistake, Role, ToolCall, parse_line, read_logs
+from framework.gbc.logs.schema import (
+    JsonObject,
+    Log,
+    Message,
+    Mistake,
+    Role,
+    ToolCall,
+    json_object,
+    parse_line,
+    read_logs,
+)
 
 _SYSTEM = ("system", "developer")
 
@@ -33,19 +43,18 @@ class _Told:
 def read_openai(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list[Log], list[BadLine]]:
     """The logs of JSON lines: each a list of messages, or an object with `messages`.
 
-    Of an object, `id`, `task`, `answer`, `expected`, `correct` and `mistake` mean what they mean in the form; anything
-    else is left alone. The id is by default the line's number, from 1.
+    Of an object, `id`, `task`, `answer`, `expected`, `correct` and `mistake` mean what they mean in the schema
+    (`schema.py`); anything else is left alone. The id is by default the line's number, from 1.
 
     Raises:
         DataError: as `read_logs`.
     """
 
     def parse(line: str, number: int) -> Log:
-        value = parse_line(line)
-        if isinstance(value, list):
-            value = {"messages": value}
-        if not isinstance(value, dict):
-            raise ValueError("no list of messages and no object")
+        parsed = parse_line(line)
+        value = json_object({"messages": cast(object, parsed)} if isinstance(parsed, list) else parsed)
+        if value is None:
+            raise ValueError("neither a list of messages nor an object")
         known = {each.name: value[each.name] for each in fields(_Told) if each.name in value}
         told = from_json(_Told, known, allow_missing=True)
         return log_of_messages(
@@ -62,7 +71,7 @@ def read_openai(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list
 
 
 def log_of_messages(
-    messages: Any,
+    messages: object,
     *,
     id: str,
     task: str | None = None,
@@ -82,20 +91,22 @@ def log_of_messages(
         answer, expected, correct, mistake: as in `Log`; the mistake's step counts the messages of the list.
 
     Raises:
-        ValueError: a message that is no such; names it by its number.
+        ValueError: what is not a message; names it by its number.
         DataError: what `Log` finds.
     """
-    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
-        raise ValueError("messages is no list of objects")
-    known = {*agents, *(_name(message) for message in messages if message.get("role") == "assistant")}
+    objects = _objects(messages)
+    if objects is None:
+        raise ValueError("messages is not a list of objects")
+    known = {*agents, *(_name(message) for message in objects if message.get("role") == "assistant")}
     prompts: dict[str, str] = {}
     found: list[Message] = []
     numbers: list[int] = []
     names: dict[str, str] = {}
-    for number, message in enumerate(messages):
+    for number, message in enumerate(objects):
         try:
             if message.get("role") in _SYSTEM and not found:
-                for name in [message["name"]] if message.get("name") in known else sorted(known):
+                own = _name(message)
+                for name in [own] if message.get("name") in known else sorted(known):
                     prompts[name] = "\n\n".join(filter(None, [prompts.get(name), _content(message)]))
                 continue
             found.append(_message(message, known, names))
@@ -116,8 +127,8 @@ def log_of_messages(
     )
 
 
-def _message(message: Mapping[str, Any], agents: set[str], calls: Mapping[str, str]) -> Message:
-    role = message.get("role")
+def _message(message: JsonObject, agents: set[str], calls: Mapping[str, str]) -> Message:
+    role: object = message.get("role")
     name = _name(message)
     if role == "assistant":
         return Message(agent=name, content=_content(message), tool_calls=_calls(message))
@@ -129,17 +140,26 @@ def _message(message: Mapping[str, Any], agents: set[str], calls: Mapping[str, s
     if role == "tool":
         call = message.get("tool_call_id")
         if not isinstance(call, str) or call not in calls:
-            raise ValueError(f"tool_call_id {call!r} is no call before it")
+            raise ValueError(f"tool_call_id {call!r} is not a call before it")
         return Message(agent=calls[call], role="tool", content=_content(message), call=call)
     raise ValueError(f"role {role!r}, not system, developer, user, assistant, tool or function")
 
 
-def _name(message: Mapping[str, Any]) -> str:
+def _objects(values: object) -> list[JsonObject] | None:
+    """A list of JSON objects; None if it is not one."""
+    if not isinstance(values, list):
+        return None
+    objects = [json_object(each) for each in cast(list[object], values)]
+    found = [each for each in objects if each is not None]
+    return found if len(found) == len(objects) else None
+
+
+def _name(message: JsonObject) -> str:
     name = message.get("name")
     return name if isinstance(name, str) and name else str(message.get("role"))
 
 
-def _content(message: Mapping[str, Any]) -> str:
+def _content(message: JsonObject) -> str:
     """The text; of a list of parts the texts, and of other parts their types in brackets."""
     content = message.get("content")
     if content is None:
@@ -147,23 +167,29 @@ def _content(message: Mapping[str, Any]) -> str:
         return refusal if isinstance(refusal, str) else ""
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        return "\n".join(str(part.get("text") or part.get("refusal") or f"[{part.get('type')}]") for part in content)
+    parts = _objects(content)
+    if parts is not None:
+        return "\n".join(str(part.get("text") or part.get("refusal") or f"[{part.get('type')}]") for part in parts)
     raise ValueError(f"content is {str(content)[:40]!r}, not a text or a list of parts")
 
 
-def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+def _calls(message: JsonObject) -> tuple[ToolCall, ...]:
     """The calls, parallel ones in their order; a `function_call` of the older interface has its name for an id."""
-    old = message.get("function_call")
-    calls = [*(message.get("tool_calls") or []), *([{"id": old.get("name"), "function": old}] if old else [])]
-    found = []
-    for call in calls:
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise ValueError(f"the call {str(call)[:40]!r} has no function with a name")
-        arguments = function.get("arguments", "")
+    old, new = json_object(message.get("function_call")), message.get("tool_calls")
+    if new and not isinstance(new, list):
+        raise ValueError(f"tool_calls is {str(new)[:40]!r}, not a list")
+    calls = [*cast(list[object], new or [])]
+    calls += [{"id": old.get("name"), "function": old}] if old else []
+    found: list[ToolCall] = []
+    for each in calls:
+        call = json_object(each) or {}
+        function = json_object(call.get("function")) or {}
+        name = function.get("name")
+        if not isinstance(name, str):
+            raise ValueError(f"the call {str(each)[:40]!r} has no function with a name")
+        arguments: object = function.get("arguments", "")
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        found.append(ToolCall(id=str(call.get("id") or ""), name=function["name"], arguments=text))
+        found.append(ToolCall(id=str(call.get("id") or ""), name=name, arguments=text))
     return tuple(found)
 
 
@@ -172,5 +198,5 @@ def _renumbered(mistake: Mistake | None, numbers: Sequence[int]) -> Mistake | No
     if mistake is None or mistake.step is None:
         return mistake
     if mistake.step not in numbers:
-        raise ValueError(f"the mistake is at step {mistake.step}, which is no message of an agent, a user or a tool")
+        raise ValueError(f"the mistake is at step {mistake.step}, which is not a message of an agent, a user or a tool")
     return Mistake(agent=mistake.agent, step=numbers.index(mistake.step), reason=mistake.reason)

@@ -1,10 +1,10 @@
-"""Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the form field by field."""
+"""Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the schema field by field."""
 
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
@@ -12,6 +12,9 @@ from framework.core.serialization import from_json, parse_object, to_json
 from framework.gbc.graph.trace import BadLine
 
 Role = Literal["user", "agent", "tool"]
+
+JsonObject = Mapping[str, object]
+"""A parsed JSON object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +91,14 @@ class Log:
         mistake: the label, if there is one.
 
     Raises:
-        DataError: no agent's message, a number that is no earlier message, or an answer to a call that nobody made.
+        DataError: no agent's message, a number that is not of an earlier message, or an answer to a call that nobody
+            made.
     """
 
     id: str
     task: str = ""
     messages: tuple[Message, ...]
-    prompts: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict[str, str])
     outputs: tuple[int, ...] = ()
     answer: str | None = None
     expected: str | None = None
@@ -131,7 +135,7 @@ class Log:
 
     @property
     def failed(self) -> bool:
-        """Whether there is something to blame: the run is not known to have succeeded."""
+        """Whether there is something to attribute: the run is not known to have succeeded."""
         if self.correct is not None:
             return not self.correct
         return self.answer is None or self.expected is None or self.answer.strip() != self.expected.strip()
@@ -146,18 +150,23 @@ def log_from_line(line: str) -> Log:
     """The log of a line; fields that have a default may be left out.
 
     Raises:
-        ValueError: no JSON, or a field that is missing, unknown or of another type.
+        ValueError: not JSON, or a field that is missing, unknown or of another type.
         DataError: what `Log` finds.
     """
     return from_json(Log, parse_object(line), allow_missing=True)
 
 
-def parse_line(line: str) -> Any:
+def json_object(value: object) -> JsonObject | None:
+    """A parsed JSON value if it is an object, otherwise None."""
+    return cast(JsonObject, value) if isinstance(value, dict) else None
+
+
+def parse_line(line: str) -> object:
     """The JSON value of a line; ValueError if there is none."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON ({error})") from None
+        raise ValueError(f"not JSON ({error})") from None
 
 
 def write_logs(path: str | Path, logs: Iterable[Log]) -> int:

@@ -16,8 +16,9 @@ from framework.core.errors import ConfigError, DataError
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Span, Step, Trace
 from framework.gbc.graph.verbal_loss import Place, VerbalLoss
-from framework.gbc.language_models.local import Encoded, LocalModel
-from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.language_models.interface import Piece, Request
+from framework.gbc.language_models.local import LocalModel
+from framework.gbc.language_models.prompt_encoding import EncodedPrompt
 from framework.gbc.logs.schema import Log, Message, Role
 
 SURROGATE = "surrogate"
@@ -101,11 +102,11 @@ def read_log(log: Log, model: LocalModel, options: SurrogateOptions = SurrogateO
         ConfigError: a chat template that cannot be used.
     """
     nodes = _nodes(log)
-    reader = _Reader(log, nodes, model, options)
-    steps = [reader.step(number) for number in range(len(log.messages))]
-    if reader.task_step is not None:
-        steps.insert(0, reader.task_step)
-    outputs = tuple(reader.name(number) for number in log.output_messages)
+    builder = _TraceBuilder(log, nodes, model, options)
+    steps = [builder.step(number) for number in range(len(log.messages))]
+    if builder.task_step is not None:
+        steps.insert(0, builder.task_step)
+    outputs = tuple(builder.name(number) for number in log.output_messages)
     task = {"id": log.id, "task": log.task, "answer": log.answer, "expected": log.expected}
     trace = Trace(id=log.id, task=task, steps=tuple(steps), skipped=(), outputs=outputs)
     return ReadLog(
@@ -113,7 +114,7 @@ def read_log(log: Log, model: LocalModel, options: SurrogateOptions = SurrogateO
         trace=trace,
         graph=_graph(trace),
         names={node: agent for (agent, _), node in nodes.items()},
-        unread=tuple(reader.unread),
+        unread=tuple(builder.unread),
     )
 
 
@@ -125,7 +126,7 @@ def log_loss(read: ReadLog) -> VerbalLoss:
     log = read.log
     if not log.failed:
         return VerbalLoss(value=0.0, text="")
-    places = []
+    places: list[Place] = []
     for name in read.trace.outputs:
         output, answer = read.trace.step(name).output, (log.answer or "").strip()
         start = output.rfind(answer) if answer else -1
@@ -152,7 +153,7 @@ def sees(log: Log, number: int) -> tuple[int, ...]:
     return tuple(i for i in seen if log.messages[i].text.strip())
 
 
-class _Reader:
+class _TraceBuilder:
     """Makes the steps of one log."""
 
     def __init__(
@@ -211,7 +212,7 @@ class _Reader:
             finish="stop",
         )
 
-    def _fit(self, number: int, seen: Sequence[int], answer: int) -> tuple[Encoded, dict[int, str], int | None]:
+    def _fit(self, number: int, seen: Sequence[int], answer: int) -> tuple[EncodedPrompt, dict[int, str], int | None]:
         """The input, the texts in it by message, and the message that was cut."""
         always = {i: self.log.messages[i].text for i in seen if i == self.task_number}
         bare = self.model.encode(self._request(number, always, answer=0))
@@ -253,12 +254,12 @@ class _Reader:
 
     def _request(self, number: int, kept: Mapping[int, str], answer: int) -> Request:
         agent = self.log.messages[number].agent
-        pieces = []
+        pieces: list[Piece] = []
         if self.task_step is not None:
             pieces += [Piece(text="Task: "), Piece(text=self.log.task.strip(), source=TASK), Piece(text="\n\n")]
         for i, text in kept.items():
-            head, tail = _frame(self.log.messages[i])
-            pieces += [Piece(text=head), Piece(text=text, source=self.name(i)), Piece(text=tail)]
+            before, after = _frame(self.log.messages[i])
+            pieces += [Piece(text=before), Piece(text=text, source=self.name(i)), Piece(text=after)]
         return Request(
             step=self.name(number),
             prompt=self.log.prompts.get(agent, "").strip() or _PROMPT.format(agent=agent),
@@ -281,7 +282,7 @@ def _line(message: Message) -> str:
 
 
 def _without_overlaps(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """A character of several tokens belongs to the last of them, as in `encode.output_spans`."""
+    """A character of several tokens belongs to the last of them, as in `offsets.output_spans`."""
     found: list[Span] = []
     following = spans[-1][1] if spans else 0
     for start, stop in reversed(spans):
@@ -293,7 +294,8 @@ def _without_overlaps(spans: Sequence[Span]) -> tuple[Span, ...]:
 
 def _plain_step(name: str, node: str, kind: Role, output: str, seen: Sequence[tuple[str, str]] = ()) -> Step:
     """A user's or a tool's message."""
-    text, blocks = "", []
+    text = ""
+    blocks: list[Block] = []
     for source, said in seen:
         text += f"{source}: "
         blocks.append(

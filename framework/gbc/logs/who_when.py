@@ -11,18 +11,17 @@ more than TERMINATE.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from framework.core.errors import DataError
 from framework.gbc.graph.trace import BadLine
-from framework.gbc.logs.schema import Log, Message, Mistake, Role, parse_line
+from framework.gbc.logs.schema import JsonObject, Log, Message, Mistake, Role, json_object, parse_line
 
 _USERS = {"human", "user"}
 _TOOLS = {"computer_terminal", "computerterminal"}
 _ANSWER = re.compile(r"FINAL ANSWER:[ \t]*(\S.*)")
-_MEND = "give cases as Who&When publishes them"
+_HINT = "give cases as Who&When publishes them"
 
 
 def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[list[Log], list[BadLine]]:
@@ -38,14 +37,14 @@ def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[li
     path = Path(path)
     files = sorted(path.glob("*.json"), key=lambda file: (len(file.stem), file.stem)) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path} has no *.json", hint=_MEND)
+        raise DataError(f"{path} has no *.json", hint=_HINT)
     logs: list[Log] = []
     bad: list[BadLine] = []
     for number, file in enumerate(files, 1):
         try:
             logs.append(log_of_case(parse_line(file.read_text(encoding="utf-8")), id=file.stem))
         except OSError as error:
-            raise DataError(f"{file} cannot be read ({error.strerror})", hint=_MEND) from None
+            raise DataError(f"{file} cannot be read ({error.strerror})", hint=_HINT) from None
         except (ValueError, DataError) as error:
             bad.append(BadLine(number=number, problem=f"{file.name}: {error}"))
     if bad and not skip_bad_files:
@@ -54,46 +53,53 @@ def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[li
     return logs, bad
 
 
-def log_of_case(case: Any, *, id: str) -> Log:
+def log_of_case(case: object, *, id: str) -> Log:
     """The log of a parsed case.
 
     Raises:
         ValueError: a field that is missing or of another type.
         DataError: what `Log` finds.
     """
-    if not isinstance(case, Mapping):
-        raise ValueError("no JSON object")
-    history = case.get("history")
+    fields = json_object(case)
+    if fields is None:
+        raise ValueError("not a JSON object")
+    history = fields.get("history")
     if not isinstance(history, list) or not history:
         raise ValueError("no history")
-    kinds = [_speaker(message, number) for number, message in enumerate(history)]
+    said = [_said(message, number) for number, message in enumerate(cast(list[object], history))]
+    kinds = [_speaker(message, number) for number, message in enumerate(said)]
     thoughts = {number for number, (_, _, private) in enumerate(kinds) if private}
-    messages = []
-    for number, (message, (agent, role, _)) in enumerate(zip(history, kinds, strict=True)):
+    messages: list[Message] = []
+    for number, (message, (agent, role, _)) in enumerate(zip(said, kinds, strict=True)):
         hidden = {thought for thought in thoughts if thought < number and kinds[thought][0] != agent}
         seen = tuple(sorted(set(range(number)) - hidden)) if hidden and role == "agent" else None
-        messages.append(Message(agent=agent, role=role, content=message["content"], reads=seen))
+        messages.append(Message(agent=agent, role=role, content=str(message["content"]), reads=seen))
     answers = [found for message in messages for found in _ANSWER.findall(message.content)]
-    correct = case.get("is_correct", case.get("is_corrected"))
-    prompts = case.get("system_prompt")
+    correct: object = fields.get("is_correct", fields.get("is_corrected"))
+    prompts = json_object(fields.get("system_prompt")) or {}
     return Log(
         id=id,
-        task=_text(case, "question"),
+        task=_text(fields, "question"),
         messages=tuple(messages),
-        prompts={str(name): str(text) for name, text in prompts.items()} if isinstance(prompts, Mapping) else {},
+        prompts={str(name): str(text) for name, text in prompts.items()},
         outputs=_outputs(messages),
         answer=answers[-1].strip() if answers else None,
-        expected=_text(case, "ground_truth") or None,
+        expected=_text(fields, "ground_truth") or None,
         correct=correct if isinstance(correct, bool) else None,
-        mistake=_mistake(case),
+        mistake=_mistake(fields),
     )
 
 
-def _speaker(message: Any, number: int) -> tuple[str, Role, bool]:
-    """Who says a message, as what, and whether nobody else sees it."""
-    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+def _said(message: object, number: int) -> JsonObject:
+    fields = json_object(message)
+    if fields is None or not isinstance(fields.get("content"), str):
         raise ValueError(f"history[{number}] has no text content")
-    who = message.get("name") or message.get("role")
+    return fields
+
+
+def _speaker(message: JsonObject, number: int) -> tuple[str, Role, bool]:
+    """Who says a message, as what, and whether nobody else sees it."""
+    who: object = message.get("name") or message.get("role")
     if not isinstance(who, str) or not who.strip():
         raise ValueError(f"history[{number}] has no name and no role")
     name, _, what = who.partition(" (")
@@ -108,7 +114,7 @@ def _outputs(messages: list[Message]) -> tuple[int, ...]:
     return tuple((final or more)[-1:])
 
 
-def _mistake(case: Mapping[str, Any]) -> Mistake | None:
+def _mistake(case: JsonObject) -> Mistake | None:
     agent, step = _text(case, "mistake_agent"), _text(case, "mistake_step")
     if step and not step.isdecimal():
         raise ValueError(f"mistake_step is {step!r}, not a number")
@@ -117,7 +123,7 @@ def _mistake(case: Mapping[str, Any]) -> Mistake | None:
     return Mistake(agent=agent or None, step=int(step) if step else None, reason=_text(case, "mistake_reason"))
 
 
-def _text(case: Mapping[str, Any], name: str) -> str:
+def _text(case: JsonObject, name: str) -> str:
     """A field as text; cases write numbers both ways."""
     value = case.get(name)
     return "" if value is None else str(value).strip()

@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 
 from framework.core.errors import ConfigError, FrameworkError
-from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
-from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.language_models.interface import LanguageModel, Piece, Request
 from framework.gbc.prompt_search.search import CreditKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 

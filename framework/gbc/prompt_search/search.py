@@ -14,11 +14,13 @@ from typing import Literal, Protocol, runtime_checkable
 from framework.core.collectives import broadcast_object, rank_and_size
 from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.results import AgentCredit, Attribution, AttributionOptions, mean_credits
-from framework.gbc.execution.runner import LanguageModel, RunOptions, Task, run_graph
+from framework.gbc.attribution.options import AttributionOptions
+from framework.gbc.attribution.results import AgentCredit, Attribution, mean_credits
+from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.prompt_search.state import OptimizerState, Trial, save_state
 
 CreditKind = Literal["walk", "own", "through"]

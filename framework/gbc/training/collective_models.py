@@ -79,7 +79,7 @@ def shard_layers(local: LocalModel, placement: Placement) -> list[ShardedLayer]:
 
     Embeddings, the last norm and the head stay whole on every process: they are used outside of passes too.
     """
-    local.adapters.put({agent: value.to(placement.device) for agent, value in local.adapters.values.items()})
+    local.adapters.assign({agent: value.to(placement.device) for agent, value in local.adapters.values.items()})
     if placement.shard is None:
         local.model.to(placement.device)  # pyright: ignore[reportArgumentType]
         return []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.data.loading.batch import EpisodeBatch
-from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.execution.budget import Budget, BudgetConfig
 from framework.gbc.execution.runner import RunOptions, Task
 from framework.gbc.graph.spec import Graph

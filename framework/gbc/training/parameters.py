@@ -11,13 +11,18 @@ from torch import Tensor, nn
 
 from framework.core.errors import ConfigError
 from framework.core.param_tags import NO_DECAY, tag
-from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Graph, UserTurn
 from framework.gbc.graph.trace import Trace
-from framework.gbc.language_models.agent_parameters import AgentParameters, ParametersByAgent, gate_name, write_steering
+from framework.gbc.language_models.agent_parameters import (
+    AgentParameters,
+    ParametersByAgent,
+    gate_name,
+    save_soft_prompts,
+)
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.lora import AdapterConfig
-from framework.gbc.language_models.straight_through import Target, make_soft_prompts, soft_loss
+from framework.gbc.language_models.straight_through import Target, make_soft_prompts, straight_through_loss
 from framework.training.strategies.placement import Placement
 
 
@@ -144,7 +149,7 @@ def _first_values(graph: Graph, local: LocalModel | None, config: SoftConfig | N
     adapters: Mapping[str, Tensor] = {}
     if config.adapters is not None:
         local.adapters.add(names, config.adapters)
-        adapters = {name: local.adapters.initial(name, seed=seed) for name in names}
+        adapters = {name: local.adapters.init_values(name, seed=seed) for name in names}
     sources = [(node, agent.name) for agent in agents for node in agent.reads]
     gates = [gate_name(node, reader) for node, reader in sources if not isinstance(graph.nodes[node], UserTurn)]
     ones = {name: torch.ones(()) for name in gates} if config.gates else {}
@@ -161,7 +166,7 @@ def save_parameters(soft_prompts: Path, adapters: Path, agent_parameters: AgentP
         local: the model that they are of.
     """
     if agent_parameters.soft or agent_parameters.gates:
-        write_steering(soft_prompts, agent_parameters.soft, agent_parameters.gates)
+        save_soft_prompts(soft_prompts, agent_parameters.soft, agent_parameters.gates)
     local.adapters.write(adapters, agent_parameters.adapters)
 
 
@@ -192,7 +197,7 @@ def straight_through_gradients(
     agent_parameters: AgentParameters,
     at_once: int,
 ) -> StraightThroughGradients:
-    """The gradients of `soft_loss` with respect to the agents' parameters, in chunks of traces.
+    """The gradients of `straight_through_loss` with respect to the agents' parameters, in chunks of traces.
 
     They are taken here, and not in the trainer's backward pass: so that pass is alike on all processes, also on one
     whose episodes have all failed, and no more than a chunk is in memory.
@@ -213,9 +218,9 @@ def straight_through_gradients(
     connected = []
     for start in range(0, len(traces), at_once):
         part = slice(start, start + at_once)
-        found = soft_loss(local, name, traces[part], targets[part], weights[part])
+        found = straight_through_loss(local, name, traces[part], targets[part], weights[part])
         total += found.value.detach()
-        connected.append(found.flowing)
+        connected.append(found.connected_share)
         if found.value.requires_grad:
             more = torch.autograd.grad(found.value, leaves, allow_unused=True, materialize_grads=True)
             gradients = [have + new for have, new in zip(gradients, more, strict=True)]

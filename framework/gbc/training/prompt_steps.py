@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
-from framework.gbc.attribution.results import AgentCredit, Attribution, mean_credits
+from framework.gbc.attribution.results import AgentCredit, Attribution, attribution_from_json, mean_credits
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
@@ -146,7 +146,7 @@ class TrainingSearch(PromptSearch):
             graph=graph,
             traces=tuple(from_json(Trace, part[0]) for part in parts),
             losses=tuple(from_json(VerbalLoss, part[1]) for part in parts),
-            attributions=tuple(from_json(Attribution, part[2]) for part in parts),
+            attributions=tuple(attribution_from_json(part[2]) for part in parts),
             credits=mean_credits([each.credits for each in self._errors], [each.loss for each in self._errors]),
         )
 

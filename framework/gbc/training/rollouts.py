@@ -7,10 +7,11 @@ from typing import Any
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.data.shards.reader import ShardSet
-from framework.gbc.execution.runner import LanguageModel, RunOptions, Task, run_graph
+from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.server import ServerError
 
 TasksOf = Callable[[Any], Sequence[Task]]

@@ -9,9 +9,10 @@ from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.io import atomic_write
 from framework.data.module import ShardDataModule
 from framework.gbc.execution.loading import load_candidates, load_models
-from framework.gbc.execution.runner import LanguageModel, Task
+from framework.gbc.execution.runner import Task
 from framework.gbc.graph.spec import Graph, parse_graph
 from framework.gbc.graph.yaml_config import make_function, read_yaml, to_yaml
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.straight_through import Target
 from framework.gbc.prompt_search.candidates import Candidates

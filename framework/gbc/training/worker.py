@@ -12,7 +12,8 @@ from framework.core.errors import ConfigError, FrameworkError
 from framework.core.seeding import seed_of
 from framework.data.loading.batch import EpisodeBatch
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.results import Attribution, AttributionOptions
+from framework.gbc.attribution.options import AttributionOptions
+from framework.gbc.attribution.results import Attribution
 from framework.gbc.execution.budget import ATTRIBUTION, Budget, Meter, Spending
 from framework.gbc.execution.loading import load_loss
 from framework.gbc.execution.runner import RunOptions, Task

@@ -1,4 +1,4 @@
-"""Episodes are parsed, and bytes that are no JSON are bad samples."""
+"""Episodes are parsed, and bytes that are not JSON are bad samples."""
 
 import json
 from itertools import islice

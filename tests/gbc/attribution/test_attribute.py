@@ -10,9 +10,9 @@ import torch
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute, attribute_trace, output_units
-from framework.gbc.attribution.edge_weights import Connection, ConnectionOptions
-from framework.gbc.attribution.results import AttributionOptions, mean_credits
-from framework.gbc.attribution.token_gradients import GradientOptions
+from framework.gbc.attribution.edge_weights import Connection
+from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
+from framework.gbc.attribution.results import mean_credits
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace

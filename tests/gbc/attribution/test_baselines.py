@@ -8,7 +8,8 @@ import torch
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
-from framework.gbc.attribution.token_gradients import GradientOptions, TokenRow
+from framework.gbc.attribution.options import GradientOptions
+from framework.gbc.attribution.token_gradients import TokenRow
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool
 from framework.gbc.graph.trace import Trace
@@ -35,7 +36,7 @@ def test_attention_of_the_outputs():
 def test_attention_is_that_of_plain_reading():
     model = tiny_local_model()
     model.soft = {"b": torch.zeros(1, 32)}
-    row = TokenRow(input_ids=(5, 6), prefix=0, output_ids=(9,), reader=model.reader("b", (), 2))
+    row = TokenRow(input_ids=(5, 6), prefix=0, output_ids=(9,), bound=model.bind("b", (), 2))
     with pytest.raises(ConfigError, match="agent 'b' has a soft prompt, gates or an adapter"):
         attention_scores(model.model, [row], GradientOptions())
 
@@ -61,10 +62,10 @@ def test_silent_agents():
     traces = list(run_graph(graph, models, [{"user": "a cheap hotel"}, {"user": "north"}], options=options))
     found = leave_agents_out(graph, models, traces, loss, options=options)
     for counterfactual in found:
-        assert counterfactual.blame["b"] == counterfactual.blame["c"] == counterfactual.blame["end"] == -0.25
+        assert counterfactual.effects["b"] == counterfactual.effects["c"] == counterfactual.effects["end"] == -0.25
         # Only c depends on a model and on a.
         assert counterfactual.calls == 1
-        assert counterfactual.ranking()[0] == "a" if counterfactual.blame["a"] == 0 else True
+        assert counterfactual.ranking()[0] == "a" if counterfactual.effects["a"] == 0 else True
 
 
 def test_attention_in_place_of_gradients():

@@ -9,9 +9,9 @@ import torch
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.counterfactual_edits import EditOptions, choose_edits
-from framework.gbc.attribution.first_order_edits import EditEffects
-from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.counterfactual_edits import choose_edits
+from framework.gbc.attribution.first_order_edits import FirstOrderEdits
+from framework.gbc.attribution.options import AttributionOptions, CounterfactualEditOptions
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool
 from framework.gbc.graph.verbal_loss import Place, VerbalLoss
@@ -19,42 +19,49 @@ from framework.gbc.language_models.agent_parameters import gate_name
 from framework.gbc.language_models.straight_through import make_soft_prompts
 from framework.testing.language_models import tiny_local_model
 
-OPTIONS = AttributionOptions(edits=EditOptions(alternatives=4))
+OPTIONS = AttributionOptions(edits=CounterfactualEditOptions(alternatives=4))
 
 
-def effects(falls: list[list[float]], harms: list[float], **changes: Any) -> EditEffects:
+def effects(drops: list[list[float]], harms: list[float], **changes: Any) -> FirstOrderEdits:
     found: dict[str, Any] = {
-        "margins": torch.ones(len(falls)),
-        "falls": torch.tensor(falls),
-        "harms": torch.tensor(harms or [0.0] * len(falls[0])),
+        "margins": torch.ones(len(drops)),
+        "drops": torch.tensor(drops),
+        "harms": torch.tensor(harms or [0.0] * len(drops[0])),
     }
-    return EditEffects(**(found | changes))
+    return FirstOrderEdits(**(found | changes))
 
 
-def test_one_edit_that_mends_all_is_chosen_before_many():
-    # Each of the first two mends a token in full, the third mends both by 0.8.
-    chosen = choose_edits(effects([[5.0, 0.0, 4.0], [0.0, 10.0, 8.0]], []), torch.tensor([1.0, 1.0]), EditOptions())
+def test_one_edit_that_corrects_all_is_chosen_before_many():
+    # Each of the first two corrects a token in full, the third corrects both by 0.8.
+    chosen = choose_edits(
+        effects([[5.0, 0.0, 4.0], [0.0, 10.0, 8.0]], []), torch.tensor([1.0, 1.0]), CounterfactualEditOptions()
+    )
     assert chosen[:, 2].tolist() == pytest.approx([0.8, 0.8])
     # What is left goes to the others.
     assert chosen.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_an_edit_that_breaks_what_is_right_is_not_chosen():
-    falls, harms = [[5.0, 4.0]], [1.5, 0.0]
-    kept = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1, keep=1.0))
+    drops, harms = [[5.0, 4.0]], [1.5, 0.0]
+    kept = choose_edits(effects(drops, harms), torch.tensor([1.0]), CounterfactualEditOptions(max_edits=1, keep=1.0))
     assert kept.tolist() == [[0.0, pytest.approx(0.8)]]
     # What it breaks is bounded: three tokens at most.
-    worth = EditOptions(max_edits=1, keep=0.3)
-    assert choose_edits(effects(falls, [99.0, 0.1]), torch.tensor([1.0]), worth).tolist() == [[0.0, pytest.approx(0.8)]]
+    worth = CounterfactualEditOptions(max_edits=1, keep=0.3)
+    assert choose_edits(effects(drops, [99.0, 0.1]), torch.tensor([1.0]), worth).tolist() == [[0.0, pytest.approx(0.8)]]
     assert choose_edits(effects([[5.0, 0.1]], [99.0, 0.0]), torch.tensor([1.0]), worth).tolist() == [[1.0, 0.0]]
-    careless = choose_edits(effects(falls, harms), torch.tensor([1.0]), EditOptions(max_edits=1, keep=0.0))
+    careless = choose_edits(
+        effects(drops, harms), torch.tensor([1.0]), CounterfactualEditOptions(max_edits=1, keep=0.0)
+    )
     assert careless.tolist() == [[1.0, 0.0]]
-    assert not choose_edits(effects([[-1.0, 0.0]], []), torch.tensor([1.0]), EditOptions()).any()
+    assert not choose_edits(effects([[-1.0, 0.0]], []), torch.tensor([1.0]), CounterfactualEditOptions()).any()
 
 
 def test_what_comes_out_right_by_itself_has_no_cause():
     found = effects([[5.0, 0.0], [0.0, 5.0]], [], margins=torch.tensor([1.0, -1.0]))
-    assert choose_edits(found, torch.tensor([1.0, 1.0]), EditOptions()).tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert choose_edits(found, torch.tensor([1.0, 1.0]), CounterfactualEditOptions()).tolist() == [
+        [1.0, 0.0],
+        [0.0, 0.0],
+    ]
 
 
 def shout(texts: Mapping[str, str]) -> str:
@@ -67,7 +74,7 @@ def agent(name: str, *reads: str) -> Agent:
 
 GRAPH = Graph(
     agents=(agent("a", "user"), agent("unread", "user"), agent("end", "a", "tool")),
-    tools=(Tool(name="tool", reads=("a",), function=shout, estimator="rerun"),),
+    tools=(Tool(name="tool", reads=("a",), function=shout, estimator="tool_replay"),),
     outputs=("end",),
 )
 
@@ -120,12 +127,12 @@ def test_a_loss_without_places_is_credited_by_gradients(model, traces):
 @pytest.mark.parametrize("changes", [{"alternatives": 0}, {"max_edits": 0}, {"keep": -1.0}])
 def test_options_that_cannot_be_used(changes: dict[str, Any]):
     with pytest.raises(ConfigError, match=next(iter(changes))):
-        EditOptions(**changes)
+        CounterfactualEditOptions(**changes)
 
 
 def test_only_tools_are_run_again():
-    with pytest.raises(ConfigError, match="declares rerun"):
-        replace(GRAPH.agents[0], estimator="rerun")
+    with pytest.raises(ConfigError, match="declares tool_replay"):
+        replace(GRAPH.agents[0], estimator="tool_replay")
 
 
 def test_a_model_without_gradients(traces):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from framework.gbc.attribution.edge_weights import ConnectionOptions, connect
+from framework.gbc.attribution.edge_weights import compute_connections
+from framework.gbc.attribution.options import ConnectionOptions
 from framework.gbc.attribution.token_gradients import TokenScores
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool
@@ -49,7 +50,7 @@ def test_reductions_by_hand(model, trace, reduction: Any):
         return found
 
     options = ConnectionOptions(reduction=reduction)
-    (found,) = connect([trace], GRAPH, {"m": model}, [1.0], options, scorer)
+    (found,) = compute_connections([trace], GRAPH, {"m": model}, [1.0], options, scorer)
     user, other = found["b"]
     counts = [stop - start for start, stop in places.values()]
     values = torch.tensor([3.0, -1.0] + [2.0] * (counts[0] - 2))
@@ -65,7 +66,9 @@ def test_a_step_is_connected_as_its_agent_read_it(trace):
     model, plain = tiny_local_model(), tiny_local_model()
     model.soft = make_soft_prompts(model, ["b"], num_tokens=2)
     model.gates = {"a to b": torch.tensor(0.0)}
-    (found,), (before,) = (connect([trace], GRAPH, {"m": each}, [1.0], ConnectionOptions()) for each in (model, plain))
+    (found,), (before,) = (
+        compute_connections([trace], GRAPH, {"m": each}, [1.0], ConnectionOptions()) for each in (model, plain)
+    )
     weights = {each.source: each.weight.sum().item() for each in found["b"]}
     assert weights["a"] == 0
     assert weights["user"] > 0
@@ -81,6 +84,6 @@ def test_a_tools_code_has_an_even_share(model):
     )
     (trace,) = run_graph(graph, {"m": model}, [{"user": "a cheap hotel"}], options=RunOptions(on_empty="keep"))
     for code, shares in ((False, {"user": 1 / 2, "a": 1 / 2}), (True, {"user": 1 / 3, "a": 1 / 3, "t": 1 / 3})):
-        (found,) = connect([trace], graph, {"m": model}, [1.0], ConnectionOptions(code=code))
+        (found,) = compute_connections([trace], graph, {"m": model}, [1.0], ConnectionOptions(code=code))
         assert {each.source: each.share.item() for each in found["t"]} == pytest.approx(shares)
         assert [each.kind for each in found["t"]] == ["message", "message", "code"][: len(shares)]

@@ -8,13 +8,8 @@ import pytest
 from PIL import Image
 
 from framework.gbc.attribution.graph_plot import _bend, _curve, graph_image, graph_svg, layers, save_graph_plot
-from framework.gbc.attribution.results import (
-    AgentCredit,
-    Attribution,
-    AttributionOptions,
-    EdgeCredit,
-    MessageCredit,
-)
+from framework.gbc.attribution.options import AttributionOptions
+from framework.gbc.attribution.results import AgentCredit, Attribution, EdgeCredit, MessageCredit
 
 NODES = ("user", "manager", "hotel", "train", "end")
 EDGES = (

@@ -14,10 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.edge_weights import ConnectionOptions
 from framework.gbc.attribution.graph_plot import layers
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
-from framework.gbc.attribution.results import AttributionOptions, Trajectory, mean_attribution
+from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions
+from framework.gbc.attribution.results import Trajectory, mean_attribution
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Condition, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss

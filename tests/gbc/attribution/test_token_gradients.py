@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from framework.core.errors import ConfigError, DataError
+from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.reference import kept_graph_scores
-from framework.gbc.attribution.token_gradients import (
-    GradientOptions,
-    Scalar,
-    TokenRow,
-    likeliest_tokens,
-    output_log_probs,
-    token_scores,
-)
-from framework.gbc.language_models.agent_parameters import Reader
+from framework.gbc.attribution.token_gradients import TokenRow, likeliest_tokens, output_log_probs, token_scores
+from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.prefix_cache import frozen_prefix
 from framework.testing.language_models import Family, LinearLM, tiny_language_model
 
@@ -73,14 +67,15 @@ def steered_rows(model: Any) -> list[TokenRow]:
     soft = torch.randn(2, 32, generator=generator)
     neutral = model.get_input_embeddings().weight.detach().mean(dim=0)
 
-    def reader(index: int, place: int, **options: Any) -> Reader:
+    def bind(index: int, position: int, **options: Any) -> BoundParameters:
         scale = torch.rand(len(ROWS[index].input_ids), generator=generator)
-        return Reader(agent=f"agent {index}", place=place, **{"scale": scale, "neutral": neutral, **options})
+        given = {"scale": scale, "mean_embedding": neutral, **options}
+        return BoundParameters(agent=f"agent {index}", position=position, **given)
 
-    readers = [reader(0, 11, soft=soft), reader(1, 9, soft=soft), reader(2, 3), None]
-    rows = [replace(row, reader=each) for row, each in zip(ROWS, readers, strict=True)]
-    first = reader(3, 0, soft=soft, scale=None)
-    more = [replace(ROWS[0], reader=reader(0, 4, soft=-soft, scale=None)), replace(ROWS[3], reader=first)]
+    bound = [bind(0, 11, soft_prompt=soft), bind(1, 9, soft_prompt=soft), bind(2, 3), None]
+    rows = [replace(row, bound=each) for row, each in zip(ROWS, bound, strict=True)]
+    first = bind(3, 0, soft_prompt=soft, scale=None)
+    more = [replace(ROWS[0], bound=bind(0, 4, soft_prompt=-soft, scale=None)), replace(ROWS[3], bound=first)]
     return rows + more
 
 
@@ -89,11 +84,11 @@ def plain_scores(model: Any, row: TokenRow) -> tuple[Tensor, Tensor]:
     embed = model.get_input_embeddings()
     leaf = embed(torch.tensor(row.input_ids)).detach().requires_grad_()
     read, soft = leaf, torch.zeros(0, 32)
-    if row.reader is not None and row.reader.scale is not None:
-        read = row.reader.neutral + row.reader.scale[:, None] * (leaf - row.reader.neutral)
-    if row.reader is not None and row.reader.soft is not None:
-        soft = row.reader.soft
-    place = 0 if row.reader is None else row.reader.place
+    if row.bound is not None and row.bound.scale is not None:
+        read = row.bound.mean_embedding + row.bound.scale[:, None] * (leaf - row.bound.mean_embedding)
+    if row.bound is not None and row.bound.soft_prompt is not None:
+        soft = row.bound.soft_prompt
+    place = 0 if row.bound is None else row.bound.position
     inputs = torch.cat([read[:place], soft, read[place:], embed(torch.tensor(row.output_ids)).detach()])
     last = len(row.input_ids) + len(soft) - 1
     logits = model(inputs_embeds=inputs[None], use_cache=False).logits[0, last:-1]
@@ -107,13 +102,13 @@ def plain_scores(model: Any, row: TokenRow) -> tuple[Tensor, Tensor]:
 def test_gradients_pass_soft_prompts_and_gates(family: Family, changes: dict[str, Any]):
     model = tiny_language_model(family, vocabulary=VOCABULARY)
     rows = steered_rows(model)
-    plain = token_scores(model, [replace(row, reader=None) for row in rows], GradientOptions())
+    plain = token_scores(model, [replace(row, bound=None) for row in rows], GradientOptions())
     found = token_scores(model, rows, GradientOptions(**changes))
     for row, scores, without in zip(rows, found, plain, strict=True):
         l1, log_probs = plain_scores(model, row)
         assert far(scores.l1, l1) < 1e-4
         assert far(scores.log_probs, log_probs) < 1e-4
-        assert (far(scores.l1, without.l1) > 0.01) == (row.reader is not None)
+        assert (far(scores.l1, without.l1) > 0.01) == (row.bound is not None)
 
 
 def test_likeliest_tokens_are_those_of_a_plain_pass():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from framework.gbc.attribution.tool_replay import rerun_connections
+from framework.gbc.attribution.tool_replay import tool_replay_connections
 from framework.gbc.graph.spec import Tool
 from framework.gbc.graph.trace import Block, Step, Trace
 
@@ -36,15 +36,15 @@ def step(name: str, output: str, *reads: str) -> Step:
 
 STEPS = (step("form", "south"), step("other", "x"), step("find", "name birch", "form", "other"))
 TRACE = Trace(id="0", task={}, steps=STEPS, skipped=(), outputs=("find",))
-TOOL = Tool(name="find", reads=("form", "other"), function=find, estimator="rerun")
+TOOL = Tool(name="find", reads=("form", "other"), function=find, estimator="tool_replay")
 WRONG = {(5, 10, "acorn"): 0.5}
 
 
 @pytest.mark.parametrize(
-    ("wishes", "shares"),
+    ("targets", "shares"),
     [
         ({"form": {(0, 5, "north"): 1.0}}, {"form": 1.0, "other": 0.0, "find": 0.0}),
-        # Of two wishes for one word, the stronger is tried.
+        # Of two targets for one word, the stronger is tried.
         ({"form": {(0, 5, "north"): 1.0, (0, 5, "east"): 0.1}}, {"form": 1.0, "other": 0.0, "find": 0.0}),
         ({}, {"form": 0.0, "other": 0.0, "find": 1.0}),
         # What is wrong besides may be the cause: 1 against 0.5 of the tool.
@@ -53,8 +53,8 @@ WRONG = {(5, 10, "acorn"): 0.5}
         ({"form": {(0, 5, "west"): 1.0}}, {"form": 2 / 3, "other": 0.0, "find": 1 / 3}),
     ],
 )
-def test_shares_by_hand(wishes: dict, shares: dict[str, float]):
-    found = rerun_connections(TRACE, STEPS[2], TOOL, {**wishes, "find": WRONG})
+def test_shares_by_hand(targets: dict, shares: dict[str, float]):
+    found = tool_replay_connections(TRACE, STEPS[2], TOOL, {**targets, "find": WRONG})
     assert {each.source: each.share.item() for each in found} == pytest.approx(shares)
     assert [each.kind for each in found] == ["message", "message", "code"]
     form = found[0]

@@ -113,7 +113,7 @@ def test_what_is_no_run_of_these_tasks_is_not_gone_on_with(files):
     Path("graph.yaml").write_text(GRAPH)
     lines = Path("traces.jsonl").read_text().splitlines(keepends=True)
     Path("traces.jsonl").write_text("".join([*lines[:1], "{\n", *lines[1:]]))
-    with pytest.raises(DataError, match=r"line 2 is not a trace \(no JSON"):
+    with pytest.raises(DataError, match=r"line 2 is not a trace \(not JSON"):
         run(resume=True)
 
 

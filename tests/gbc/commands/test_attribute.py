@@ -96,7 +96,7 @@ def test_malformed_lines_are_named_counted_and_skipped_only_on_request(files, ca
     with pytest.raises(SystemExit) as stopped:
         main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split()])
     assert stopped.value.code == 2
-    assert "traces.jsonl: 2 malformed lines, the first is line 2 (no JSON" in capsys.readouterr().err
+    assert "traces.jsonl: 2 malformed lines, the first is line 2 (not JSON" in capsys.readouterr().err
     assert not Path("blame").exists()
     main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split(), "--skip_bad"])
     told = capsys.readouterr().err

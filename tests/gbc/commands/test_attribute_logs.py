@@ -106,5 +106,5 @@ def test_the_other_schemas_and_what_cannot_be_read(tmp_path, surrogate, capsys):
     write_logs(tmp_path / "right.jsonl", [log_of("1", correct=True)])
     attribute_logs(trace=str(tmp_path / "right.jsonl"), model="nowhere", out=str(tmp_path / "c"))
     assert "nothing to blame" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), schema="who_when")

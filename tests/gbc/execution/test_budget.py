@@ -7,8 +7,7 @@ import pytest
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.gbc.execution.budget import Budget, BudgetConfig, Meter, Price, Spending
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request
+from framework.gbc.language_models.interface import Reply, Request
 from framework.testing.language_models import tiny_local_model
 
 

@@ -78,9 +78,9 @@ def test_tasks_have_an_id_each(tmp_path):
     ("data", "words"),
     [
         (b"", "has no tasks"),
-        (b'{"user": "a"}\n{"user"\n', "line 2: no JSON"),
+        (b'{"user": "a"}\n{"user"\n', "line 2: not JSON"),
         (b'["a"]', "line 1: not a JSON object"),
-        (b'"\xff"', "line 1: no JSON"),
+        (b'"\xff"', "line 1: not JSON"),
         (b'{"id": "7"}\n{}\n{"id": 7}', "line 3: a second task '7'"),
     ],
 )

@@ -10,8 +10,8 @@ from framework.core.errors import ConfigError
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Condition, Graph, Loop, Tool, UserTurn
 from framework.gbc.graph.trace import trace_from_line, trace_to_line
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request, render_blocks
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.prompt_encoding import render_blocks
 from framework.testing.language_models import tiny_local_model
 
 

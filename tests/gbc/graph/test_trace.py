@@ -82,7 +82,7 @@ def step_edited(**changes) -> str:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[1]", "not a JSON object"),
         (edited(format=2), "format 2, not 1"),
         (edited(id=7), "id is '7', not str"),
@@ -110,7 +110,7 @@ def test_malformed_lines_are_named_counted_and_skipped_only_on_request(tmp_path)
     path = tmp_path / "runs.jsonl"
     good = trace_to_line(TRACE).encode()
     path.write_bytes(b"\n".join([good, b"{", b"", good, b'"\xff"', good]))
-    with pytest.raises(DataError, match=r"2 malformed lines, the first is line 2 \(no JSON"):
+    with pytest.raises(DataError, match=r"2 malformed lines, the first is line 2 \(not JSON"):
         read_traces(path)
     traces, bad = read_traces(path, skip_bad_lines=True)
     assert traces == [TRACE] * 3

@@ -84,7 +84,7 @@ def test_functions_are_found_also_in_the_current_folder(tmp_path, monkeypatch):
     assert import_function("their_own:f")() == import_function("their_own.f")() == 3
     for path, words in (
         ("their_own:g", "AttributeError"),
-        ("their_own.value", "no function"),
+        ("their_own.value", "not a function"),
         ("no_such_module.f", "ModuleNotFoundError"),
         ("broken_one:f", "ZeroDivisionError"),
         (":f", "ValueError"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from framework.core.errors import ConfigError, DataError
+from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
-from framework.gbc.language_models.prompt_encoding import Piece, Request
 from framework.testing.language_models import (
     GEMMA,
     Family,
@@ -77,7 +77,7 @@ def test_a_folder_gives_the_same_model(family: Family, tmp_path):
 
 
 def test_folders_that_hold_no_model(tmp_path):
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         LocalModel.load(LocalModelConfig(path=str(tmp_path / "none")))
     with pytest.raises(ConfigError, match="no usable model"):
         LocalModel.load(LocalModelConfig(path=str(tmp_path)))

@@ -1,22 +1,22 @@
-"""Logits at chosen places."""
+"""Logits at chosen positions."""
 
 import pytest
 import torch
 
 from framework.core.errors import ConfigError
-from framework.gbc.language_models.logits import logits_at, places
+from framework.gbc.language_models.logits import consecutive_positions, logits_at
 from framework.testing.language_models import tiny_language_model
 
 
-def test_places():
-    assert places([3, 0], [2, 4]).tolist() == [[3, 4, 4, 4], [0, 1, 2, 3]]
+def test_consecutive_positions():
+    assert consecutive_positions([3, 0], [2, 4]).tolist() == [[3, 4, 4, 4], [0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 def test_logits_are_those_of_the_whole(family):
     model = tiny_language_model(family)
     ids = torch.arange(2 * 7).view(2, 7) + 4
-    chosen = places([1, 4], [3, 2])
+    chosen = consecutive_positions([1, 4], [3, 2])
     whole = model(input_ids=ids).logits
     found = logits_at(model, chosen, input_ids=ids)
     torch.testing.assert_close(found, torch.stack([whole[0, [1, 2, 3]], whole[1, [4, 5, 5]]]))
@@ -31,17 +31,17 @@ def test_the_head_is_whole_again_after_an_error():
     assert model(input_ids=ids).logits.shape[1] == 6
 
 
-def test_the_head_reads_no_other_places():
+def test_the_head_reads_no_other_consecutive_positions():
     model, widths = tiny_language_model("qwen3"), []
     head = model.get_output_embeddings()
     assert head is not None
     head.register_forward_hook(lambda module, inputs, output: widths.append(output.shape[1]))
-    logits_at(model, places([1, 6], [1, 1]), input_ids=torch.arange(16).view(2, 8) + 4)
+    logits_at(model, consecutive_positions([1, 6], [1, 1]), input_ids=torch.arange(16).view(2, 8) + 4)
     assert widths == [1]
 
 
 def test_a_model_without_a_head(monkeypatch):
     model = tiny_language_model("qwen3")
     monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
-    with pytest.raises(ConfigError, match="has no head"):
-        logits_at(model, places([0], [1]), input_ids=torch.tensor([[5, 6]]))
+    with pytest.raises(ConfigError, match="gives no logits"):
+        logits_at(model, consecutive_positions([0], [1]), input_ids=torch.tensor([[5, 6]]))

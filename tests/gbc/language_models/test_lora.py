@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.token_gradients import GradientOptions, TokenRow, token_scores
+from framework.gbc.attribution.options import GradientOptions
+from framework.gbc.attribution.token_gradients import TokenRow, token_scores
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Trace
@@ -21,7 +22,7 @@ from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.agent_parameters import AgentParameters
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.lora import CONFIG, WEIGHTS, AdapterConfig, Adapters
-from framework.gbc.language_models.straight_through import soft_loss
+from framework.gbc.language_models.straight_through import straight_through_loss
 from framework.testing.language_models import save_tiny_model, tiny_language_model, tiny_local_model
 
 CONFIG_OF_TESTS = AdapterConfig(rank=3, alpha=6, targets=("q_proj", "down_proj"))
@@ -43,8 +44,8 @@ def adapted(*, scale: float = 0.3, config: AdapterConfig = CONFIG_OF_TESTS) -> L
     model = tiny_local_model()
     model.adapters.add(TRAINED, config)
     generator = torch.Generator().manual_seed(0)
-    values = {name: model.adapters.initial(name, seed=0) for name in TRAINED}
-    model.adapters.put({name: v + scale * torch.randn(v.shape, generator=generator) for name, v in values.items()})
+    values = {name: model.adapters.init_values(name, seed=0) for name in TRAINED}
+    model.adapters.assign({name: v + scale * torch.randn(v.shape, generator=generator) for name, v in values.items()})
     return model
 
 
@@ -83,12 +84,12 @@ def test_first_values_change_nothing():
     plain = traces_of(model)
     model.adapters.add(TRAINED, CONFIG_OF_TESTS)
     assert traces_of(model) == plain
-    first = {name: model.adapters.initial(name, seed=0) for name in TRAINED}
-    model.adapters.put(first)
+    first = {name: model.adapters.init_values(name, seed=0) for name in TRAINED}
+    model.adapters.assign(first)
     assert traces_of(model) == plain
     assert not torch.equal(first["train"], first["end"])
-    assert torch.equal(first["end"], model.adapters.initial("end", seed=0))
-    assert not torch.equal(first["end"], model.adapters.initial("end", seed=1))
+    assert torch.equal(first["end"], model.adapters.init_values("end", seed=0))
+    assert not torch.equal(first["end"], model.adapters.init_values("end", seed=1))
     assert 0.9 / 32**0.5 < first["end"][: 3 * 32].abs().max() <= 1 / 32**0.5
 
 
@@ -106,9 +107,9 @@ def test_a_mixed_batch_is_said_by_each_agent_with_its_adapter():
 def test_the_gradient_of_the_loss_is_that_of_updated_weights():
     model = adapted()
     leaves = {name: value.detach().requires_grad_() for name, value in model.adapters.values.items()}
-    model.adapters.put(leaves)
+    model.adapters.assign(leaves)
     trace = traces_of(model)[0]
-    found = soft_loss(model, "m", [trace], ["the old mill"]).value
+    found = straight_through_loss(model, "m", [trace], ["the old mill"]).value
     last, first = torch.autograd.grad(
         found, [leaves["end"], leaves["train"]], materialize_grads=True, allow_unused=True
     )
@@ -170,7 +171,7 @@ def test_files_are_pefts(tmp_path: Path):
     config = LocalModelConfig(path=str(tmp_path / "model"))
     model = LocalModel.load(config)
     model.adapters.add(TRAINED, CONFIG_OF_TESTS)
-    first = {name: torch.randn_like(model.adapters.initial(name, seed=0)) for name in TRAINED}
+    first = {name: torch.randn_like(model.adapters.init_values(name, seed=0)) for name in TRAINED}
     model.set_agent_parameters(AgentParameters(soft={}, gates={}, adapters=first))
     model.adapters.write(tmp_path / "best/adapters", model.adapters.values)
     files = sorted(str(path.relative_to(tmp_path / "best")) for path in (tmp_path / "best").rglob("*.*"))
@@ -191,11 +192,11 @@ def test_other_adapters_take_the_places_of_those_before():
     model = adapted()
     plain = traces_of(tiny_local_model())
     model.adapters.add(["end"], AdapterConfig(rank=2, targets=("self_attn.v_proj",)))
-    model.adapters.put({"end": torch.randn_like(model.adapters.initial("end", seed=0))})
+    model.adapters.assign({"end": torch.randn_like(model.adapters.init_values("end", seed=0))})
     (first, second) = traces_of(model)
     assert first.step("train") == plain[0].step("train")
     assert second.step("end") != plain[1].step("end")
-    model.adapters.put({})
+    model.adapters.assign({})
     assert traces_of(model) == plain
 
 
@@ -237,7 +238,7 @@ def test_without_peft(monkeypatch: pytest.MonkeyPatch):
 def written(folder: Path, **changes: Any) -> Adapters:
     adapters = Adapters(tiny())
     adapters.add(["a"], AdapterConfig(**changes))
-    adapters.write(folder, {"a": adapters.initial("a", seed=0)})
+    adapters.write(folder, {"a": adapters.init_values("a", seed=0)})
     return adapters
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from framework.core.errors import ConfigError
+from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModelConfig
-from framework.gbc.language_models.prompt_encoding import Piece, Request, output_spans, render_blocks, token_spans
+from framework.gbc.language_models.prompt_encoding import render_blocks
 from framework.testing.language_models import CHATML, GEMMA, tiny_local_model, tiny_tokenizer
 
 AWKWARD = ["  spaced out \n", "héllo 世界 🙂🙂", "user: {braces} %} <b>", "\ue000\ue001", "", "area=north"]
@@ -51,16 +52,6 @@ def test_equal_blocks_have_their_own_places():
     assert prompt.kind == "prompt"
 
 
-def test_a_token_over_a_border_belongs_to_the_larger_part():
-    # Template characters do not count; of two blocks the larger part, then the earlier.
-    spans = token_spans([(0, 3), (3, 8), (8, 10), (10, 10), (10, 12)], [(2, 5), (5, 9), (9, 12)])
-    assert spans == [(0, 1), (1, 3), (4, 5)]
-
-
-def test_a_block_without_tokens_has_its_place():
-    assert token_spans([(0, 2), (2, 4)], [(2, 2), (2, 4), (4, 4)]) == [(1, 1), (1, 2), (2, 2)]
-
-
 def test_merges_over_the_border_of_a_block():
     # This tokenizer merges over words: "==x " is one token, with characters of the template on both sides.
     tokenizer = tiny_tokenizer(kind="metaspace", texts=["==x " * 50], template=None)
@@ -98,17 +89,6 @@ def test_blocks_come_in_the_order_of_the_text():
 def test_templates_that_cannot_be_followed(render, words):
     with pytest.raises(ConfigError, match=words):
         render_blocks(render, request(("hi", "a")))
-
-
-def test_output_tokens_with_parts_of_characters():
-    assert output_spans(["a", "a�", "a�", "aé", "aéb", "aéb"], "aéb") == (
-        (0, 1),
-        (1, 1),
-        (1, 1),
-        (1, 2),
-        (2, 3),
-        (3, 3),
-    )
 
 
 def test_plain_formats_name_both_parts():

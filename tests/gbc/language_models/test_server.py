@@ -9,7 +9,7 @@ import pytest
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
-from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.server import ServerError, ServerModel, ServerModelConfig
 from framework.testing.servers.model_server import serving
 

@@ -4,19 +4,12 @@ import pytest
 import torch
 
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.results import (
-    LOSS,
-    AgentCredit,
-    Attribution,
-    AttributionOptions,
-    EdgeCredit,
-    MessageCredit,
-    Trajectory,
-)
+from framework.gbc.attribution.options import AttributionOptions
+from framework.gbc.attribution.results import LOSS, AgentCredit, Attribution, EdgeCredit, MessageCredit, Trajectory
 from framework.gbc.logs.accuracy import (
-    BlameAccuracy,
+    AttributionAccuracy,
     Verdict,
-    blame_accuracy,
+    attribution_accuracy,
     certain,
     same_agent,
     step_values,
@@ -102,7 +95,7 @@ def test_a_step_that_reads_nothing_keeps_what_it_is_given():
 
 
 def test_exact_and_tolerant():
-    metric = BlameAccuracy(tolerances=(2,))
+    metric = AttributionAccuracy(tolerances=(2,))
     said = [Verdict(agent="Web_Surfer", step=4), Verdict(agent="coder", step=4), Verdict(agent="coder", step=1)]
     metric.update(
         [certain(each) for each in said],
@@ -126,7 +119,7 @@ def test_exact_and_tolerant():
 def test_by_method_against_chance_over_the_labelled():
     reads = [read_of(Mistake(agent="c", step=2)), read_of(), read_of(Mistake(agent="nobody", step=3))]
     said = [Verdict(agent="c", step=1), Verdict(agent="a b", step=3), Verdict(agent="a b", step=3)]
-    rows = blame_accuracy(reads, {"own": said}, (1,))
+    rows = attribution_accuracy(reads, {"own": said}, (1,))
     assert rows["own"] == pytest.approx(
         {
             "agent_accuracy": 0.5,
@@ -141,15 +134,15 @@ def test_by_method_against_chance_over_the_labelled():
     assert rows["chance"]["agent_accuracy"] == pytest.approx(0.25)
     assert rows["chance"]["step_accuracy"] == pytest.approx(1 / 3)
     assert rows["chance"]["step_accuracy_within_1"] == pytest.approx((1 + 2 / 3) / 2)
-    assert blame_accuracy([read_of()], {"own": said[:1]}) == {}
+    assert attribution_accuracy([read_of()], {"own": said[:1]}) == {}
 
 
 def test_without_labels_there_is_no_share():
-    metric = BlameAccuracy()
+    metric = AttributionAccuracy()
     metric.update([certain(Verdict(agent="a", step=0))], [Mistake()])
     assert metric.compute() == {"num_agent_labels": torch.tensor(0.0), "num_step_labels": torch.tensor(0.0)}
     with pytest.raises(ConfigError, match=r"tolerances \[0\]"):
-        BlameAccuracy((0,))
+        AttributionAccuracy((0,))
 
 
 def test_names_that_differ_in_spelling():

@@ -94,10 +94,10 @@ def test_lines_and_their_labels(tmp_path):
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (3, "no list of messages and no object"),
-        ({"messages": [3]}, "no list of objects"),
+        (3, "neither a list of messages nor an object"),
+        ({"messages": [3]}, "not a list of objects"),
         ([{"role": "boss", "content": ""}], r"messages\[0\]: role 'boss'"),
-        ([{"role": "tool", "tool_call_id": "9", "content": ""}], "tool_call_id '9' is no call before it"),
+        ([{"role": "tool", "tool_call_id": "9", "content": ""}], "tool_call_id '9' is not a call before it"),
         ([{"role": "assistant", "tool_calls": [{"id": "1"}]}], "no function with a name"),
         ([{"role": "assistant", "content": 7}], "content is '7'"),
         ({"messages": SINGLE, "mistake": {"who": "x"}}, "mistake: unknown 'who'"),

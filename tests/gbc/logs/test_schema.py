@@ -70,7 +70,7 @@ def test_whether_a_run_failed(changes, failed):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "not a JSON object"),
         (json.dumps({"id": "1"}), "no 'messages'"),
         (line(cost=3), "unknown 'cost'"),

@@ -7,9 +7,7 @@ import pytest
 
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.edge_weights import ConnectionOptions
-from framework.gbc.attribution.results import AttributionOptions
-from framework.gbc.attribution.token_gradients import GradientOptions
+from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
 from framework.gbc.graph.trace import trace_from_line, trace_to_line
 from framework.gbc.logs.schema import Log, Message, ToolCall
 from framework.gbc.logs.surrogate import SURROGATE, SurrogateOptions, log_loss, read_log, sees

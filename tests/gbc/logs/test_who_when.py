@@ -82,7 +82,7 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("case", "problem"),
     [
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
         ({}, "no history"),
         ({**CHAT, "history": [{"role": "a"}]}, r"history\[0\] has no text content"),
         ({**CHAT, "history": [{"content": "a"}]}, r"history\[0\] has no name and no role"),

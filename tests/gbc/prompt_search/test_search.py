@@ -11,8 +11,8 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request, render_blocks
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.prompt_encoding import render_blocks
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import Evidence, OptimizeOptions, optimize

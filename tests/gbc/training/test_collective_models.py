@@ -9,9 +9,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from framework.gbc.attribution.token_gradients import GradientOptions, TokenRow, token_scores
+from framework.gbc.attribution.options import GradientOptions
+from framework.gbc.attribution.token_gradients import TokenRow, token_scores
+from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
-from framework.gbc.language_models.prompt_encoding import Piece, Request
 from framework.gbc.training.collective_models import CollectiveModels, shard_layers
 from framework.testing.language_models import tiny_language_model, tiny_tokenizer
 from framework.testing.processes.forked import run_forked

@@ -14,7 +14,7 @@ from framework.gbc.execution.budget import BudgetConfig
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
-from framework.gbc.language_models.agent_parameters import read_steering
+from framework.gbc.language_models.agent_parameters import load_soft_prompts
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.tracking.episode_records import read_blame
@@ -50,7 +50,7 @@ def test_soft_prompts_and_gates_learn(world: Path, tmp_path: Path):
 
 
 def best_soft(run_dir: Path) -> dict[str, torch.Tensor]:
-    soft, _ = read_steering(run_dir / "best/soft_prompts.safetensors", device="cpu", hidden_size=32)
+    soft, _ = load_soft_prompts(run_dir / "best/soft_prompts.safetensors", device="cpu", hidden_size=32)
     return {name: value.detach() for name, value in soft.items()}
 
 

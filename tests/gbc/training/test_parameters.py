@@ -9,7 +9,7 @@ from framework.core.errors import ConfigError
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.language_models.agent_parameters import AgentParameters
-from framework.gbc.language_models.straight_through import soft_loss
+from framework.gbc.language_models.straight_through import straight_through_loss
 from framework.gbc.training.parameters import (
     AgentParametersModule,
     SoftConfig,
@@ -63,7 +63,7 @@ def test_gradients_in_chunks_are_those_of_the_whole_loss():
         model, "m", traces, TARGETS, weights, agent_parameters=agent_parameters, at_once=2
     )
     model.set_agent_parameters(parameters.named(values))
-    whole = soft_loss(model, "m", traces, TARGETS, weights).value
+    whole = straight_through_loss(model, "m", traces, TARGETS, weights).value
     assert found.value.item() == pytest.approx(whole.item(), rel=1e-5)
     expected = torch.autograd.grad(whole, values, retain_graph=True)
     assert expected[-1].abs().max() > 0
@@ -86,7 +86,7 @@ def test_the_gradient_of_a_gate_is_the_slope():
     values = []
     for gate in (0.99, 1.01):
         model.gates = {"train to end": torch.tensor(gate)}
-        values.append(soft_loss(model, "m", traces, TARGETS[:1]).value.item())
+        values.append(straight_through_loss(model, "m", traces, TARGETS[:1]).value.item())
     assert found.gradients[-1].item() == pytest.approx((values[1] - values[0]) / 0.02, rel=0.02)
 
 

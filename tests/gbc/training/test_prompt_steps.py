@@ -12,8 +12,7 @@ from framework.gbc.attribution.results import AgentCredit, mean_attribution, mea
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request
+from framework.gbc.language_models.interface import Reply, Request
 from framework.gbc.language_models.server import ServerError
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro

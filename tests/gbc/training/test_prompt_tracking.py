@@ -8,8 +8,8 @@ import pytest
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.edge_weights import ConnectionOptions
-from framework.gbc.attribution.results import Attribution, AttributionOptions, MessageCredit, mean_attribution
+from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions
+from framework.gbc.attribution.results import Attribution, MessageCredit, mean_attribution
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss

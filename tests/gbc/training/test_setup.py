@@ -63,7 +63,7 @@ def test_functions_with_arguments():
     bad: list[tuple[Any, str]] = [
         ({"class_path": "framework.gbc.environments.multiwoz.training.Tasks", "init_args": {"turns": 2}}, "turns"),
         ({"path": "x"}, "declared with path"),
-        ({"class_path": "framework.gbc.graph.spec.UserTurn", "init_args": {"name": "x"}}, "makes no function"),
+        ({"class_path": "framework.gbc.graph.spec.UserTurn", "init_args": {"name": "x"}}, "makes is not a function"),
     ]
     for declared, message in bad:
         with pytest.raises(ConfigError, match=message):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from framework.core.errors import FrameworkError
-from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.execution.budget import ATTRIBUTION, Budget, BudgetConfig, Meter
 from framework.gbc.execution.runner import RunOptions
 from framework.gbc.graph.spec import Agent, Graph

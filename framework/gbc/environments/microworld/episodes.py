@@ -12,8 +12,8 @@ from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
-from framework.gbc.language_models.local import LocalModel, Reply
-from framework.gbc.language_models.prompt_encoding import Request
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.local import LocalModel
 
 _MOST_TRIES = 1000
 

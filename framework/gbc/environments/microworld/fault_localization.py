@@ -10,17 +10,18 @@ from transformers import PreTrainedModel
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
-from framework.gbc.attribution.counterfactual_edits import EditOptions
-from framework.gbc.attribution.edge_weights import ConnectionOptions, Reduction, Scorer, connect
-from framework.gbc.attribution.results import Attribution, AttributionOptions
-from framework.gbc.attribution.token_gradients import (
+from framework.gbc.attribution.edge_weights import Scorer, compute_connections
+from framework.gbc.attribution.options import (
+    AttributionOptions,
+    ConnectionOptions,
+    CounterfactualEditOptions,
     GradientOptions,
+    Reduction,
     Scalar,
     Score,
-    TokenRow,
-    TokenScores,
-    token_scores,
 )
+from framework.gbc.attribution.results import Attribution
+from framework.gbc.attribution.token_gradients import TokenRow, TokenScores, token_scores
 from framework.gbc.environments.microworld.episodes import Episode, Recorder, Remembered
 from framework.gbc.environments.microworld.system import MODEL
 from framework.gbc.environments.microworld.tasks import answer_loss
@@ -94,7 +95,7 @@ def score_leave_one_out(model: LocalModel, episodes: Sequence[Episode]) -> Metho
     for episode in episodes:
         models = {MODEL: remembered}
         (found,) = leave_agents_out(episode.fault.graph, models, [episode.trace], answer_loss, options=options)
-        blame.append(found.blame)
+        blame.append(found.effects)
         answers, tokens = answers + found.calls, tokens + found.tokens
     return _score(
         "leave_one_out", episodes, blame, Cost(answers=answers, tokens=tokens, seconds=time.perf_counter() - started)
@@ -139,7 +140,7 @@ def score_gradients(
 
 
 def score_edits(
-    model: LocalModel, episodes: Sequence[Episode], *, edits: Mapping[str, EditOptions]
+    model: LocalModel, episodes: Sequence[Episode], *, edits: Mapping[str, CounterfactualEditOptions]
 ) -> list[MethodScore]:
     """Credit by edits, walked and complete.
 
@@ -190,7 +191,7 @@ def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:
 
 def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
     trace, loss = episode.trace, episode.loss
-    (found,) = connect([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
+    (found,) = compute_connections([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
     return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 

@@ -14,8 +14,9 @@ from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph
 from framework.gbc.environments.microworld.tasks import answer_loss, make_tasks
 from framework.gbc.environments.microworld.world import MOST_WRONG, candidate_prompts, load_model
-from framework.gbc.execution.runner import LanguageModel, Task, run_graph
+from framework.gbc.execution.runner import Task, run_graph
 from framework.gbc.graph.spec import save_graph
+from framework.gbc.language_models.interface import LanguageModel
 
 PROMPT_FAULTS = tuple(kind for kind in KINDS if kind != "tool")
 """What other prompts repair."""

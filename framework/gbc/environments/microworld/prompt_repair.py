@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.results import AttributionOptions
+from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.environments.microworld.episodes import Remembered
 from framework.gbc.environments.microworld.faults import KINDS, Fault, plant
 from framework.gbc.environments.microworld.system import MODEL, System, draw_system, make_graph

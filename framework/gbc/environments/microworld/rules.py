@@ -18,8 +18,7 @@ from framework.gbc.environments.microworld.system import (
     SHORT,
     parse_slots,
 )
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request
+from framework.gbc.language_models.interface import Reply, Request
 
 _ROW = re.compile(r"(\S+) from (\S+)(?: ([^\s,]\S*))?")
 _ROUTE = re.compile(r"(\S+) for (\S+)")

@@ -139,7 +139,7 @@ def make_graph(system: System) -> Graph:
             name=name,
             reads=tuple(w for w in system.workers if system.serves[w] in domains),
             function=look_up,
-            estimator="rerun",
+            estimator="tool_replay",
         )
         for name, domains in DATABASES.items()
         if set(domains) & set(system.domains)

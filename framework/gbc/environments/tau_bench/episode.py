@@ -16,11 +16,9 @@ from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.seeding import seed_of
 from framework.core.serialization import to_json
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
-from framework.gbc.execution.runner import LanguageModel
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
 
 AGENT, USER = "agent", "user"
 

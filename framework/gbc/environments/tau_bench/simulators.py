@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from framework.core.errors import DataError, FrameworkError
 from framework.core.seeding import seed_of
 from framework.gbc.environments.tau_bench.adapter import STOP
-from framework.gbc.execution.runner import LanguageModel
-from framework.gbc.language_models.prompt_encoding import Piece, Request
+from framework.gbc.language_models.interface import LanguageModel, Piece, Request
 
 # The wording is ours; what it asks for is the benchmark's (Yao et al. 2024, section 3).
 PROMPT = f"""You play a customer who talks to an agent of a company. What you want:

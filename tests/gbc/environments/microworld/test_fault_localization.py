@@ -2,7 +2,7 @@
 
 import pytest
 
-from framework.gbc.attribution.counterfactual_edits import EditOptions
+from framework.gbc.attribution.options import CounterfactualEditOptions
 from framework.gbc.environments.microworld.fault_localization import (
     score_edits,
     score_gradients,
@@ -23,7 +23,7 @@ def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
     tools = [len(episode.fault.graph.tools) for episode in episodes]
     assert left.cost.answers == sum(2 * w + 1 + t for w, t in zip(workers, tools, strict=True))
     scores = score_gradients(model, episodes, scalars=("finegrained",))
-    scores += score_edits(model, episodes, edits={"edits": EditOptions()})
+    scores += score_edits(model, episodes, edits={"edits": CounterfactualEditOptions()})
     assert len({score.method for score in scores}) == 4 * 2 + 2
     for score in scores:
         assert score.cost.answers == 0

@@ -16,8 +16,8 @@ from framework.gbc.environments.multiwoz.system import DatabaseTool, booking, lo
 from framework.gbc.environments.multiwoz.tasks import answers_of, format_state, predicted_state, response_tasks
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import load_graph
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request, render_blocks
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.prompt_encoding import render_blocks
 
 GRAPH = Path(__file__).parents[4] / "recipes" / "gbc" / "graphs" / "multiwoz.yaml"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from framework.gbc.environments.tau_bench.adapter import RESPOND, STOP, TauBench
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request, render_blocks
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.prompt_encoding import render_blocks
 
 DATA = {"orders": {"1": "pending", "2": "pending", "3": "delivered"}}
 

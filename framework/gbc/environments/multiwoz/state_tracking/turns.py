@@ -18,9 +18,10 @@ from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, STATE_SLO
 from framework.gbc.environments.multiwoz.dataset.values import alternatives, plain_text
 from framework.gbc.environments.multiwoz.metrics import JointGoalAccuracy, SlotF1
 from framework.gbc.environments.multiwoz.tasks import NO_STATE, state_fields, state_steps
-from framework.gbc.execution.runner import LanguageModel, RunOptions, Task, run_graph
+from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
+from framework.gbc.language_models.interface import LanguageModel
 
 NOTHING_SAID = "none"
 

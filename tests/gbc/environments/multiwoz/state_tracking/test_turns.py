@@ -22,8 +22,7 @@ from framework.gbc.environments.multiwoz.state_tracking.turns import (
 )
 from framework.gbc.execution.runner import RunOptions
 from framework.gbc.graph.spec import load_graph
-from framework.gbc.language_models.local import Reply
-from framework.gbc.language_models.prompt_encoding import Request
+from framework.gbc.language_models.interface import Reply, Request
 
 GRAPH = Path(__file__).parents[5] / "recipes" / "gbc" / "graphs" / "multiwoz_state.yaml"
 

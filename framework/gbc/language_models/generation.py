@@ -1,0 +1,64 @@
+"""Batched generation: left padding, seeded sampling and end tokens."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+from framework.gbc.shapes import Mask, TokenIds
+
+
+def pad_left(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[TokenIds, Mask]:
+    """Token ids and their mask, both int64; the padding stands before the tokens.
+
+    Args:
+        rows: token ids of each row, at least one row.
+        padding: the token that fills up.
+        device: of the result.
+    """
+    width = max(map(len, rows))
+    ids = torch.tensor([[padding] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+class GumbelNoise(LogitsProcessor):
+    """Adds Gumbel noise to the logits: their largest is then a sample (Gumbel 1954).
+
+    Args:
+        seeds: one for each row of the batch; a row's samples are a function of its seed alone.
+        temperature: of the softmax that is sampled from, above 0.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.temperature = temperature
+
+    def __call__(self, input_ids: TokenIds, scores: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+        """Noisy logits of the next token."""
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
+        noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        return scores.float() + self.temperature * noise.to(scores.device)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: those of the model's generation config, then the tokenizer's."""
+    declared: object = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [*cast(Sequence[object], declared)] if isinstance(declared, list | tuple) else [declared]
+    tokens.append(tokenizer.eos_token_id)
+    return [token for token in dict.fromkeys(tokens) if isinstance(token, int)]
+
+
+@contextmanager
+def plain_generation_config(model: PreTrainedModel) -> Generator[None, None, None]:
+    """Without the sampling options that the model's folder may bring."""
+    kept = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = kept

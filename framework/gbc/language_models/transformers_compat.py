@@ -1,0 +1,187 @@
+"""The parts of transformers that its documentation does not promise, in one place.
+
+`tests/gbc/language_models/test_transformers_compat.py` says which of them moved when a new version moves one.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.cache_utils import DynamicLayer
+
+from framework.core.errors import ConfigError
+
+States = Float[Tensor, "batch heads _ width"]
+"""Keys or values of one layer, `batch heads prefix width`."""
+
+
+class _Loads(Protocol):
+    def from_pretrained(self, path: str, **options: object) -> object: ...
+
+
+class _Config(Protocol):
+    hidden_size: int
+
+    def get_text_config(self) -> "_Config": ...
+
+
+class _Generates(Protocol):
+    def generate(self, **options: object) -> object: ...
+
+
+class _Tokenizer(Protocol):
+    def decode(self, ids: list[int], **options: object) -> object: ...
+
+    def apply_chat_template(self, messages: list[Mapping[str, str]], **options: object) -> object: ...
+
+
+class FrozenLayer(DynamicLayer):
+    """A layer of a cache that gives prefix and new states together and keeps only the prefix.
+
+    A decoder layer that runs again, as with checkpointing, so gets the same.
+
+    Args:
+        keys: of the prefix.
+        values: of the prefix.
+    """
+
+    def __init__(self, keys: States, values: States) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: States, value_states: States, *args: object, **kwargs: object
+    ) -> tuple[States, States]:
+        """Keys and values of the prefix and of the new tokens."""
+        assert self.keys is not None
+        assert self.values is not None
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+
+
+def cached_states(cache: DynamicCache) -> list[tuple[States, States]]:
+    """Keys and values of each layer.
+
+    Raises:
+        ConfigError: a layer that keeps other states, such as that of a state-space model.
+    """
+    found: list[tuple[States, States]] = []
+    for layer in cache.layers:
+        if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
+            hint = "use a prefix of 0 tokens, or a model with attention in every layer"
+            raise ConfigError(f"{type(layer).__name__} of a cache does not keep keys and values", hint=hint)
+        found.append((layer.keys, layer.values))
+    return found
+
+
+def frozen_cache(states: Sequence[tuple[States, States]]) -> DynamicCache:
+    """A cache of `FrozenLayer`, from the keys and values of each layer."""
+    cache = DynamicCache()
+    cache.layers.extend(FrozenLayer(keys, values) for keys, values in states)
+    return cache
+
+
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The model's decoder layers, the first one first."""
+    decoder = cast(nn.Module, model.get_decoder())
+    return list(decoder.get_submodule("layers").children())
+
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """The attention implementation that the model uses, such as `sdpa`."""
+    return str(getattr(model.config, "_attn_implementation", None) or "eager")
+
+
+@contextmanager
+def use_attention(model: PreTrainedModel, implementation: str) -> Generator[None, None, None]:
+    """Within it the model's attention is computed by another implementation; `eager` gives its weights."""
+    kept, changed = attention_implementation(model), cast(Any, model)
+    changed.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        changed.set_attn_implementation(kept)
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """The number of tokens that have an embedding."""
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    return embeddings.num_embeddings
+
+
+def embeddings_of(model: PreTrainedModel, ids: Int[Tensor, "..."]) -> Float[Tensor, "... hidden"]:
+    """The tokens' embeddings as the model reads them; Gemma scales them."""
+    return model.get_input_embeddings()(ids)
+
+
+def load_pretrained(
+    path: str, *, dtype: torch.dtype, attention: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer of a folder, on the CPU; raises what transformers raises.
+
+    Nothing is downloaded and no code of the folder is run.
+
+    Args:
+        path: the folder.
+        dtype: of the weights.
+        attention: implementation; None for the architecture's own choice.
+    """
+    options = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = cast(_Loads, AutoTokenizer).from_pretrained(path, **options)
+    model = cast(_Loads, AutoModelForCausalLM).from_pretrained(
+        path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options
+    )
+    return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def hidden_size(model: PreTrainedModel) -> int:
+    """Values of an embedding."""
+    return int(cast(_Config, model.config).get_text_config().hidden_size)
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Most tokens that the model reads; a very large number where it names none."""
+    return int(getattr(cast(_Config, model.config).get_text_config(), "max_position_embeddings", 2**31))
+
+
+def generated(model: PreTrainedModel, **options: object) -> Int[Tensor, "batch token"]:
+    """What `generate` gives: token ids."""
+    output = cast(_Generates, model).generate(**options)
+    assert isinstance(output, Tensor)
+    return output
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of tokens, without special tokens and as it is."""
+    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    text = cast(_Tokenizer, tokenizer).decode(list(ids), **plain)
+    assert isinstance(text, str)
+    return text
+
+
+def rendered_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], variables: Mapping[str, object]
+) -> str:
+    """The text that a chat template makes of messages, ready for the answer; raises jinja2's `TemplateError`.
+
+    Args:
+        tokenizer: has the template.
+        messages: with `role` and `content`.
+        variables: further ones of the template.
+    """
+    text = cast(_Tokenizer, tokenizer).apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=True, **variables
+    )
+    assert isinstance(text, str)
+    return text

@@ -1,0 +1,46 @@
+"""Padding by hand, sampling by its frequencies, and the tokens that end an answer."""
+
+import torch
+from transformers import GenerationConfig
+
+from framework.gbc.language_models.generation import GumbelNoise, end_tokens, pad_left, plain_generation_config
+from framework.testing.language_models import tiny_language_model, tiny_tokenizer
+
+
+def test_padding_by_hand():
+    ids, mask = pad_left([[5], [6, 7, 8]], 9, torch.device("cpu"))
+    assert ids.tolist() == [[9, 9, 5], [6, 7, 8]]
+    assert mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_the_largest_noisy_logit_is_a_sample_of_the_softmax():
+    logits, count, temperature = torch.tensor([0.0, 1.0, 2.0]), 4000, 0.5
+    noise = GumbelNoise(list(range(count)), temperature)
+    picks = noise(torch.zeros(count, 1, dtype=torch.long), logits.expand(count, 3)).argmax(dim=1)
+    shares = torch.bincount(picks, minlength=3) / count
+    torch.testing.assert_close(shares, (logits / temperature).softmax(dim=0), atol=0.025, rtol=0)
+
+
+def test_a_row_depends_on_its_own_seed_alone():
+    logits = torch.zeros(2, 5)
+    ids = torch.zeros(2, 1, dtype=torch.long)
+    both = GumbelNoise([3, 4], 1.0)(ids, logits)
+    alone = GumbelNoise([4], 1.0)(ids[:1], logits[:1])
+    assert torch.equal(both[1], alone[0])
+    assert not torch.equal(both[0], both[1])
+
+
+def test_the_tokens_that_end_an_answer():
+    model, tokenizer = tiny_language_model(), tiny_tokenizer()
+    model.generation_config = GenerationConfig(eos_token_id=[7, 3])
+    assert end_tokens(model, tokenizer) == [7, 3]
+    model.generation_config = GenerationConfig(eos_token_id=9)
+    assert end_tokens(model, tokenizer) == [9, tokenizer.eos_token_id]
+
+
+def test_the_sampling_of_the_models_folder_is_put_aside():
+    model = tiny_language_model()
+    model.generation_config = kept = GenerationConfig(do_sample=True, top_k=2)
+    with plain_generation_config(model):
+        assert not model.generation_config.do_sample
+    assert model.generation_config is kept
