@@ -22,9 +22,9 @@ from framework.bench.language_models import (
     facts_of,
     generate_answers,
     measure_in_turns,
-    pick_device,
 )
 from framework.bench.record import write_record
+from framework.core.devices import pick_device
 from framework.gbc.attribution.token_gradients import GradientOptions, Scalar, token_scores
 
 
@@ -85,7 +85,7 @@ def bench_episodes(
         ConfigError: a number out of range, or a device that cannot be used.
     """
     check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size, scalars=scalars)
-    device = pick_device(device)
+    device = str(pick_device(device))
     model = build_model(shape, device, dtype)
     costs = [
         measure_episodes(

@@ -111,7 +111,6 @@ class LanguageModelModule(LightningModule):
         initial_weights: folder of an exported model to begin with; must stay in place for a resume.
     """
 
-    sample_unit = "task"
     model: PreTrainedModel
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.pra.export import ExportedModel, is_exported, load_exported
@@ -10,12 +10,11 @@ from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
+from framework.training.export import Weights
 
 ARCHITECTURE = "architecture"
 OBJECTIVE = "objective"
 """Keys of the model's and the objective's configuration, as plain types, in a checkpoint."""
-
-Weights = Literal["ema", "raw"]
 
 
 def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:

@@ -1,36 +1,26 @@
 """The runs in a folder: what state they are in, where they stand, and W&B's files that are still to be sent."""
 
 import fcntl
-import json
 import os
-import socket
 import struct
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
-from framework.core.errors import ConfigError, TrainingError
-from framework.tracking import metric_names as metrics
-from framework.tracking.metric_files import last_values, merged_steps
+from framework.core.errors import ConfigError
+from framework.core.method import Method, method_of
+from framework.core.moved import current_text
+from framework.tracking.metric_files import last_values
 from framework.tracking.restarts import FILE, Restart, read_restarts
 from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id
-from framework.tracking.wandb_compat import INCLUDE_ONLINE_OPTION, data_files, is_offline, is_synced, server_url
+from framework.tracking.wandb_compat import data_files, is_offline, is_synced
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 
 State = Literal["running", "finished", "preempted", "failed", "unknown"]
 _DEPTH = 4
-_STYLES = {"running": "cyan", "finished": "green", "preempted": "yellow", "failed": "red", "unknown": "dim"}
-_REACH_SECONDS = 10.0
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +34,7 @@ class Run:
         reason: of a state that needs one.
         step: optimizer steps done, as far as anything tells.
         max_steps: where the recipe ends, if it says so.
+        model: class path of the LightningModule in the recipe, as it is now.
         checkpoints: steps of the complete ones.
         restarts: every start, the first one included.
         wandb_id: in W&B.
@@ -56,6 +47,7 @@ class Run:
     reason: str
     step: int
     max_steps: int | None
+    model: str | None
     checkpoints: list[int]
     restarts: list[Restart]
     wandb_id: str | None
@@ -103,12 +95,14 @@ def read_run(folder: str | Path) -> Run:
     state, reason = _state(folder, restarts)
     ends = [restart.end.step for restart in restarts[-1:] if restart.end]
     recipe = _recipe(folder)
+    model = recipe.get("model")
     return Run(
         folder=folder,
         state=state,
         reason=reason,
         step=max([0 if logged is None else logged + 1, *ends] if state == "running" or not ends else ends),
         max_steps=next((n for n in [(recipe.get("trainer") or {}).get("max_steps")] if n and n > 0), None),
+        model=model.get("class_path") if isinstance(model, dict) else None,
         checkpoints=checkpoints,
         restarts=restarts,
         wandb_id=saved_wandb_id(folder),
@@ -120,7 +114,7 @@ def read_run(folder: str | Path) -> Run:
 def _recipe(folder: Path) -> dict[str, Any]:
     file = folder / RECIPE
     try:
-        content = yaml.safe_load(file.read_text()) if file.is_file() else None
+        content = yaml.safe_load(current_text(file.read_text())) if file.is_file() else None
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
@@ -167,155 +161,7 @@ def unsent_files(folder: Path, *, running: bool = False) -> list[Path]:
     ]
 
 
-# The commands; the docstrings are their `--help`.
-
-
-def ls(root: str, *, json_lines: bool = False) -> None:
-    """List the runs in a folder: state, step, loss, speed, newest checkpoint, starts, W&B id.
-
-    Args:
-        root: folder that holds the runs, at any depth up to four.
-        json_lines: print a JSON object for each run instead of a table.
-    """
-    found = [read_run(folder) for folder in find_runs(Path(root))]
-    if json_lines:
-        for run in found:
-            print(json.dumps(as_record(run)))
-        return
-    if not found:
-        console.print(f"no runs in {root}")
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("run", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("step", "loss", "per second", "checkpoint", "starts"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("W&B", no_wrap=True)
-    for run in found:
-        table.add_row(*_cells(run, Path(root)))
-    _out().print(table)
-
-
-def _out() -> Console:
-    """For results; what is not a terminal gets wide lines."""
-    out = Console(highlight=False, soft_wrap=True)
-    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=200)
-
-
-def _cells(run: Run, root: Path) -> list[str]:
-    name = run.folder.name if run.folder == root else str(run.folder.relative_to(root))
-    rate = run.last.get(metrics.IMAGES_PER_SECOND, run.last.get(metrics.TASKS_PER_SECOND))
-    loss = run.last.get("loss/total")
-    unsent = f" ({len(run.unsent)} to send)" if run.unsent else ""
-    return [
-        name,
-        f"[{_STYLES[run.state]}]{run.state}[/]",
-        str(run.step) + (f"/{run.max_steps}" if run.max_steps else ""),
-        "" if loss is None else f"{loss:.4g}",
-        "" if rate is None else f"{rate:.4g}",
-        str(run.checkpoints[-1]) if run.checkpoints else "",
-        str(len(run.restarts)),
-        (run.wandb_id or "") + unsent,
-    ]
-
-
-def as_record(run: Run) -> dict[str, Any]:
-    """A run in JSON's types."""
-    return asdict(run) | {"folder": str(run.folder), "unsent": [str(path) for path in run.unsent]}
-
-
-def show(run: str) -> None:
-    """Show a run: its state, every start and how it ended, checkpoints, the last value of every metric.
-
-    Args:
-        run: folder of the run.
-    """
-    found = read_run(run)
-    out = _out()
-    style = _STYLES[found.state]
-    steps = f"step {found.step}" + (f" of {found.max_steps}" if found.max_steps else "")
-    out.print(f"{found.folder}: [{style}]{found.state}[/], {steps}" + (f" ({found.reason})" if found.reason else ""))
-    out.print(f"W&B id {found.wandb_id or 'none'}, {len(found.unsent)} files to send")
-    out.print(f"checkpoints {', '.join(map(str, found.checkpoints)) or 'none'}")
-    starts = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("start", "UTC", "from step", "to step", "end", "processes", "host", "git"):
-        starts.add_column(name)
-    for restart in found.restarts:
-        start, end = restart.start, restart.end
-        cells = [str(start.restart), start.time[:19].replace("T", " "), str(start.step)]
-        cells += [str(end.step), end.outcome] if end else ["", "running" if _runs(found, restart) else "killed"]
-        starts.add_row(*cells, str(start.world_size), start.host, (start.git_revision or "")[:10])
-    out.print(starts)
-    values = Table(box=None, pad_edge=False, header_style="dim")
-    values.add_column("metric")
-    values.add_column("last", justify="right")
-    values.add_column("at step", justify="right")
-    rows = merged_steps(found.folder)
-    for name in sorted({name for row in rows for name in row.values}):
-        row = next(row for row in reversed(rows) if name in row.values)
-        values.add_row(name, f"{row.values[name]:.6g}", str(row.step))
-    out.print(values)
-
-
-def _runs(run: Run, restart: Restart) -> bool:
-    return run.state == "running" and restart is run.restarts[-1]
-
-
-def sync(root: str, *, dry_run: bool = False) -> None:
-    """Send W&B's offline files of all runs in a folder, by `wandb sync`; what was sent before is left alone.
-
-    It needs an account: WANDB_API_KEY or `wandb login`, and WANDB_BASE_URL for a server of your own. The starts of a
-    run go out in their order and continue one another. A run in progress keeps its newest file until it has ended.
-
-    Args:
-        root: folder that holds the runs, or a run.
-        dry_run: list what would be sent.
-    """
-    waiting = {folder: read_run(folder).unsent for folder in find_runs(Path(root))}
-    waiting = {folder: files for folder, files in waiting.items() if files}
-    if not waiting:
-        console.print(f"nothing to send in {root}")
-        return
-    if dry_run:
-        for files in waiting.values():
-            for file in files:
-                console.print(f"would send {file}")
-        return
-    _reach_server()
-    failed = []
-    for folder, files in waiting.items():
-        failed += _send(folder, files)
-    if failed:
-        raise TrainingError(
-            f"{len(failed)} W&B files were not sent, the first of them {failed[0]}",
-            hint="see W&B's messages above, and call it again: nothing is sent twice",
-        )
-
-
-def _send(folder: Path, files: list[Path]) -> list[Path]:
-    """Sends files of a run; returns those that were not sent."""
-    # Each start goes on where the one before it ended in W&B, whose own numbers begin anew in every file.
-    environment = {**os.environ, "WANDB_RESUME": "allow", "WANDB_MODE": "online"}
-    command = [sys.executable, "-m", "wandb", "sync", INCLUDE_ONLINE_OPTION, *(str(file.resolve()) for file in files)]
-    # W&B leaves a log of its own where it is called.
-    subprocess.run(command, env=environment, cwd=folder, check=False)
-    sent = [file for file in files if is_synced(file)]
-    for file in sent:
-        file.with_name(file.name + UNSENT).unlink(missing_ok=True)
-        console.print(f"sent {file} ({file.stat().st_size:,} bytes) as run {saved_wandb_id(folder)}")
-    return [file for file in files if file not in sent]
-
-
-def _reach_server() -> None:
-    """Fails soon where W&B would try for many minutes."""
-    url = urlsplit(os.environ.get("WANDB_BASE_URL") or server_url())
-    if os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
-        return
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname or "", port), timeout=_REACH_SECONDS).close()
-    except OSError as error:
-        raise TrainingError(
-            f"W&B's server {url.hostname}:{port} cannot be reached ({error.strerror or error})",
-            hint="nothing was sent; call it again when it can",
-        ) from None
+def headline(run: Run, methods: Sequence[Method]) -> Method | None:
+    """The method whose loss and unit stand for a run: that of its recipe, else the first whose loss it has logged."""
+    method = method_of(run.model, methods)
+    return method or next((each for each in methods if each.loss in run.last), None)

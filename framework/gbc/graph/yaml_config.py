@@ -1,9 +1,7 @@
 """YAML files to frozen records and back: what users write for graphs, models and candidates."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from framework.core.errors import ConfigError
+from framework.core.imports import import_object, look_in_current_folder
 
 RecordT = TypeVar("RecordT")
 
@@ -62,13 +61,8 @@ def import_function(path: str) -> Callable[..., Any]:
     Raises:
         ConfigError: no such module or function, or a module that fails.
     """
-    module, _, name = path.rpartition(":" if ":" in path else ".")
     look_in_current_folder()
-    try:
-        found = getattr(import_module(module), name)
-    except Exception as error:
-        problem = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
-        raise ConfigError(problem, hint="give an import path such as package.module:function") from error
+    found = import_object(path)
     if not callable(found):
         raise ConfigError(f"{path!r} is no function", hint="give the import path of one")
     return found
@@ -94,12 +88,6 @@ def make_function(declared: str | Mapping[str, Any]) -> Callable[..., Any]:
     if not callable(made):
         raise ConfigError(f"{path} makes no function", hint="give a class whose objects can be called")
     return made
-
-
-def look_in_current_folder() -> None:
-    """Lets modules be imported from the current folder, after all others, as `python -m` does."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
 
 
 def _plain(value: Any) -> Any:
