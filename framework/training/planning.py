@@ -39,7 +39,7 @@ class Memory:
     Attributes:
         parameters: the weights, with the model's tables.
         gradients: as they are after the backward pass.
-        optimizer: AdamW's moments, the master copy that DeepSpeed keeps, and the step counters (on the host).
+        optimizer: AdamW's moments, a master copy where the strategy keeps one, and the step counters (on the host).
         ema: the averaged weights.
         activations: what a micro-batch keeps for its backward pass, with weights cast by autocast.
         buffers: gathered blocks and buckets of gradients in flight.

@@ -1,5 +1,4 @@
-"""The commands that make shards of dialogues, and of lessons for small language models; the docstrings are their
-`--help`."""
+"""The commands that make shards of dialogues and of lessons for small models; the docstrings are their `--help`."""
 
 import json
 from collections.abc import Iterable
