@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -18,10 +19,11 @@ from framework.core.errors import CheckpointError, ConfigError, Preempted
 from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
+from framework.core.moved import current_text, refuse_moved
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
-from framework.tracking.run_folder import RECIPE, keep_wandb_id, saved_wandb_id
+from framework.tracking.run_folder import RECIPE, is_written_by_run, keep_wandb_id, saved_wandb_id
 from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_yaml
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.curves import Curves
@@ -42,7 +44,17 @@ _DESCRIPTION = "Train what a recipe describes: a model of one of the methods, on
 
 
 class RecipeParser(OneLineParser, LightningArgumentParser):
-    """A parser of recipes."""
+    """A parser of recipes; the names in one that a run has saved are those of today."""
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        text = Path(path).read_text()
+        if not is_written_by_run(Path(path)):
+            # What is not YAML is told of by the parser.
+            with suppress(yaml.YAMLError):
+                refuse_moved(yaml.safe_load(text), str(path))
+        elif (current := current_text(text)) != text:
+            return self.parse_string(current, str(path), *args, **kwargs)
+        return super().parse_path(path, *args, **kwargs)
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         # Lightning 2.6 calls jsonargparse by the name that it has deprecated.
@@ -82,6 +94,7 @@ class TrainingCLI(OpenLightningCLI):
     """`fit` and `validate`: a recipe's `run`, `model`, `data`, `trainer` and `checkpoint` sections put together."""
 
     def __init__(self, argv: Sequence[str]) -> None:
+        refuse_moved(list(argv), "the command line")
         import_modules()
         super().__init__(
             datamodule_class=ShardDataModule,
@@ -209,6 +222,7 @@ class PlanCLI(TrainingCLI):
     """`plan`: parses a recipe and every option of `fit`, without opening data or making anything."""
 
     def __init__(self, argv: Sequence[str]) -> None:
+        refuse_moved(list(argv), "the command line")
         import_modules()
         names = get_args(StrategyName)
         short = [

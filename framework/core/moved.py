@@ -3,12 +3,14 @@
 A path that a user writes today is not translated: the error names the new one (`refuse_moved`).
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framework.core.errors import ConfigError
 
 _ROOT = "framework."
+_PATH = re.compile(r"\bframework(?:\.\w+)+(?::\w+)?")
 _MOVED = {
     "errors": "core.errors",
     "files": "core.io",
@@ -155,35 +157,30 @@ def current_path(path: str) -> str:
     return f"{_ROOT}{module}{separator}{name}"
 
 
-def with_current_paths(tree: Any) -> Any:
-    """A parsed recipe in which every text that is an old import path is the new one."""
-    if isinstance(tree, Mapping):
-        return {key: with_current_paths(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [with_current_paths(value) for value in tree]
-    return current_path(tree) if isinstance(tree, str) else tree
+def current_text(text: str) -> str:
+    """A text, such as a saved recipe, in which every old import path is the new one."""
+    return _PATH.sub(lambda found: current_path(found[0]), text)
 
 
 def refuse_moved(tree: Any, source: str) -> None:
-    """Whether a parsed recipe that a user gives has old import paths.
+    """Whether what a user gives has old import paths.
 
     Args:
-        tree: what YAML gave.
+        tree: a text, or the mappings and lists that YAML gave.
         source: what to call it in the message.
 
     Raises:
         ConfigError: it has; the hint is the new path of the first.
     """
     for text in _texts(tree):
-        if (moved := current_path(text)) != text:
-            raise ConfigError(f"{source} names {text}, which has moved", hint=f"use {moved}")
+        for path in _PATH.findall(text):
+            if (moved := current_path(path)) != path:
+                raise ConfigError(f"{source} names {path}, which has moved", hint=f"use {moved}")
 
 
 def _texts(tree: Any) -> Iterator[str]:
-    if isinstance(tree, Mapping):
-        tree = tree.values()
     if isinstance(tree, str):
         yield tree
-    elif not isinstance(tree, int | float | None):
-        for value in tree:
+    elif isinstance(tree, Mapping | list):
+        for value in tree.values() if isinstance(tree, Mapping) else tree:
             yield from _texts(value)

@@ -10,18 +10,21 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
+from framework.core.moved import current_text
+from framework.tracking.run_folder import is_written_by_run
 
 RecordT = TypeVar("RecordT")
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The value of a YAML file.
+    """The value of a YAML file; in one that a run wrote, import paths of before a move are the new ones.
 
     Raises:
         ConfigError: no such file, or no YAML.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return yaml.safe_load(current_text(text) if is_written_by_run(Path(path)) else text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read ({error})", hint="give a YAML file") from None
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from framework.core.moved import current_text
+
 _PACKAGES = ("framework", "torch", "lightning", "numpy", "deepspeed")
 _OWN = ("run", "resume", "config")
 """Sections that say where a run is and how it starts, not what it is."""
@@ -38,10 +40,13 @@ def package_versions() -> dict[str, str]:
 
 
 def recipe_changes(before: str | None, now: str | None) -> list[str]:
-    """`key: old -> new` for every setting that differs between two recipes in YAML; none where one is unknown."""
+    """`key: old -> new` for every setting that differs between two recipes in YAML; none where one is unknown.
+
+    An import path that has only moved is no difference.
+    """
     if before is None or now is None:
         return []
-    old, new = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
+    old, new = _flat(yaml.safe_load(current_text(before))), _flat(yaml.safe_load(now))
     return [
         f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
         for key in sorted(old.keys() | new.keys())
