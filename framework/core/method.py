@@ -63,8 +63,9 @@ class Method:
         plan: a function of the recipe's `model.init_args` and a `framework.training.planning.PlannedRun` that returns
             the `Plan`; None where `framework plan` cannot tell.
         exports: what can be exported.
-        report: a function of a `framework.report.section.RunContent` that returns the `Section`s of a run's page; none
-            of a run that holds nothing of this method.
+        report: a function of a run's folder, its metrics (values by step, by name) and the steps at which later starts
+            took over, that returns the `framework.report.section.Section`s of the run's page; none of a run that holds
+            nothing of this method.
     """
 
     name: str
