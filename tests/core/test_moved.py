@@ -12,6 +12,7 @@ from framework.core import moved
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
 from framework.core.moved import current_path, current_text, refuse_moved
+from framework.gbc.graph.yaml_config import read_yaml
 from framework.report.run_summary import read_run
 from framework.testing.run_folders import make_run_folder
 from framework.training.checkpoint.provenance import recipe_changes
@@ -142,3 +143,15 @@ def test_a_run_of_before_goes_on_and_a_recipe_of_before_does_not(
             main(["fit", *arguments])
         error = capsys.readouterr().err.splitlines()[-1]
         assert "framework.pra.before.PRAModule, which has moved: use framework.pra.module.PRAModule" in error
+
+
+def test_what_a_run_wrote_beside_its_recipe_is_read_with_old_paths(tmp_path: Path):
+    """Such as `best/graph.yaml` with a tool; a file of a user's is not."""
+    text = "run: framework.gbc.environments.multiwoz.tracking:change_targets"
+    for folder in ("runs/a/best", "mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "graph.yaml").write_text(text)
+    (tmp_path / "runs/a/metrics").mkdir()
+    found = read_yaml(tmp_path / "runs/a/best/graph.yaml")["run"]
+    assert found == "framework.gbc.environments.multiwoz.state_tracking.turns:change_targets"
+    assert read_yaml(tmp_path / "mine/graph.yaml") == {"run": text.partition(": ")[2]}
