@@ -7,7 +7,6 @@ line of it elsewhere.
 import re
 import runpy
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,13 +39,14 @@ def install(text: str) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty one, which modules are imported from."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, which modules are imported from.
+
+    They stay imported: a parser of a later test looks at all subclasses of LightningModule.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.partition(".")[0] == "class_means"]:
-        del sys.modules[name]
+    return tmp_path
 
 
 def test_the_page_from_zero(folder: Path, capsys: pytest.CaptureFixture[str]):

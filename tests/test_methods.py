@@ -13,10 +13,17 @@ from framework.core import method as module
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
 from framework.core.method import Command, Method, load_methods, method_of, sample_unit_of
+from framework.evaluation.classifier import ClassifierModule
 from framework.methods import METHODS
 
 ROOT = Path(__file__).parents[1] / "framework"
+
+
 GENERAL = ("cli", "core", "data", "evaluation", "language_model", "report", "tracking", "training")
+
+
+class Derived(ClassifierModule):
+    """A class of a user's."""
 
 
 def test_no_general_code_names_a_method():
@@ -48,10 +55,8 @@ def test_what_a_record_names_is_there():
 
 def test_a_class_belongs_to_the_method_of_its_base():
     known = load_methods(METHODS)
-    base = import_object("framework.evaluation.classifier:ClassifierModule")
-    mine = type("Mine", (base,), {})
-    assert method_of(mine, known) is known[-1]
-    assert sample_unit_of(mine, known) == "image"
+    assert method_of(Derived, known) is known[-1]
+    assert sample_unit_of(Derived, known) == "image"
     assert sample_unit_of(dict, known) == "sample"
     assert method_of("framework.language_model.module.LanguageModelModule", known) is known[2]
     assert method_of("somewhere.Else", known) is method_of(None, known) is None
