@@ -17,8 +17,6 @@ from framework.evaluation.classifier import ClassifierModule
 from framework.methods import METHODS
 
 ROOT = Path(__file__).parents[1] / "framework"
-
-
 GENERAL = ("cli", "core", "data", "evaluation", "language_model", "report", "tracking", "training")
 
 
