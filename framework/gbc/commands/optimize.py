@@ -30,9 +30,6 @@ from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
 
-from framework.core.console import console
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-
 
 def optimize(
     graph: str,
