@@ -111,7 +111,6 @@ _MOVED = {
     "gbc.optimizers.candidates": "gbc.prompt_search.candidates",
     "gbc.optimizers.opro": "gbc.prompt_search.opro",
     "gbc.optimizers.state": "gbc.prompt_search.state",
-    "gbc.optimizers.soft_prompt": "gbc.prompt_search.soft_prompt",
     "gbc.module": "gbc.training.module",
     "gbc.training.system": "gbc.training.setup",
     "gbc.training.episodes": "gbc.training.rollouts",
