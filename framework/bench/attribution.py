@@ -25,9 +25,9 @@ from framework.bench.language_models import (
     facts_of,
     generate_answers,
     measure_in_turns,
-    pick_device,
 )
 from framework.bench.record import write_record
+from framework.core.devices import pick_device
 from framework.core.errors import TrainingError
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import GradientOptions, Scalar
@@ -126,7 +126,7 @@ def bench_attribution(
         TrainingError: the ways give other scores in float32.
     """
     check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size)
-    device = pick_device(device)
+    device = str(pick_device(device))
     model = build_model(shape, device)
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
     passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]

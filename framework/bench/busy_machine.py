@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
+from framework.core.console import console
 from framework.core.errors import ConfigError, TrainingError
 
 LIBRARIES = "libraries"
@@ -62,7 +63,7 @@ def bench_busy(
     variants = {LIBRARIES: {}, OURS: None} | {f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": str(n)} for n in spin_counts}
     rates: dict[str, dict[int, list[float]]] = {name: {number: [] for number in beside} for name in variants}
     turns = [(number, name) for _ in range(rounds) for number in beside for name in variants]
-    for number, name in track(turns, description="busy", console=Console(stderr=True), transient=True):
+    for number, name in track(turns, description="busy", console=console, transient=True):
         with _counting(number):
             rates[name][number].append(_steps_per_second(recipe, seconds, variants[name]))
     record = {

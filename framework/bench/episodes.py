@@ -21,9 +21,9 @@ from framework.bench.language_models import (
     facts_of,
     generate_answers,
     measure_in_turns,
-    pick_device,
 )
 from framework.bench.record import write_record
+from framework.core.devices import pick_device
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.token_gradients import token_scores
@@ -86,7 +86,7 @@ def bench_episodes(
         ConfigError: a number out of range, or a device that cannot be used.
     """
     check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size, scalars=scalars)
-    device = pick_device(device)
+    device = str(pick_device(device))
     model = build_model(shape, device, dtype)
     costs = [
         measure_episodes(

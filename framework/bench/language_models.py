@@ -62,13 +62,6 @@ def check_counts(**counts: int | Sequence[object]) -> None:
             raise ConfigError(f"{name} is {value}", hint="give at least 1")
 
 
-def pick_device(device: str) -> str:
-    """The device; for `auto` a GPU if there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def facts_of(device: str) -> dict[str, object]:
     """What numbers of language models depend on, for their record."""
     return {"machine": machine_of(device), "torch": str(torch.__version__), "threads": torch.get_num_threads()}

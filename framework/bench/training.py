@@ -23,6 +23,7 @@ from rich.console import Console
 
 from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import write_record
+from framework.core.console import console
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.seeding import seed_of
 from framework.core.serialization import from_json, to_json
@@ -196,7 +197,7 @@ class _Fits:
             options += ["--data.batch_size", str(batch_size)]
         run = self.fit("AgainstBareLoop", {"window": window}, options)
         if run is None:
-            Console(stderr=True).print(f"batch_size {batch_size}: the device's memory is not enough")
+            console.print(f"batch_size {batch_size}: the device's memory is not enough")
             return None
         return from_json(LoopSpeed, json.loads((run / _RESULT).read_text()))
 

@@ -5,18 +5,16 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
-from rich.console import Console
-
-from framework.cli.registry import BY_OPTION, COMMANDS, FUNCTIONS
+from framework.cli.registry import RECIPES, commands, listing, methods
+from framework.core.console import console
 from framework.core.errors import ConfigError, FrameworkError
+from framework.core.imports import import_object
+from framework.core.method import Command
 from framework.tracking.secrets import scrubbed_text
 
 USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _mendable(error: BaseException | None) -> tuple[str | None, int]:
@@ -67,46 +65,40 @@ class ConsoleHandler(logging.Handler):
 
 def _run(command: str, options: list[str]) -> None:
     # Imported when asked for: a look at runs need not wait for everything that training imports.
-    if command in ("fit", "validate", "plan"):
+    if command in RECIPES:
         from framework.cli.train import PlanCLI, TrainingCLI
 
         PlanCLI(options) if command == "plan" else TrainingCLI([command, *options])
         return
+    known = commands(methods())
+    if command not in known:
+        raise ConfigError(f"unknown command {command!r}", hint=f"use one of {', '.join([*RECIPES, *known])}")
     from jsonargparse import auto_cli
 
     from framework.cli.parser import OneLineParser
 
-    functions: dict[str, Any] = {command: _functions(command, options)}
+    functions: dict[str, Any] = {command: _functions(known[command], options)}
     auto_cli(functions, args=[command, *options], prog="framework", parser_class=OneLineParser)
 
 
-def _functions(command: str, options: list[str]) -> Callable[..., Any] | dict[str, Callable[..., Any]]:
+def _functions(command: Command, options: list[str]) -> Callable[..., Any] | dict[str, Callable[..., Any]]:
     """The command's function, or its functions by name; only that which the options begin with, if they do."""
-    given = {option.partition("=")[0] for option in options}
-    paths = next((path for key, path in BY_OPTION.items() if key[0] == command and key[1] in given), FUNCTIONS[command])
+    paths = command.function
     if isinstance(paths, str):
-        return _function(paths)
+        return import_object(paths)
     wanted = options[:1] if options[:1] and options[0] in paths else list(paths)
-    return {name: _function(paths[name]) for name in wanted}
-
-
-def _function(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    return {name: import_object(paths[name]) for name in wanted}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exit code 2 for what the user can fix, with one line that says how."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE.format(listing))
+        print(USAGE.format(listing(methods())))
         return
     command, *options = arguments
     _quiet()
     try:
-        if command not in COMMANDS:
-            raise ConfigError(f"unknown command {command!r}", hint=f"use one of {', '.join(COMMANDS)}")
         _run(command, options)
     except Exception as error:
         message, code = _mendable(error)

@@ -2,28 +2,37 @@
 
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast, get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from framework.core.errors import ConfigError
+from framework.core.imports import import_object
+from framework.core.method import Method, method_of
 from framework.core.serialization import to_json
 from framework.data.sampling.batching import needed_accumulation
-from framework.pra.loss import ObjectiveConfig
-from framework.pra.network.config import PRAConfig
-from framework.pra.planning.flops import CostPrecision
-from framework.pra.planning.memory import Plan, Run, make_plan
 from framework.tracking.devices import GIB, Device, named_device
+from framework.training.planning import Plan, PlannedRun, Precision
 from framework.training.strategies.backend import named_backend
 from framework.training.strategies.config import StrategyConfig
 
+Planner = Callable[[PlannedRun], Plan]
+"""What a run of one model needs."""
 
-def what_would_fit(run: Run, memory_bytes: int) -> list[tuple[str, Plan]]:
+
+def what_would_fit(run: PlannedRun, planner: Planner, memory_bytes: int) -> list[tuple[str, Plan]]:
     """Options that let a run fit, the mildest first, and its plan with them.
 
     The global batch stays. None are found where only a smaller model or more devices would do.
+
+    Args:
+        run: what does not fit.
+        planner: what a run needs.
+        memory_bytes: of a device.
     """
     found: list[tuple[str, Plan]] = []
     checkpointing = [run.strategy.activation_checkpointing]
@@ -39,7 +48,7 @@ def what_would_fit(run: Run, memory_bytes: int) -> list[tuple[str, Plan]]:
             for every in checkpointing:
                 strategy = replace(run.strategy, name=name, activation_checkpointing=every)
                 changed = replace(run, strategy=strategy, micro_batch=batch, accumulation=run.accumulation * factor)
-                plan = make_plan(changed)
+                plan = planner(changed)
                 if plan.fits(memory_bytes):
                     found.append((_difference(run, changed), plan))
         if found:
@@ -47,7 +56,7 @@ def what_would_fit(run: Run, memory_bytes: int) -> list[tuple[str, Plan]]:
     return found
 
 
-def _difference(run: Run, changed: Run) -> str:
+def _difference(run: PlannedRun, changed: PlannedRun) -> str:
     options = []
     if changed.strategy.name != run.strategy.name:
         options.append(f"--strategy.name {changed.strategy.name}")
@@ -93,21 +102,47 @@ class PlanOptions:
         return device, device.memory_bytes
 
 
-def run_of_recipe(recipe: dict[str, Any], options: PlanOptions) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What `framework plan` is asked about.
+
+    Attributes:
+        run: strategy, devices and batch.
+        planner: what a run of the recipe's model needs.
+        sample_unit: what a sample is.
+    """
+
+    run: PlannedRun
+    planner: Planner
+    sample_unit: str
+
+
+def read_recipe(recipe: Mapping[str, Any], options: PlanOptions, methods: Sequence[Method]) -> Subject:
     """What a parsed recipe asks for on so many devices; no data are opened.
 
+    Args:
+        recipe: with every setting.
+        options: the devices.
+        methods: whoever of them knows the model plans it.
+
     Raises:
-        ConfigError: another model than PRA; a precision or a number of processes that cannot be.
+        ConfigError: a model that nobody plans; a precision or a number of processes that cannot be.
     """
-    model, strategy = recipe["model"], recipe["strategy"]
-    if model["class_path"] != "framework.pra.module.PRAModule":
-        raise ConfigError(f"model {model['class_path']}", hint="plan knows framework.pra.module.PRAModule alone")
-    given = model["init_args"]
+    path = recipe["model"]["class_path"]
+    method = method_of(path, methods)
+    if method is None or method.plan is None:
+        known = ", ".join(path for each in methods if each.plan is not None for path in each.class_paths)
+        raise ConfigError(f"model {path} cannot be planned", hint=f"plan knows {known}")
+    planner = partial(import_object(method.plan), recipe["model"]["init_args"])
+    return Subject(run=_run_of(recipe, options), planner=planner, sample_unit=method.sample_unit)
+
+
+def _run_of(recipe: Mapping[str, Any], options: PlanOptions) -> PlannedRun:
     precision = str(recipe["trainer"]["precision"] or "32-true")
     known = {"32": "32-true", "32-true": "32-true", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed"}
     if precision not in known:
-        raise ConfigError(f"trainer.precision {precision}", hint=f"plan knows {' and '.join(get_args(CostPrecision))}")
-    chosen = StrategyConfig.of_recipe(strategy)
+        raise ConfigError(f"trainer.precision {precision}", hint=f"plan knows {' and '.join(get_args(Precision))}")
+    chosen = StrategyConfig.of_recipe(recipe["strategy"])
     num = options.nodes * options.devices
     named_backend(chosen.name).check_processes(chosen, num)
     data, accumulation = recipe["data"], recipe["trainer"]["accumulate_grad_batches"]
@@ -115,28 +150,26 @@ def run_of_recipe(recipe: dict[str, Any], options: PlanOptions) -> Run:
         accumulation = needed_accumulation(
             data["global_batch"], micro_batch=data["batch_size"], num_ranks=num, given=accumulation
         )
-    return Run(
-        architecture=PRAConfig(**given["architecture"]),
-        objective=ObjectiveConfig(**given["objective"]),
+    return PlannedRun(
         strategy=chosen,
         num_devices=num,
         micro_batch=data["batch_size"],
         accumulation=accumulation,
-        precision=cast(CostPrecision, known[precision]),
+        precision=cast(Precision, known[precision]),
     )
 
 
-def show_plan(run: Run, options: PlanOptions) -> None:
+def show_plan(subject: Subject, options: PlanOptions) -> None:
     """Print what a run needs, whether a device holds it, and if not, what would make it fit."""
     device, memory_bytes = options.found_device()
-    plan = make_plan(run)
+    plan = subject.planner(subject.run)
     if options.json:
-        print(json.dumps(as_json(plan, device, memory_bytes), indent=2))
+        print(json.dumps(as_json(plan, subject.sample_unit, device, memory_bytes), indent=2))
         return
     console = Console()
-    console.print(as_table(plan, device, memory_bytes))
+    console.print(as_table(plan, subject.sample_unit, device, memory_bytes))
     if memory_bytes is not None and not plan.fits(memory_bytes):
-        changes = what_would_fit(run, memory_bytes)
+        changes = what_would_fit(subject.run, subject.planner, memory_bytes)
         if not changes:
             nothing = "no strategy, recomputation or micro-batch makes it fit: more devices or a smaller model would"
             console.print(nothing, soft_wrap=True)
@@ -144,19 +177,26 @@ def show_plan(run: Run, options: PlanOptions) -> None:
             console.print(f"fits with {change}: {gib(changed.memory.peak)}", highlight=False, soft_wrap=True)
 
 
-def as_json(plan: Plan, device: Device | None, memory_bytes: int | None) -> dict[str, Any]:
-    """A plan in JSON's types; bytes and operations as whole numbers."""
+def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> dict[str, Any]:
+    """A plan in JSON's types; bytes and operations as whole numbers.
+
+    Args:
+        plan: what a run needs.
+        sample_unit: what a sample is; stands in the name of its operations.
+        device: to compare with.
+        memory_bytes: what that device holds.
+    """
     run = plan.run
     return {
         "strategy": to_json(run.strategy),
         "num_devices": run.num_devices,
         "micro_batch": run.micro_batch,
         "accumulation": run.accumulation,
-        "global_batch": plan.global_batch,
+        "global_batch": run.global_batch,
         "precision": run.precision,
         "num_parameters": plan.num_parameters,
         "memory_bytes": to_json(plan.memory),
-        "flops_per_image": plan.flops_per_image,
+        f"flops_per_{sample_unit}": plan.flops_per_sample,
         "flops_per_step": plan.flops_per_step,
         "bytes_sent_per_step": plan.bytes_sent,
         "device": device.name if device else None,
@@ -165,8 +205,8 @@ def as_json(plan: Plan, device: Device | None, memory_bytes: int | None) -> dict
     }
 
 
-def as_table(plan: Plan, device: Device | None, memory_bytes: int | None) -> Table:
-    """A plan for reading."""
+def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> Table:
+    """A plan for reading; the arguments are those of `as_json`."""
     run, memory = plan.run, plan.memory
     table = Table("each device", "", title=f"{plan.num_parameters / 1e6:.1f}M parameters in training")
     table.columns[1].justify = "right"
@@ -182,14 +222,14 @@ def as_table(plan: Plan, device: Device | None, memory_bytes: int | None) -> Tab
         table.add_row(f"memory of {device.name if device else 'the device'}", gib(memory_bytes))
         table.add_row("fits", "[green]yes[/]" if plan.fits(memory_bytes) else "[red]no[/]")
     table.add_section()
-    batch = f"{run.num_devices} x {run.micro_batch} x {run.accumulation} = {plan.global_batch}"
+    batch = f"{run.num_devices} x {run.micro_batch} x {run.accumulation} = {run.global_batch}"
     table.add_row("devices x micro-batch x accumulation", batch)
-    table.add_row("operations an image", f"{plan.flops_per_image / 1e9:.1f} GFLOP")
-    table.add_row("operations a step", f"{plan.flops_per_step / 1e12:.1f} TFLOP")
-    table.add_row("sent a step", gib(plan.bytes_sent))
+    table.add_row(f"operations per {sample_unit}", f"{plan.flops_per_sample / 1e9:.1f} GFLOP")
+    table.add_row("operations per step", f"{plan.flops_per_step / 1e12:.1f} TFLOP")
+    table.add_row("sent per step", gib(plan.bytes_sent))
     if device is not None:
         seconds = plan.flops_per_step / run.num_devices / device.bfloat16_flops
-        table.add_row("seconds a step at 40 % utilisation", f"{seconds / 0.4:.3f}")
+        table.add_row("seconds per step at 40 % utilisation", f"{seconds / 0.4:.3f}")
     return table
 
 

@@ -2,20 +2,18 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
-from framework.cli.runs import read_run
+from framework.cli.registry import methods
+from framework.core.console import console
 from framework.core.io import atomic_write
 from framework.report.page import page
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+from framework.report.run_summary import read_run
 
 
 def report(run: str, *, out: str | None = None) -> None:
     """Write one HTML page about a run: curves, samples over time, speed, starts, environment, recipe.
 
-    Of a training of agents also a curve for each of them, who was to blame for the newest errors, and every prompt that
-    was tried. The page needs nothing but itself: no network, no other file.
+    Methods add their own sections: of a training of agents a curve for each of them, who was to blame for the newest
+    errors, and every prompt that was tried. The page needs nothing but itself: no network, no other file.
 
     Args:
         run: folder of the run.
@@ -32,7 +30,7 @@ def write_report(run: str | Path, path: Path) -> Path:
         ConfigError: not the folder of a run.
         OSError: the file cannot be written.
     """
-    text = page(read_run(run))
+    text = page(read_run(run), methods())
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(text.encode())

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from framework.core.console import console
 from framework.core.errors import ConfigError, DataError
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
@@ -18,13 +19,12 @@ from framework.data.images.transforms import ImageTransform
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.check import check_shards
 from framework.data.shards.index import IndexOptions, index_shards
-from framework.data.shards.manifest import Manifest
 from framework.data.shards.reader import ShardSet
 from framework.data.shards.stats import measure
+from framework.data.shards.summary import print_summary
 from framework.data.shards.writer import WriteOptions
 from framework.evaluation.grid import save_grid
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUM_LISTED = 20
 
 
@@ -61,7 +61,7 @@ def images(
         workers=workers,
         overwrite=overwrite,
     )
-    report(manifest, dest)
+    print_summary(manifest, dest)
 
 
 def digits(dest: str) -> None:
@@ -118,7 +118,7 @@ def imagenet(
         overwrite: replace a finished shard set in DEST.
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    report(write_imagenet_shards(source, dest, labels=labels, numbering=numbering, options=options), dest)
+    print_summary(write_imagenet_shards(source, dest, labels=labels, numbering=numbering, options=options), dest)
 
 
 def jsonl(
@@ -141,7 +141,7 @@ def jsonl(
         overwrite: replace a finished shard set in DEST.
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    report(write_jsonl_shards(source, dest, options=options), dest)
+    print_summary(write_jsonl_shards(source, dest, options=options), dest)
 
 
 def hf(
@@ -172,36 +172,7 @@ def hf(
         overwrite: replace a finished shard set in DEST.
     """
     options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    report(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
-
-
-def multiwoz(
-    source: str,
-    dest: str,
-    *,
-    samples_per_shard: int = 4096,
-    strict: bool = False,
-    workers: int = 0,
-    overwrite: bool = False,
-) -> None:
-    """Make shards of MultiWOZ's dialogues, as its authors publish it (2.1 and 2.4), an episode each.
-
-    DEST gets the sets train, validation and test, of those that have dialogues. A dialogue that is truncated or has a
-    label for an unknown slot is skipped.
-
-    Args:
-        source: the release's folder or .zip; or a few-shot file of IC-DST (.json), which makes DEST itself the set.
-        dest: folder of the new shard sets.
-        samples_per_shard: dialogues in a shard.
-        strict: refuse a release with bad dialogues, instead of listing and counting them.
-        workers: threads; 0 takes one for each core.
-        overwrite: replace finished shard sets in DEST.
-    """
-    from framework.gbc.environments.multiwoz.dataset.shards import write_multiwoz_shards
-
-    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
-    for name, manifest in write_multiwoz_shards(source, dest, options=options).items():
-        report(manifest, str(Path(dest) / name))
+    print_summary(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
 
 
 def index(
@@ -240,7 +211,7 @@ def index(
         workers=workers,
         overwrite=overwrite,
     )
-    report(index_shards(source, options), source)
+    print_summary(index_shards(source, options), source)
 
 
 def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:  # noqa: B008 - frozen
@@ -313,16 +284,3 @@ def _counts(title: str, counts: dict[str, int]) -> Table:
         others = sum(counts.values()) - sum(number for _, number in listed)
         table.add_row(f"and {len(counts) - len(listed):,} more", f"{others:,}")
     return table
-
-
-def report(manifest: Manifest, dest: str) -> None:
-    """Says what was written, and what was skipped."""
-    for skipped in manifest.skipped[:_NUM_LISTED]:
-        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
-    if len(manifest.skipped) > _NUM_LISTED:
-        more = len(manifest.skipped) - _NUM_LISTED
-        console.print(f"and {more} more, all in {dest}/manifest.json", style="yellow")
-    what = "episodes" if manifest.kind == "episodes" else f"images of {len(manifest.classes)} classes"
-    console.print(
-        f"{manifest.num_samples} {what} in {len(manifest.shards)} shards in {dest}; {len(manifest.skipped)} skipped"
-    )

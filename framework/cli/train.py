@@ -6,23 +6,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from rich.console import Console
 
 from framework.cli.parser import OneLineParser
-from framework.cli.plan import PlanOptions, run_of_recipe, show_plan
-from framework.cli.registry import COMMANDS, DESCRIPTION
+from framework.cli.plan import PlanOptions, read_recipe, show_plan
+from framework.cli.registry import RECIPES, methods
 from framework.core.compat.lightning_compat import OpenLightningCLI
+from framework.core.console import console
 from framework.core.errors import CheckpointError, ConfigError, Preempted
+from framework.core.imports import import_object
 from framework.core.io import atomic_write
+from framework.core.method import sample_unit_of
+from framework.core.moved import current_text, refuse_moved
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
-from framework.evaluation.classifier import ClassifierModule
-from framework.language_model.module import LanguageModelModule
-from framework.pra.module import PRAModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
-from framework.tracking.run_folder import RECIPE, keep_wandb_id, saved_wandb_id
+from framework.tracking.run_folder import RECIPE, is_written_by_run, keep_wandb_id, saved_wandb_id
 from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_yaml
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.curves import Curves
@@ -39,14 +40,21 @@ from framework.training.checkpoint.strategy import checkpoints_of
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig, StrategyName
 
-MODULES = (ClassifierModule, LanguageModelModule, PRAModule)
-"""Imported for `--help` to list them, and for recipes to name them without their paths."""
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+_DESCRIPTION = "Train what a recipe describes: a model of one of the methods, on shards."
 
 
 class RecipeParser(OneLineParser, LightningArgumentParser):
-    """A parser of recipes."""
+    """A parser of recipes; the names in one that a run has saved are those of today."""
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        text = Path(path).read_text()
+        if not is_written_by_run(Path(path)):
+            # What is not YAML is told of by the parser.
+            with suppress(yaml.YAMLError):
+                refuse_moved(yaml.safe_load(text), str(path))
+        elif (current := current_text(text)) != text:
+            return self.parse_string(current, str(path), *args, **kwargs)
+        return super().parse_path(path, *args, **kwargs)
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         # Lightning 2.6 calls jsonargparse by the name that it has deprecated.
@@ -75,10 +83,19 @@ class SaveRecipe(SaveConfigCallback):
             logger.log_hyperparams(scrubbed(self.config.as_dict()))
 
 
+def import_modules() -> None:
+    """Imports what can be trained, for `--help` to list it and for recipes to name it without its path."""
+    for method in methods():
+        for path in method.modules:
+            import_object(path)
+
+
 class TrainingCLI(OpenLightningCLI):
     """`fit` and `validate`: a recipe's `run`, `model`, `data`, `trainer` and `checkpoint` sections put together."""
 
     def __init__(self, argv: Sequence[str]) -> None:
+        refuse_moved(list(argv), "the command line")
+        import_modules()
         super().__init__(
             datamodule_class=ShardDataModule,
             save_config_callback=SaveRecipe,
@@ -93,8 +110,8 @@ class TrainingCLI(OpenLightningCLI):
                 "inference_mode": False,
             },
             parser_class=RecipeParser,
-            parser_kwargs={"prog": "framework", "description": DESCRIPTION}
-            | {name: {"description": COMMANDS[name].capitalize() + "."} for name in self.subcommands()},
+            parser_kwargs={"prog": "framework", "description": _DESCRIPTION}
+            | {name: {"description": RECIPES[name].capitalize() + "."} for name in self.subcommands()},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=list(argv),
@@ -137,8 +154,9 @@ class TrainingCLI(OpenLightningCLI):
         if fitting:
             _recall_wandb_id(Path(run.dir))
         logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
+        unit = sample_unit_of(type(self.model), methods())
         guards = make_guards(self.section(self.config_init, "guards"))
-        self.trainer_defaults["callbacks"] = [*guards, Throughput(), RandomState(), BadSamples(), Curves()]
+        self.trainer_defaults["callbacks"] = [*guards, Throughput(unit), RandomState(), BadSamples(), Curves()]
         if fitting:
             self.trainer_defaults["callbacks"].append(Restarts())
             if run.histogram_every_n_steps:
@@ -204,6 +222,8 @@ class PlanCLI(TrainingCLI):
     """`plan`: parses a recipe and every option of `fit`, without opening data or making anything."""
 
     def __init__(self, argv: Sequence[str]) -> None:
+        refuse_moved(list(argv), "the command line")
+        import_modules()
         names = get_args(StrategyName)
         short = [
             "--strategy.name" if word == "--strategy" and following in names else word
@@ -214,7 +234,7 @@ class PlanCLI(TrainingCLI):
             datamodule_class=ShardDataModule,
             seed_everything_default=0,
             parser_class=RecipeParser,
-            parser_kwargs={"prog": "framework plan", "description": COMMANDS["plan"].capitalize() + "."},
+            parser_kwargs={"prog": "framework plan", "description": RECIPES["plan"].capitalize() + "."},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=short,
@@ -228,4 +248,4 @@ class PlanCLI(TrainingCLI):
     def instantiate_classes(self) -> None:
         recipe = self.config.as_dict()
         options = PlanOptions(**{field.name: recipe[field.name] for field in fields(PlanOptions)})
-        show_plan(run_of_recipe(recipe, options), options)
+        show_plan(read_recipe(recipe, options, methods()), options)

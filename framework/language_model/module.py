@@ -32,13 +32,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from framework.core.errors import CheckpointError, ConfigError, DataError
+from framework.core.errors import ConfigError, DataError
 from framework.core.param_tags import NO_DECAY, tag
 from framework.core.seeding import seed_of
-from framework.core.serialization import from_json, to_json
+from framework.core.serialization import to_json
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
-from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 
 CHECKPOINT_KEY = "language_model"
@@ -113,7 +112,6 @@ class LanguageModelModule(LightningModule):
         initial_weights: folder of an exported model to begin with; must stay in place for a resume.
     """
 
-    sample_unit = "task"
     model: PreTrainedModel
 
     def __init__(
@@ -316,42 +314,3 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         problem = f"the tokenizer of {path} lacks a chat template or an end token"
         raise ConfigError(problem, hint="set both and save it again")
     return tokenizer
-
-
-def export_language_model(
-    checkpoint: str | Path,
-    dest: str | Path,
-    *,
-    tokenizer: str | Path | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-) -> None:
-    """Writes a run's model as the folder that `LocalModel.load` reads: weights as safetensors, config, tokenizer.
-
-    Args:
-        checkpoint: of `LanguageModelModule`, or the run's folder for the newest.
-        dest: the folder; files in it are replaced.
-        tokenizer: its folder; by default the one that the run used.
-        dtype: of the weights.
-
-    Raises:
-        CheckpointError: a checkpoint that is missing or of another module.
-    """
-    found = find_checkpoint(checkpoint)
-    settings = read_state(found).get(CHECKPOINT_KEY)
-    if settings is None:
-        hint = "give a checkpoint of framework.language_model.module.LanguageModelModule"
-        raise CheckpointError(f"{found} holds no language model", hint=hint)
-    path = settings.pop("tokenizer")
-    loaded = load_tokenizer(tokenizer or path)
-    model = make_language_model(from_json(LanguageModelConfig, settings, allow_missing=True), seed=0)
-    # Tied: the embeddings are stored once or twice, and equal.
-    missing, unknown = model.load_state_dict(read_tensors(found, "model."), strict=False)
-    if unknown or set(missing) - {"lm_head.weight"}:
-        problem = f"{found} does not fit its own description ({', '.join([*missing, *unknown][:3])})"
-        raise CheckpointError(problem, hint="use a checkpoint that is whole")
-    model.tie_weights()
-    model.config.pad_token_id, model.config.eos_token_id = loaded.pad_token_id, loaded.eos_token_id
-    model.generation_config.pad_token_id = loaded.pad_token_id
-    model.generation_config.eos_token_id = loaded.eos_token_id
-    model.to(getattr(torch, dtype)).save_pretrained(dest)
-    loaded.save_pretrained(dest)

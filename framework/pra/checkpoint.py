@@ -1,7 +1,7 @@
 """A trained PRA model out of a checkpoint, without the recipe that made it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
@@ -10,12 +10,11 @@ from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
+from framework.training.export import Weights
 
 ARCHITECTURE = "architecture"
 OBJECTIVE = "objective"
 """Keys of the model's and the objective's configuration, as plain types, in a checkpoint."""
-
-Weights = Literal["ema", "raw"]
 
 
 def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:

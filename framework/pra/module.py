@@ -126,7 +126,7 @@ class PRAModule(LightningModule):
         """Pixel tokens of an image."""
         return self.architecture.num_tokens
 
-    def flops_per_image(self) -> int:
+    def flops_per_sample(self) -> int:
         """Floating-point operations of a forward and a backward pass on an image."""
         return training_flops_per_image(self.architecture, self.objective)[1]
 

@@ -12,10 +12,11 @@ import yaml
 from markupsafe import Markup
 from PIL import Image
 
-from framework.cli.runs import Run
-from framework.gbc.tracking import report_section as agents
+from framework.core.imports import import_object
+from framework.core.method import Method
 from framework.report.charts import Line, chart
 from framework.report.formatting import duration, moment, seconds_between, short
+from framework.report.run_summary import Run, headline
 from framework.report.section import Section
 from framework.report.templates import environment, macros
 from framework.tracking import metric_names as metrics
@@ -39,10 +40,15 @@ _LOSS_LOG_RATIO = 6.0
 _SPELLED = {"gib": "GiB", "flops": "FLOPs", "mse": "MSE", "kl": "KL", "l1": "L1"}
 
 
-def page(run: Run) -> str:
-    """The HTML page of a run."""
+def page(run: Run, methods: Sequence[Method]) -> str:
+    """The HTML page of a run.
+
+    Args:
+        run: as its folder shows it.
+        methods: whose sections may be on it.
+    """
     series = read_metrics(run.folder)
-    sections = list(report_sections(run, series))
+    sections = list(report_sections(run, series, methods))
     return (
         environment(_PACKAGE)
         .get_template("page.html.jinja")
@@ -50,19 +56,26 @@ def page(run: Run) -> str:
             name=run.folder.resolve().name,
             run=run,
             facts=_facts(run),
-            tiles=list(_tiles(series)),
+            tiles=list(_tiles(headline(run, methods), series)),
             sections=sections,
             styles=list(dict.fromkeys(section.style for section in sections if section.style)),
         )
     )
 
 
-def report_sections(run: Run, series: Mapping[str, Series]) -> Iterator[Section]:
-    """The page's sections in their order: the method's own ones first, then those that every run has."""
+def report_sections(run: Run, series: Mapping[str, Series], methods: Sequence[Method]) -> Iterator[Section]:
+    """The page's sections in their order: those of the methods first, then those that every run has.
+
+    Args:
+        run: as its folder shows it.
+        series: every metric's values by step.
+        methods: each looks for what it knows.
+    """
     restarts = [restart.start.step for restart in run.restarts[1:]]
-    of_method = agents.sections(run.folder, series, restarts)
-    yield from of_method
-    shown = frozenset[str]().union(*(section.metrics for section in of_method))
+    reports = [import_object(method.report) for method in methods if method.report is not None]
+    of_methods: list[Section] = [section for report in reports for section in report(run.folder, series, restarts)]
+    yield from of_methods
+    shown = frozenset[str]().union(*(section.metrics for section in of_methods))
     yield from _curves({name: values for name, values in series.items() if name not in shown}, restarts)
     yield from _samples(run.folder)
     yield from _starts(run)
@@ -96,19 +109,21 @@ class Tile:
     value: str
 
 
-def _tiles(series: Mapping[str, Series]) -> Iterator[Tile]:
+def _tiles(method: Method | None, series: Mapping[str, Series]) -> Iterator[Tile]:
+    """The last and the best values that matter most."""
+    method = method or Method(name="unknown", description="")
+
     def last(name: str) -> float | None:
         values = [v for _, v in sorted(series.get(name, {}).items()) if math.isfinite(v)]
         return values[-1] if values else None
 
-    if (loss := last("loss/total")) is not None:
+    if (loss := last(method.loss)) is not None:
         yield Tile(label="training loss", value=short(loss))
-    best = min(((v, s) for s, v in series.get("validation/total", {}).items() if math.isfinite(v)), default=None)
+    best = min(((v, s) for s, v in series.get(method.validation_loss, {}).items() if math.isfinite(v)), default=None)
     if best is not None:
         yield Tile(label=f"best validation loss, step {best[1]:,}", value=short(best[0]))
     for name, label in (
-        (metrics.IMAGES_PER_SECOND, "images per second"),
-        (metrics.TASKS_PER_SECOND, "tasks per second"),
+        (metrics.samples_per_second(method.sample_unit), f"{method.sample_unit}s per second"),
         (metrics.TOKENS_PER_SECOND, "tokens per second"),
     ):
         if (value := last(name)) is not None:

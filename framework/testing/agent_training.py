@@ -71,7 +71,7 @@ def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: i
     more = options.pop("callbacks", [])
     batch_size = options.pop("batch_size", 4)
     validation = options.pop("validation", str(world / "held_out"))
-    callbacks = [Throughput(), FiniteGuard(), RandomState(), *more, Checkpoints(every_n_steps=1, keep_last=100)]
+    callbacks = [Throughput("task"), FiniteGuard(), RandomState(), *more, Checkpoints(every_n_steps=1, keep_last=100)]
     trainer = quiet_trainer(
         run_dir,
         max_steps=steps,

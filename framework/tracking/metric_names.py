@@ -2,7 +2,6 @@
 
 LEARNING_RATE = "optimizer/learning_rate"
 GRADIENT_NORM = "optimizer/gradient_norm"
-IMAGES_PER_SECOND = "throughput/images_per_second"
 BATCH_SECONDS = "time/batch_seconds"
 DATA_WAIT_SECONDS = "time/data_wait_seconds"
 MEMORY_PEAK_GIB = "memory/peak_gib"
@@ -11,5 +10,9 @@ SKIPPED_STEPS = "guards/skipped_steps"
 LOSS_SPIKES = "guards/loss_spikes"
 MODEL_FLOPS_UTILISATION = "throughput/model_flops_utilisation"
 CHECKPOINT_STALL_SECONDS = "checkpoint/stall_seconds"
-TASKS_PER_SECOND = "throughput/tasks_per_second"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
+
+
+def samples_per_second(unit: str) -> str:
+    """The speed in a method's unit of samples, such as image."""
+    return f"throughput/{unit}s_per_second"

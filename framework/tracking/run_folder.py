@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from framework.tracking.restarts import FILE
+
 METRICS = "metrics"
 RECIPE = "recipe.yaml"
 PREEMPTED = "preempted.json"
@@ -9,6 +11,11 @@ PREEMPTED = "preempted.json"
 UNSENT = ".unsent"
 """Suffix of the marker beside the `.wandb` file of an online start whose data did not all get through."""
 _WANDB_ID = "wandb-id"
+
+
+def is_written_by_run(file: Path) -> bool:
+    """Whether a run wrote a file: it lies in a run's folder, or in a folder of that."""
+    return any((folder / name).exists() for folder in file.resolve().parents[:2] for name in (FILE, METRICS))
 
 
 def saved_wandb_id(folder: str | Path) -> str | None:

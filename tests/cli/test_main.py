@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framework.cli.main import COMMANDS, main
+from framework.cli.main import main
+from framework.cli.registry import RECIPES, commands, methods
 from framework.testing.faults import flip_bytes
 from framework.testing.images import make_image_folder
+
+COMMANDS = (*RECIPES, *commands(methods()))
 
 
 def error_of(capsys, *argv: str, code: int = 2) -> str:

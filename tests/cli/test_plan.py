@@ -151,21 +151,21 @@ def test_sharing_options_count():
 
 def test_the_steps_operations_count_every_image():
     plan = make_plan(run_of("ddp", 4, micro_batch=3, accumulation=2))
-    assert plan.global_batch == 24
-    assert plan.flops_per_step == 24 * plan.flops_per_image
+    assert plan.run.global_batch == 24
+    assert plan.flops_per_step == 24 * plan.flops_per_sample
 
 
 def test_what_would_fit_is_found_and_fits():
     run = run_of("ddp", 4, micro_batch=16)
     peak = make_plan(run).memory.peak
-    changes = what_would_fit(run, peak - 1)
+    changes = what_would_fit(run, make_plan, peak - 1)
     assert changes[0][0] == "--strategy.activation_checkpointing 2"
-    assert all(plan.fits(peak - 1) and plan.global_batch == 64 for _, plan in changes)
+    assert all(plan.fits(peak - 1) and plan.run.global_batch == 64 for _, plan in changes)
     least = replace(run, strategy=StrategyConfig(name="fsdp2", activation_checkpointing=1))
-    smaller = what_would_fit(run, make_plan(least).memory.peak - 1)
+    smaller = what_would_fit(run, make_plan, make_plan(least).memory.peak - 1)
     assert "--data.batch_size 8 --trainer.accumulate_grad_batches 2" in smaller[0][0]
-    assert smaller[0][1].global_batch == 64
-    assert what_would_fit(replace(run, micro_batch=1), GIB) == []
+    assert smaller[0][1].run.global_batch == 64
+    assert what_would_fit(replace(run, micro_batch=1), make_plan, GIB) == []
 
 
 def test_the_command_prints_a_table_or_json(recipe: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from framework.cli import runs
-from framework.core.errors import ConfigError
+from framework.core.errors import ConfigError, TrainingError
+from framework.report.run_summary import find_runs, read_run, unsent_files
 from framework.testing.run_folders import make_run_folder
 from framework.tracking.run_folder import UNSENT
 
@@ -36,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_states(root: Path):
-    found = {path.name: runs.read_run(path) for path in runs.find_runs(root)}
+    found = {path.name: read_run(path) for path in find_runs(root)}
     assert {name: run.state for name, run in found.items()} == {
         "finished": "finished",
         "preempted": "preempted",
@@ -63,13 +64,13 @@ def test_a_run_is_running_while_its_lock_is_held(root: Path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        found = runs.read_run(run)
+        found = read_run(run)
         assert (found.state, found.reason.split(" on ")[0]) == ("running", f"process {holder.pid}")
         # Asking has not taken it.
-        assert runs.read_run(run).state == "running"
+        assert read_run(run).state == "running"
         assert holder.stdin is not None
         holder.stdin.close()
-    assert runs.read_run(run).state == "failed"
+    assert read_run(run).state == "failed"
 
 
 def test_ls(root: Path, capsys: pytest.CaptureFixture[str]):
@@ -119,8 +120,8 @@ def test_what_is_to_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     late = make_wandb_file(run, "offline-run-20260103_000000-ab12cd34")
     early = make_wandb_file(run, "run-20260102_000000-ab12cd34", UNSENT)
     make_wandb_file(run, "run-20260102_120000-ab12cd34")
-    assert runs.unsent_files(run) == [early, late]
-    assert runs.unsent_files(run, running=True) == [early]
+    assert unsent_files(run) == [early, late]
+    assert unsent_files(run, running=True) == [early]
     runs.sync(str(tmp_path), dry_run=True)
     assert capsys.readouterr().err.splitlines() == [f"would send {early}", f"would send {late}"]
 
@@ -132,6 +133,6 @@ def test_a_server_that_cannot_be_reached_is_told_at_once(tmp_path: Path, monkeyp
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("https_proxy", raising=False)
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
-    with pytest.raises(runs.TrainingError, match=r"127\.0\.0\.1:9 cannot be reached .* call it again"):
+    with pytest.raises(TrainingError, match=r"127\.0\.0\.1:9 cannot be reached .* call it again"):
         runs.sync(str(tmp_path))
-    assert runs.unsent_files(run) == [file]
+    assert unsent_files(run) == [file]

@@ -12,11 +12,11 @@ from framework.gbc.environments.microworld.tokenizer import make_tokenizer
 from framework.gbc.environments.microworld.training_examples import draw_examples
 from framework.gbc.environments.microworld.world import load_model
 from framework.language_model.chat_tokenizer import END
+from framework.language_model.export import export_language_model
 from framework.language_model.module import (
     LanguageModelConfig,
     LanguageModelModule,
     encode_episode,
-    export_language_model,
     load_tokenizer,
     make_language_model,
     whole_answers,

@@ -15,6 +15,7 @@ import pytest
 
 from framework.cli import runs
 from framework.cli.main import main
+from framework.report.run_summary import read_run, unsent_files
 from framework.testing.processes.forked import run_forked
 from framework.testing.servers.wandb_files import WandbFile, read_wandb_file, read_wandb_files
 from framework.testing.servers.wandb_server import serve_wandb
@@ -153,7 +154,7 @@ def test_what_was_recorded_offline_is_sent_once_as_one_run(
     killed_and_resumed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
-    assert len(runs.read_run(killed_and_resumed).unsent) == 2
+    assert len(read_run(killed_and_resumed).unsent) == 2
     with serve_wandb() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         runs.sync(str(killed_and_resumed.parent))
@@ -180,7 +181,7 @@ def test_a_dead_server_at_the_start_harms_nothing(recipe: Path, tmp_path: Path):
     ended = run_forked(fit, 1, recipe=str(recipe), options=options, environment=environment)
     assert "Weights & Biases cannot be reached" in ended.output
     assert "framework runs sync" in ended.output
-    run = runs.read_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     assert (run.state, run.step) == ("finished", 4)
     [file] = run.unsent
     assert file.parent.name.startswith("offline-run")
@@ -210,7 +211,7 @@ def test_a_server_that_goes_away_in_mid_run_harms_nothing(tmp_path: Path):
     assert ended.results[0]["logging"] < 5
     assert ended.results[0]["all"] < 60
     assert "did not get everything" in ended.output
-    [file] = runs.unsent_files(tmp_path / "run")
+    [file] = unsent_files(tmp_path / "run")
     assert file.parent.name.startswith("run-")
     assert file.with_name(file.name + UNSENT).exists()
     [recorded] = read_wandb_files(tmp_path / "run")
@@ -249,7 +250,7 @@ def without_an_account(folder: str) -> None:
 def test_online_without_an_account_is_recorded_offline(tmp_path: Path):
     ended = run_forked(without_an_account, 1, folder=str(tmp_path))
     assert "no API key: set WANDB_API_KEY" in ended.output
-    assert len(runs.unsent_files(tmp_path / "run")) == 1
+    assert len(unsent_files(tmp_path / "run")) == 1
 
 
 def many_images(folder: str) -> None:

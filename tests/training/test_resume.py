@@ -123,7 +123,13 @@ def fit(
         val_check_interval=2,
         logger=CSVLogger(run_dir, name="metrics", flush_logs_every_n_steps=1),
         enable_checkpointing=True,
-        callbacks=[Throughput(), FiniteGuard(), RandomState(), watch, Checkpoints(every_n_steps=1, keep_last=100)],
+        callbacks=[
+            Throughput("image"),
+            FiniteGuard(),
+            RandomState(),
+            watch,
+            Checkpoints(every_n_steps=1, keep_last=100),
+        ],
     )
     data = ShardDataModule(
         train=shards,

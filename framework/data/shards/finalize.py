@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int64
-from rich.console import Console
 from rich.progress import track
 
+from framework.core.console import console
 from framework.core.errors import DataError
 from framework.core.io import atomic_write, sha256_of
 from framework.data.shards.manifest import INDEX, Kind, Manifest, ShardRecord, Skipped
@@ -56,7 +56,7 @@ def map_with_progress(function: Callable[[Task], Result], tasks: Sequence[Task],
                 results,
                 description="shards",
                 total=len(tasks),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
                 disable=not sys.stderr.isatty(),
             )

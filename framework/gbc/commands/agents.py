@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from framework.core.console import console
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models, load_tasks
@@ -16,8 +17,6 @@ from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, load_graph
 from framework.gbc.graph.trace import Trace, append_trace, read_traces, write_traces
 from framework.gbc.graph.unroll import Plan, PlannedStep, unroll
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from framework.core.console import console
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
@@ -26,8 +27,6 @@ from framework.gbc.language_models.local import LocalModel
 MOST_SECTIONS = 100
 """Traces that the page shows in full."""
 _LESS_MEMORY = "lower --options.connections.gradients.max_tokens or gradients_at_once, or set checkpointing there"
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def attribute(

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from framework.core.console import console
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
@@ -37,8 +38,6 @@ DEFAULTS = AttributionOptions(
     connections=ConnectionOptions(prompts=True, gradients=GradientOptions(scalar="sequence_log_prob")), edits=None
 )
 """One gradient a message, and prompts with credit of their own: what an agent does not take from what it read."""
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from framework.core.console import console
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write, sha256_of
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
@@ -29,8 +30,6 @@ from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def optimize(

@@ -1,4 +1,4 @@
-"""The commands that make examples for small language models; the docstrings are their `--help`."""
+"""The commands that make shards of dialogues and of training examples; the docstrings are their `--help`."""
 
 import json
 from collections.abc import Iterable
@@ -6,10 +6,39 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from framework.cli.shards import report
 from framework.core.errors import ConfigError
 from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.shards.summary import print_summary
 from framework.data.shards.writer import WriteOptions
+
+
+def multiwoz(
+    source: str,
+    dest: str,
+    *,
+    samples_per_shard: int = 4096,
+    strict: bool = False,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make shards of MultiWOZ's dialogues, as its authors publish it (2.1 and 2.4), an episode each.
+
+    DEST gets the sets train, validation and test, of those that have dialogues. A dialogue that is truncated or has a
+    label for an unknown slot is skipped.
+
+    Args:
+        source: the release's folder or .zip; or a few-shot file of IC-DST (.json), which makes DEST itself the set.
+        dest: folder of the new shard sets.
+        samples_per_shard: dialogues in a shard.
+        strict: refuse a release with bad dialogues, instead of listing and counting them.
+        workers: threads; 0 takes one for each core.
+        overwrite: replace finished shard sets in DEST.
+    """
+    from framework.gbc.environments.multiwoz.dataset.shards import write_multiwoz_shards
+
+    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    for name, manifest in write_multiwoz_shards(source, dest, options=options).items():
+        print_summary(manifest, str(Path(dest) / name))
 
 
 def microworld(
@@ -78,7 +107,7 @@ def multiwoz_examples(
         options=WriteOptions(overwrite=overwrite),
     )
     for name, manifest in written.items():
-        report(manifest, str(Path(dest) / name))
+        print_summary(manifest, str(Path(dest) / name))
 
 
 def _write_episodes(dest: Path, episodes: Iterable[Any], options: WriteOptions) -> None:
@@ -86,4 +115,4 @@ def _write_episodes(dest: Path, episodes: Iterable[Any], options: WriteOptions) 
         lines = Path(folder) / "episodes.jsonl"
         with lines.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(episode) + "\n" for episode in episodes)
-        report(write_jsonl_shards(lines, dest, options=options), str(dest))
+        print_summary(write_jsonl_shards(lines, dest, options=options), str(dest))

@@ -1,9 +1,7 @@
 """YAML files to frozen records and back: what users write for graphs, models and candidates."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -11,18 +9,22 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from framework.core.errors import ConfigError
+from framework.core.imports import import_object, look_in_current_folder
+from framework.core.moved import current_text
+from framework.tracking.run_folder import is_written_by_run
 
 RecordT = TypeVar("RecordT")
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The value of a YAML file.
+    """The value of a YAML file; in one that a run wrote, import paths of before a move are the new ones.
 
     Raises:
         ConfigError: no such file, or not YAML.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return yaml.safe_load(current_text(text) if is_written_by_run(Path(path)) else text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read ({error})", hint="give a YAML file") from None
 
@@ -63,13 +65,8 @@ def import_function(path: str) -> Callable[..., Any]:
     Raises:
         ConfigError: no such module or function, or a module that fails.
     """
-    module, _, name = path.rpartition(":" if ":" in path else ".")
     look_in_current_folder()
-    try:
-        found = getattr(import_module(module), name)
-    except Exception as error:
-        problem = f"{path!r} cannot be imported ({type(error).__name__}: {error})"
-        raise ConfigError(problem, hint="give an import path such as package.module:function") from error
+    found = import_object(path)
     if not callable(found):
         raise ConfigError(f"{path!r} is not a function", hint="give the import path of one")
     return found
@@ -95,12 +92,6 @@ def make_function(declared: str | Mapping[str, Any]) -> Callable[..., Any]:
     if not callable(made):
         raise ConfigError(f"what {path} makes is not a function", hint="give a class whose objects can be called")
     return made
-
-
-def look_in_current_folder() -> None:
-    """Lets modules be imported from the current folder, after all others, as `python -m` does."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
 
 
 def _plain(value: object) -> object:

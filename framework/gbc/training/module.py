@@ -68,7 +68,6 @@ class GBCModule(LightningModule):
         seed: of first soft prompts, of sampling models and of proposals.
     """
 
-    sample_unit = "task"
     steering: AgentParametersModule  # the name that its checkpoints have
 
     def __init__(

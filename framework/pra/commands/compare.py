@@ -10,19 +10,19 @@ from typing import Any, get_args
 
 import torch
 import yaml
-from rich.console import Console
 
+from framework.core.console import console
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.io import atomic_write
 from framework.evaluation.features import FeatureNetwork
-from framework.pra.commands import sample as commands
+from framework.pra.commands.evaluate import evaluate
+from framework.pra.commands.sample import sample
 from framework.pra.network.config import PRAConfig, VariantName
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig
 
 WIDTH_STEP = 8
 MOST_IMAGES = 10_000
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def num_parameters(config: PRAConfig) -> int:
@@ -88,7 +88,7 @@ def compare(
         for scale in guidance:
             report = run / f"guidance-{scale:g}.json"
             samples = str(report.with_suffix(".npz"))
-            commands.sample(
+            sample(
                 str(run),
                 samples,
                 num=num,
@@ -96,7 +96,7 @@ def compare(
                 batch_size=min(num, 1000),
                 sampler=SamplerConfig(steps=steps, guidance=scale),
             )
-            commands.evaluate(
+            evaluate(
                 samples,
                 data["validation"],
                 features=features,

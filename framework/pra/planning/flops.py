@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,8 @@ from framework.pra.loss import Losses, ObjectiveConfig, TrainingNoise, draw_trai
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
 from framework.pra.noise import SampleNoise
+from framework.training.planning import Precision
 from framework.training.strategies.placement import Placement, prepare_block
-
-CostPrecision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ def saved_tensors(
     objective: ObjectiveConfig,
     *,
     micro_batch: int,
-    precision: CostPrecision,
+    precision: Precision,
     activation_checkpointing: int = 0,
 ) -> SavedTensors:
     """What a step keeps for its backward pass, from fake tensors: nothing is computed.
@@ -125,7 +124,7 @@ def recompute_blocks(model: PRA, every: int) -> None:
         prepare_block(block, number, placement)
 
 
-def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, precision: CostPrecision) -> "Tape":
+def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, precision: Precision) -> "Tape":
     """The saved tensors of one forward pass of a model on the CPU, real or fake.
 
     Args:
@@ -141,7 +140,7 @@ def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, 
     return tape
 
 
-def _autocast(precision: CostPrecision) -> torch.autocast:
+def _autocast(precision: Precision) -> torch.autocast:
     # Without a cache, as Lightning does: each pass over a layer makes a copy of its weights.
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed", cache_enabled=False)
 

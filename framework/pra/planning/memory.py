@@ -3,7 +3,9 @@
 Everything is counted from shapes on the meta device and from fake tensors; no data, weights or GPU are needed.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Size
@@ -12,15 +14,14 @@ from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
 from framework.pra.planning.flops import (
-    CostPrecision,
     calls_of_parameters,
     saved_tensors,
     training_flops_per_image,
     unit_of,
 )
 from framework.tracking.devices import GIB
+from framework.training.planning import Memory, Plan, PlannedRun
 from framework.training.strategies.backend import named_backend
-from framework.training.strategies.config import StrategyConfig
 from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload
 
 _RUNTIME = 1 * GIB
@@ -28,81 +29,28 @@ _RUNTIME = 1 * GIB
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(PlannedRun):
     """What is planned.
 
     Attributes:
         architecture: the model.
         objective: what is minimised.
-        strategy: how it is spread over processes, one a device.
-        num_devices: of all nodes together.
-        micro_batch: images in a forward pass of one process.
-        accumulation: micro-batches of an optimizer step.
-        precision: of the matrix products; weights are kept in float32.
     """
 
     architecture: PRAConfig
     objective: ObjectiveConfig
-    strategy: StrategyConfig
-    num_devices: int
-    micro_batch: int
-    accumulation: int = 1
-    precision: CostPrecision = "bf16-mixed"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes on the device that holds most.
+def plan_recipe(model: Mapping[str, Any], run: PlannedRun) -> Plan:
+    """What a recipe needs.
 
-    Attributes:
-        parameters: the weights, with the model's tables.
-        gradients: as they are after the backward pass.
-        optimizer: AdamW's moments, a master copy where the strategy keeps one, and the step counters (on the host).
-        ema: the averaged weights.
-        activations: what a micro-batch keeps for its backward pass, with weights cast by autocast.
-        buffers: gathered blocks and buckets of gradients in flight.
-        host: of these, what is kept in the host's memory instead.
-        peak: the most that is in use at a time, with what runs besides.
+    Args:
+        model: its `model.init_args`.
+        run: the rest of what is planned.
     """
-
-    parameters: int
-    gradients: int
-    optimizer: int
-    ema: int
-    activations: int
-    buffers: int
-    host: int
-    peak: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run needs.
-
-    Attributes:
-        run: what was planned.
-        num_parameters: of the model, the training-only encoder included.
-        memory: bytes on each device.
-        flops_per_image: operations of a forward and a backward pass on an image, without recomputation.
-        flops_per_step: of an optimizer step on all devices.
-        bytes_sent: bytes that each process sends in an optimizer step.
-    """
-
-    run: Run
-    num_parameters: int
-    memory: Memory
-    flops_per_image: int
-    flops_per_step: int
-    bytes_sent: int
-
-    @property
-    def global_batch(self) -> int:
-        """Images of an optimizer step."""
-        return self.run.num_devices * self.run.micro_batch * self.run.accumulation
-
-    def fits(self, memory_bytes: int) -> bool:
-        """Whether a device of so much memory holds it."""
-        return self.memory.peak <= memory_bytes
+    given = {field.name: getattr(run, field.name) for field in fields(PlannedRun)}
+    architecture, objective = PRAConfig(**model["architecture"]), ObjectiveConfig(**model["objective"])
+    return make_plan(Run(architecture=architecture, objective=objective, **given))
 
 
 def make_plan(run: Run) -> Plan:
@@ -112,7 +60,6 @@ def make_plan(run: Run) -> Plan:
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tables = sum(buffer.numel() for buffer in model.buffers())
     _, per_image = training_flops_per_image(run.architecture, run.objective)
-    images = run.num_devices * run.micro_batch * run.accumulation
     units = model.units()
     largest: dict[str, int] = {}
     for name, shape in shapes.items():
@@ -123,8 +70,7 @@ def make_plan(run: Run) -> Plan:
         run=run,
         num_parameters=workload.num_values,
         memory=_memory(run, backend.plan_share(run.strategy, workload), len(shapes), tables),
-        flops_per_image=per_image,
-        flops_per_step=per_image * images,
+        flops_per_sample=per_image,
         bytes_sent=backend.plan_bytes_sent(run.strategy, workload) if run.num_devices > 1 else 0,
     )
 

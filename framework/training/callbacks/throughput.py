@@ -12,8 +12,6 @@ from framework.tracking import metric_names as metrics
 from framework.tracking.devices import Device, recognised_device
 from framework.training.callbacks.order import AfterOthers, put_last
 
-_RATES = {"image": metrics.IMAGES_PER_SECOND, "task": metrics.TASKS_PER_SECOND}
-
 
 class _Batch(NamedTuple):
     samples: int
@@ -27,18 +25,17 @@ class Throughput(Callback):
     Times are means over the last `trainer.log_every_n_steps` batches; validation, grids and checkpoints between batches
     are not counted in.
 
-    Samples are images, or tasks where the module's `sample_unit` says so. A module with `tokens_per_sample` has tokens
-    per second besides.
-
-    Where the device's peak speed and the model's operations (`flops_per_image()`) are known, the share of the peak that
-    the model's operations take is logged too: model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B).
+    A module with `tokens_per_sample` has tokens per second besides. Where the device's peak speed and the model's
+    operations (the module's `flops_per_sample()`) are known, the share of the peak that the model's operations take is
+    logged too: model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B).
 
     Args:
+        sample_unit: what a sample is, such as image; stands in the name of the metric.
         device: the accelerator; by default it is recognised by its name.
     """
 
-    def __init__(self, device: Device | None = None) -> None:
-        self.device = device
+    def __init__(self, sample_unit: str, device: Device | None = None) -> None:
+        self.sample_unit, self.device = sample_unit, device
         self._next_batch = AfterOthers(lambda trainer: self.start_clock())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -53,8 +50,8 @@ class Throughput(Callback):
         device = self.device
         if device is None and pl_module.device.type == "cuda":
             device = recognised_device(torch.cuda.get_device_name(pl_module.device))
-        count = getattr(pl_module, "flops_per_image", None)
-        # Images per second at the peak of one device.
+        count = getattr(pl_module, "flops_per_sample", None)
+        # Samples per second at the peak of one device.
         self._peak_rate = device.bfloat16_flops / count() if device is not None and count is not None else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,7 +76,7 @@ class Throughput(Callback):
             pl_module.log(metrics.TOKENS_PER_SECOND, rate * tokens)
         pl_module.log_dict(
             {
-                _RATES[getattr(pl_module, "sample_unit", "image")]: rate,
+                metrics.samples_per_second(self.sample_unit): rate,
                 metrics.BATCH_SECONDS: seconds / len(self._recent),
                 metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
                 metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from framework.core.moved import current_text
 from framework.core.moved_keys import with_new_keys
 
 _PACKAGES = ("framework", "torch", "lightning", "numpy", "deepspeed")
@@ -40,10 +41,14 @@ def package_versions() -> dict[str, str]:
 
 
 def recipe_changes(before: str | None, now: str | None) -> list[str]:
-    """`key: old -> new` for every setting that differs between two recipes in YAML; none where one is unknown."""
+    """`key: old -> new` for every setting that differs between two recipes in YAML; none where one is unknown.
+
+    An import path that has only moved is no difference.
+    """
     if before is None or now is None:
         return []
-    old, new = (with_new_keys(_flat(yaml.safe_load(recipe))) for recipe in (before, now))
+    old = with_new_keys(_flat(yaml.safe_load(current_text(before))))
+    new = with_new_keys(_flat(yaml.safe_load(now)))
     return [
         f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
         for key in sorted(old.keys() | new.keys())

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +15,7 @@ from framework.tracking.devices import Device
 from framework.training.callbacks.throughput import Throughput
 
 IMAGES, BATCHES, SLEEP = 4, 4, 0.05
+IMAGES_PER_SECOND = metrics.samples_per_second("image")
 
 
 class SlowBatches(IterableDataset[ImageBatch]):
@@ -52,26 +52,26 @@ class Rates(Callback):
             self.logged.append(trainer.callback_metrics[metrics.LEARNING_RATE].item())
 
 
-def fit(run_dir: Path, *callbacks: Callback, data_seconds: float = 0.0, module: Any = None) -> dict[str, float]:
-    trainer = quiet_trainer(run_dir, callbacks=[Throughput(), *callbacks], max_epochs=1, log_every_n_steps=BATCHES)
-    trainer.fit(module or tiny_module(), datamodule=Batches(SlowBatches(data_seconds)))
+def fit(run_dir: Path, *callbacks: Callback, data_seconds: float = 0.0, unit: str = "image") -> dict[str, float]:
+    trainer = quiet_trainer(run_dir, callbacks=[Throughput(unit), *callbacks], max_epochs=1, log_every_n_steps=BATCHES)
+    trainer.fit(tiny_module(), datamodule=Batches(SlowBatches(data_seconds)))
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
 def test_names_and_sizes(tmp_path: Path):
     measured = fit(tmp_path)
-    assert measured[metrics.IMAGES_PER_SECOND] == pytest.approx(IMAGES / measured[metrics.BATCH_SECONDS], rel=1e-3)
+    assert measured[IMAGES_PER_SECOND] == pytest.approx(IMAGES / measured[metrics.BATCH_SECONDS], rel=1e-3)
     assert 0 <= measured[metrics.DATA_WAIT_SECONDS] < measured[metrics.BATCH_SECONDS] < 5
     assert 0.1 < measured[metrics.MEMORY_PEAK_GIB] < 20
 
 
 def test_utilisation_is_the_share_of_the_peak(tmp_path: Path):
     device = Device(name="toy", memory_bytes=1, bfloat16_flops=1e9, words=())
-    trainer = quiet_trainer(tmp_path, callbacks=[Throughput(device)], max_epochs=1, log_every_n_steps=BATCHES)
+    trainer = quiet_trainer(tmp_path, callbacks=[Throughput("image", device)], max_epochs=1, log_every_n_steps=BATCHES)
     module = tiny_module()
     trainer.fit(module, datamodule=Batches(SlowBatches(0.0)))
     measured = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    expected = measured[metrics.IMAGES_PER_SECOND] * module.flops_per_image() / 1e9
+    expected = measured[IMAGES_PER_SECOND] * module.flops_per_sample() / 1e9
     assert measured[metrics.MODEL_FLOPS_UTILISATION] == pytest.approx(expected, rel=1e-4)
 
 
@@ -80,14 +80,13 @@ def test_utilisation_is_left_out_where_the_peak_is_not_known(tmp_path: Path):
 
 
 def test_tokens_and_other_samples(tmp_path: Path):
-    module = tiny_module()
-    assert fit(tmp_path / "images", module=module)[metrics.TOKENS_PER_SECOND] > 0
-    module = tiny_module()
-    module.sample_unit = "task"
-    measured = fit(tmp_path / "tasks", module=module)
-    assert metrics.IMAGES_PER_SECOND not in measured
+    assert fit(tmp_path / "images")[metrics.TOKENS_PER_SECOND] > 0
+    measured = fit(tmp_path / "tasks", unit="task")
+    assert IMAGES_PER_SECOND not in measured
     # Four tokens of an image.
-    assert measured[metrics.TOKENS_PER_SECOND] == pytest.approx(4 * measured[metrics.TASKS_PER_SECOND], rel=1e-4)
+    assert measured[metrics.TOKENS_PER_SECOND] == pytest.approx(
+        4 * measured[metrics.samples_per_second("task")], rel=1e-4
+    )
 
 
 def test_slow_data_are_waited_for(tmp_path: Path):

@@ -1,0 +1,100 @@
+"""The command `framework evaluate`; its docstring is its `--help`."""
+
+from dataclasses import replace
+
+import torch
+from rich.console import Console
+
+from framework.core.console import console
+from framework.core.devices import pick_device
+from framework.core.errors import DataError
+from framework.evaluation.features import FeatureNetwork
+from framework.evaluation.sample_report import evaluate_samples
+from framework.evaluation.samples import SampleSet, dequantize_images, read_samples
+from framework.pra.checkpoint import load_objective, load_pra
+from framework.pra.generate import balanced_labels, generate
+from framework.pra.rollout_gap import RolloutGap, measure_rollout_gap
+from framework.pra.sampling import SamplerConfig
+
+
+def evaluate(
+    samples: str,
+    reference: str,
+    *,
+    features: FeatureNetwork,
+    training: str | None = None,
+    svm_accuracy: bool = False,
+    checkpoint: str | None = None,
+    gap_images: int = 1000,
+    limit: int | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    out: str = "metrics.json",
+) -> None:
+    """Measure how far samples are from real images.
+
+    A Fréchet distance, precision and recall in the features of a network (the Fréchet distance is called FID only for
+    Inception), the distance of samples to their nearest training images beside that of held-out images, and the
+    rollout gap of the model that made them.
+
+    Args:
+        samples: an .npz of `framework sample`, or a folder of shards.
+        reference: real images, best held out from training: a folder of shards, or an .npz.
+        features: the network, such as `--features InceptionFeatures --features.weights FILE`,
+            `--features ClassifierFeatures --features.checkpoint RUN`, or `--features PixelFeatures`.
+        training: the training images, for nearest neighbours, svm_accuracy and the rollout gap.
+        svm_accuracy: the share of samples whose class a support vector machine trained on `training` predicts; for
+            small images.
+        checkpoint: the model's checkpoint or run folder: adds the rollout gap, on training images where they are given
+            (on held-out images what was not learned hides it), else on the reference.
+        gap_images: images on each side of the rollout gap.
+        limit: read at most so many images of each set of shards.
+        batch_size: images in a forward pass.
+        device: where to run, such as cpu or cuda; auto takes a GPU if there is one.
+        out: JSON file for the report.
+    """
+    place = pick_device(device)
+    generated = read_samples(samples)
+    size = generated.images.shape[1]
+    real = read_samples(reference, image_size=size, limit=limit)
+    known = read_samples(training, image_size=size, limit=limit) if training else None
+    report = evaluate_samples(
+        generated, real, network=features.to(place), training=known, svm_accuracy=svm_accuracy, batch_size=batch_size
+    )
+    if checkpoint:
+        gap = _rollout_gap(checkpoint, known or real, gap_images, place, batch_size)
+        measured = {
+            "rollout_gap/ratio": gap.ratio,
+            "rollout_gap/flow_mse_training_inputs": gap.on_training_inputs,
+            "rollout_gap/flow_mse_rollouts": gap.on_rollouts,
+        }
+        report = replace(report, metrics={**report.metrics, **measured})
+    report.to_json(out)
+    Console().print(report.table())
+    console.print(f"report in {out}")
+
+
+def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.device, batch_size: int) -> RolloutGap:
+    model = load_pra(checkpoint).to(device)
+    real = real.with_channels(model.config.channels)
+    if real.labels is None:
+        raise DataError(f"{real.name} has no labels", hint="give a reference with classes, or leave out checkpoint")
+    count = min(limit, len(real))
+    # Sets may be sorted by class.
+    chosen = torch.linspace(0, len(real) - 1, count).long()
+    images = dequantize_images(real.pixels(0, len(real))[chosen]).to(device)
+    real_labels = torch.as_tensor(real.labels)[chosen].to(device)
+    if model.config.num_classes == 1:
+        real_labels = torch.zeros_like(real_labels)
+    labels = balanced_labels(count, range(model.config.num_classes))
+    batches = generate(model, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
+    rollouts = torch.cat(list(batches)).to(device)
+    return measure_rollout_gap(
+        model,
+        images,
+        real_labels,
+        rollouts,
+        torch.tensor(labels, device=device),
+        load_objective(checkpoint),
+        batch_size=batch_size,
+    )

@@ -1,0 +1,21 @@
+"""PRA as the general code sees it."""
+
+from framework.core.method import Command, Export, Method
+
+METHOD = Method(
+    name="pra",
+    description="pixel-space autoregressive images (arXiv 2606.27978)",
+    modules=("framework.pra.module:PRAModule",),
+    sample_unit="image",
+    commands={
+        "sample": Command(help="images from a checkpoint", function="framework.pra.commands.sample:sample"),
+        "evaluate": Command(
+            help="distances between samples and real images", function="framework.pra.commands.evaluate:evaluate"
+        ),
+        "compare": Command(
+            help="the method against the rows it is compared with", function="framework.pra.commands.compare:compare"
+        ),
+    },
+    plan="framework.pra.planning.memory:plan_recipe",
+    exports=(Export(key="objective", function="framework.pra.commands.export:write_export"),),
+)
