@@ -1,0 +1,142 @@
+"""Every command, option, module and file that the documents name exists."""
+
+import re
+import shlex
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from framework.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+WITH_RECIPES = ("fit", "validate", "plan")
+"""Their options are those of Lightning, of the model and of the data of a recipe."""
+
+
+@cache
+def help_of(*command: str) -> str:
+    """What `framework COMMAND --help` prints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100000")
+        printed: list[str] = []
+        patch.setattr("sys.stdout.write", lambda text: printed.append(text) or len(text))
+        try:
+            main([*command, "--help"])
+        except SystemExit as end:
+            assert end.code in (0, None), command
+    return "".join(printed)
+
+
+@cache
+def commands() -> tuple[str, ...]:
+    return tuple(re.findall(r"^  ([a-z][\w-]*) {2,}", help_of(), re.MULTILINE))
+
+
+@cache
+def subcommands(command: str) -> tuple[str, ...]:
+    """Commands of a group; none of a command that is a function."""
+    if command in WITH_RECIPES:
+        return ()
+    listed = re.search(r"\{([\w,-]+)\} *\.\.\.", " ".join(help_of(command).partition("options:")[0].split()))
+    return tuple(listed.group(1).split(",")) if listed else ()
+
+
+def command_lines(text: str) -> list[str]:
+    """Calls of `framework` in a document's code."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```|^# (.*?)$", text, re.MULTILINE | re.DOTALL)
+    code = "\n".join(block for block, _ in blocks) if "```" in text else ""
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    lines = code.replace("\\\n", " ").splitlines() + spans
+    return [call for line in lines for call in re.findall(r"(?:^|/|\s|-m )framework(?:\.cli\.main)? ([a-z].*)", line)]
+
+
+def names_of(line: str) -> tuple[list[str], list[str]]:
+    """Words up to the first option, and the options' names."""
+    line = re.split(r" (?:#|\||&&|; )", line)[0].rstrip(";")
+    words = shlex.split(line.replace("...", " ").replace("|", " "))
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return words, options
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_the_readme_lists_the_commands():
+    table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\nMore:")[0]
+    listed = {}
+    for names in re.findall(r"^\| (`framework [^|]*`) \|", table, re.MULTILINE):
+        first, *others = re.findall(r"`(?:framework )?([^`]+)`", names)
+        command, *sub = first.split()
+        listed[command] = {*sub, *others}
+    assert listed == {command: set(subcommands(command)) for command in commands()}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=page_name)
+def test_commands_and_options_exist(page):
+    for line in command_lines(page.read_text()):
+        (command, *words), options = names_of(line)
+        if command not in commands():
+            # A sentence that begins with the package's name.
+            assert not options, f"{command}: {line}"
+            continue
+        sub = subcommands(command)
+        if sub and not words:
+            continue
+        assert not sub or words[0].rstrip(",") in sub, line
+        if command in WITH_RECIPES:
+            continue
+        text = help_of(command, words[0].rstrip(",")) if sub else help_of(command)
+        for option in options:
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"{option} in: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_modules_and_files_exist(page):
+    text = page.read_text()
+    for name in re.findall(r"\b(framework(?:\.\w+)+)", text):
+        assert _found(name), name
+    folders = "|".join(("framework", "tests", "recipes", "launch", "docker", "docs", "tools"))
+    for name in re.findall(rf"`((?:{folders})/[\w./*-]+)`", text):
+        assert list(ROOT.glob(name.rstrip("/"))), name
+
+
+def _found(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        stem = ROOT.joinpath(*parts[:length])
+        if stem.with_suffix(".py").is_file() or stem.is_dir():
+            rest = parts[length:]
+            return not rest or hasattr(import_module(".".join(parts[:length])), rest[0])
+    return False
+
+
+def test_the_layout_in_the_readme():
+    block = (ROOT / "README.md").read_text().partition("The layout:")[2].split("```")[1]
+    named = re.findall(r"^  ([\w.]+)/? ", block, re.MULTILINE)
+    package = {path.name for path in (ROOT / "framework").iterdir() if path.name not in ("__pycache__", "__init__.py")}
+    assert set(named) == package - {"py.typed"}
+    for name in re.findall(r"(?<![\w/])(\w+)/(?= )", block):
+        assert (ROOT / name).is_dir() or (ROOT / "framework" / name).is_dir(), name
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=page_name)
+def test_a_decision_has_its_status_and_date(page):
+    number, title, status = re.match(r"# (\d{3}): (.+)\n\n(.+)\n", page.read_text()).groups()
+    assert page.name.startswith(number)
+    assert re.fullmatch(r"Status: (accepted|superseded by \d{3})\. Date: \d{4}-\d\d-\d\d\.", status), title
+
+
+def test_the_release_in_the_changelog_is_the_version():
+    import framework
+
+    newest = re.search(r"^## \[?(\d+\.\d+\.\d+)\]? - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest.group(1) == framework.__version__
