@@ -140,3 +140,11 @@ def test_the_release_in_the_changelog_is_the_version():
 
     newest = re.search(r"^## \[?(\d+\.\d+\.\d+)\]? - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest.group(1) == framework.__version__
+
+
+def test_the_recipes_are_listed():
+    listed = re.findall(r"`([\w/]*\w)(\.yaml)?`", (ROOT / "docs/recipes.md").read_text().partition("## Recipes")[2].partition("\n## ")[0])
+    names = {name.rpartition("/")[2] for name, _ in listed}
+    for recipe in ROOT.glob("recipes/*/*.yaml"):
+        # Sizes of one model are listed by their endings: `imagenet256_s.yaml`, `_b`, `_l`.
+        assert recipe.stem in names or recipe.stem[-2:] in names, recipe
