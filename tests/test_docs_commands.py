@@ -52,7 +52,9 @@ def command_lines(text: str) -> list[str]:
     """Calls of `framework` in a document's code."""
     blocks = re.findall(r"^```\w*\n(.*?)^```|^# (.*?)$", text, re.MULTILINE | re.DOTALL)
     code = "\n".join(block for block, _ in blocks) if "```" in text else ""
-    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    spans = [
+        " ".join(span.split()) for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    ]
     lines = code.replace("\\\n", " ").splitlines() + spans
     return [call for line in lines for call in re.findall(r"(?:^|/|\s|-m )framework(?:\.cli\.main)? ([a-z].*)", line)]
 
@@ -138,12 +140,17 @@ def test_a_decision_has_its_status_and_date(page):
 def test_the_release_in_the_changelog_is_the_version():
     import framework
 
-    newest = re.search(r"^## \[?(\d+\.\d+\.\d+)\]? - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = re.search(
+        r"^## \[?(\d+\.\d+\.\d+)\]? - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
     assert newest.group(1) == framework.__version__
 
 
 def test_the_recipes_are_listed():
-    listed = re.findall(r"`([\w/]*\w)(\.yaml)?`", (ROOT / "docs/recipes.md").read_text().partition("## Recipes")[2].partition("\n## ")[0])
+    listed = re.findall(
+        r"`([\w/]*\w)(\.yaml)?`",
+        (ROOT / "docs/recipes.md").read_text().partition("## Recipes")[2].partition("\n## ")[0],
+    )
     names = {name.rpartition("/")[2] for name, _ in listed}
     for recipe in ROOT.glob("recipes/*/*.yaml"):
         # Sizes of one model are listed by their endings: `imagenet256_s.yaml`, `_b`, `_l`.

@@ -127,7 +127,7 @@ def connect_by_edits(
     models: Mapping[str, LanguageModel],
     losses: Sequence[VerbalLoss],
     options: EditOptions,
-    others: ConnectionOptions = ConnectionOptions(),  # noqa: B008 - frozen
+    others: ConnectionOptions = ConnectionOptions(),
 ) -> list[StepConnections]:
     """The connections of every step of traces; from the ends on, the answers of a model at one depth in one batch.
 

@@ -44,7 +44,7 @@ class ConnectionOptions:
         estimate_seed: of estimators that ask a model again; that of the run.
     """
 
-    gradients: GradientOptions = GradientOptions()  # noqa: RUF009 - frozen
+    gradients: GradientOptions = GradientOptions()
     score: Score = "l1"
     reduction: Reduction = "mean"
     prompts: bool = False

@@ -27,8 +27,8 @@ class AttributionOptions:
         max_trajectories: most trajectories that are listed.
     """
 
-    connections: ConnectionOptions = ConnectionOptions()  # noqa: RUF009 - frozen
-    edits: EditOptions | None = EditOptions()  # noqa: RUF009 - frozen
+    connections: ConnectionOptions = ConnectionOptions()
+    edits: EditOptions | None = EditOptions()
     top_m: int = 1
     seed: int = 0
     max_trajectories: int = 1000

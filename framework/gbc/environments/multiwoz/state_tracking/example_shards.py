@@ -25,7 +25,7 @@ def write_example_shards(
     num_set_aside: int,
     vocabulary_size: int = 1536,
     seed: int = 0,
-    options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
+    options: WriteOptions = WriteOptions(),
 ) -> dict[str, Manifest]:
     """Parts the dialogues of a few-shot file at random, and writes them, training examples and a tokenizer.
 

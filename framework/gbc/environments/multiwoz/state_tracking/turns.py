@@ -172,7 +172,7 @@ def track(
     models: Mapping[str, LanguageModel],
     dialogues: Sequence[Dialogue],
     *,
-    options: RunOptions = RunOptions(on_empty="keep"),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(on_empty="keep"),
 ) -> Iterator[Tracked]:
     """Runs a graph over dialogues, all first turns, then all second ones: each reads the state that the agents said.
 
