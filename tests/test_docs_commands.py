@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -27,10 +28,8 @@ def help_of(*command: str) -> str:
         patch.setenv("COLUMNS", "100000")
         printed: list[str] = []
         patch.setattr("sys.stdout.write", lambda text: printed.append(text) or len(text))
-        try:
+        with suppress(SystemExit):
             main([*command, "--help"])
-        except SystemExit as end:
-            assert end.code in (0, None), command
     return "".join(printed)
 
 
