@@ -133,7 +133,7 @@ def test_the_layout_in_the_readme():
 def test_a_decision_has_its_status_and_date(page):
     number, title, status = re.match(r"# (\d{3}): (.+)\n\n(.+)\n", page.read_text()).groups()
     assert page.name.startswith(number)
-    assert re.fullmatch(r"Status: (accepted|superseded by \d{3})\. Date: \d{4}-\d\d-\d\d\.", status), title
+    assert re.fullmatch(r"Status: (accepted|superseded by \d{3})[.,].*\b\d{4}-\d\d-\d\d\b.*", status), title
 
 
 def test_the_release_in_the_changelog_is_the_version():
@@ -154,3 +154,23 @@ def test_the_recipes_are_listed():
     for recipe in ROOT.glob("recipes/*/*.yaml"):
         # Sizes of one model are listed by their endings: `imagenet256_s.yaml`, `_b`, `_l`.
         assert recipe.stem in names or recipe.stem[-2:] in names, recipe
+
+
+def test_the_folders_of_the_architecture():
+    """Whatever is drawn in a folder is a module or a folder of it."""
+    block = (ROOT / "docs" / "architecture.md").read_text().partition("## Folders")[2].split("```")[1]
+    folder, text = "", {}
+    for line in block.splitlines()[2:-1]:
+        inner = re.match(r"( {2}| {4})(\w+)/ +(.*)", line)
+        if inner:
+            outer = "gbc/" if len(inner.group(1)) == 4 else ""
+            folder = outer + inner.group(2)
+            text[folder] = inner.group(3)
+        elif folder:
+            text[folder] += " " + line.strip()
+    assert {"core", "gbc", "gbc/graph", "pra"} <= text.keys()
+    for folder, words in text.items():
+        there = {path.stem for path in (ROOT / "framework" / folder).rglob("*")}
+        plain = re.sub(r"\([^)]*\)", "", words).partition(":")[2 if ":" in words else 0]
+        named = {word.strip(" ./") for word in re.split(r"[,;]", plain) if re.fullmatch(r" ?[\w/]+ ?\.?", word)}
+        assert named - {"..."} <= there, folder
