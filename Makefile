@@ -133,6 +133,7 @@ lint: install
 	$(BIN)/ruff check framework launch tests tools
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python tools/measure_structure.py --check
 
 # Fails on a broken link, a page that is missing from the navigation, and a docstring that names no parameter of its function.
 docs: install

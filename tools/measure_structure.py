@@ -278,8 +278,9 @@ def _names(module: Module, pattern: re.Pattern[str]) -> bool:
 
 
 def _is_aside(module: Module) -> bool:
-    """Benchmarks and helpers of tests measure one method or strategy each: another one adds its own."""
-    return any(part.startswith(("bench", "testing")) for part in module.name.split("/"))
+    """Whether nothing is added to a module for one more method: benchmarks, helpers of tests, compat files, old names."""
+    aside = ("bench", "testing", "moved")
+    return any(part.startswith(aside) for part in module.name.split("/")) or _is_compat(module)
 
 
 def files_naming_a_method(checkout: Checkout) -> list[str]:
