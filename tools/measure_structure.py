@@ -278,7 +278,7 @@ def _names(module: Module, pattern: re.Pattern[str]) -> bool:
 
 
 def _is_aside(module: Module) -> bool:
-    """Whether nothing is added to a module for one more method: benchmarks, helpers of tests, compat files, old names."""
+    """Whether one more method adds nothing to a module: benchmarks, helpers of tests, compat files, old names."""
     aside = ("bench", "testing", "moved")
     return any(part.startswith(aside) for part in module.name.split("/")) or _is_compat(module)
 
