@@ -14,7 +14,8 @@ from framework.cli.main import main
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
+    # docs/extending.md makes its own modules and commands; its test runs them.
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "extending.md"),
 ]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 WITH_RECIPES = ("fit", "validate", "plan")
