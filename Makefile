@@ -137,7 +137,7 @@ lint: install
 
 # Fails on a broken link, a page that is missing from the navigation, and a docstring that names no parameter of its function.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "build/site/index.html"
 
 check: lint docs test

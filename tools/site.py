@@ -1,5 +1,6 @@
 """Hooks of `mkdocs build` (`make docs`): files outside of `docs/` as pages, decisions in the navigation, links."""
 
+import logging
 import posixpath
 import re
 from pathlib import Path
@@ -20,7 +21,8 @@ LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lists every decision in the navigation, in place of the entry `decisions/`."""
+    """Lists every decision in the navigation, in place of the entry `decisions/`; leaves out a line for each module."""
+    logging.getLogger("mkdocs.plugins.api-autonav").setLevel(logging.WARNING)
     decisions = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
     config.nav = _replaced(config.nav, "decisions/", [f"decisions/{name}" for name in decisions])
     return config
