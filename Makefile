@@ -12,7 +12,7 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart quickstart-gbc lint test test-fast test-gpu test-large cluster container check clean \
+.PHONY: help install quickstart quickstart-gbc lint docs test test-fast test-gpu test-large cluster container check clean \
 	benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
 .DEFAULT_GOAL := help
 
@@ -20,10 +20,11 @@ help:
 	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 4 minutes on 2 cores, after set-up)"
 	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up)"
 	@echo "make test        set up, then all tests"
-	@echo "make test-fast   set up, then the tests that take no second"
+	@echo "make test-fast   set up, then the tests that take less than a second each"
 	@echo "make test-gpu    set up, then the tests that need a GPU"
 	@echo "make lint        set up, then format, lint, types and import layers"
-	@echo "make check       lint and test"
+	@echo "make docs        set up, then these pages as a site, with the API reference: build/site/index.html"
+	@echo "make check       lint, docs and test"
 	@echo "make cluster     set up, then the tests on a real SLURM and on several hosts (Debian, root; up to an hour)"
 	@echo "make container   set up, then the image, built and tried (Debian, root; up to 20 minutes)"
 	@echo "make benchmark-digits, benchmark-cifar10-16, benchmark-gbc, benchmark-gpu   the figures of docs/benchmarks.md"
@@ -128,12 +129,18 @@ container: install
 	$(BIN)/python -m pytest -m container
 
 lint: install
-	$(BIN)/ruff format --check framework launch tests
-	$(BIN)/ruff check framework launch tests
+	$(BIN)/ruff format --check framework launch tests tools
+	$(BIN)/ruff check framework launch tests tools
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python tools/measure_structure.py --check
 
-check: lint test
+# Fails on a broken link, a page that is missing from the navigation, and a docstring that names no parameter of its function.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
+
+check: lint docs test
 
 # The figures of docs/benchmarks.md. CIFAR-10 comes from the zip at CIFAR10 (train/CLASS/*.jpg, test/CLASS/*.jpg).
 CIFAR10 := cifar10.zip

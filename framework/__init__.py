@@ -2,7 +2,7 @@
 
 from framework.core.threads import prepare_threads
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # In every process that imports the framework, before torch is loaded: commands, ranks, workers of the loader, tests.
 prepare_threads()

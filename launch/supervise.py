@@ -48,6 +48,7 @@ def supervise(command: "list[str]", deaf: bool) -> int:
 
 
 def main() -> int:
+    """Runs the program of the command line; its exit code."""
     words = sys.argv[1:]
     deaf = words[0] == "--deaf"
     words = words[deaf:]

@@ -1,5 +1,4 @@
-"""`framework bench blame`: which agent is named for planted faults, by every variant of GBC and by what it is compared
-with.
+"""`framework bench blame`: which agent is named for planted faults, by every variant of GBC and by its baselines.
 
 The variant is chosen on one set of episodes and judged on another.
 """

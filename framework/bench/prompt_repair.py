@@ -23,7 +23,7 @@ def bench_repair(
     num_wrong: int = 4,
     seed: int = 1,
     model: Path | None = None,
-    attribution: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
+    attribution: AttributionOptions = AttributionOptions(),
 ) -> dict[str, Any]:
     """Measures what `candidates` wins back, choosing agents by their credit and evenly.
 

@@ -214,7 +214,7 @@ def index(
     print_summary(index_shards(source, options), source)
 
 
-def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:  # noqa: B008 - frozen
+def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
     """Show what is in a shard set: classes, sizes, bytes, shards.
 
     Args:
@@ -247,7 +247,7 @@ def peek(
     num: int = 64,
     out: str = "peek.png",
     size: int = 128,
-    cache: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+    cache: RemoteConfig = RemoteConfig(),
 ) -> None:
     """Look at a shard set: a contact sheet of images spread evenly over it, or the JSON of its first episodes.
 

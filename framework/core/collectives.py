@@ -18,7 +18,8 @@ def all_gather_object(value: Value, group: Any = None) -> list[Value]:
     if size == 1:
         return [value]
     values: list[Any] = [None] * size
-    dist.all_gather_object(values, value, group=group)
+    # torch has no types for it.
+    dist.all_gather_object(values, value, group=group)  # pyright: ignore[reportUnknownMemberType]
     return values
 
 

@@ -4,6 +4,7 @@ So they are equal however a model is spread over processes, and each module can 
 tensors of its own has a `reset_parameters()` that fills these, and not its children's, on the CPU (torch's convention).
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -55,6 +56,7 @@ def initialise_module(module: nn.Module, seed: int, name: str) -> None:
 
 def initialise(model: nn.Module, seed: int) -> None:
     """Fill all tensors of a model that is whole and on the CPU; nothing where it is on the meta device."""
-    for name, module in model.named_modules():
+    # torch does not say what `named_modules` gives.
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         if not any(tensor.is_meta for tensor in own_tensors(module).values()):
             initialise_module(module, seed, name)

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Generator[BinaryIO, None, None]:
     """Opens a file that appears as `path` only after the block has ended well and its bytes are on the disk.
 
     Raises:
@@ -59,7 +59,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Generator[None, None, None]:
     """Keeps other writers out of `folder`; the lock ends with the process, however that ends.
 
     Raises:

@@ -72,10 +72,10 @@ class ShardDataModule(LightningDataModule):
         global_batch: int | None = None,
         seed: int = 0,
         validation_samples: int | None = None,
-        images: ImageConfig = ImageConfig(),  # noqa: B008 - frozen
-        order: OrderConfig = OrderConfig(),  # noqa: B008 - frozen
-        loading: LoadingConfig = LoadingConfig(),  # noqa: B008 - frozen
-        remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+        images: ImageConfig = ImageConfig(),
+        order: OrderConfig = OrderConfig(),
+        loading: LoadingConfig = LoadingConfig(),
+        remote: RemoteConfig = RemoteConfig(),
     ) -> None:
         super().__init__()
         for name, value, minimum in (

@@ -107,7 +107,10 @@ class ClassifierModule(LightningModule):
     """Trains an `ImageClassifier` by cross-entropy with AdamW and one cycle of the learning rate.
 
     Args:
-        num_classes, channels, width, name: see `ClassifierConfig`.
+        num_classes: see `ClassifierConfig`, as for the next three.
+        channels: of the images.
+        width: of the network.
+        name: of the network, by which distances in its features are called.
         learning_rate: its peak.
         weight_decay: AdamW's, on every parameter.
     """

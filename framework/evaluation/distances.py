@@ -42,7 +42,8 @@ class NeighbourSummary:
     """How far images lie from their nearest training image.
 
     Args:
-        median_l2, mean_l2: L2 distance over all values of an image, each value in [0, 1].
+        median_l2: median over the images of the L2 distance over all values of an image, each value in [0, 1].
+        mean_l2: the mean of it.
         exact_copy_share: share of images equal to a training image.
         near_copy_share: share within `NEAR_COPY_RMS` of one (exact copies too).
     """

@@ -30,9 +30,14 @@ class EvaluationReport:
 
     Args:
         metrics: value of each metric by name.
-        samples, reference, training: where each set came from.
-        num_samples, num_reference, num_training: images in each.
-        features: the network's name; num_features: how many it gives for an image.
+        samples: where the samples came from.
+        num_samples: images in them.
+        reference: where the real images came from.
+        num_reference: images in them.
+        training: where the training images came from, if they were given.
+        num_training: images in them.
+        features: the network's name.
+        num_features: how many features it gives for an image.
         notes: what makes a number less than it seems.
     """
 

@@ -119,7 +119,7 @@ class LanguageModelModule(LightningModule):
         *,
         tokenizer: str,
         architecture: LanguageModelConfig,
-        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        optimizer: OptimizerConfig = OptimizerConfig(),
         seed: int = 0,
         mixup: bool = True,
         initial_weights: str | None = None,

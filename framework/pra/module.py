@@ -64,9 +64,9 @@ class PRAModule(LightningModule):
         self,
         *,
         architecture: PRAConfig,
-        objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008 - frozen
-        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
-        grid: SampleGridConfig = SampleGridConfig(),  # noqa: B008
+        objective: ObjectiveConfig = ObjectiveConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        grid: SampleGridConfig = SampleGridConfig(),
         ema_decay: float = 0.9999,
         perceptual_network: str | None = None,
         initial_weights: str | None = None,

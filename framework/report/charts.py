@@ -255,7 +255,8 @@ def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[fl
     """Round numbers between two values: multiples of 1, 2 or 5 times a power of ten.
 
     Args:
-        low, high: ends of the range.
+        low: lower end of the range.
+        high: upper end.
         most: intervals between them.
         whole: whole numbers only.
     """

@@ -45,7 +45,8 @@ class TrackedRun(WandbLogger):
     Args:
         folder: of the run; W&B's files go into `wandb/` there.
         identity: the run's id.
-        name, project: as W&B shows them.
+        name: of the run, as W&B shows it.
+        project: that W&B lists it in.
         online: send at once.
         restart: gives the restart count of this start; asked for when the first row is written.
 

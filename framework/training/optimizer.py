@@ -74,8 +74,9 @@ class MuonAdamW(Optimizer):
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer over the model's trainable parameters, with weight decay and, tagged `no_decay`, without; empty
-    groups are left out.
+    """The optimizer over the model's trainable parameters, with weight decay and, tagged `no_decay`, without.
+
+    Empty groups are left out.
 
     Raises:
         ConfigError: Muon for weights that are sharded or not matrices, or for none.

@@ -1,5 +1,7 @@
-"""The recipes for training agents as users start them: the micro world, all tracked, MultiWOZ on two processes, and its
-micro language model with the agents that share it."""
+"""The recipes for training agents as users start them.
+
+The micro world, all tracked, MultiWOZ on two processes, and its micro language model with the agents that share it.
+"""
 
 import json
 from pathlib import Path

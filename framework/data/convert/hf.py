@@ -17,7 +17,7 @@ def write_hf_shards(
     split: str | None = None,
     image: str | None = None,
     label: str | None = None,
-    options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
+    options: WriteOptions = WriteOptions(),
 ) -> Manifest:
     """Writes the rows of a dataset as images, where a column holds some, or as episodes: each row a JSON object.
 

@@ -21,7 +21,7 @@ def write_imagenet_shards(
     *,
     labels: str | Path | None = None,
     numbering: str | Path | None = None,
-    options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
+    options: WriteOptions = WriteOptions(),
 ) -> Manifest:
     """Writes ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar as a shard set; nothing is unpacked.
 

@@ -16,7 +16,7 @@ def write_jsonl_shards(
     source: str | Path,
     dest: str | Path,
     *,
-    options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
+    options: WriteOptions = WriteOptions(),
 ) -> Manifest:
     """Writes a file with a JSON object in each line as shards of episodes, each line as the bytes that it was.
 

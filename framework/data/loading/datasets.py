@@ -20,7 +20,9 @@ class ImageDataset(ShardDataset[PixelBatch]):
     """Decoded images.
 
     Args:
-        shards, seed, on_bad_sample: as in `ShardDataset`.
+        shards: as in `ShardDataset`.
+        seed: as there.
+        on_bad_sample: as there.
         transform: from bytes to pixels.
     """
 

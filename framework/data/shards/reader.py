@@ -50,7 +50,7 @@ class ShardSet:
         self,
         path: str | Path,
         *,
-        remote: RemoteConfig = RemoteConfig(),  # noqa: B008 - frozen
+        remote: RemoteConfig = RemoteConfig(),
         manifest_sha256: str | None = None,
     ) -> None:
         self._open: dict[int, _File] = {}

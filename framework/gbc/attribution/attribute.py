@@ -35,7 +35,7 @@ def attribute(
     graph: Graph,
     models: Mapping[str, LanguageModel],
     losses: Sequence[VerbalLoss],
-    options: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
+    options: AttributionOptions = AttributionOptions(),
     scorer: Scorer = token_scores,
 ) -> list[Attribution]:
     """The attribution of every trace, from one batched pass.

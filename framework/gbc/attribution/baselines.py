@@ -77,7 +77,7 @@ def leave_agents_out(
     traces: Sequence[Trace],
     loss: Loss,
     *,
-    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(),
     failed_loss: float = 1.0,
 ) -> list[Counterfactual]:
     """Runs each trace again once for each agent and tool in it, that node silent; only what depends on it runs again.

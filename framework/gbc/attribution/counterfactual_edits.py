@@ -108,7 +108,7 @@ def connections_by_edits(
     models: Mapping[str, LanguageModel],
     losses: Sequence[VerbalLoss],
     options: CounterfactualEditOptions,
-    connections: ConnectionOptions = ConnectionOptions(),  # noqa: B008 - frozen
+    connections: ConnectionOptions = ConnectionOptions(),
 ) -> list[StepConnections]:
     """The connections of every step of traces; from the ends on, the answers of a model at one depth in one batch.
 

@@ -116,7 +116,7 @@ def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Grad
 def output_log_probs(
     model: PreTrainedModel, rows: Sequence[TokenRow], *, max_tokens: int = 16384
 ) -> list[OutputValues]:
-    """log p of the output tokens of each row, in nats, on the CPU; without gradients.
+    """Log p of the output tokens of each row, in nats, on the CPU; without gradients.
 
     Args:
         model: in evaluation mode.

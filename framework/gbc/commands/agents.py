@@ -27,7 +27,7 @@ def run(
     out: str,
     resume: bool = False,
     loss: str | None = None,
-    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(),
 ) -> None:
     """Run a graph of agents on tasks, and write a trace for each.
 
@@ -95,7 +95,7 @@ def track(
     *,
     models: str,
     out: str | None = None,
-    options: RunOptions = RunOptions(on_empty="keep", tasks_at_once=128),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(on_empty="keep", tasks_at_once=128),
 ) -> None:
     """Track the states of MultiWOZ dialogues, turn by turn, and measure them against the labels.
 

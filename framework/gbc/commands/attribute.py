@@ -39,7 +39,7 @@ def attribute(
     skip_bad: bool = False,
     show: int = 3,
     batch_size: int = 16,
-    options: AttributionOptions = AttributionOptions(),  # noqa: B008 - frozen
+    options: AttributionOptions = AttributionOptions(),
 ) -> None:
     """Say which agents made the errors of recorded runs: tables, and in OUT a page, pictures and JSON lines.
 

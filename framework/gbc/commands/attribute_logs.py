@@ -67,7 +67,7 @@ def attribute_logs(
     skip_bad: bool = False,
     show: int = 3,
     tolerances: tuple[int, ...] = (1, 3),
-    surrogate: SurrogateOptions = SurrogateOptions(),  # noqa: B008 - frozen
+    surrogate: SurrogateOptions = SurrogateOptions(),
     options: AttributionOptions = DEFAULTS,
 ) -> None:
     """Say which agents and steps made foreign runs fail: tables, and in OUT a page and JSON.
@@ -140,7 +140,7 @@ def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[l
 def attribute_log(
     log: Log,
     model: LocalModel,
-    surrogate: SurrogateOptions = SurrogateOptions(),  # noqa: B008 - frozen
+    surrogate: SurrogateOptions = SurrogateOptions(),
     options: AttributionOptions = DEFAULTS,
 ) -> LogAttribution:
     """What the failure of a log is attributed to, by one batched pass over its messages.

@@ -45,8 +45,8 @@ def optimize(
     by: CreditKind = "own",
     model: str | None = None,
     target: str = "expected",
-    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
-    soft: SoftPromptOptions = SoftPromptOptions(),  # noqa: B008 - frozen
+    options: OptimizeOptions = OptimizeOptions(),
+    soft: SoftPromptOptions = SoftPromptOptions(),
 ) -> None:
     """Improve the prompts of a graph's agents: find who is to blame, change, try on held-out tasks, keep what helps.
 

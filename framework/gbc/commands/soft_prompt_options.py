@@ -26,7 +26,7 @@ class SoftPromptOptions:
     learning_rate: float = 0.01
     evaluate_every: int = 10
     seed: int = 0
-    run: RunOptions = RunOptions()  # noqa: RUF009 - frozen
+    run: RunOptions = RunOptions()
 
     def __post_init__(self) -> None:
         if min(self.num_tokens, self.steps, self.batch_size, self.evaluate_every) < 1 or self.learning_rate <= 0:

@@ -52,7 +52,8 @@ class Price:
     """What a model's tokens cost, a million of them.
 
     Args:
-        input, output: of tokens read and written.
+        input: of tokens read.
+        output: of tokens written.
     """
 
     input: float = 0.0

@@ -195,7 +195,9 @@ class Graph:
     """A system of agents. Checked when made, but for cycles, which `unroll` finds.
 
     Args:
-        agents, tools, users: the nodes.
+        agents: nodes that are language models.
+        tools: nodes that are functions.
+        users: inputs that come with a task.
         loops: bounds of the cycles; no node is in two loops.
         outputs: the nodes whose outputs are the system's; by default those that nobody reads or waits for.
 

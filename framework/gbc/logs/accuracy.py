@@ -1,5 +1,6 @@
-"""Whether attribution names the labelled agent and step (Zhang et al. 2025, arXiv 2505.00212, section 4), exact and
-tolerant.
+"""Whether attribution names the labelled agent and step: exact and tolerant accuracy.
+
+After Zhang et al. 2025 (arXiv 2505.00212), section 4.
 
 Candidates are all messages of agents and tools; users and the task are none. The step that is named is the one with the
 largest value, the agent the one whose steps' values add up to most; of equals, the one that comes first.

@@ -88,7 +88,10 @@ def log_of_messages(
         id: of the log.
         task: what the system was asked; by default the first user's message.
         agents: names of users that are agents too.
-        answer, expected, correct, mistake: as in `Log`; the mistake's step counts the messages of the list.
+        answer: of the system, as in `Log`.
+        expected: the right answer, as in `Log`.
+        correct: whether the answer is right, as in `Log`.
+        mistake: as in `Log`, but its step counts the messages of the list.
 
     Raises:
         ValueError: what is not a message; names it by its number.

@@ -48,8 +48,8 @@ class OptimizeOptions:
     goal: float = 0.0
     failed_loss: float = 1.0
     seed: int = 0
-    run: RunOptions = RunOptions()  # noqa: RUF009 - frozen
-    attribution: AttributionOptions = AttributionOptions()  # noqa: RUF009 - frozen
+    run: RunOptions = RunOptions()
+    attribution: AttributionOptions = AttributionOptions()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.min_gain < 0:

@@ -77,15 +77,15 @@ class GBCModule(LightningModule):
         models: Declared,
         loss: Declared,
         tasks: Declared | None = None,
-        run: RunOptions = RunOptions(),  # noqa: B008 - frozen
-        attribution: AttributionOptions = AttributionOptions(),  # noqa: B008
+        run: RunOptions = RunOptions(),
+        attribution: AttributionOptions = AttributionOptions(),
         attribute_every_n_steps: int = 1,
         search: SearchConfig | None = None,
         soft: SoftConfig | None = None,
-        optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, weight_decay=0.0, warmup_steps=0),  # noqa: B008
-        budget: BudgetConfig = BudgetConfig(),  # noqa: B008
-        failures: FailureConfig = FailureConfig(),  # noqa: B008
-        tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+        optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, weight_decay=0.0, warmup_steps=0),
+        budget: BudgetConfig = BudgetConfig(),
+        failures: FailureConfig = FailureConfig(),
+        tracking: TrackingConfig = TrackingConfig(),
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -59,7 +59,8 @@ class RolloutWorker:
         tasks_of: the tasks of an episode.
         soft: what is trained by gradient descent.
         target: the right output of a task, for that.
-        run, attribution: how the graph runs and errors are attributed.
+        run: how the graph runs.
+        attribution: how errors are attributed.
         examples: runs with errors are exchanged whole, for a proposer that reads them.
         meter: notes what this process spends.
         budget: of all processes; every exchange is booked in it.
@@ -282,7 +283,8 @@ def make_worker(
         loss: of a run, as `load_loss` reads it.
         tasks: of an episode, as `make_function` reads it; by default an episode is a task.
         soft: what is trained by gradient descent.
-        run, attribution: how the graph runs and errors are attributed.
+        run: how the graph runs.
+        attribution: how errors are attributed.
         examples: runs with errors are exchanged whole.
         budget: that everything is booked in.
         seed: of models that sample.

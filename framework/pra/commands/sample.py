@@ -26,7 +26,7 @@ def sample(
     batch_size: int = 256,
     weights: Weights = "ema",
     device: str = "auto",
-    sampler: SamplerConfig = SamplerConfig(),  # noqa: B008 - frozen
+    sampler: SamplerConfig = SamplerConfig(),
 ) -> None:
     """Draw class-balanced images from a checkpoint.
 

@@ -169,6 +169,7 @@ def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], **optio
         name: of the node.
         prompts: by node.
         reads: nodes whose outputs it is told.
+        **options: further fields of `Agent`.
     """
     return Agent(name=name, prompt=prompts[name], model=MODEL, reads=reads, **options)
 

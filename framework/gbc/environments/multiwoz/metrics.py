@@ -67,7 +67,8 @@ class JointGoalAccuracy(_ByDomain):
         """Counts turns.
 
         Args:
-            predicted, expected: their states.
+            predicted: states that the system gave.
+            expected: the labels.
             domains: those of each turn's dialogue.
         """
         for one, other, named in zip(predicted, expected, domains, strict=True):
@@ -97,8 +98,10 @@ class SlotF1(_ByDomain):
         super().__init__(("true_positives", "predicted", "expected", "turns"), **options)
 
     def update(self, predicted: Sequence[State], expected: Sequence[State], domains: Sequence[Iterable[str]]) -> None:
-        """Counts slots; arguments as in `JointGoalAccuracy.update`. Only the dialogue's domains and those that are
-        predicted have a row."""
+        """Counts slots; arguments as in `JointGoalAccuracy.update`.
+
+        Only the dialogue's domains and those that are predicted have a row.
+        """
         for one, other, named in zip(predicted, expected, domains, strict=True):
             right = (one.keys() & other.keys()) - wrong_slots(one, other)
             self._add("true_positives", _counts(right))

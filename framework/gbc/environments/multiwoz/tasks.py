@@ -136,8 +136,10 @@ def parse_state(text: str, *, domain: str = "") -> State:
 
 
 def state_steps(trace: Trace) -> list[tuple[str, str]]:
-    """The output steps that give the state, with the domain that each is for: those of nodes that are called as a
-    domain, or else all."""
+    """The output steps that give the state, with the domain that each is for.
+
+    Those of nodes that are called as a domain, or else all.
+    """
     nodes = {name: trace.step(name).node for name in trace.outputs}
     workers = [(name, node) for name, node in nodes.items() if node in DOMAINS]
     return workers or [(name, "") for name in nodes]

@@ -34,10 +34,11 @@ def read_turns(source: str | Path) -> dict[str, list[Any]]:
 
 
 def read_fewshot_dialogue(id: str, records: list[Any]) -> Dialogue:
-    """The dialogue of its turns' records: `turn_id`, `dialog` with `usr` and `sys` (which speaks before the user, at
-    first an empty text), `slot_values` for the whole state, `domains`.
+    """The dialogue of its turns' records.
 
-    There is no goal, no request and no booking in them, and the last turn has no answer.
+    A record has `turn_id`, `dialog` with `usr` and `sys` (which speaks before the user, at first an empty text),
+    `slot_values` for the whole state, and `domains`. There is no goal, no request and no booking in them, and the last
+    turn has no answer.
 
     Raises:
         DataError: a turn is missing, an unknown slot, or another form.

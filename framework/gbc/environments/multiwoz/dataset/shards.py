@@ -18,7 +18,7 @@ def write_multiwoz_shards(
     source: str | Path,
     dest: str | Path,
     *,
-    options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
+    options: WriteOptions = WriteOptions(),
 ) -> dict[str, Manifest]:
     """Writes the dialogues of a release, or of a few-shot file, as shards of episodes.
 

@@ -25,7 +25,7 @@ def write_example_shards(
     num_set_aside: int,
     vocabulary_size: int = 1536,
     seed: int = 0,
-    options: WriteOptions = WriteOptions(),  # noqa: B008 - frozen
+    options: WriteOptions = WriteOptions(),
 ) -> dict[str, Manifest]:
     """Parts the dialogues of a few-shot file at random, and writes them, training examples and a tokenizer.
 
@@ -34,8 +34,10 @@ def write_example_shards(
         dest: gets the sets `known`, `tuning` and `set_aside` of dialogues, `train` of augmented examples of the known
             ones, `validation` of examples of those set aside, as they are, and the folder `tokenizer`. `practice` are
             turns of the tuning ones as tasks for agents.
-        num_examples, num_practice: to train on.
-        num_tuning, num_set_aside: dialogues that no training example is made of.
+        num_examples: training examples.
+        num_practice: turns that the agents practise on.
+        num_tuning: dialogues that no training example is made of, for practice.
+        num_set_aside: dialogues that no training example is made of, for validation.
         vocabulary_size: most tokens.
         seed: of all that is drawn.
         options: how each set is written.

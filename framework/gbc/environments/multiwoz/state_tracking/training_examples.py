@@ -282,8 +282,9 @@ def joined(rng: random.Random, exchange: Exchange, other: Exchange) -> Exchange:
 
 
 def with_noise(rng: random.Random, exchange: Exchange, others: Sequence[str], share: float) -> Exchange:
-    """The exchange without some slots of the state so far and, with a probability, some words, and others in the place
-    of some words; none of them are needed for the change.
+    """The exchange without some slots of the state so far and, with a probability, some words or others for them.
+
+    What the change needs stays.
 
     Args:
         rng: of all choices.

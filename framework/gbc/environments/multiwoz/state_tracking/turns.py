@@ -74,8 +74,10 @@ def apply_change(state: Mapping[str, str], change: Mapping[str, str]) -> State:
 
 
 def write_change(change: Mapping[str, str], domain: str) -> str:
-    """A domain's part of a change as its agent says it, `area=north; book day=friday`, or `none`; a slot that is taken
-    out is `none` itself."""
+    """A domain's part of a change as its agent says it, `area=north; book day=friday`, or `none`.
+
+    A slot that is taken out is `none` itself.
+    """
     return "; ".join(_fields(change, domain)) or NO_STATE
 
 
@@ -105,8 +107,9 @@ def said_change(trace: Trace) -> Change:
 
 
 def change_task(dialogue: Dialogue, number: int, exchange: Exchange) -> dict[str, Any]:
-    """The task of a turn: the fields `state`, `system` and `user`, and the labels `expected` (the change), `dialogue`,
-    `turn` and `domains`.
+    """The task of a turn: its fields `state`, `system` and `user`, and its labels.
+
+    The labels are `expected` (the change), `dialogue`, `turn` and `domains`.
 
     Args:
         dialogue: with its labels.
@@ -173,7 +176,7 @@ def track(
     models: Mapping[str, LanguageModel],
     dialogues: Sequence[Dialogue],
     *,
-    options: RunOptions = RunOptions(on_empty="keep"),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(on_empty="keep"),
 ) -> Iterator[Tracked]:
     """Runs a graph over dialogues, all first turns, then all second ones: each reads the state that the agents said.
 

@@ -1,0 +1,28 @@
+"""A user's mistake names the value and the way out, and has an exit code that tells launchers what to do."""
+
+import pytest
+
+from framework.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FrameworkError,
+    Preempted,
+    TrainingError,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(ConfigError, 2), (DataError, 2), (CheckpointError, 2), (TrainingError, 1), (Preempted, 75)],
+)
+def test_problem_and_hint_are_one_line_and_the_kind_says_the_exit_code(kind, code):
+    error = kind("depth is 0", hint="give 1 or more")
+    assert isinstance(error, FrameworkError)
+    assert str(error) == "depth is 0: give 1 or more"
+    assert (error.problem, error.hint, error.exit_code) == ("depth is 0", "give 1 or more", code)
+
+
+def test_a_hint_is_demanded():
+    with pytest.raises(TypeError, match="hint"):
+        ConfigError("depth is 0")
