@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from framework.core.moved_keys import explain_moved_key
+from framework.core.moved.recipe_keys import explain_moved_key
 
 
 class OneLineParser(ArgumentParser):

@@ -19,7 +19,7 @@ from framework.core.errors import CheckpointError, ConfigError, Preempted
 from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
-from framework.core.moved import current_text, refuse_moved
+from framework.core.moved.import_paths import current_text, refuse_moved
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.errors import ConfigError, FrameworkError
-from framework.core.moved import current_path
+from framework.core.moved.import_paths import current_path
 
 
 def import_object(path: str) -> Any:

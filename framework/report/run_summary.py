@@ -12,7 +12,7 @@ import yaml
 
 from framework.core.errors import ConfigError
 from framework.core.method import Method, method_of
-from framework.core.moved import current_text
+from framework.core.moved.import_paths import current_text
 from framework.tracking.metric_files import last_values
 from framework.tracking.restarts import FILE, Restart, read_restarts
 from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id

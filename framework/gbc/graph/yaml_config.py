@@ -10,7 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
-from framework.core.moved import current_text
+from framework.core.moved.import_paths import current_text
 from framework.tracking.run_folder import is_written_by_run
 
 RecordT = TypeVar("RecordT")

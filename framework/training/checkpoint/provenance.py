@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from framework.core.moved import current_text
-from framework.core.moved_keys import with_new_keys
+from framework.core.moved.import_paths import current_text
+from framework.core.moved.recipe_keys import with_new_keys
 
 _PACKAGES = ("framework", "torch", "lightning", "numpy", "deepspeed")
 _OWN = ("run", "resume", "config")

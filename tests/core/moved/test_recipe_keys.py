@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from framework.cli.main import main
-from framework.core.moved_keys import MOVED_KEYS, explain_moved_key, with_new_keys
+from framework.core.moved.recipe_keys import MOVED_KEYS, explain_moved_key, with_new_keys
 from framework.training.checkpoint.provenance import recipe_changes
 
 RECIPES = Path(__file__).parents[2] / "recipes"
