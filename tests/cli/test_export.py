@@ -147,7 +147,7 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
         export(str(run), str(tmp_path / "pra.pt"))
     with pytest.raises(ConfigError, match="max_shard_gib 0"):
-        export(str(run), out, max_shard_gib=0)
+        export(str(run), out, max_shard_gib=0.0)
     assert list(tmp_path.iterdir()) == []
 
 

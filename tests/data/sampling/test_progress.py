@@ -1,6 +1,9 @@
 """Where training stands, without a trainer: positions as a checkpoint's numbers, and plans."""
 
+from unittest.mock import Mock
+
 import pytest
+from lightning.pytorch import Trainer
 
 from framework.core.errors import ConfigError
 from framework.data.sampling.batching import BatchPlan
@@ -11,13 +14,9 @@ STREAM = EpochOrder([22])
 PLAN = BatchPlan(micro_batch=2, num_ranks=1, rank=0, accumulation=2)
 
 
-class Limited:
+def limited(limit: float) -> Trainer:
     """What `check_limit` asks of a trainer."""
-
-    fast_dev_run = False
-
-    def __init__(self, limit: float) -> None:
-        self.limit_train_batches = limit
+    return Mock(spec=Trainer, fast_dev_run=False, limit_train_batches=limit)
 
 
 def test_the_state_of_checkpoints_keeps_its_keys():
@@ -40,10 +39,10 @@ def test_without_a_trainer_nothing_moves():
 
 @pytest.mark.parametrize("limit", [1.0, 4, 0.5])
 def test_epochs_of_whole_steps(limit: float):
-    check_limit(Limited(limit), num_batches=8, accumulation=2)  # pyright: ignore[reportArgumentType]
+    check_limit(limited(limit), num_batches=8, accumulation=2)
 
 
 @pytest.mark.parametrize(("limit", "used"), [(3, 2), (0.4, 2)])
 def test_epochs_that_end_in_the_middle_of_a_step(limit: float, used: int):
     with pytest.raises(ConfigError, match=f"of which 2 make a step: use {used}"):
-        check_limit(Limited(limit), num_batches=8, accumulation=2)  # pyright: ignore[reportArgumentType]
+        check_limit(limited(limit), num_batches=8, accumulation=2)

@@ -96,7 +96,7 @@ def test_dialogues_that_are_truncated_empty_or_have_unknown_labels(dialogue):
     ]
     found = split_episodes(range(5), episodes, Tasks())
     assert [(each.sample, each.number, each.weight) for each, _ in found[:2]] == [(0, 0, 0.5), (0, 1, 0.5)]
-    words = ["unknown slot 'hotel-colour'", "is empty", "the user says nothing", "no MultiWOZ dialogue"]
+    words = ["unknown slot 'hotel-colour'", "is empty", "the user says nothing", "not a MultiWOZ dialogue"]
     for (each, _), expected in zip(found[2:], words, strict=True):
         assert expected in str(each.failure), each
 

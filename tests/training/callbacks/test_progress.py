@@ -1,9 +1,10 @@
 """The progress bar counts optimizer steps."""
 
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from framework.training.callbacks.progress import StepProgressBar
@@ -19,6 +20,5 @@ def test_lightning_still_asks_for_the_description():
 def test_steps_out_of_how_many(max_steps: int, shown: str, monkeypatch: pytest.MonkeyPatch):
     logged: dict[str, Any] = {"v_num": 2, "loss/total": 0.5}
     monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: dict(logged))
-    trainer: Any = SimpleNamespace(max_steps=max_steps, global_step=7)
-    module: Any = None
+    trainer, module = Mock(spec=Trainer, max_steps=max_steps, global_step=7), Mock(spec=LightningModule)
     assert StepProgressBar().get_metrics(trainer, module) == {"step": shown, "loss/total": 0.5}

@@ -47,7 +47,7 @@ def test_lists_as_text_or_json(write_release: Callable[..., Path]):
     [
         ({"data": None}, "data.json is in 0 folders"),
         ({"data": "{"}, "data.json is not JSON"),
-        ({"data": "[]"}, "not JSON object of dialogues"),
+        ({"data": "[]"}, "no JSON object of dialogues"),
         ({"valListFile": None}, "no valListFile.json beside"),
         ({"valListFile": "SNG0003.json"}, "SNG0003.json is in the lists of validation and of test"),
         ({"testListFile": "[1]"}, "holds no ids"),
