@@ -95,18 +95,19 @@ quickstart-gbc: install
 	@echo "          docs/agents.md: your own agents, models, losses and optimizers"
 
 # Shape annotations are checked at run time; torch.compile cannot trace such checks: what compiles runs in processes that
-# have none. TEST_PROCESSES run whole files each.
+# have none. TEST_PROCESSES run whole files each, those that take longest first.
 SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation,framework.language_model,framework.data,framework.training,framework.gbc,beartype.beartype
-TEST_PROCESSES := 2
+TEST_PROCESSES := 3
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+LONGEST_FIRST := tests/training tests
 ELSEWHERE := not gpu and not large and not cluster and not container
 
 test: install
-	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE)"
+	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE)" $(LONGEST_FIRST)
 
 # The inner loop: without the tests that start processes or train.
 test-fast: install
-	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE) and not slow"
+	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE) and not slow" $(LONGEST_FIRST)
 
 # Shapes unchecked: these compile in this process.
 test-gpu: install
