@@ -24,6 +24,9 @@ RecordT = TypeVar("RecordT")
 _Hook = Callable[[Any, Any], Any]
 _LONGEST_VALUE = 40
 
+JsonDict = dict[str, Any]
+"""A JSON object, such as a task; nothing says what its values are."""
+
 
 def to_json(value: Any) -> Any:
     """A record, a tuple or a plain value as what `json.dumps` writes."""
@@ -53,7 +56,7 @@ def from_json(
         raise ValueError(f"record{error}") from None
 
 
-def parse_object(text: str | bytes) -> dict[str, Any]:
+def parse_object(text: str | bytes) -> JsonDict:
     """The JSON object of a text.
 
     Raises:

@@ -19,6 +19,8 @@
 | span | spans of characters |
 | target | output tokens that should have been others |
 | edit | exchanges of one input token |
+| domain | all turns or dialogues together, then those of each domain |
+| tolerance | how far a named step may be off, the exact step first |
 
 Scores and credits are on the CPU; credits are float64, in units of the loss.
 """
@@ -41,6 +43,12 @@ OutputLogits = Float[Tensor, "_ vocab"]
 """`output vocab`."""
 OutputValues = Float[Tensor, "_"]
 """`output`."""
+TokenLogits = Float[Tensor, "_"]
+"""`vocab`, of one token."""
+Embedding = Float[Tensor, "_"]
+"""`hidden`, of one token."""
+EditValues = Float[Tensor, "_"]
+"""`edit`."""
 Alternatives = Int[Tensor, "_ _"]
 """`output alternative`."""
 Credit = Float[Tensor, "_"]

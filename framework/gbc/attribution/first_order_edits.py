@@ -92,7 +92,7 @@ def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> li
     tables = [_EditTable(model, result.embeddings[index], row) for index, row in enumerate(rows)]
     values = [_differentiated(logits, row) for logits, row in zip(result.logits, rows, strict=False)]
     count = max(map(len, values))
-    drops: list[list[Tensor]] = [[] for _ in rows]
+    drops: list[list[Float[Tensor, edit]]] = [[] for _ in rows]
     for number in range(count):
         active = [index for index, each in enumerate(values) if number < len(each)]
         some = [values[index][number] for index in active]

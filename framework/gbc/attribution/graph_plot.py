@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -168,7 +168,7 @@ def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], bend: f
     (x1, y1), (x2, y2) = source.get_position(), target.get_position()
     # Mixed with white: where a transparent head lies over its line, it would be darker.
     strength = 0.3 + 0.5 * size
-    arrow: dict[str, Any] = {
+    arrow: dict[str, object] = {
         "arrowstyle": "-|>",
         "linewidth": 0.6 + (_WIDEST - 0.6) * size,
         "color": tuple(1 - strength * (1 - part) for part in _COLORS[edge.kind]),

@@ -5,6 +5,7 @@ prefix-based gradient). Attribution does not use it.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -33,7 +34,7 @@ def kept_graph_scores(
         with torch.no_grad():
             model(inputs_embeds=every[:, : row.prefix], past_key_values=cache, use_cache=True, logits_to_keep=1)
         step = runtime
-    rows: list[Tensor] = []
+    rows: list[Float[Tensor, vocab]] = []
     for token in row.output_ids:
         result = model(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
         rows.append(result.logits[0, -1].float())

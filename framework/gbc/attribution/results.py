@@ -1,11 +1,11 @@
 """The records that attribution gives: credit of agents, messages, edges and trajectories."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
-from framework.core.serialization import from_json
+from framework.core.serialization import JsonDict, from_json
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.graph.spec import Estimator
 from framework.gbc.graph.trace import Span
@@ -134,7 +134,7 @@ class Attribution:
         return [agent.name for agent in sorted(self.agents, key=lambda agent: -getattr(agent, by))]
 
 
-def attribution_from_json(value: Mapping[str, Any]) -> Attribution:
+def attribution_from_json(value: JsonDict) -> Attribution:
     """The attribution of a parsed JSON value, also of one that was written when some fields had other names.
 
     Raises:
@@ -215,19 +215,22 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
             if name in messages
         ),
         prompts=(),
-        edges=tuple(
-            replace(
-                each[0][0],
-                weight=sum(edge.weight * times for edge, times in each) / sum(times for _, times in each),
-                share=sum(edge.share * times for edge, times in each) / sum(times for _, times in each),
-                credit=sum(edge.credit * times for edge, times in each) / count,
-            )
-            for each in edges.values()
-        ),
+        edges=tuple(_mean_edge(each, count) for each in edges.values()),
         trajectories=tuple(
             Trajectory(steps=steps, weight=weight) for steps, weight in sorted(walks.items(), key=lambda item: -item[1])
         ),
         gap=sum(found.gap * found.count for found in attributions) / count,
         options=attributions[0].options,
         count=count,
+    )
+
+
+def _mean_edge(found: Sequence[tuple[EdgeCredit, int]], count: int) -> EdgeCredit:
+    """The mean of a connection over `count` traces, from those that have it and how often each counts."""
+    times = sum(number for _, number in found)
+    return replace(
+        found[0][0],
+        weight=sum(edge.weight * number for edge, number in found) / times,
+        share=sum(edge.share * number for edge, number in found) / times,
+        credit=sum(edge.credit * number for edge, number in found) / count,
     )

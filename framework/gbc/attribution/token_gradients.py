@@ -123,7 +123,7 @@ def output_log_probs(
         rows: the answers.
         max_tokens: most tokens in one pass, padding included.
     """
-    results: dict[int, Tensor] = {}
+    results: dict[int, OutputValues] = {}
     for chunk in chunk_rows(rows, max_tokens):
         log_probs = forward_rows(model, [rows[index] for index in chunk]).log_probs.cpu()
         results.update({index: log_probs[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
@@ -142,7 +142,7 @@ def likeliest_tokens(
         count: alternatives of each token.
         max_tokens: most tokens in one pass, padding included.
     """
-    results: dict[int, Tensor] = {}
+    results: dict[int, Alternatives] = {}
     for chunk in chunk_rows(rows, max_tokens):
         logits = forward_rows(model, [rows[index] for index in chunk]).logits
         tokens = logits.topk(min(count, logits.shape[2]), dim=2).indices.cpu()
@@ -304,7 +304,7 @@ def _gradient_rows(
         at_once: output tokens whose gradients are taken by one batched backward pass.
     """
     count = values.shape[1]
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[tuple[Float[Tensor, "row batch token"], Float[Tensor, "row batch token"]]] = []
     for start in range(0, count, at_once):
         stop = min(start + at_once, count)
         keep = stop < count

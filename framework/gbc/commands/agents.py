@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,7 @@ from rich.table import Table
 from framework.core.console import console
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
+from framework.core.serialization import JsonDict
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models, load_tasks
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, load_graph
@@ -165,7 +166,7 @@ def microworld(
     )
 
 
-def _finished(path: Path, graph: Graph, tasks: list[dict[str, Any]], resume: bool) -> dict[str, Trace]:
+def _finished(path: Path, graph: Graph, tasks: list[JsonDict], resume: bool) -> dict[str, Trace]:
     """The finished traces of an interrupted run, by task, in their order."""
     if not path.exists():
         return {}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from framework.core.errors import ConfigError
 from framework.data.convert.jsonl import write_jsonl_shards
@@ -110,7 +109,7 @@ def multiwoz_examples(
         print_summary(manifest, str(Path(dest) / name))
 
 
-def _write_episodes(dest: Path, episodes: Iterable[Any], options: WriteOptions) -> None:
+def _write_episodes(dest: Path, episodes: Iterable[object], options: WriteOptions) -> None:
     with TemporaryDirectory() as folder:
         lines = Path(folder) / "episodes.jsonl"
         with lines.open("w", encoding="utf-8") as stream:

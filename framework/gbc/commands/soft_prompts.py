@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
+from framework.core.serialization import JsonDict
 from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.module import ShardDataModule
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
@@ -67,7 +67,7 @@ class SoftPromptInputs:
     """
 
     graph: str
-    models: str | dict[str, Any]
+    models: str | JsonDict
     model: str
     loss: str
     target: str
@@ -81,16 +81,18 @@ class _StepLosses(Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: object, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         self.losses.append(float(trainer.callback_metrics[_LOSS]))
         if trainer.global_step >= trainer.max_steps:
             # Lightning validates where it is told to stop, whatever `val_check_interval` is.
             trainer.should_stop = True
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[float]]:
         return {"losses": list(self.losses)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
         self.losses = list(state_dict["losses"])
 
 

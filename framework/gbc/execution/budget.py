@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from framework.core.errors import ConfigError, FrameworkError
-from framework.core.serialization import to_json
+from framework.core.serialization import JsonDict, to_json
 from framework.gbc.language_models.interface import LanguageModel, Reply, Request
 
 ATTRIBUTION = "attribution"
@@ -45,6 +45,13 @@ class Spending:
             seconds=self.seconds + other.seconds,
             cost=self.cost + other.cost,
         )
+
+
+class BudgetState(TypedDict):
+    """`Budget` in a checkpoint."""
+
+    by_agent: dict[str, JsonDict]
+    wall_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,14 +220,14 @@ class Budget:
                 found[f"budget_cost_by_agent/{agent}"] = spending.cost
         return {name: float(value) for name, value in found.items()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> BudgetState:
         """Plain types."""
         return {
             "by_agent": {agent: to_json(spending) for agent, spending in self.by_agent.items()},
             "wall_seconds": self.wall_seconds,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: BudgetState) -> None:
         """The inverse of `state_dict`."""
         self.by_agent = {agent: Spending(**spending) for agent, spending in state["by_agent"].items()}
         self.wall_seconds = state["wall_seconds"]

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
-from framework.core.serialization import parse_object
+from framework.core.serialization import JsonDict, parse_object
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss, exact_match, slot_loss
@@ -20,7 +19,7 @@ from framework.gbc.language_models.server import ServerModel, ServerModelConfig
 _LOSSES = {"exact_match": exact_match, "slot_loss": slot_loss}
 
 
-def read_model_configs(models: str | Path | Mapping[str, Any]) -> dict[str, LocalModelConfig | ServerModelConfig]:
+def read_model_configs(models: str | Path | Mapping[str, object]) -> dict[str, LocalModelConfig | ServerModelConfig]:
     """The models of a YAML file, or of its content: those with a `path` are local, those with a `url` on a server.
 
     Raises:
@@ -43,7 +42,7 @@ def read_model_configs(models: str | Path | Mapping[str, Any]) -> dict[str, Loca
 
 
 def load_models(
-    models: str | Path | Mapping[str, Any],
+    models: str | Path | Mapping[str, object],
     graph: Graph,
     *others: str,
     load_local: Callable[[LocalModelConfig], LocalModel] = LocalModel.load,
@@ -73,12 +72,12 @@ def load_models(
     }
 
 
-def _source_of(models: str | Path | Mapping[str, Any]) -> str:
+def _source_of(models: str | Path | Mapping[str, object]) -> str:
     """What messages call it."""
     return "model.models" if isinstance(models, Mapping) else str(models)
 
 
-def load_tasks(path: str | Path) -> list[dict[str, Any]]:
+def load_tasks(path: str | Path) -> list[JsonDict]:
     """The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
 
     Raises:
@@ -88,7 +87,7 @@ def load_tasks(path: str | Path) -> list[dict[str, Any]]:
         lines = Path(path).read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
-    tasks: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, JsonDict] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -106,7 +105,7 @@ def load_tasks(path: str | Path) -> list[dict[str, Any]]:
     return list(tasks.values())
 
 
-def load_loss(declared: str | Mapping[str, Any]) -> Loss:
+def load_loss(declared: str | Mapping[str, object]) -> Loss:
     """`exact_match`, `slot_loss`, or what `make_function` makes; what is wrong with its values is an error.
 
     Raises:

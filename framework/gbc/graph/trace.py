@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
-from framework.core.serialization import from_json, parse_object, to_json
+from framework.core.serialization import JsonDict, from_json, parse_object, to_json
 
 Span = tuple[int, int]
 """Start and end, the end excluded."""
@@ -90,7 +90,7 @@ class Trace:
     """
 
     id: str
-    task: dict[str, Any]
+    task: JsonDict
     steps: tuple[Step, ...]
     skipped: tuple[str, ...]
     outputs: tuple[str, ...]

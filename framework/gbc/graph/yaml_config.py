@@ -120,7 +120,7 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-def _text(dumper: Any, text: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # YAML takes other characters than \n for the ends of lines too, unless they are escaped.
     printable = all(line.isprintable() for line in text.split("\n"))
     style = '"' if not printable else "|" if "\n" in text else None

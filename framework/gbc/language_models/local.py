@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from framework.core.errors import ConfigError, DataError
+from framework.core.serialization import JsonDict
 from framework.gbc.graph.trace import Block, Span
 from framework.gbc.language_models.agent_parameters import (
     AgentParameters,
@@ -73,7 +74,7 @@ class LocalModelConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str | None = None
     system_role: Literal["system", "user"] = "system"
-    template_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    template_options: JsonDict = field(default_factory=JsonDict)
     plain_format: str | None = None
     temperature: float = 0.0
     batch_size: int = 32
@@ -122,7 +123,7 @@ class LocalModel:
                 hint="use an instruction-tuned model, or set plain_format, such as '{prompt}\\n\\n{message}\\n'",
             )
         self._ends = end_tokens(model, tokenizer)
-        self._mean_embedding: Tensor | None = None
+        self._mean_embedding: Float[Tensor, hidden] | None = None
 
     @classmethod
     def load(cls, config: LocalModelConfig) -> "LocalModel":

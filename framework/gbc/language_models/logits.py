@@ -37,7 +37,7 @@ def logits_at(
     if not isinstance(output_embeddings, nn.Module):
         raise ConfigError(f"{type(model).__name__} gives no logits", hint="use a causal language model")
 
-    def pick(_: nn.Module, read: tuple[Tensor]) -> Tensor:
+    def pick(_: nn.Module, read: tuple[Float[Tensor, "batch token hidden"]]) -> Float[Tensor, "batch position hidden"]:
         index = positions.to(read[0].device)[..., None].expand(-1, -1, read[0].shape[2])
         return read[0].gather(1, index)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ class Adapters:
     def init_values(self, agent: str, *, seed: int) -> AdapterValues:
         """First values, in float32: A at random, uniform up to 1 / sqrt(inputs) as peft's, and B zero: no update."""
         generator = torch.Generator().manual_seed(seed_of("adapter", seed, agent))
-        parts: list[Tensor] = []
+        parts: list[AdapterValues] = []
         for matrix in self._matrices[agent]:
             value = torch.zeros(matrix.shape)
             if matrix.key.endswith("lora_A"):
@@ -212,7 +213,7 @@ class Adapters:
                 self._hooked.add(key)
         self._configs[agent], self._names[agent], self._matrices[agent] = config, name, matrices
 
-    def _split(self, agent: str, value: AdapterValues) -> Iterator[Tensor]:
+    def _split(self, agent: str, value: AdapterValues) -> Iterator[Float[Tensor, "_ _"]]:
         matrices = self._matrices[agent]
         sizes = [each.shape.numel() for each in matrices]
         for matrix, part in zip(matrices, torch.split(value, sizes), strict=True):

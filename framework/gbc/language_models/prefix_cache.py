@@ -24,6 +24,7 @@ from framework.gbc.language_models.transformers_compat import (
     embeddings_of,
     frozen_cache,
 )
+from framework.gbc.shapes import Embeddings
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def frozen_prefix(
         ConfigError: a model with layers that keep other states than keys and values.
     """
     rows: dict[object, int] = {}
-    reads: list[Tensor] = []
+    reads: list[Embeddings] = []
     adapters: list[Adapter | None] = []
     chosen: list[int] = []
     for prefix, parameters in zip(prefixes, bound or [None] * len(prefixes), strict=True):

@@ -184,7 +184,7 @@ def _read(
         counts: message tokens that gradients pass, and all of them; added to.
     """
     embeddings = embeddings_of(model.model, torch.tensor(step.input_ids, device=model.device)).detach()
-    parts: list[Tensor] = []
+    parts: list[Embeddings] = []
     place = 0
     for block in sorted(step.messages, key=lambda block: block.tokens):
         if block.source not in said:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -125,10 +126,10 @@ class AttributionAccuracy(Metric):
 
     higher_is_better = True
     full_state_update = False
-    agents: Tensor
-    steps: Tensor
-    num_agents: Tensor
-    num_steps: Tensor
+    agents: Float[Tensor, "2"]
+    steps: Float[Tensor, "tolerance"]
+    num_agents: Float[Tensor, "1"]
+    num_steps: Float[Tensor, "1"]
 
     def __init__(self, tolerances: Sequence[int] = (1, 3), **options: object) -> None:
         super().__init__(**options)
@@ -157,10 +158,10 @@ class AttributionAccuracy(Metric):
                 self.steps += torch.tensor(near, dtype=torch.float64, device=self.device)
                 self.num_steps += 1
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float[Tensor, ""]]:
         """The shares, in [0, 1], and the numbers of labels, `num_agent_labels` and `num_step_labels`."""
         names = [f"step_accuracy_within_{each}" if each else "step_accuracy" for each in self.tolerances]
-        shares: dict[str, Tensor] = {}
+        shares: dict[str, Float[Tensor, ""]] = {}
         if self.num_agents > 0:
             shares |= dict(
                 zip(("agent_accuracy", "agent_accuracy_tolerant"), self.agents / self.num_agents, strict=True)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -42,7 +41,7 @@ class SaveBest(Callback):
         self._save_prompts(trainer)
         self._save_parameters(trainer, step)
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: object) -> None:
         # What a validation found after the checkpoint of its step was made: it is not made again.
         path, found = _folder(trainer) / VALIDATION, None
         if trainer.is_global_zero and path.is_file():
@@ -51,7 +50,7 @@ class SaveBest(Callback):
         if found is not None and found["step"] == trainer.global_step:
             self.loss = found["loss"]
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: object) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         loss = validation_loss(trainer)
@@ -59,7 +58,7 @@ class SaveBest(Callback):
             self.loss = loss
             self._save_parameters(trainer, trainer.global_step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: object) -> None:
         self._save_prompts(trainer)
         if self.loss is None:
             self._save_parameters(trainer, trainer.global_step)

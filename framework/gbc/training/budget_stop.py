@@ -1,7 +1,6 @@
 """Training ends before its last step: where a bound of the budget is met, or nothing is left to do."""
 
 import logging
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
@@ -21,11 +20,13 @@ class BudgetStop(Callback):
         self.budget = budget
         self._step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: object) -> None:
         self._step = trainer.global_step
         self._check(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: object, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             self._check(trainer)

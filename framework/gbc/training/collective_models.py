@@ -9,10 +9,11 @@ again; one that is done does so until all are done. Any code may then use the mo
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from framework.gbc.language_models.local import LocalModel
@@ -51,10 +52,10 @@ class CollectiveModels:
         yield
         self._agree(None)
 
-    def _expect_forward(self, number: int, module: nn.Module, inputs: Any) -> None:
+    def _expect_forward(self, number: int, module: nn.Module, inputs: object) -> None:
         self._agree(_Pass(number, False))
 
-    def _expect_backward(self, number: int, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _expect_backward(self, number: int, module: nn.Module, inputs: object, output: object) -> None:
         hidden = _hidden(output)
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: self._agree(_Pass(number, True)))
@@ -98,7 +99,7 @@ def shard_layers(local: LocalModel, placement: Placement) -> list[ShardedLayer]:
     return layers
 
 
-def _hidden(output: Any) -> Tensor:
+def _hidden(output: object) -> Float[Tensor, "... hidden"]:
     hidden = output[0] if isinstance(output, tuple) else output
     assert isinstance(hidden, Tensor)
     return hidden

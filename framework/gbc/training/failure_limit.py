@@ -2,10 +2,10 @@
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from lightning.pytorch import Callback, Trainer
 
@@ -32,6 +32,15 @@ class FailureConfig:
         if not 0 <= self.max_failed_share <= 1 or self.window < 1:
             problem = f"failures.max_failed_share {self.max_failed_share}, window {self.window}"
             raise ConfigError(problem, hint="use a share from 0 to 1, and 1 task or more")
+
+
+class FailuresState(TypedDict):
+    """`Failures` in a checkpoint."""
+
+    seen: int
+    failed: int
+    recent: list[bool]
+    last: str
 
 
 class Failures:
@@ -77,11 +86,11 @@ class Failures:
             hint=f"see {FAILURES} in the run's folder, remove the cause and start again: the last checkpoint is kept",
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> FailuresState:
         """Plain types."""
         return {"seen": self.seen, "failed": self.failed, "recent": list(self._recent), "last": self._last}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: FailuresState) -> None:
         """The inverse of `state_dict`."""
         self.seen, self.failed, self._last = state["seen"], state["failed"], state["last"]
         self._recent = deque(state["recent"], maxlen=self.config.window)
@@ -99,7 +108,7 @@ class FailureLimit(Callback):
     def __init__(self, failures: Failures) -> None:
         self.failures = failures
 
-    def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: Any) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: object, loss: object) -> None:
         new = self.failures.take_new()
         if new and trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / FAILURES

@@ -1,25 +1,29 @@
 """GBC as a LightningModule: hooks and logging. What a step does is in `worker`; what saves and stops are callbacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import NotRequired, TypedDict, override
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.data.loading.batch import EpisodeBatch
 from framework.gbc.attribution.options import AttributionOptions
-from framework.gbc.execution.budget import Budget, BudgetConfig
+from framework.gbc.execution.budget import Budget, BudgetConfig, BudgetState
 from framework.gbc.execution.runner import RunOptions, Task
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.unroll import unroll
 from framework.gbc.language_models.agent_parameters import AgentParameters
 from framework.gbc.training.best import ADAPTERS, GRAPH, SOFT_PROMPTS, SaveBest
 from framework.gbc.training.budget_stop import BudgetStop, end_training
-from framework.gbc.training.failure_limit import FailureConfig, FailureLimit, Failures
+from framework.gbc.training.failure_limit import FailureConfig, FailureLimit, Failures, FailuresState
 from framework.gbc.training.metrics import (
     credit_metrics,
     episode_metrics,
@@ -34,7 +38,7 @@ from framework.gbc.training.parameters import (
     save_parameters,
     with_gradients,
 )
-from framework.gbc.training.prompt_steps import SearchConfig, TrainingSearch
+from framework.gbc.training.prompt_steps import SearchConfig, SearchState, TrainingSearch
 from framework.gbc.training.prompt_tracking import EpisodeTracker, TrackingConfig
 from framework.gbc.training.rollouts import EpisodeResult, mean_loss, read_spread, split_episodes, weighted_loss
 from framework.gbc.training.setup import Declared, check_data, load_system, make_search, save_declared
@@ -45,6 +49,15 @@ from framework.training.strategies.placement import placement_of
 KEY = "gbc"
 """Of the state in a checkpoint."""
 _FORMAT = 1
+
+
+class _State(TypedDict):
+    format: int
+    prompts: dict[str, str]
+    best_loss: NotRequired[float | None]
+    search: SearchState | None
+    budget: BudgetState
+    failures: FailuresState
 
 
 class GBCModule(LightningModule):
@@ -185,8 +198,15 @@ class GBCModule(LightningModule):
         results = self.worker.run_shared(graph, self._held_out, self._detached(self.steering()))
         return weighted_loss(results, failed_loss=self.search_config.failed_loss)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
+    @override
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], object] | None = None,
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         # Before the callbacks of the batch's end: a checkpoint of this step has all of it.
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
             self._end_step(self.global_step + 1)
@@ -218,23 +238,23 @@ class GBCModule(LightningModule):
             save_parameters(folder / SOFT_PROMPTS, folder / ADAPTERS, self._detached(values), local)
         return self.soft_config is not None
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.steering, self.optimizer_config)
         schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {
-            "format": _FORMAT,
-            "prompts": self.graph.prompts,
-            "best_loss": self.best.loss,
-            "search": None if self.search is None else self.search.state_dict(),
-            "budget": self.budget.state_dict(),
-            "failures": self.failures.state_dict(),
-        }
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        checkpoint[KEY] = _State(
+            format=_FORMAT,
+            prompts=self.graph.prompts,
+            best_loss=self.best.loss,
+            search=None if self.search is None else self.search.state_dict(),
+            budget=self.budget.state_dict(),
+            failures=self.failures.state_dict(),
+        )
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state: Mapping[str, Any] | None = checkpoint.get(KEY)
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        state = cast(_State | None, checkpoint.get(KEY))
         if state is None or state.get("format") != _FORMAT:
             raise CheckpointError("the checkpoint is not of GBC", hint="choose another run folder or checkpoint")
         if state["prompts"].keys() != self.system.graph.prompts.keys():

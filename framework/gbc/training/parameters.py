@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from framework.core.errors import ConfigError
 from framework.core.param_tags import NO_DECAY, tag
+from framework.core.serialization import JsonDict
 from framework.gbc.graph.spec import Graph, UserTurn
 from framework.gbc.graph.trace import Trace
 from framework.gbc.language_models.agent_parameters import (
@@ -23,6 +23,7 @@ from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.language_models.straight_through import Target, make_soft_prompts, straight_through_loss
+from framework.gbc.shapes import AdapterValues, SoftPrompt
 from framework.training.strategies.placement import Placement
 
 
@@ -41,7 +42,7 @@ class SoftConfig:
     """
 
     model: str
-    target: str | dict[str, Any] = "expected"
+    target: str | JsonDict = "expected"
     num_tokens: int = 8
     gates: bool = False
     adapters: AdapterConfig | None = None
@@ -112,7 +113,7 @@ class AgentParametersModule(nn.Module):
         return AgentParameters(soft=dict(self.soft), gates=gates, adapters=dict(self.adapters)).with_values(values)
 
 
-def _parameters(values: Mapping[str, Tensor]) -> ParametersByAgent:
+def _parameters(values: Mapping[str, Float[Tensor, "..."]]) -> ParametersByAgent:
     return ParametersByAgent({agent: nn.Parameter(value.detach().clone()) for agent, value in values.items()})
 
 
@@ -143,10 +144,10 @@ def _first_values(graph: Graph, local: LocalModel | None, config: SoftConfig | N
         return AgentParameters(soft={}, gates={})
     agents = [a for a in graph.agents if a.model == config.model and (not config.agents or a.name in config.agents)]
     names = [agent.name for agent in agents]
-    soft: Mapping[str, Tensor] = {}
+    soft: Mapping[str, SoftPrompt] = {}
     if config.num_tokens:
         soft = dict(make_soft_prompts(local, names, num_tokens=config.num_tokens, seed=seed).items())
-    adapters: Mapping[str, Tensor] = {}
+    adapters: Mapping[str, AdapterValues] = {}
     if config.adapters is not None:
         local.adapters.add(names, config.adapters)
         adapters = {name: local.adapters.init_values(name, seed=seed) for name in names}

@@ -2,13 +2,13 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from framework.core.errors import CheckpointError, ConfigError
-from framework.core.serialization import from_json, to_json
+from framework.core.serialization import JsonDict, from_json, to_json
 from framework.gbc.attribution.results import AgentCredit, Attribution, attribution_from_json, mean_credits
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
@@ -85,6 +85,14 @@ def example_of(trace: Trace, loss: VerbalLoss, attribution: Attribution) -> str:
     return json.dumps([to_json(trace), to_json(loss), to_json(attribution)])
 
 
+class SearchState(TypedDict):
+    """`TrainingSearch` in a checkpoint."""
+
+    state: JsonDict | None
+    problems: int
+    blamed: list[JsonDict]
+
+
 class TrainingSearch(PromptSearch):
     """The search on every process: all of them try a change, each on its share of the held-out tasks.
 
@@ -150,7 +158,7 @@ class TrainingSearch(PromptSearch):
             credits=mean_credits([each.credits for each in self._errors], [each.loss for each in self._errors]),
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> SearchState:
         """Plain types: with the errors that the next proposal will rest on."""
         return {
             "state": None if self.state is None else to_json(self.state),
@@ -158,7 +166,7 @@ class TrainingSearch(PromptSearch):
             "blamed": [to_json(each) for each in self._errors],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: SearchState) -> None:
         """The inverse of `state_dict`.
 
         Raises:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
@@ -145,11 +144,11 @@ class EpisodeTracker(Callback):
         """The graph is known: its steps, in topological order."""
         self.history = ErrorHistory(self.config, order)
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: object) -> None:
         if trainer.is_global_zero:
             forget_prompts(Path(trainer.default_root_dir), from_step=trainer.global_step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: object) -> None:
         self.show_errors(trainer)
 
     def show_errors(self, trainer: Trainer, steps: int | None = None) -> None:
@@ -181,7 +180,7 @@ class EpisodeTracker(Callback):
         return any(trial.kept for trial in trials)
 
 
-def show_errors(run_dir: Path, loggers: Iterable[Any], shown: Shown) -> None:
+def show_errors(run_dir: Path, loggers: Iterable[object], shown: Shown) -> None:
     """Writes the errors of a step into the run's folder, and logs them to W&B; by the first process. Raises OSError.
 
     Args:
@@ -200,7 +199,7 @@ def show_errors(run_dir: Path, loggers: Iterable[Any], shown: Shown) -> None:
                 logger.log_page(EPISODES, episodes_page(shown.step), step)
 
 
-def show_trials(run_dir: Path, loggers: Iterable[Any], tried: Sequence[TriedPrompt]) -> None:
+def show_trials(run_dir: Path, loggers: Iterable[object], tried: Sequence[TriedPrompt]) -> None:
     """Adds tried prompts to the run's list, and logs all of it to W&B; by the first process. Raises OSError.
 
     Args:
@@ -217,7 +216,7 @@ def show_trials(run_dir: Path, loggers: Iterable[Any], tried: Sequence[TriedProm
             logger.log_growing_table(PROMPTS, _COLUMNS, rows, tried[-1].step)
 
 
-def _row(tried: TriedPrompt) -> tuple[Any, ...]:
+def _row(tried: TriedPrompt) -> tuple[object, ...]:
     changed = marked(shortened(difference(tried.before, tried.after)))
     losses = tried.loss, tried.loss_before
     return tried.step, tried.agent, *losses, tried.kept, tried.before, tried.after, changed

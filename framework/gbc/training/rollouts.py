@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.data.shards.reader import ShardSet
@@ -14,7 +13,7 @@ from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.server import ServerError
 
-TasksOf = Callable[[Any], Sequence[Task]]
+TasksOf = Callable[[object], Sequence[Task]]
 """The tasks of an episode, at least one."""
 
 
@@ -51,7 +50,7 @@ class EpisodeResult:
         return self.loss is not None and self.loss.value == 0
 
 
-def one_task(episode: Any) -> Sequence[Task]:
+def one_task(episode: object) -> Sequence[Task]:
     """The episode is the task.
 
     Raises:
@@ -64,7 +63,7 @@ def one_task(episode: Any) -> Sequence[Task]:
 
 
 def split_episodes(
-    samples: Sequence[int], episodes: Sequence[Any], tasks_of: TasksOf
+    samples: Sequence[int], episodes: Sequence[object], tasks_of: TasksOf
 ) -> list[tuple[EpisodeResult, Task]]:
     """The tasks of episodes, each beside what is known of it; an episode that cannot be read has failed.
 
@@ -93,7 +92,7 @@ def split_episodes(
     return found
 
 
-def read_spread(shards: ShardSet, most: int) -> tuple[list[int], list[Any]]:
+def read_spread(shards: ShardSet, most: int) -> tuple[list[int], list[object]]:
     """Episodes spread evenly over a shard set: their numbers, and their parsed JSON.
 
     Args:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.io import atomic_write
+from framework.core.serialization import JsonDict
 from framework.data.module import ShardDataModule
 from framework.gbc.execution.loading import load_candidates, load_models
 from framework.gbc.execution.runner import Task
@@ -22,7 +22,7 @@ from framework.gbc.training.collective_models import CollectiveModels, shard_lay
 from framework.gbc.training.prompt_steps import SearchConfig, TrainingSearch
 from framework.training.strategies.placement import Placement
 
-Declared = str | dict[str, Any]
+Declared = str | JsonDict
 """A YAML file, or what stands in one; for functions an import path, or a class with its arguments."""
 
 
@@ -37,7 +37,7 @@ class System:
         collective_models: keeps the processes in step where models are sharded.
     """
 
-    declared: dict[str, Any]
+    declared: JsonDict
     graph: Graph
     models: Mapping[str, LanguageModel]
     collective_models: CollectiveModels
@@ -80,7 +80,7 @@ def load_system(graph: Declared, models: Declared, placement: Placement, *others
     )
 
 
-def save_declared(path: Path, declared: Mapping[str, Any], prompts: Mapping[str, str]) -> None:
+def save_declared(path: Path, declared: JsonDict, prompts: Mapping[str, str]) -> None:
     """Writes a graph's YAML with other prompts, for `load_graph`; makes the folder. Raises OSError.
 
     Not by `save_graph`: a tool that was made of a class keeps its arguments so.
@@ -177,7 +177,7 @@ def target_of(
     return target
 
 
-def check_data(data: Any, *, searches: bool) -> None:
+def check_data(data: object, *, searches: bool) -> None:
     """Refuses data that agents cannot be trained on.
 
     Args:

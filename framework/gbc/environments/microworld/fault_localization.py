@@ -154,7 +154,7 @@ def score_edits(
         blames: dict[Credit, list[Mapping[str, float]]] = {credit: [] for credit in CREDITS}
         started, rows, tokens = time.perf_counter(), 0, 0
 
-        def count(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def count(module: object, args: object, kwargs: dict[str, Any]) -> None:
             nonlocal rows, tokens
             height, width = kwargs["attention_mask"].shape
             # The template before the prompt is a pass of its own, of one token.

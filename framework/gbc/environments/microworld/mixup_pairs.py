@@ -2,7 +2,7 @@
 
 import random
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from framework.gbc.environments.microworld.rules import answer
 from framework.gbc.environments.microworld.system import (
@@ -30,7 +30,7 @@ _MOST_KINDS = 3
 _MOST_WORDS = 8
 
 
-def draw_pair(rng: random.Random, example: dict[str, Any]) -> dict[str, str] | None:
+def draw_pair(rng: random.Random, example: Mapping[str, str]) -> dict[str, str] | None:
     """A pair {prompt, message, answer} whose answer is another, of as many words; None where none was found."""
     texts = {"prompt": re.split(r"(\s)", example["prompt"]), "message": re.split(r"(\s)", example["message"])}
     places: dict[tuple[str, int], list[int]] = {}

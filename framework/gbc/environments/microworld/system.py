@@ -15,7 +15,6 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from framework.core.errors import ConfigError
 from framework.gbc.graph.spec import Agent, Graph, Tool
@@ -162,16 +161,34 @@ def make_graph(system: System) -> Graph:
     return Graph(agents=(manager, *workers, responder), tools=databases, outputs=("responder",))
 
 
-def agent(name: str, prompts: Mapping[str, str], reads: tuple[str, ...], **options: Any) -> Agent:
+def agent(
+    name: str,
+    prompts: Mapping[str, str],
+    reads: tuple[str, ...],
+    *,
+    role: str,
+    max_new_tokens: int,
+    template: str | None = None,
+) -> Agent:
     """An agent of the micro model.
 
     Args:
         name: of the node.
         prompts: by node.
         reads: nodes whose outputs it is told.
-        **options: further fields of `Agent`.
+        role: what it is for, in words.
+        max_new_tokens: bound of the output.
+        template: of the user message.
     """
-    return Agent(name=name, prompt=prompts[name], model=MODEL, reads=reads, **options)
+    return Agent(
+        name=name,
+        prompt=prompts[name],
+        model=MODEL,
+        reads=reads,
+        role=role,
+        max_new_tokens=max_new_tokens,
+        template=template,
+    )
 
 
 def manager_prompt(routes: Mapping[str, str]) -> str:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
+from framework.core.serialization import JsonDict
 from framework.gbc.environments.microworld.mixup_pairs import draw_pair
 from framework.gbc.environments.microworld.rules import RuleModel
 from framework.gbc.environments.microworld.system import (
@@ -47,7 +47,7 @@ _PAIRED = 0.6
 """Share of the examples that get a mixup pair."""
 
 
-def draw_examples(seed: str, num_examples: int) -> Iterator[dict[str, Any]]:
+def draw_examples(seed: str, num_examples: int) -> Iterator[JsonDict]:
     """Training examples {role, prompt, message, answer}, most with a mixup pair as `twin`; a function of the seed."""
     # Named as ever: the same examples for the same seed.
     rng = random.Random(f"lessons/{seed}")

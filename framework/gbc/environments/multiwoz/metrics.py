@@ -5,9 +5,9 @@ left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -36,7 +36,7 @@ class _ByDomain(Metric):
     higher_is_better = True
     full_state_update = False
 
-    def __init__(self, sums: Sequence[str], **options: Any) -> None:
+    def __init__(self, sums: Sequence[str], **options: object) -> None:
         super().__init__(**options)
         for name in sums:
             self.add_state(name, default=torch.zeros(len(_ROWS), dtype=torch.long), dist_reduce_fx="sum")
@@ -46,7 +46,9 @@ class _ByDomain(Metric):
         rows = torch.tensor([counts.get(row, 0) for row in _ROWS], device=self.device)
         setattr(self, name, getattr(self, name) + rows)
 
-    def _named(self, name: str, values: Tensor, totals: Tensor) -> dict[str, Tensor]:
+    def _named(
+        self, name: str, values: Float[Tensor, "domain"], totals: Int[Tensor, "domain"]
+    ) -> dict[str, Float[Tensor, ""]]:
         rows = zip(_ROWS, values, totals, strict=True)
         return {f"{name}/{row}".rstrip("/"): value for row, value, total in rows if total > 0}
 
@@ -57,10 +59,10 @@ class JointGoalAccuracy(_ByDomain):
     A domain's counts its slots only, over the turns of the dialogues that have it (Wu et al. 2019; Hu et al. 2022).
     """
 
-    right: Tensor
-    total: Tensor
+    right: Int[Tensor, "domain"]
+    total: Int[Tensor, "domain"]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(("right", "total"), **options)
 
     def update(self, predicted: Sequence[State], expected: Sequence[State], domains: Sequence[Iterable[str]]) -> None:
@@ -77,7 +79,7 @@ class JointGoalAccuracy(_ByDomain):
             self._add("total", dict.fromkeys(rows, 1))
             self._add("right", {row: int(right) for row, right in rows.items()})
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float[Tensor, ""]]:
         """`joint_goal_accuracy` in [0, 1]."""
         return self._named("joint_goal_accuracy", self.right / self.total.clamp(min=1), self.total)
 
@@ -89,18 +91,21 @@ class SlotF1(_ByDomain):
     turns' scores instead. Where there is nothing to find and nothing found, all three are 1.
     """
 
-    true_positives: Tensor
-    predicted: Tensor
-    expected: Tensor
-    turns: Tensor
+    true_positives: Int[Tensor, "domain"]
+    predicted: Int[Tensor, "domain"]
+    expected: Int[Tensor, "domain"]
+    turns: Int[Tensor, "domain"]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(("true_positives", "predicted", "expected", "turns"), **options)
 
     def update(self, predicted: Sequence[State], expected: Sequence[State], domains: Sequence[Iterable[str]]) -> None:
-        """Counts slots; arguments as in `JointGoalAccuracy.update`.
+        """Counts slots; only the dialogue's domains and those that are predicted have a row.
 
-        Only the dialogue's domains and those that are predicted have a row.
+        Args:
+            predicted: states that the system gave.
+            expected: the labels.
+            domains: those of each turn's dialogue.
         """
         for one, other, named in zip(predicted, expected, domains, strict=True):
             right = (one.keys() & other.keys()) - wrong_slots(one, other)
@@ -109,7 +114,7 @@ class SlotF1(_ByDomain):
             self._add("expected", _counts(other))
             self._add("turns", dict.fromkeys({"", *named, *map(domain_of, one)}, 1))
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float[Tensor, ""]]:
         """`slot_precision`, `slot_recall` and `slot_f1` in [0, 1]."""
         precision = _ratio(self.true_positives, self.predicted, self.expected)
         recall = _ratio(self.true_positives, self.expected, self.predicted)
@@ -128,11 +133,11 @@ class InformSuccess(_ByDomain):
     other domain of the dialogue is not informed.
     """
 
-    informed: Tensor
-    succeeded: Tensor
-    total: Tensor
+    informed: Int[Tensor, "domain"]
+    succeeded: Int[Tensor, "domain"]
+    total: Int[Tensor, "domain"]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(("informed", "succeeded", "total"), **options)
 
     def update(self, judgements: Iterable[Judgement]) -> None:
@@ -143,7 +148,7 @@ class InformSuccess(_ByDomain):
             self._add("succeeded", {"": int(each.success)} | both)
             self._add("total", dict.fromkeys(("", *each.informed), 1))
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float[Tensor, ""]]:
         """`inform` and `success` in [0, 1]."""
         total = self.total.clamp(min=1)
         return {
@@ -163,6 +168,8 @@ def _counts(slots: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _ratio(part: Tensor, whole: Tensor, other: Tensor) -> Tensor:
+def _ratio(
+    part: Int[Tensor, "domain"], whole: Int[Tensor, "domain"], other: Int[Tensor, "domain"]
+) -> Float[Tensor, "domain"]:
     """`part / whole`; where `whole` is nothing, 1 if `other` is nothing too, else 0."""
     return torch.where(whole > 0, part / whole.clamp(min=1), (other == 0).float())

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from framework.core.errors import DataError
+from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.dataset.database import Database, Entity
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, slot_name
@@ -35,7 +35,7 @@ class Field:
     stop: int
 
 
-def state_tasks(dialogue: Dialogue, *, max_context_turns: int | None = None) -> list[dict[str, Any]]:
+def state_tasks(dialogue: Dialogue, *, max_context_turns: int | None = None) -> list[JsonDict]:
     """State tracking: a task for each turn.
 
     Fields for user turns are `context` (all that was said before, a line each) and `user`. Labels are `expected` (the
@@ -64,9 +64,7 @@ def state_tasks(dialogue: Dialogue, *, max_context_turns: int | None = None) -> 
     return tasks
 
 
-def response_tasks(
-    dialogue: Dialogue, database: Database, *, max_context_turns: int | None = None
-) -> list[dict[str, Any]]:
+def response_tasks(dialogue: Dialogue, database: Database, *, max_context_turns: int | None = None) -> list[JsonDict]:
     """Answering: the tasks of `state_tasks` that have an answer, with more fields.
 
     Fields for user turns are, besides, `state` (the label, as `format_state` writes it) and `database` (what it finds

@@ -1,9 +1,9 @@
 """MultiWOZ for `GBCModule`: tasks of an episode, the loss of a turn, and right outputs."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from framework.core.errors import ConfigError
+from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.dataset.database import Database
 from framework.gbc.environments.multiwoz.dataset.dialogues import dialogue_from_json
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of
@@ -36,7 +36,7 @@ class Tasks:
         self.max_context_turns, self.max_turns = max_context_turns, max_turns
         self._database = None if release is None else Database.of_release(release)
 
-    def __call__(self, episode: Any) -> list[dict[str, Any]]:
+    def __call__(self, episode: object) -> list[JsonDict]:
         """The tasks of an episode; DataError for a dialogue that is empty, truncated or has unknown labels."""
         dialogue = dialogue_from_json(episode)
         if self._database is None:

@@ -6,11 +6,12 @@ the reward (the package keeps one of them).
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from framework.core.errors import ConfigError
+from framework.core.serialization import JsonDict
 
 Domain = Literal["retail", "airline"]
 Split = Literal["test", "train", "dev"]
@@ -32,7 +33,7 @@ class Action:
     """
 
     name: str
-    arguments: dict[str, Any]
+    arguments: JsonDict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,58 @@ class User(Protocol):
         ...
 
 
+@runtime_checkable
+class _Tool(Protocol):
+    def invoke(self, *args: object, **kwargs: object) -> object: ...
+
+
+class _PackageAction(Protocol):
+    name: str
+    kwargs: JsonDict
+
+
+class _PackageTask(Protocol):
+    instruction: str
+    actions: Sequence[_PackageAction]
+    outputs: Sequence[str]
+
+
+@runtime_checkable
+class _RewardResult(Protocol):
+    reward: float
+    info: object
+
+
+class _Info(Protocol):
+    reward_info: _RewardResult
+
+
+class _Response(Protocol):
+    observation: str
+    done: bool
+    info: _Info
+
+
+@runtime_checkable
+class _Env(Protocol):
+    """What is used of the package's `Env`."""
+
+    user: User
+    tools_map: dict[str, _Tool]
+    tools_info: Sequence[JsonDict]
+    terminate_tools: Collection[str]
+    tasks: Sequence[_PackageTask]
+    wiki: str
+
+    def reset(self, *, task_index: int) -> _Response: ...
+
+    def step(self, action: object) -> _Response: ...
+
+    def calculate_reward(self) -> _RewardResult: ...
+
+    def get_data_hash(self) -> str: ...
+
+
 class TauBench:
     """One environment of the package; conversations one after the other.
 
@@ -110,7 +163,7 @@ class TauBench:
         name: for ids of episodes, such as `retail/test`.
     """
 
-    def __init__(self, env: Any, action: Any, *, name: str) -> None:
+    def __init__(self, env: _Env, action: Callable[..., object], *, name: str) -> None:
         self.name = name
         self._env, self._action = env, action
         self._raised: list[str] = []
@@ -135,7 +188,7 @@ class TauBench:
         return TauTask(index=index, instruction=task.instruction, actions=actions, outputs=tuple(task.outputs))
 
     @property
-    def tools(self) -> list[dict[str, Any]]:
+    def tools(self) -> list[JsonDict]:
         """The tools as JSON schemas, in the form of OpenAI's functions."""
         return list(self._env.tools_info)
 
@@ -181,7 +234,7 @@ class TauBench:
             self._reward = TauReward(value=0.0, database=judged.database, outputs=judged.outputs)
         return self._reward
 
-    def _judged(self, result: Any) -> TauReward:
+    def _judged(self, result: _RewardResult) -> TauReward:
         outputs: Mapping[str, bool] = getattr(result.info, "outputs", {})
         database = self._env.get_data_hash() == self._hash
         return TauReward(value=float(result.reward), database=database, outputs=dict(outputs))
@@ -190,13 +243,13 @@ class TauBench:
 class _Watched:
     """A tool that leaves word when it raises."""
 
-    def __init__(self, tool: Any, raised: list[str]) -> None:
+    def __init__(self, tool: _Tool, raised: list[str]) -> None:
         self._tool, self._raised = tool, raised
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._tool, name)
 
-    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+    def invoke(self, *args: object, **kwargs: object) -> object:
         try:
             return self._tool.invoke(*args, **kwargs)
         except Exception as error:

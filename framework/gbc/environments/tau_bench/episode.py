@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.seeding import seed_of
-from framework.core.serialization import to_json
+from framework.core.serialization import JsonDict, to_json
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
@@ -125,7 +125,7 @@ def run_episode(
     reward = bench.reward()
     if failure is not None:
         reward = TauReward(value=0.0, database=reward.database, outputs=reward.outputs)
-    values: dict[str, Any] = {
+    values: JsonDict = {
         "id": run.id,
         "instruction": task.instruction,
         "expected_actions": [to_json(action) for action in task.actions],
@@ -170,7 +170,7 @@ class _Run:
         self.bench, self.id, self.agent, self.model, self.options = bench, id, agent, model, options
         self.known = {tool["function"]["name"] for tool in bench.tools}
         self.steps: list[Step] = []
-        self.actions: list[dict[str, Any]] = []
+        self.actions: list[JsonDict] = []
 
     def talk(self) -> None:
         """Lets the agent act until the conversation is over; DataError says why it ends before."""

@@ -1,9 +1,9 @@
 """The verbal loss of tau-bench: expected against actual actions, missing outputs, another database."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from framework.core.serialization import JsonDict
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 
@@ -17,12 +17,12 @@ def tau_loss(trace: Trace) -> VerbalLoss:
     The places are the calls that should not have been made, and for what is missing the last message (ours).
     """
     task = trace.task
-    reward: Mapping[str, Any] = task["reward"]
+    reward = task["reward"]
     if reward["value"] == 1:
         return VerbalLoss(value=0.0, text="")
     words: list[str] = []
     places: list[Place] = []
-    missing: list[dict[str, Any]] = []
+    missing: list[JsonDict] = []
     if not reward["database"]:
         words.append("The database is not the one that the right actions leave.")
         left = list(task["actions"])
@@ -64,11 +64,11 @@ def mean_reward(traces: Sequence[Trace]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in rows.items()}
 
 
-def _call(action: Mapping[str, Any]) -> tuple[str, str]:
+def _call(action: JsonDict) -> tuple[str, str]:
     return action["name"], json.dumps(action["arguments"], sort_keys=True)
 
 
-def _words(action: Mapping[str, Any]) -> str:
+def _words(action: JsonDict) -> str:
     return f"{action['name']}({json.dumps(action['arguments'])})"
 
 

@@ -1,7 +1,6 @@
 """Dialogue acts of a release: what the user asks for, and answers with placeholders for values."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, attribute_name
 
@@ -20,7 +19,7 @@ class ActReader:
         self._domain = next(iter(asked), "")
         self._booked: tuple[str, ...] = ()
 
-    def read(self, user: Any, system: Any, booked: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    def read(self, user: object, system: object, booked: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
         """What the user requests in a turn, and the domain that the answer's acts without a domain are about.
 
         Acts of a booking name no domain: it is the one that is newly booked, or else the last one spoken of.
@@ -59,7 +58,7 @@ class ActReader:
         return tuple(dict.fromkeys(names)), current
 
 
-def delexicalised(text: str, spans: Any, domain: str) -> str | None:
+def delexicalised(text: str, spans: object, domain: str) -> str | None:
     """An answer with `[domain_attribute]` in the place of its annotated values.
 
     Args:
@@ -80,11 +79,11 @@ def delexicalised(text: str, spans: Any, domain: str) -> str | None:
     return " ".join(tokens)
 
 
-def _acts(acts: Any) -> list[tuple[str, str]]:
+def _acts(acts: object) -> list[tuple[str, str]]:
     return [key for key, _ in _acts_by_kind(acts)]
 
 
-def _acts_by_kind(acts: Any) -> list[tuple[tuple[str, str], list[tuple[str, str]]]]:
+def _acts_by_kind(acts: object) -> list[tuple[tuple[str, str], list[tuple[str, str]]]]:
     """((domain, act), its slots and values) in lower case; none for "No Annotation"."""
     if not isinstance(acts, dict):
         return []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.errors import DataError
+from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.dataset.release import read_tables
 from framework.gbc.environments.multiwoz.dataset.slots import attribute_name
 from framework.gbc.environments.multiwoz.dataset.values import (
@@ -57,7 +58,7 @@ class Database:
         DataError: a table that is missing or has another form.
     """
 
-    def __init__(self, tables: Mapping[str, Any]) -> None:
+    def __init__(self, tables: JsonDict) -> None:
         try:
             self.entities = {domain: tuple(_entities(domain, tables[domain])) for domain in SEARCHED}
             self.cars = tuple(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framework.core.errors import DataError
-from framework.core.serialization import from_json
+from framework.core.serialization import JsonDict, from_json
 from framework.gbc.environments.multiwoz.dataset.acts import ActReader, delexicalised
 from framework.gbc.environments.multiwoz.dataset.release import Split
 from framework.gbc.environments.multiwoz.dataset.slots import (
@@ -78,7 +78,7 @@ class Dialogue:
     turns: tuple[Turn, ...]
 
 
-def dialogue_from_json(value: Any) -> Dialogue:
+def dialogue_from_json(value: object) -> Dialogue:
     """The dialogue of an episode's JSON, as `records.to_json` made it.
 
     Raises:
@@ -113,7 +113,7 @@ def check_dialogue(dialogue: Dialogue) -> None:
             raise DataError(f"dialogue {dialogue.id}: unknown domain {domain!r}", hint=_HINT)
 
 
-def read_dialogue(id: str, value: Any, *, split: Split | None, acts: Any = None) -> Dialogue:
+def read_dialogue(id: str, value: object, *, split: Split | None, acts: object = None) -> Dialogue:
     """A dialogue of `data.json`.
 
     Args:
@@ -137,7 +137,7 @@ def read_dialogue(id: str, value: Any, *, split: Split | None, acts: Any = None)
     return dialogue
 
 
-def _read(id: str, value: Any, split: Split | None, acts: dict[str, Any]) -> Dialogue:
+def _read(id: str, value: Any, split: Split | None, acts: JsonDict) -> Dialogue:
     log = value["log"]
     if len(log) % 2:
         raise DataError(f"dialogue {id} is truncated: turn {len(log) - 1} has no answer", hint=_HINT)
@@ -163,7 +163,7 @@ def _read(id: str, value: Any, split: Split | None, acts: dict[str, Any]) -> Dia
     return Dialogue(id=id, split=split, domains=tuple(goal), goal=goal, turns=tuple(turns))
 
 
-def _goal(value: dict[str, Any]) -> dict[str, Goal]:
+def _goal(value: JsonDict) -> dict[str, Goal]:
     """The goal by domain. Constraints that were to fail first (`fail_info`) are none of the end."""
     goals = {}
     for domain in DOMAINS:
@@ -179,7 +179,7 @@ def _goal(value: dict[str, Any]) -> dict[str, Goal]:
     return goals
 
 
-def _state(metadata: dict[str, Any], *, where: str) -> State:
+def _state(metadata: JsonDict, *, where: str) -> State:
     """The state of a system's turn. `semi` and `book` become slots; what has no value is not mentioned."""
     state: State = {}
     for domain, parts in metadata.items():
@@ -207,7 +207,7 @@ def _slot(text: str, domain: str, where: str) -> str:
         raise DataError(f"{where}: label for an {error.problem}", hint=error.hint) from None
 
 
-def _booked(metadata: dict[str, Any]) -> tuple[str, ...]:
+def _booked(metadata: JsonDict) -> tuple[str, ...]:
     booked = (domain for domain, parts in metadata.items() if parts.get("book", {}).get("booked"))
     return tuple(sorted(domain for domain in booked if domain in DOMAINS))
 

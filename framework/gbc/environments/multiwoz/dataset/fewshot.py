@@ -3,9 +3,9 @@
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import DataError
+from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State, Turn, check_dialogue
 from framework.gbc.environments.multiwoz.dataset.slots import UNTRACKED_DOMAINS, is_untracked, slot_name
 from framework.gbc.environments.multiwoz.dataset.values import normalise
@@ -13,7 +13,7 @@ from framework.gbc.environments.multiwoz.dataset.values import normalise
 _HINT = "give a file such as IC-DST's sampling script writes"
 
 
-def read_turns(source: str | Path) -> dict[str, list[Any]]:
+def read_turns(source: str | Path) -> dict[str, list[JsonDict]]:
     """The records of a file by dialogue, in the order in which the dialogues begin.
 
     Raises:
@@ -33,7 +33,7 @@ def read_turns(source: str | Path) -> dict[str, list[Any]]:
     return dict(found)
 
 
-def read_fewshot_dialogue(id: str, records: list[Any]) -> Dialogue:
+def read_fewshot_dialogue(id: str, records: list[JsonDict]) -> Dialogue:
     """The dialogue of its turns' records.
 
     A record has `turn_id`, `dialog` with `usr` and `sys` (which speaks before the user, at first an empty text),
@@ -54,7 +54,7 @@ def read_fewshot_dialogue(id: str, records: list[Any]) -> Dialogue:
     return dialogue
 
 
-def _read(id: str, records: list[Any]) -> Dialogue:
+def _read(id: str, records: list[JsonDict]) -> Dialogue:
     records = sorted(records, key=lambda record: record["turn_id"])
     numbers = [record["turn_id"] for record in records]
     if numbers != list(range(len(records))):

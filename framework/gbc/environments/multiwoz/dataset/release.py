@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from framework.core.errors import DataError
+from framework.core.serialization import JsonDict
 
 Split = Literal["train", "validation", "test"]
+_PathT = TypeVar("_PathT", Path, PurePosixPath)
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _DATA = "data.json"
@@ -32,8 +34,8 @@ class Release:
         lists: the ids of the validation and the test dialogues; the others are for training.
     """
 
-    dialogues: dict[str, Any]
-    acts: dict[str, Any]
+    dialogues: JsonDict
+    acts: JsonDict
     lists: dict[str, tuple[str, ...]]
 
     def splits(self) -> dict[str, Split]:
@@ -68,13 +70,13 @@ def read_release(source: str | Path) -> Release:
     return Release(dialogues=dialogues, acts=acts, lists=lists)
 
 
-def read_tables(source: str | Path) -> dict[str, Any]:
+def read_tables(source: str | Path) -> JsonDict:
     """The databases of a release, by domain: a list of objects, of taxi an object of lists.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    tables: dict[str, Any] = {}
+    tables: JsonDict = {}
     with _opened(Path(source)) as read:
         for domain in _TABLES:
             name = f"{domain}_db.json"
@@ -121,7 +123,7 @@ def _opened(source: Path) -> Iterator[Callable[[str], str | None]]:
         raise DataError(f"{source} cannot be read as a zip ({error})", hint=_HINT) from None
 
 
-def _only(folders: list[Any]) -> Any:
+def _only(folders: list[_PathT]) -> _PathT:
     """The one folder with `data.json`."""
     if len(folders) != 1:
         where = ", ".join(sorted(map(str, folders)))
@@ -143,7 +145,7 @@ def _parse(text: str, where: str) -> Any:
         raise DataError(f"{where} is not JSON ({error})", hint=_HINT) from None
 
 
-def _object(text: str | None, where: str) -> dict[str, Any]:
+def _object(text: str | None, where: str) -> JsonDict:
     value = _parse(text or "", where)
     if not isinstance(value, dict):
         raise DataError(f"{where} holds no JSON object of dialogues ({type(value).__name__})", hint=_HINT)

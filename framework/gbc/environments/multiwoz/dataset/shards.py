@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import DataError
 from framework.core.serialization import to_json
@@ -67,7 +66,7 @@ def _write(
     *,
     skipped: tuple[Skipped, ...] = (),
 ) -> Manifest:
-    samples: dict[str, Any] = {}
+    samples: dict[str, object] = {}
     bad = list(skipped)
     for id in ids:
         try:
@@ -80,7 +79,7 @@ def _write(
 
 
 def write_samples(
-    dest: Path, samples: Mapping[str, Any], options: WriteOptions, skipped: tuple[Skipped, ...] = ()
+    dest: Path, samples: Mapping[str, object], options: WriteOptions, skipped: tuple[Skipped, ...] = ()
 ) -> Manifest:
     """Writes JSON objects as a shard set of episodes; errors as in `write_listing`.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
@@ -54,7 +53,7 @@ def write_example_shards(
     dest = Path(dest)
     tuning, aside, known = read_parts(source, (num_tuning, num_set_aside), seed=seed)
     tokenizer = learn_tokenizer(known, vocabulary_size=vocabulary_size)
-    parts: dict[str, Iterable[Any]] = {
+    parts: dict[str, Iterable[object]] = {
         "known": map(to_json, known),
         "tuning": map(to_json, tuning),
         "set_aside": map(to_json, aside),

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import ConfigError, DataError
+from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State
 from framework.gbc.environments.multiwoz.dataset.fewshot import read_fewshot_dialogue, read_turns
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, SLOTS, domain_of
@@ -142,7 +142,7 @@ def draw_examples(
         yield _example(rng, exchange, domain)
 
 
-def draw_tasks(dialogues: Sequence[Dialogue], seed: str, num_tasks: int) -> Iterator[dict[str, Any]]:
+def draw_tasks(dialogues: Sequence[Dialogue], seed: str, num_tasks: int) -> Iterator[JsonDict]:
     """Turns as tasks for training agents, with other values and noise as examples have them; each as often as another.
 
     Args:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import DataError
+from framework.core.serialization import JsonDict
 from framework.data.shards.reader import ShardSet
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State, dialogue_from_json
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, STATE_SLOTS, domain_of
@@ -106,7 +106,7 @@ def said_change(trace: Trace) -> Change:
     return change
 
 
-def change_task(dialogue: Dialogue, number: int, exchange: Exchange) -> dict[str, Any]:
+def change_task(dialogue: Dialogue, number: int, exchange: Exchange) -> JsonDict:
     """The task of a turn: its fields `state`, `system` and `user`, and its labels.
 
     The labels are `expected` (the change), `dialogue`, `turn` and `domains`.
@@ -128,7 +128,7 @@ def change_task(dialogue: Dialogue, number: int, exchange: Exchange) -> dict[str
     }
 
 
-def change_tasks(episode: Any) -> list[dict[str, Any]]:
+def change_tasks(episode: object) -> list[JsonDict]:
     """The turns of a dialogue's JSON as tasks, with the labels as the state so far: `tasks` of `GBCModule`.
 
     Raises:
