@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from framework.core.errors import DataError
 from framework.gbc.attribution.token_gradients import TokenRow, chunk_rows, forward_rows
 from framework.gbc.language_models.transformers_compat import embeddings_of
-from framework.gbc.shapes import Embeddings, OutputLogits, ints, unique_inverse
+from framework.gbc.shapes import EditValues, Embeddings, OutputLogits, ints, unique_inverse
 
 RUNNER_UP = -1
 """In place of a token: the likeliest one but for that which was said."""
@@ -92,7 +92,7 @@ def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> li
     tables = [_EditTable(model, result.embeddings[index], row) for index, row in enumerate(rows)]
     values = [_differentiated(logits, row) for logits, row in zip(result.logits, rows, strict=False)]
     count = max(map(len, values))
-    drops: list[list[Float[Tensor, edit]]] = [[] for _ in rows]
+    drops: list[list[EditValues]] = [[] for _ in rows]
     for number in range(count):
         active = [index for index, each in enumerate(values) if number < len(each)]
         some = [values[index][number] for index in active]

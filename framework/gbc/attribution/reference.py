@@ -5,13 +5,12 @@ prefix-based gradient). Attribution does not use it.
 """
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from framework.gbc.attribution.options import Scalar
 from framework.gbc.attribution.token_gradients import TokenRow, TokenScores
 from framework.gbc.language_models.transformers_compat import embeddings_of
+from framework.gbc.shapes import TokenLogits
 
 
 def kept_graph_scores(
@@ -34,7 +33,7 @@ def kept_graph_scores(
         with torch.no_grad():
             model(inputs_embeds=every[:, : row.prefix], past_key_values=cache, use_cache=True, logits_to_keep=1)
         step = runtime
-    rows: list[Float[Tensor, vocab]] = []
+    rows: list[TokenLogits] = []
     for token in row.output_ids:
         result = model(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
         rows.append(result.logits[0, -1].float())

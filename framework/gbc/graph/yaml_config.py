@@ -124,7 +124,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # YAML takes other characters than \n for the ends of lines too, unless they are escaped.
     printable = all(line.isprintable() for line in text.split("\n"))
     style = '"' if not printable else "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)  # pyright: ignore[reportUnknownMemberType]
 
 
 _Dumper.add_representer(str, _text)

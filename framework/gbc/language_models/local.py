@@ -45,7 +45,7 @@ from framework.gbc.language_models.transformers_compat import (
     rendered_chat,
     vocabulary_size,
 )
-from framework.gbc.shapes import Gate, SoftPrompt, ints
+from framework.gbc.shapes import Embedding, Gate, SoftPrompt, ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class LocalModel:
                 hint="use an instruction-tuned model, or set plain_format, such as '{prompt}\\n\\n{message}\\n'",
             )
         self._ends = end_tokens(model, tokenizer)
-        self._mean_embedding: Float[Tensor, hidden] | None = None
+        self._mean_embedding: Embedding | None = None
 
     @classmethod
     def load(cls, config: LocalModelConfig) -> "LocalModel":
