@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import DynamicLayer
+from typing_extensions import override
 
 from framework.core.errors import ConfigError
 
@@ -60,6 +61,7 @@ class FrozenLayer(DynamicLayer):
         self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
 
+    @override
     def update(
         self, key_states: States, value_states: States, *args: object, **kwargs: object
     ) -> tuple[States, States]:

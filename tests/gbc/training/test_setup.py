@@ -13,7 +13,6 @@ from framework.gbc.graph.yaml_config import make_function
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.server import ServerModel
 from framework.gbc.training.setup import load_system, save_declared, target_of
-from framework.gbc.training.targets import expected_slots
 from framework.testing.agents import make_world
 from framework.training.strategies.placement import Placement
 
@@ -49,8 +48,6 @@ def test_targets():
     for name, problem in (("other", "no text 'other'"), ("expected.missing", "cannot be imported")):
         with pytest.raises((DataError, ConfigError), match=problem):
             target_of(name)(task)
-    with pytest.raises(DataError, match="no expected slots"):
-        expected_slots({"id": "t"})
     with pytest.raises(DataError, match="raised KeyError"):
         target_of("framework.gbc.environments.multiwoz.training:turn_targets")({"id": "t"})
 

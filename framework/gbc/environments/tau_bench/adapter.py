@@ -107,11 +107,13 @@ class _Tool(Protocol):
     def invoke(self, *args: object, **kwargs: object) -> object: ...
 
 
+@runtime_checkable
 class _PackageAction(Protocol):
     name: str
     kwargs: JsonDict
 
 
+@runtime_checkable
 class _PackageTask(Protocol):
     instruction: str
     actions: Sequence[_PackageAction]
@@ -124,10 +126,12 @@ class _RewardResult(Protocol):
     info: object
 
 
+@runtime_checkable
 class _Info(Protocol):
     reward_info: _RewardResult
 
 
+@runtime_checkable
 class _Response(Protocol):
     observation: str
     done: bool

@@ -107,7 +107,7 @@ def test_the_domain_that_a_turn_is_about():
 
 
 def test_the_release_itself(real_data: Path):
-    """The people's answers, with the labels as states: about the published 0.94 and 0.91 (Nekvinda & Dušek 2021)."""
+    """The answers in the data, with the labels as states: about the published 0.94 and 0.91 (Nekvinda & Dušek 2021)."""
     release = read_release(real_data / "MULTIWOZ.zip")
     judge = Judge(Database.of_release(real_data / "MULTIWOZ.zip"))
     found = []

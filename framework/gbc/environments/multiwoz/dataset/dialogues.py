@@ -79,7 +79,7 @@ class Dialogue:
 
 
 def dialogue_from_json(value: object) -> Dialogue:
-    """The dialogue of an episode's JSON, as `records.to_json` made it.
+    """The dialogue of an episode's JSON, as `to_json` made it.
 
     Raises:
         DataError: not of that form, without turns, or a label for an unknown slot.

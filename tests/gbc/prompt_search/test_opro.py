@@ -1,0 +1,56 @@
+"""A language model rewrites prompts: what it is shown, and what is read of its answers."""
+
+import random
+
+import pytest
+
+from framework.core.errors import ConfigError
+from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.prompt_search.opro import Opro
+from framework.gbc.prompt_search.search import Evidence
+from framework.gbc.prompt_search.state import OptimizerState
+from tests.gbc.prompt_search.one_word_agents import GOOD, GRAPH, Obedient, run
+
+
+class Writer(Obedient):
+    """Answers with what it is told to, and keeps what it was asked."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.asked = list(answers), []
+
+    def _reply(self, request: Request) -> Reply:
+        self.asked.append(request)
+        reply = super()._reply(Request(step="", prompt="", pieces=(), max_new_tokens=1))
+        return Reply(**{**reply.__dict__, "output": self.answers.pop(0)})
+
+
+def test_a_language_model_rewrites_the_prompt_of_the_blamed_agent():
+    writer = Writer("I would not know.", "Well: <prompt>join all</prompt>", "<prompt>\njoin\n</prompt>")
+    state = run({"end": "mumble"}, Opro(writer, by="through"))
+    assert state.prompts == GOOD
+    assert [trial.changes for trial in state.trials] == [{"end": "join all"}, {"end": "join"}]
+    assert state.step == 3
+    message = writer.asked[2].message
+    for words in (
+        "- end (agent): left, right",
+        "- end: mumble",
+        "- loss 1: join all",
+        "Expected ",
+        "loss <- end",
+        "end said: ?",
+        "Write a better prompt for end.",
+    ):
+        assert words in message
+
+
+def test_a_proposal_without_evidence():
+    evidence = Evidence(graph=GRAPH, traces=(), losses=(), attributions=(), credits=())
+    state = OptimizerState(seed=0, step=0, prompts=GOOD, loss=0.5, evaluations=1, runs=2)
+    assert Opro(Writer()).propose(state, evidence, random.Random(0)) == []
+
+
+def test_bounds_that_cannot_be_used():
+    with pytest.raises(ConfigError, match="agents_per_step 0"):
+        Opro(Writer(), agents_per_step=0)
+    with pytest.raises(ConfigError, match="history -1"):
+        Opro(Writer(), max_history=-1)
