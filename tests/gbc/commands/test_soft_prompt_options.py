@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,19 @@ from framework.core.errors import ConfigError
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
 
 
-@pytest.mark.parametrize("name", ["num_tokens", "steps", "batch_size", "evaluate_every", "learning_rate"])
-def test_numbers_out_of_range(name: str):
-    with pytest.raises(ConfigError, match=f"{name} 0" if name in ("steps", "batch_size", "learning_rate") else "steps"):
-        SoftPromptOptions(**{name: 0})
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"num_tokens": 0}, "steps 100"),
+        ({"evaluate_every": 0}, "steps 100"),
+    ],
+)
+def test_numbers_out_of_range(options: dict[str, Any], problem: str):
+    with pytest.raises(ConfigError, match=problem):
+        SoftPromptOptions(**options)
 
 
 def test_they_are_read_without_lightning():
