@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Size, Tensor, nn
@@ -41,6 +41,7 @@ _RECORDS = (
 """What DeepSpeed puts into its files besides plain types: records without behaviour."""
 
 
+@runtime_checkable
 class Partition(Protocol):
     """What ZeRO-3 adds to a parameter."""
 
@@ -59,6 +60,7 @@ class Partition(Protocol):
         ...
 
 
+@runtime_checkable
 class ZeroOptimizer(Protocol):
     """DeepSpeed's optimizer."""
 
@@ -66,12 +68,14 @@ class ZeroOptimizer(Protocol):
     """The one that it takes its steps with."""
 
 
+@runtime_checkable
 class FileReader(Protocol):
     """What an engine reads its files with."""
 
     load: Callable[..., object]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What is used of DeepSpeed's engine, which is a module for Lightning."""
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,13 +22,25 @@ class Kept(TrackedRun):
         super().__init__(Path(), identity="x", name="x", project="x", online=False, restart=lambda: 0)
         self.seen: list[tuple[str, str, str, dict[str, Any]]] = []
 
+    def _begin(self) -> None:
+        pass
+
     def log_reference(self, name: str, kind: str, uri: str, metadata: dict[str, Any]) -> None:
         self.seen.append((name, kind, uri, metadata))
 
 
+class Known(Trainer):
+    """A trainer of which only this is known."""
+
+    is_global_zero = loggers = default_root_dir = datamodule = None
+
+    def __init__(self, **parts: Any) -> None:
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
 def trainer(run_dir: Path, kept: Kept, **parts: Any) -> Trainer:
-    given = {"is_global_zero": True, "loggers": [object(), kept], "default_root_dir": str(run_dir), **parts}
-    return cast(Trainer, SimpleNamespace(**given))
+    return Known(**{"is_global_zero": True, "loggers": [object(), kept], "default_root_dir": str(run_dir), **parts})
 
 
 def test_shard_sets_on_the_disk_and_far_away(tmp_path: Path):

@@ -3,10 +3,11 @@
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from framework.core.errors import ConfigError
 from framework.training.strategies.backend import backend_of_tensor
@@ -33,6 +34,14 @@ def workload(accumulation: int = 1) -> Workload:
     )
 
 
+def partitioned(values: list[float]) -> torch.nn.Parameter:
+    """A parameter as ZeRO-3 leaves it: empty, with the rank's part beside it."""
+    parameter = torch.nn.Parameter(torch.tensor(values))
+    for name in ("ds_tensor", "ds_shape", "ds_numel", "ds_status", "ds_active_sub_modules", "all_gather", "partition"):
+        setattr(parameter, name, None)
+    return parameter
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -54,15 +63,15 @@ def test_what_a_process_sends():
         config = StrategyConfig(name="deepspeed", deepspeed=DeepSpeedOptions(stage=stage))
         return DeepSpeed().plan_bytes_sent(config, workload(accumulation=3))
 
-    # A ring over four processes sends 10 * 4 * 3 / 4 = 30 bytes: twice for a sum, and in stage 3 three times for each of
-    # three micro-batches.
+    # A ring over four processes sends 10 * 4 * 3 / 4 = 30 bytes: twice for a sum, and in stage 3 three times for each
+    # of three micro-batches.
     assert (sent(2), sent(3)) == (60, 270)
 
 
 def test_each_value_is_counted_on_one_rank(monkeypatch: pytest.MonkeyPatch):
     counted = []
     for rank, part in enumerate(([0.0, 1.0], [2.0, 0.0], [0.0, 0.0])):
-        parameter = torch.nn.Parameter(torch.empty(0))
+        parameter = partitioned([])
         parameter.ds_tensor, parameter.ds_numel, parameter.ds_shape = torch.tensor(part), 3, torch.Size([3, 1])
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         counted += DeepSpeed().own_values(parameter).tolist()
@@ -75,6 +84,7 @@ def test_each_value_is_counted_on_one_rank(monkeypatch: pytest.MonkeyPatch):
 def test_a_layer_is_gathered_for_both_passes_and_let_go_of_after_each():
     calls: list[str] = []
     layer = torch.nn.Linear(2, 2)
+    layer.weight, layer.bias = partitioned([[1.0, 2.0], [3.0, 4.0]]), partitioned([0.0, 0.0])
     layer.weight.all_gather = lambda param_list: calls.append(f"gather {len(param_list)}")
     layer.weight.partition = lambda param_list, has_been_updated: calls.append(f"release {has_been_updated}")
     sharded = DeepSpeed().as_layer(layer)
@@ -87,8 +97,11 @@ def test_a_layer_is_gathered_for_both_passes_and_let_go_of_after_each():
 
 def test_the_norm_is_the_engine_s():
     def norm_of(value: torch.Tensor | None) -> float | None:
-        engine = SimpleNamespace(get_global_grad_norm=lambda: value)
-        return DeepSpeed().norm_after_step(cast(Any, SimpleNamespace(model=engine)))
+        strategy = SingleDeviceStrategy(device=torch.device("cpu"))
+        parts = ("optimizer", "checkpoint_engine", "save_checkpoint", "load_checkpoint")
+        engine: Any = SimpleNamespace(**dict.fromkeys(parts), get_global_grad_norm=lambda: value)
+        strategy.model = engine
+        return DeepSpeed().norm_after_step(strategy)
 
     assert norm_of(torch.tensor(2.5)) == 2.5
     assert norm_of(None) is None

@@ -86,6 +86,8 @@ def partitioned(values: list[float], part: list[float]) -> nn.Parameter:
     """A parameter as ZeRO-3 leaves it: `values` are there while it is gathered, and `part` is the rank's."""
     parameter = nn.Parameter(torch.tensor(values))
     parameter.ds_tensor = torch.tensor(part)
+    for name in ("ds_shape", "ds_numel", "ds_status", "ds_active_sub_modules", "all_gather", "partition"):
+        setattr(parameter, name, None)
     return parameter
 
 
