@@ -64,7 +64,7 @@ def test_a_checkpoint_is_logged_once_and_a_damaged_one_is_not(tmp_path: Path):
     artifacts.on_validation_end(trainer(tmp_path, kept), MODULE)
     [(name, kind, uri, metadata)] = kept.seen
     assert (name, kind) == ("checkpoints-of-no-run", "checkpoint")
-    assert uri == f"file://{folder}/step=00000001/manifest.json"
+    assert uri == f"file://{folder}/step%3D00000001/manifest.json"
     others = [path for path in (folder / name_of(1)).iterdir() if path.name != "manifest.json"]
     assert metadata["bytes"] == sum(path.stat().st_size for path in others)
     assert (metadata["step"], metadata["world_size"]) == (1, 1)

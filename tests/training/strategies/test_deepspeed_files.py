@@ -86,8 +86,9 @@ def partitioned(values: list[float], part: list[float]) -> nn.Parameter:
     """A parameter as ZeRO-3 leaves it: `values` are there while it is gathered, and `part` is the rank's."""
     parameter = nn.Parameter(torch.tensor(values))
     parameter.ds_tensor = torch.tensor(part)
-    for name in ("ds_shape", "ds_numel", "ds_status", "ds_active_sub_modules", "all_gather", "partition"):
+    for name in ("ds_shape", "ds_numel", "ds_status", "ds_active_sub_modules"):
         setattr(parameter, name, None)
+    parameter.all_gather = parameter.partition = print
     return parameter
 
 
