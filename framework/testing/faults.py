@@ -1,6 +1,9 @@
-"""Checkpoints made without training, and damage to files."""
+"""Checkpoints made without training, damage to files, and a kill in the middle of an access to them."""
 
 import io
+import os
+import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -63,3 +66,25 @@ def make_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, obj
         )
     )
     return path
+
+
+DISK_EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.scandir")
+"""Audit events of accesses to the file system."""
+
+
+def kill_at_event(number: int, under: str) -> None:
+    """SIGKILL to this process before its access of that number to what lies in a folder; -1: never, but counts."""
+    count, whole_folder = 0, Path(under).is_dir()
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event not in DISK_EVENTS:
+            return
+        name = str(arguments[0])
+        # `rmtree` removes by names within an opened folder.
+        if name.startswith(under) or (whole_folder and event in ("os.remove", "os.rmdir") and not name.startswith("/")):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from framework.core.errors import ConfigError
 from framework.core.param_tags import NO_DECAY, tags_of
-from framework.training.strategies.backend import backend_of_tensor
+from framework.training.strategies.backend import WHOLE, backend_of_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,12 @@ class MuonAdamW(Optimizer):
         others: groups for AdamW.
     """
 
-    def __init__(self, matrices: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    def __init__(self, matrices: list[dict[str, object]], others: list[dict[str, object]]) -> None:
         self.parts = (Muon(matrices), *([AdamW(others)] if others else []))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: Callable[[], object] | None = None) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One step of both."""
         loss = None
         if closure is not None:
@@ -95,7 +95,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     if config.method == "adamw":
         return AdamW(groups)
     if not decay or any(backend_of_tensor(p).holds(p) or p.ndim != 2 for p in decay):
-        hint = "use strategy ddp, or method adamw"
+        hint = f"use strategy {WHOLE}, or method adamw"
         raise ConfigError("optimizer method muon over weights that are sharded or not matrices", hint=hint)
     return MuonAdamW([{**first, "adjust_lr_fn": "match_rms_adamw"}], groups[1:])
 

@@ -7,11 +7,13 @@
 | *whole | of the whole parameter |
 | _ | one axis of any length: values without their order |
 | row, *rest | the first axis, and the others |
+| 1 | one number that the ranks vote by |
+| word | numbers or bytes of a random generator's state |
 
 `AnyTensor` and the tensors of a dictionary have axes of their own each.
 """
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Integer, Shaped
 from torch import Tensor
 
 Held = Shaped[Tensor, "*held"]
@@ -20,5 +22,7 @@ Whole = Shaped[Tensor, "*whole"]
 Values = Shaped[Tensor, "_"]
 Rows = Shaped[Tensor, "row *rest"]
 Scalar = Float[Tensor, ""]
+Flag = Int[Tensor, "1"]
+RandomWords = Integer[Tensor, "word"]
 AnyTensor = Shaped[Tensor, "..."]
 NamedTensors = dict[str, AnyTensor]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -124,7 +123,7 @@ class WeightFiles:
             return {name: files[file].get_tensor(name) for name, file in self.files.items()}
 
     @contextmanager
-    def opened(self) -> Iterator[dict[Path, Any]]:
+    def opened(self) -> Iterator[dict[Path, safe_open]]:
         """The files, open and mapped."""
         with ExitStack() as stack:
             yield {
@@ -154,7 +153,7 @@ def fill_model(model: nn.Module, weights: WeightFiles) -> None:
 class _SavedTensor:
     """A tensor of an open safetensors file."""
 
-    file: Any
+    file: safe_open
     name: str
 
     def rows(self, first: int, end: int) -> Rows:

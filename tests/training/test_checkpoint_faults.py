@@ -5,7 +5,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -20,116 +19,18 @@ from torch import Tensor
 from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.testing.faults import flip_bytes
+from framework.testing.checkpoints import steps_in
+from framework.testing.faults import flip_bytes, kill_at_event
 from framework.testing.images import make_image_shards
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.forked import Forked, run_forked
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
-from framework.training.checkpoint.choose import damage, newest_undamaged
-from framework.training.checkpoint.layout import FOLDER, Manifest, Retention, clean, list_checkpoints, name_of, step_of
+from framework.training.checkpoint.choose import newest_undamaged
+from framework.training.checkpoint.layout import FOLDER, Manifest, name_of, step_of
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
-from framework.training.checkpoint.tensors import write_tensors
-from framework.training.checkpoint.writing import Save, complete
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
-
-
-def steps_in(run_dir: Path) -> list[int]:
-    return [step_of(path) for path in list_checkpoints(run_dir / FOLDER)]
-
-
-# A kill at every access to the file system.
-
-EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.scandir")
-
-
-def kill_at_event(number: int, under: str) -> None:
-    """SIGKILL to this process before its access of that number to what lies in a folder; -1: never, but counts."""
-    count, whole_folder = 0, Path(under).is_dir()
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
-        if event not in EVENTS:
-            return
-        name = str(arguments[0])
-        # `rmtree` removes by names within an opened folder.
-        if name.startswith(under) or (whole_folder and event in ("os.remove", "os.rmdir") and not name.startswith("/")):
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-
-
-def save_two(run_dir: str, kill_at: int) -> None:
-    """Saves steps 1 and 2, of which one may stay: the second removes the first."""
-    folder = Path(run_dir, FOLDER)
-    folder.mkdir(parents=True)
-    kill_at_event(kill_at, run_dir)
-    for step in (1, 2):
-        partial = folder / f"{name_of(step)}.partial"
-        partial.mkdir()
-
-        def write(partial: Path = partial, step: int = step) -> list[Path]:
-            write_tensors(partial, {"model.weight": torch.full((100,), float(step))}, None)
-            return [partial / ".metadata", partial / "__0_0.distcp"]
-
-        manifest = Manifest(step=step, kind="dcp", world_size=1, strategy="test")
-        complete(
-            Save(
-                partial=partial,
-                target=folder / name_of(step),
-                manifest=manifest,
-                state=b"state",
-                write=write,
-                retention=Retention(last=1),
-                group=None,
-            )
-        )
-
-
-def save_two_again_and_again(folder: str) -> list[int]:
-    """Kills a process at its first access, another at its second and so on, until one comes to its end."""
-    save_two(f"{folder}/warm", -1)
-    codes: list[int] = []
-    while codes[-1:] != [0]:
-        # Forks of one that has done the imports: this has to be cheap.
-        pid = os.fork()
-        if pid == 0:
-            save_two(f"{folder}/{len(codes) + 1}", len(codes) + 1)
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        codes.append(os.waitstatus_to_exitcode(status))
-    return codes
-
-
-def test_a_kill_at_any_access_to_the_disk_leaves_a_complete_checkpoint(tmp_path: Path):
-    """In mid-save, between rename and pointer, and in mid-pruning."""
-    found: list[tuple[int, ...]] = []
-    pointers = set()
-    codes = run_forked(save_two_again_and_again, 1, folder=str(tmp_path)).results[0]
-    assert set(codes[:-1]) == {-9}
-    for number in range(1, len(codes) + 1):
-        run_dir = tmp_path / str(number)
-        there = steps_in(run_dir)
-        choice = newest_undamaged(run_dir)
-        assert choice.skipped == []
-        assert all(damage(path, Manifest.read(path)) is None for path in list_checkpoints(run_dir / FOLDER))
-        found.append(tuple(there))
-        if there:
-            assert choice.path is not None
-            assert float(read_tensors(choice.path, "model.")["weight"][0]) == step_of(choice.path) == there[-1]
-            pointer = run_dir / FOLDER / "newest"
-            pointers.add(pointer.exists() and pointer.read_text() == name_of(there[-1]))
-        clean(run_dir / FOLDER)
-        left = {path.name for path in (run_dir / FOLDER).iterdir()}
-        assert left == ({*map(name_of, there), "newest"} if there else set())
-    assert found == sorted(found, key=lambda steps: steps[-1:]), "never back to an older one"
-    assert {(), (1,), (1, 2), (2,)} == set(found)
-    assert pointers == {True, False}, "kills between rename and pointer were among them"
-    assert len(found) > 30
-
 
 # Two processes.
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.collectives import rank_and_size
 from framework.core.errors import CheckpointError, ConfigError
@@ -131,7 +132,7 @@ class Checkpoints(Checkpoint):
         together(make_way, f"{folder} cannot be used")
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         assert self._strategy is not None
         self._strategy.check_save()

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -58,7 +59,7 @@ class FiniteGuard(Callback):
         self.on_nonfinite, self.max_skips = on_nonfinite, max_skips
         self.skipped = self._skipped_in_a_row = 0
         self.reading: Reading | None = None
-        self._loss: Tensor | None = None
+        self._loss: Scalar | None = None
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -116,7 +117,7 @@ class FiniteGuard(Callback):
         optimizer.zero_grad(set_to_none=True)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return
@@ -132,10 +133,10 @@ class FiniteGuard(Callback):
         if not math.isfinite(norm):
             raise TrainingError(_describe([], norm, step), hint=_HINT)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "in_a_row": self._skipped_in_a_row}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.skipped, self._skipped_in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
 

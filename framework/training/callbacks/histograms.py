@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.optim import Optimizer
 
 from framework.tracking.wandb_run import TrackedRun
@@ -75,7 +74,7 @@ def part_names(names: Iterable[str]) -> dict[str, str]:
 def _by_part(module: LightningModule, *, gradients: bool) -> dict[str, list[Values]]:
     """This rank's values of each histogram, in the same order on every rank."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    parts: dict[str, list[Tensor]] = defaultdict(list)
+    parts: dict[str, list[Values]] = defaultdict(list)
     for name, part in part_names(trained).items():
         parameter = trained[name]
         parts[f"weights/{part}"].append(backend_of_tensor(parameter).own_values(parameter))

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.errors import ConfigError
 from framework.tracking import metric_names as metrics
@@ -60,7 +61,7 @@ class LossSpikes(Callback):
         self._seen = -1
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         reading = self.readings.reading
         if not self.config.threshold or reading is None or trainer.global_step <= max(reading.step, self._seen):
@@ -89,7 +90,7 @@ class LossSpikes(Callback):
         spread = _DEVIATION * median(abs(other - middle) for other in self._losses)
         return (loss - middle) / max(spread, _LEAST * abs(middle), 1e-12)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"spikes": self.spikes, "losses": list(self._losses), "spiking": self._spiking}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Manifests of checkpoints and shard sets as W&B artifacts that refer to them."""
 
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -54,7 +53,7 @@ class ManifestArtifacts(Callback):
             name = f"checkpoints-{manifest.wandb_id or 'of-no-run'}"
             self._log(trainer, name, "checkpoint", _uri(path, MANIFEST), metadata)
 
-    def _log(self, trainer: Trainer, name: str, kind: str, uri: str, metadata: dict[str, Any]) -> None:
+    def _log(self, trainer: Trainer, name: str, kind: str, uri: str, metadata: dict[str, object]) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
                 logger.log_reference(name, kind, uri, metadata)

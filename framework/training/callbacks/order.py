@@ -1,9 +1,9 @@
 """The one place where callbacks are put in another order: behind all others."""
 
 from collections.abc import Callable
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 
 def put_last(trainer: Trainer, callback: Callback) -> None:
@@ -23,6 +23,6 @@ class AfterOthers(Callback):
         self.action = action
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         self.action(trainer)

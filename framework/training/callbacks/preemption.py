@@ -4,17 +4,18 @@ import json
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.compat.lightning_compat import leave_signals_alone, log_finished_step
 from framework.core.errors import Preempted
 from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.order import put_last
+from framework.training.shapes import Flag
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -33,8 +34,8 @@ class Preemption(Callback):
 
     def __init__(self) -> None:
         self._received: str | None = None
-        self._group: Any = None
-        self._vote: tuple[Any, torch.Tensor] | None = None
+        self._group: dist.ProcessGroup | None = None
+        self._vote: tuple[dist.Work, Flag] | None = None
         self._agreed = False
         self._step = 0
 
@@ -46,7 +47,9 @@ class Preemption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._received, self._vote, self._agreed, self._step = None, None, False, trainer.global_step
         if trainer.world_size > 1:
-            self._group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo")
+            assert not isinstance(group, int), "every rank is a member"
+            self._group = group
             # The vote replaces Lightning's own broadcast.
             leave_signals_alone(trainer)
         for number in SIGNALS:
@@ -58,7 +61,7 @@ class Preemption(Callback):
         self._received = self._received or signal.Signals(number).name
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         self._agreed = self._agreed or self._vote_of_last_batch(trainer)
         # Within an accumulation the gradients would be lost.
@@ -77,7 +80,9 @@ class Preemption(Callback):
             if flag.item():
                 return True
         flag = torch.tensor([int(self._received is not None)])
-        self._vote = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True), flag
+        work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        assert work is not None
+        self._vote = work, flag
         return False
 
     def _leave(self, trainer: Trainer) -> None:

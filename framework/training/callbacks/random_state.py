@@ -2,18 +2,30 @@
 
 import hashlib
 import random
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.collectives import all_gather_object, rank_and_size
+from framework.training.shapes import RandomWords
 
 
-def random_state() -> dict[str, Any]:
+class GeneratorStates(TypedDict):
+    """States of a process's generators, as plain types and tensors; `cuda` is None without a GPU."""
+
+    python: tuple[int, tuple[int, ...], float | None]
+    numpy: tuple[str, RandomWords, int, int, float]
+    torch: RandomWords
+    cuda: RandomWords | None
+
+
+def random_state() -> GeneratorStates:
     """States of Python's, NumPy's and torch's generators as plain types and tensors; on GPUs, of this process's own."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global generator's state
+    legacy = np.random.get_state()  # noqa: NPY002 - the global generator's state
+    assert isinstance(legacy, tuple)
+    name, keys, position, has_gauss, gauss = legacy
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
@@ -22,18 +34,18 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: GeneratorStates) -> None:
     """Inverse of `random_state`."""
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, words, spare = state["python"]
+    random.setstate((version, tuple(words), spare))
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def derived_seed(states: list[dict[str, Any]], rank: int, world_size: int) -> int:
+def derived_seed(states: list[GeneratorStates], rank: int, world_size: int) -> int:
     """A seed for a rank of another number of processes than those whose states are given, which all have a part in it.
 
     SHA-256 of torch's and NumPy's states, of the rank and of the number of processes; ours.
@@ -61,15 +73,15 @@ class RandomState(Callback):
     """
 
     def __init__(self) -> None:
-        self._restored: list[dict[str, Any]] | None = None
+        self._restored: list[GeneratorStates] | None = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[GeneratorStates]]:
         return {"ranks": all_gather_object(random_state())}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[GeneratorStates]]) -> None:
         self._restored = state_dict["ranks"]
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         # Not earlier: building loaders and validating draw numbers too.
         if self._restored is None:
             return

@@ -3,10 +3,12 @@
 import resource
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from collections.abc import Sized
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.tracking import metric_names as metrics
 from framework.tracking.devices import Device, recognised_device
@@ -57,13 +59,13 @@ class Throughput(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._started = time.perf_counter()
         # At the end of the batch the schedule has already set the next step's.
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Sized, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         samples = len(batch) * trainer.world_size

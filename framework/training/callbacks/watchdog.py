@@ -10,10 +10,11 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TypedDict
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.compat.torch_compat import default_store
 from framework.core.errors import ConfigError
@@ -119,7 +120,7 @@ class Watchdog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer, "data wait")
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._enter(trainer, "forward")
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Scalar) -> None:
@@ -129,12 +130,12 @@ class Watchdog(Callback):
         self._enter(trainer, "optimizer")
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         self._started = True
         self._enter(trainer, "callbacks", self.config.validation_seconds)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
         self._enter(trainer, "checkpoint", self.config.checkpoint_seconds)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,8 +145,8 @@ class Watchdog(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -181,6 +182,13 @@ class Watchdog(Callback):
 def _first_mark(limit: float) -> _Mark:
     now = time.monotonic()
     return _Mark(step=0, finished="nothing", stage="start-up", since=now, limit=limit, counted=now)
+
+
+class Beat(TypedDict):
+    """A rank's sign of life: how many came before it, and where the rank is."""
+
+    number: int
+    at: str
 
 
 class _Watch:
@@ -288,15 +296,16 @@ class _Watch:
             return []
         lines, missing = [], []
         for rank in range(self.num_ranks):
-            where = after[rank]["at"] if after[rank] else "not started"
-            gone = rank != self.rank and before[rank] == after[rank]
+            beat = after[rank]
+            where = beat["at"] if beat else "not started"
+            gone = rank != self.rank and before[rank] == beat
             missing += [str(rank)] * gone
             lines.append(f"  rank {rank}: {'MISSING, last seen at ' if gone else ''}{where}")
         return [*lines, f"missing: {'rank ' + ', '.join(missing) if missing else 'none, every rank is alive'}"]
 
-    def _read_beats(self) -> list[dict[str, Any]]:
+    def _read_beats(self) -> list[Beat | None]:
         keys = [str(rank) for rank in range(self.num_ranks)]
-        return [json.loads(self._questions.get(key)) if self._questions.check([key]) else {} for key in keys]
+        return [json.loads(self._questions.get(key)) if self._questions.check([key]) else None for key in keys]
 
 
 def _connect(restart: str) -> dist.Store:

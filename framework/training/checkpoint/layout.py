@@ -21,11 +21,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sync_folder
 from framework.core.serialization import from_json, parse_object, to_json
+from framework.training.strategies.config import CheckpointKind
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -35,13 +36,6 @@ VALIDATION = "validation.jsonl"
 FORMAT = 1
 PARTIAL, REMOVED, DAMAGED = ".partial", ".removed", ".damaged"
 _NAME = re.compile(r"step=(\d{8,})")
-
-Kind = Literal["dcp", "deepspeed"]
-READERS: dict[Kind, str] = {
-    "dcp": "framework.training.checkpoint.tensors:read_dcp",
-    "deepspeed": "framework.training.strategies.deepspeed_files:read_deepspeed",
-}
-"""What reads each kind of tensor files without a trainer: module and function."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +65,7 @@ class Manifest:
     """
 
     step: int
-    kind: Kind
+    kind: CheckpointKind
     world_size: int
     strategy: str
     files: dict[str, FileRecord] = field(default_factory=dict)
@@ -233,6 +227,13 @@ def put_aside(checkpoint: Path) -> Path:
     return place
 
 
+class Validation(TypedDict):
+    """A line of `validation.jsonl`: metrics by name, measured after so many optimizer steps."""
+
+    step: int
+    metrics: dict[str, float]
+
+
 def note_validation(folder: Path, step: int, metrics: dict[str, float]) -> None:
     """Adds a validation's metrics to those that retention judges by.
 
@@ -253,7 +254,7 @@ def read_validation(folder: Path, metric: str) -> dict[int, float]:
     file = folder / VALIDATION
     for line in file.read_text().splitlines() if file.is_file() else ():
         try:
-            entry: dict[str, Any] = json.loads(line)
+            entry: Validation = json.loads(line)
         except ValueError:
             continue  # A killed run's last line.
         value = entry["metrics"].get(metric)

@@ -4,14 +4,14 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from framework.core.moved.import_paths import current_text
 from framework.core.moved.recipe_keys import with_new_keys
+from framework.training.strategies.config import PACKAGES
 
-_PACKAGES = ("framework", "torch", "lightning", "numpy", "deepspeed")
+_PACKAGES = ("framework", "torch", "lightning", "numpy", *PACKAGES)
 _OWN = ("run", "resume", "config")
 """Sections that say where a run is and how it starts, not what it is."""
 
@@ -56,7 +56,7 @@ def recipe_changes(before: str | None, now: str | None) -> list[str]:
     ]
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(tree: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(tree, dict) or not tree:
         return {prefix.removesuffix("."): tree}
     return {key: value for name, branch in tree.items() for key, value in _flat(branch, f"{prefix}{name}.").items()}

@@ -9,8 +9,9 @@ import torch
 
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.choose import choose_checkpoint
-from framework.training.checkpoint.layout import READERS, STATE, Kind, Manifest
+from framework.training.checkpoint.layout import STATE, Manifest
 from framework.training.shapes import NamedTensors
+from framework.training.strategies.config import CHECKPOINT_READERS, CheckpointKind
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -48,8 +49,8 @@ def read_tensors(checkpoint: Path, prefix: str) -> NamedTensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def _reader(kind: Kind) -> Callable[[Path, str], NamedTensors]:
-    module, _, name = READERS[kind].partition(":")
+def _reader(kind: CheckpointKind) -> Callable[[Path, str], NamedTensors]:
+    module, _, name = CHECKPOINT_READERS[kind].partition(":")
     return getattr(import_module(module), name)
 
 

@@ -27,7 +27,7 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import sync_folder
 from framework.tracking.run_folder import saved_wandb_id
 from framework.training.checkpoint.choose import Choice, choose_checkpoint
-from framework.training.checkpoint.layout import PARTIAL, Kind, Manifest, remove
+from framework.training.checkpoint.layout import PARTIAL, Manifest, remove
 from framework.training.checkpoint.provenance import git_revision, package_versions, recipe_changes
 from framework.training.checkpoint.read import read_state
 from framework.training.checkpoint.tensors import (
@@ -40,7 +40,8 @@ from framework.training.checkpoint.tensors import (
     write_tensors,
 )
 from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
-from framework.training.shapes import AnyTensor
+from framework.training.shapes import AnyTensor, NamedTensors
+from framework.training.strategies.config import CheckpointKind
 
 if TYPE_CHECKING:
     _Base = Strategy
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 300.0
 
 
-class _Nothing(dict[str, Any]):
+class _Nothing(dict[str, object]):
     """A checkpoint for a run that starts anew: Lightning reads its version, and skips what is false."""
 
     def __bool__(self) -> bool:
@@ -67,11 +68,11 @@ class DirectoryCheckpoints(_Base):
         choice: what was loaded.
     """
 
-    kind: Kind
+    kind: CheckpointKind
     recipe: str | None = None
     start_anew: bool = False
     choice: Choice | None = None
-    _group: Any = None
+    _group: dist.ProcessGroup | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,7 +80,7 @@ class DirectoryCheckpoints(_Base):
 
     # Saving.
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
         """Saves a checkpoint as the folder `filepath`.
 
         Args:
@@ -100,7 +101,9 @@ class DirectoryCheckpoints(_Base):
         together(lambda: _begin(target, partial) if rank == 0 else None, what)
         if self._group is None and size > 1:
             # Of its own, so that its traffic does not mix with that of training.
-            self._group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo")
+            assert not isinstance(group, int), "every rank is a member"
+            self._group = group
         write = self._prepare_write(checkpoint, partial, options.asynchronous)
         state = together(lambda: _plain_bytes(checkpoint) if rank == 0 else b"", what)
         save = Save(
@@ -145,7 +148,7 @@ class DirectoryCheckpoints(_Base):
         """Waits for the save in the background; raises CheckpointError if it failed."""
         self._background.wait()
 
-    def remove_checkpoint(self, filepath: Any) -> None:
+    def remove_checkpoint(self, filepath: str | Path) -> None:
         if rank_and_size()[0] == 0:
             remove(Path(filepath))
 
@@ -167,7 +170,7 @@ class DirectoryCheckpoints(_Base):
     def restore_checkpoint_after_setup(self) -> bool:
         return True
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, object]:
         """The plain state of a checkpoint, or of the newest undamaged one of a run's folder.
 
         The process group exists here: all ranks take the same one. Its tensors are loaded once the module has seen
@@ -223,20 +226,20 @@ class DCPCheckpoints(DirectoryCheckpoints):
     Goes on from any number of processes and from each other's checkpoints.
     """
 
-    kind: Kind = "dcp"
+    kind: CheckpointKind = "dcp"
     _stager: DefaultStager | None = None
 
     def is_part(self, tensor: AnyTensor) -> bool:
         """Whether each rank has another part of a tensor, and not all the same; never, where no rank has parts."""
         return False
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
+    def lightning_module_state_dict(self) -> NamedTensors:
         assert self.lightning_module is not None
         return model_tensors(self.lightning_module)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         assert self.lightning_module is not None
-        return optimizer_state(self.lightning_module, optimizer)
+        return {**optimizer_state(self.lightning_module, optimizer)}
 
     def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
         rank, size = rank_and_size()
@@ -267,7 +270,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
 
         return write
 
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+    def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         module = self.lightning_module
         assert module is not None
         together(lambda: load_model(self.loaded_from, module), f"{self.loaded_from} could not be loaded")
@@ -297,7 +300,7 @@ def _begin(target: Path, partial: Path) -> None:
     sync_folder(partial.parent)
 
 
-def _plain_bytes(checkpoint: dict[str, Any]) -> bytes:
+def _plain_bytes(checkpoint: Mapping[str, object]) -> bytes:
     """The plain state as a file's content.
 
     Raises:
@@ -315,7 +318,7 @@ def _plain_bytes(checkpoint: dict[str, Any]) -> bytes:
     return content
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     stream = io.BytesIO()
     torch.save(value, stream)
     stream.seek(0)

@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeGuard
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, load, save
 from torch.distributed.checkpoint.api import CheckpointException
@@ -22,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.optim import Optimizer
 
 from framework.core.errors import CheckpointError
-from framework.training.shapes import AnyTensor, NamedTensors
+from framework.training.shapes import AnyTensor, Held, NamedTensors
 
 OPTIMIZERS = "optimizers"
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -43,7 +44,7 @@ _RECORDS = {
 
 
 class _RecordUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if name in _RECORDS.get(module, ()):
             return super().find_class(module, name)
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
@@ -54,7 +55,7 @@ class _RecordUnpickler(pickle.Unpickler):
 class RecordReader(FileSystemReader):
     """Reads tensors; the library's own would run whatever a `.metadata` file asks for."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    def read_metadata(self, *args: object, **kwargs: object) -> Metadata:
         with (Path(self.path) / ".metadata").open("rb") as stream:
             metadata = _RecordUnpickler(stream).load()
         if not isinstance(metadata, Metadata):
@@ -100,7 +101,7 @@ def read_dcp(checkpoint: Path, prefix: str) -> NamedTensors:
     return tensors
 
 
-def write_tensors(partial: Path, tensors: NamedTensors, group: Any) -> None:
+def write_tensors(partial: Path, tensors: NamedTensors, group: dist.ProcessGroup | None) -> None:
     """Writes every rank's tensors, flushed to the disk. Collective over `group`.
 
     Args:
@@ -128,23 +129,30 @@ def model_tensors(module: nn.Module) -> NamedTensors:
     return tensors
 
 
-def optimizer_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+class OptimizerState(TypedDict):
+    """What an optimizer keeps of each parameter, by the parameter's name; and its groups, with names for parameters."""
+
+    state: dict[str, dict[str, object]]
+    param_groups: list[dict[str, Any]]
+
+
+def optimizer_state(module: nn.Module, optimizer: Optimizer) -> OptimizerState:
     """An optimizer's state by parameter name, and its groups.
 
     Not by the library's get_optimizer_state_dict, which takes a step with an optimizer that has not taken one, so that
     its count is one ahead.
     """
-    names: dict[Any, str] = {parameter: clean_name(name) for name, parameter in module.named_parameters()}
+    names: dict[AnyTensor, str] = {parameter: clean_name(name) for name, parameter in module.named_parameters()}
     groups = [{**group, "params": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
     return {"state": {names[p]: dict(state) for p, state in optimizer.state.items()}, "param_groups": groups}
 
 
-def split_optimizers(states: list[dict[str, Any]]) -> tuple[NamedTensors, list[dict[str, Any]]]:
+def split_optimizers(states: list[OptimizerState]) -> tuple[NamedTensors, list[OptimizerState]]:
     """Tensors by their name in the checkpoint, and the rest, plain."""
-    tensors: dict[str, Tensor] = {}
-    plain = []
+    tensors: NamedTensors = {}
+    plain: list[OptimizerState] = []
     for number, whole in enumerate(states):
-        rest: dict[str, dict[str, Any]] = {}
+        rest: dict[str, dict[str, object]] = {}
         for name, state in whole["state"].items():
             assert not any("." in key for key in state)
             tensors |= {f"{OPTIMIZERS}.{number}.{name}.{k}": v for k, v in state.items() if _has_shape(v)}
@@ -158,11 +166,13 @@ def split_optimizers(states: list[dict[str, Any]]) -> tuple[NamedTensors, list[d
     return tensors, plain
 
 
-def _has_shape(value: Any) -> bool:
+def _has_shape(value: object) -> TypeGuard[AnyTensor]:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
-def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Optimizer], plain: list[Any]) -> None:
+def load_optimizers(
+    checkpoint: Path, module: nn.Module, optimizers: Iterable[Optimizer], plain: list[OptimizerState]
+) -> None:
     """Restores optimizers from a checkpoint, each rank its shards.
 
     Args:
@@ -183,11 +193,11 @@ def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Op
             problem = f"optimizer {number} has other groups of parameters than the checkpoint's"
             raise CheckpointError(f"{problem} ({_first_difference(ours, theirs)})", hint="use the settings of that run")
         prefix = f"{OPTIMIZERS}.{number}."
-        wanted: dict[str, dict[str, Tensor]] = {}
+        wanted: dict[str, dict[str, TensorStorageMetadata]] = {}
         for key, record in records.items():
             if key.startswith(prefix):
                 name, _, kind = key.removeprefix(prefix).rpartition(".")
-                wanted.setdefault(name, {})[kind] = record  # type: ignore[assignment]
+                wanted.setdefault(name, {})[kind] = record
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         empty = {
             names[p]: {kind: _like(p, record) for kind, record in wanted.get(names[p], {}).items()} for p in parameters
@@ -199,7 +209,7 @@ def load_optimizers(checkpoint: Path, module: nn.Module, optimizers: Iterable[Op
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _like(parameter: Tensor, record: Any) -> Tensor:
+def _like(parameter: Held, record: TensorStorageMetadata) -> AnyTensor:
     """Memory for an optimizer's state of a parameter, sharded as that is where it has its shape."""
     dtype = record.properties.dtype
     if record.size == parameter.shape:
@@ -255,7 +265,7 @@ def share_of(
         is_part: whether each rank has another part of a tensor.
     """
     loads = [0] * world_size
-    mine: dict[str, Tensor] = {}
+    mine: NamedTensors = {}
     for name in sorted(tensors, key=lambda name: (-tensors[name].numel(), name)):
         if is_part(tensors[name]):
             mine[name] = tensors[name]

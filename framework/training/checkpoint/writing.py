@@ -7,7 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
+
+import torch.distributed as dist
 
 from framework.core.collectives import all_gather_object, rank_and_size
 from framework.core.errors import CheckpointError, FrameworkError
@@ -26,6 +28,7 @@ from framework.training.checkpoint.layout import (
 )
 
 log = logging.getLogger(__name__)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +63,10 @@ class Save:
     state: bytes
     write: Callable[[], list[Path]]
     retention: Retention | None
-    group: Any
+    group: dist.ProcessGroup | None
 
 
-def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
+def together(action: Callable[[], Value], what: str, group: dist.ProcessGroup | None = None) -> Value:
     """What `action` returns on this rank, unless it fails on one: then that failure, on every rank. Collective.
 
     Args:
@@ -93,7 +96,8 @@ def together(action: Callable[[], Any], what: str, group: Any = None) -> Any:
         if found is not None:
             where = "" if all(problems) else f" on rank {rank}"
             raise CheckpointError(found[0] + where, hint=found[1])
-    return result
+    # No rank has a problem, so the action came to its end here.
+    return cast(Value, result)
 
 
 def complete(save: Save) -> None:

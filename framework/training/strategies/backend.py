@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch.strategies import Strategy
@@ -22,7 +22,7 @@ from framework.training.shapes import AnyTensor, Held, Part, Rows, Scalar, Value
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
 from framework.training.strategies.workload import ProcessShare, Workload, ring_bytes
 
-_WHOLE = "ddp"
+WHOLE = "ddp"
 """The strategy whose ranks hold all values, as those of any tensor that nobody has spread."""
 
 
@@ -51,7 +51,7 @@ class ShardedLayer:
     """
 
     module: nn.Module
-    unshard: Callable[[], Any]
+    unshard: Callable[[], object]
     reshard: Callable[[], None]
 
 
@@ -185,12 +185,12 @@ def named_backend(name: str) -> Backend:
 
 def backend_of_strategy(strategy: Strategy) -> Backend:
     """The backend of a trainer's strategy; one that is not ours has whole weights."""
-    return getattr(strategy, "backend", named_backend(_WHOLE))
+    return getattr(strategy, "backend", named_backend(WHOLE))
 
 
 def backend_of_tensor(tensor: AnyTensor) -> Backend:
     """The backend that has spread a tensor over the ranks; `ddp`'s where none has."""
-    return next((each for each in map(named_backend, STRATEGIES) if each.holds(tensor)), named_backend(_WHOLE))
+    return next((each for each in map(named_backend, STRATEGIES) if each.holds(tensor)), named_backend(WHOLE))
 
 
 def local_part(parameter: Held) -> Part:

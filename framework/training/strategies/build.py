@@ -5,10 +5,9 @@ its `configure_model`; the strategies know no model.
 """
 
 import warnings
-from typing import Any
 
 import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import Strategy
 
 from framework.training.strategies.backend import Devices, named_backend
@@ -17,7 +16,11 @@ from framework.training.strategies.shutdown import end_groups_at_exit
 
 
 def make_strategy(
-    config: StrategyConfig, *, accelerator: Any = "auto", devices: Any = "auto", num_nodes: int = 1
+    config: StrategyConfig,
+    *,
+    accelerator: str | Accelerator = "auto",
+    devices: int | str | list[int] = "auto",
+    num_nodes: int = 1,
 ) -> Strategy:
     """The Lightning strategy of a config; the other arguments are the trainer's, with the trainer's meanings.
 
@@ -45,7 +48,7 @@ def make_strategy(
     return backend.make(config, found)
 
 
-def _devices(accelerator: Any, devices: Any) -> list[torch.device]:
+def _devices(accelerator: str | Accelerator, devices: int | str | list[int]) -> list[torch.device]:
     """This node's devices that a trainer takes with these flags."""
     name = str(accelerator)
     if name in ("cuda", "gpu", "auto") and CUDAAccelerator.is_available():

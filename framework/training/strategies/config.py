@@ -11,6 +11,7 @@ from typing import Any, Literal
 from framework.core.errors import ConfigError
 
 StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
+CheckpointKind = Literal["dcp", "deepspeed"]
 FloatType = Literal["float32", "bfloat16"]
 
 STRATEGIES: dict[str, str] = {
@@ -19,6 +20,13 @@ STRATEGIES: dict[str, str] = {
     "deepspeed": "framework.training.strategies.deepspeed:DeepSpeed",
 }
 """What implements each strategy: module and class."""
+CHECKPOINT_READERS: dict[CheckpointKind, str] = {
+    "dcp": "framework.training.checkpoint.tensors:read_dcp",
+    "deepspeed": "framework.training.strategies.deepspeed_files:read_deepspeed",
+}
+"""What reads each kind of tensor files without a trainer: module and function."""
+PACKAGES = ("deepspeed",)
+"""Packages besides torch and lightning whose versions checkpoints depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)

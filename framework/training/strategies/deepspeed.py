@@ -11,38 +11,41 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Size, Tensor, nn
+from torch import Size, nn
 from torch.optim import Optimizer
 
 from framework.core.collectives import rank_and_size
 from framework.core.compat.lightning_compat import OpenDeepSpeedStrategy
 from framework.core.errors import ConfigError
-from framework.training.checkpoint.layout import FOLDER, Kind, sync_files
+from framework.training.checkpoint.layout import FOLDER, sync_files
 from framework.training.checkpoint.strategy import DirectoryCheckpoints
 from framework.training.checkpoint.writing import together
-from framework.training.shapes import AnyTensor, Held, Part, Values, Whole
+from framework.training.shapes import AnyTensor, Held, NamedTensors, Part, Values, Whole
 from framework.training.strategies.backend import Backend, Devices, ShardedLayer, TensorSource
-from framework.training.strategies.config import StrategyConfig
+from framework.training.strategies.config import CheckpointKind, StrategyConfig
 from framework.training.strategies.deepspeed_files import (
     TAG,
+    Engine,
     files_of,
     fill_module,
     fill_partition,
     is_partitioned,
     load_engine,
     load_universal,
+    partition_of,
 )
 from framework.training.strategies.placement import Placement
 from framework.training.strategies.workload import FLOAT_BYTES, Kept, ProcessShare, Workload, ring_bytes
 
 log = logging.getLogger(__name__)
+Batch = TypeVar("Batch")
 
 INSTALL_DEEPSPEED = 'pip install "framework[deepspeed]"'
 _BUCKET = 200_000_000
@@ -105,7 +108,7 @@ class DeepSpeed(Backend):
         return any(is_partitioned(parameter) for parameter in model.parameters())
 
     def local_part(self, parameter: Held) -> Part:
-        return cast(Any, parameter).ds_tensor.detach()
+        return partition_of(parameter).ds_tensor.detach()
 
     def gather(self, tensor: Held) -> Whole:
         import deepspeed
@@ -114,21 +117,21 @@ class DeepSpeed(Backend):
             return tensor.detach().clone()
 
     def own_values(self, tensor: Held) -> Values:
-        parameter = cast(Any, tensor)
-        shard: Tensor = parameter.ds_tensor
+        parameter = partition_of(tensor)
+        shard = parameter.ds_tensor
         # The last shards are filled up with zeros.
         begin = dist.get_rank() * shard.numel()
         return shard.detach().flatten()[: max(0, parameter.ds_numel - begin)]
 
     def whole_shape(self, parameter: Held) -> Size:
-        return cast(Any, parameter).ds_shape
+        return partition_of(parameter).ds_shape
 
     def fill(self, parameter: Held, source: TensorSource) -> None:
         fill_partition(parameter, source.whole())
 
     def drop_copies(self, parameter: Held) -> None:
         # Small weights are kept whole besides the part.
-        held = cast(Any, parameter)
+        held = partition_of(parameter)
         if held.ds_status.name == "AVAILABLE":
             held.partition()
 
@@ -138,7 +141,7 @@ class DeepSpeed(Backend):
     def gathered(self, model: nn.Module) -> Iterator[None]:
         import deepspeed
 
-        partitioned = [cast(Any, parameter) for parameter in model.parameters() if is_partitioned(parameter)]
+        partitioned = [partition_of(parameter) for parameter in model.parameters() if is_partitioned(parameter)]
         with deepspeed.zero.GatheredParameters(list(partitioned)):
             # The hooks of DeepSpeed's modules would free the weights after each call, if nothing else used them.
             for parameter in partitioned:
@@ -151,7 +154,7 @@ class DeepSpeed(Backend):
 
     def as_layer(self, module: nn.Module) -> ShardedLayer:
         """The engine, which would gather the layer, does not know its model; hooks do it."""
-        parameters: list[Any] = list(module.parameters())
+        parameters = [partition_of(parameter) for parameter in module.parameters()]
 
         def unshard() -> None:
             parameters[0].all_gather(param_list=parameters)
@@ -159,16 +162,16 @@ class DeepSpeed(Backend):
         def reshard() -> None:
             parameters[0].partition(param_list=parameters, has_been_updated=False)
 
-        def gather_before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def gather_before(_: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
             unshard()
-            hidden = inputs[0] if inputs else named["hidden_states"]
+            hidden = cast(AnyTensor, inputs[0] if inputs else named["hidden_states"])
             if hidden.requires_grad:
                 # Of what it reads the gradient comes last.
                 hidden.register_hook(lambda gradient: reshard())
 
-        def release_after(_: nn.Module, inputs: Any, output: Any) -> None:
+        def release_after(_: nn.Module, inputs: object, output: object) -> None:
             reshard()
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = cast(AnyTensor, output[0] if isinstance(output, tuple) else output)
             if hidden.requires_grad:
                 hidden.register_hook(lambda gradient: unshard())
 
@@ -179,9 +182,13 @@ class DeepSpeed(Backend):
     # Gradients.
 
     def norm_after_step(self, strategy: Strategy) -> float | None:
-        engine: Any = strategy.model
-        norm = engine.get_global_grad_norm()
+        norm = engine_of(strategy).get_global_grad_norm()
         return None if norm is None else float(norm)
+
+
+def engine_of(strategy: Strategy) -> Engine:
+    """A strategy's engine, which stands where others have the module."""
+    return cast(Engine, strategy.model)
 
 
 class Float32DeepSpeedPrecision(DeepSpeedPrecision):
@@ -195,7 +202,7 @@ class Float32DeepSpeedPrecision(DeepSpeedPrecision):
         super().__init__(precision)
         self.device_type = device_type
 
-    def convert_input(self, data: Any) -> Any:
+    def convert_input(self, data: Batch) -> Batch:
         return data
 
     def backward(self, *args: Any, **kwargs: Any) -> None:
@@ -211,20 +218,19 @@ class Float32DeepSpeedPrecision(DeepSpeedPrecision):
 class DeepSpeedCheckpoints(DirectoryCheckpoints):
     """Checkpoints by the engine's own writer."""
 
-    kind: Kind = "deepspeed"
+    kind: CheckpointKind = "deepspeed"
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
+    def lightning_module_state_dict(self) -> NamedTensors:
         # The engine saves it.
         return {}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return {}
 
-    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+    def _prepare_write(self, checkpoint: dict[str, object], partial: Path, copy: bool) -> Callable[[], list[Path]]:
         checkpoint.pop("state_dict")
         # The engine writes at once, whatever `copy` says; checksums and the rest come after.
-        engine: Any = self.model
-        engine.save_checkpoint(str(partial), tag=TAG)
+        engine_of(self).save_checkpoint(str(partial), tag=TAG)
 
         def write() -> list[Path]:
             own = files_of(partial, rank_and_size()[0])
@@ -238,7 +244,7 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
         # The engine loads it with the weights.
         return False
 
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+    def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         assert self.lightning_module is not None
         assert self.choice is not None
         assert self.choice.manifest is not None
@@ -246,11 +252,11 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
         if trainer.state.fn != TrainerFn.FITTING:
             together(lambda: fill_module(module, path), f"{path} could not be loaded")
         elif self.choice.manifest.world_size == rank_and_size()[1]:
-            load_engine(self.model, path)
+            load_engine(engine_of(self), path)
         else:
             log.info("written by %s processes: converting", self.choice.manifest.world_size)
             work = Path(trainer.default_root_dir, FOLDER, "universal.partial")
-            load_universal(self.model, module, path, work)
+            load_universal(engine_of(self), module, path, work)
 
 
 class DeepSpeedStrategy(DeepSpeedCheckpoints, OpenDeepSpeedStrategy):

@@ -12,21 +12,23 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
+from torch.optim import Optimizer
 from torch.serialization import safe_globals
 
 from framework.core.collectives import rank_and_size
 from framework.core.compat.deepspeed_compat import set_universal_loading
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.writing import together
-from framework.training.shapes import AnyTensor, NamedTensors, Whole
+from framework.training.shapes import AnyTensor, Held, NamedTensors, Part, Whole
 
 TAG = "checkpoint"
 _RANK = re.compile(r"zero_pp_rank_(\d+)_")
@@ -39,10 +41,70 @@ _RECORDS = (
 """What DeepSpeed puts into its files besides plain types: records without behaviour."""
 
 
+@runtime_checkable
+class Partition(Protocol):
+    """What ZeRO-3 adds to a parameter."""
+
+    ds_tensor: Part
+    ds_shape: Size
+    ds_numel: int
+    ds_status: Enum
+    ds_active_sub_modules: set[int]
+
+    def all_gather(self, param_list: "Sequence[Partition]") -> object:
+        """Gathers the parameters of a list. Collective."""
+        ...
+
+    def partition(self, param_list: "Sequence[Partition] | None" = None, has_been_updated: bool = False) -> None:
+        """Lets go of whole parameters: of a list, or of this one."""
+        ...
+
+
+@runtime_checkable
+class ZeroOptimizer(Protocol):
+    """DeepSpeed's optimizer."""
+
+    optimizer: Optimizer
+    """The one that it takes its steps with."""
+
+
+@runtime_checkable
+class FileReader(Protocol):
+    """What an engine reads its files with."""
+
+    load: Callable[..., object]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What is used of DeepSpeed's engine, which is a module for Lightning."""
+
+    optimizer: ZeroOptimizer
+    checkpoint_engine: FileReader
+
+    def save_checkpoint(self, save_dir: str, tag: str) -> object:
+        """Writes this rank's files. Collective."""
+        ...
+
+    def load_checkpoint(self, load_dir: str, tag: str, *, load_lr_scheduler_states: bool) -> object:
+        """Loads weights and the optimizer. Collective.
+
+        Args:
+            load_dir: the folder of checkpoints.
+            tag: the checkpoint's name in it.
+            load_lr_scheduler_states: also those of a schedule that the engine steps.
+        """
+        ...
+
+    def get_global_grad_norm(self) -> float | None:
+        """Norm of the gradient of the last step."""
+        ...
+
+
 class _Inert:
     """Stands for a record that is of no interest."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: object) -> None:
         pass
 
 
@@ -68,8 +130,8 @@ class DeepSpeedFiles:
     def __init__(self, checkpoint: Path) -> None:
         folder = checkpoint / TAG
         whole = folder / "mp_rank_00_model_states.pt"
-        self._whole: dict[str, Tensor] = {}
-        self._shards: dict[str, list[Tensor]] = {}
+        self._whole: NamedTensors = {}
+        self._shards: dict[str, list[Part]] = {}
         self._shapes: dict[str, torch.Size] = {}
         if whole.exists():
             self._whole = _read_inert(whole)["module"]
@@ -117,9 +179,14 @@ def is_partitioned(tensor: AnyTensor) -> bool:
     return hasattr(tensor, "ds_tensor")
 
 
-def fill_partition(target: Any, value: Whole) -> None:
+def partition_of(parameter: Held) -> Partition:
+    """A parameter that ZeRO-3 has partitioned, with what that adds to it."""
+    return cast(Partition, parameter)
+
+
+def fill_partition(target: Held, value: Whole) -> None:
     """A parameter that ZeRO-3 has partitioned: flat, in equal parts, the last one padded."""
-    part: Tensor = target.ds_tensor
+    part = partition_of(target).ds_tensor
     rank = torch.distributed.get_rank()
     mine = value.flatten()[rank * part.numel() : (rank + 1) * part.numel()]
     part.flatten()[: mine.numel()].copy_(mine)
@@ -154,7 +221,7 @@ def fill_module(module: nn.Module, checkpoint: Path, *, only_frozen: bool = Fals
 
 
 @contextmanager
-def _without_code(engine: Any) -> Iterator[None]:
+def _without_code(engine: Engine) -> Iterator[None]:
     """Lets the engine read its files as `weights_only` does."""
     known = []
     for name in _RECORDS:
@@ -162,7 +229,7 @@ def _without_code(engine: Any) -> Iterator[None]:
         known.append((getattr(import_module(module), kind), name))
     reader = engine.checkpoint_engine
 
-    def load(path: str, map_location: Any = None) -> Any:
+    def load(path: str, map_location: str | torch.device | None = None) -> object:
         with safe_globals(known):
             return torch.load(path, map_location=map_location, weights_only=True)
 
@@ -173,13 +240,13 @@ def _without_code(engine: Any) -> Iterator[None]:
         del reader.load
 
 
-def load_engine(engine: Any, checkpoint: Path) -> None:
+def load_engine(engine: Engine, checkpoint: Path) -> None:
     """Weights and the optimizer, on as many processes as wrote them. Collective."""
     with _without_code(engine):
         engine.load_checkpoint(str(checkpoint), tag=TAG, load_lr_scheduler_states=False)
 
 
-def load_universal(engine: Any, module: nn.Module, checkpoint: Path, work: Path) -> None:
+def load_universal(engine: Engine, module: nn.Module, checkpoint: Path, work: Path) -> None:
     """Weights and the optimizer on another number of processes, by DeepSpeed's universal format. Collective.
 
     Args:
@@ -203,7 +270,7 @@ def load_universal(engine: Any, module: nn.Module, checkpoint: Path, work: Path)
         shutil.rmtree(work)
 
 
-def _correct_optimizer(optimizer: Any, checkpoint: Path) -> None:
+def _correct_optimizer(optimizer: Optimizer, checkpoint: Path) -> None:
     """What DeepSpeed 0.19's universal loader of stage 3 gets wrong.
 
     It gives all groups the options of the first, such as its weight decay, and all parameters one tensor for their step

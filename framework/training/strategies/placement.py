@@ -7,7 +7,7 @@ and one block. The model names its block classes and the parts that are called f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import ClassVar, Protocol, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -152,7 +152,7 @@ def prepare_block(block: nn.Module, number: int, placement: Placement) -> None:
         number: of the block in the model, from 0.
         placement: says which blocks are recomputed, and whether they are compiled.
     """
-    forward = cast(Callable[..., Any], block.forward)
+    forward = cast(Callable[..., object], block.forward)
     if placement.activation_checkpointing and number % placement.activation_checkpointing == 0:
         forward = _recomputed(forward)
     if placement.compile:
@@ -162,8 +162,8 @@ def prepare_block(block: nn.Module, number: int, placement: Placement) -> None:
         block.forward = forward
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def with_recomputation(*inputs: Any) -> Any:
+def _recomputed(forward: Callable[..., object]) -> Callable[..., object]:
+    def with_recomputation(*inputs: object) -> object:
         return checkpoint(forward, *inputs, use_reentrant=False)
 
     return with_recomputation
