@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from framework.training.checkpoint.layout import PARTIAL, Manifest
@@ -32,7 +33,9 @@ def truncate(path: Path, count: int = 100) -> None:
     path.write_bytes(content[:-count])
 
 
-def make_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, object], *, step: int = 1) -> Path:
+def make_checkpoint(
+    path: Path, tensors: dict[str, Shaped[Tensor, "..."]], state: dict[str, object], *, step: int = 1
+) -> Path:
     """A complete checkpoint, without a training that made it.
 
     Args:

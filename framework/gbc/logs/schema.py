@@ -1,7 +1,7 @@
 """Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the schema field by field."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
