@@ -147,7 +147,7 @@ def _renamed(kind: type) -> dict[str, Any]:
     return {each.name: override(rename=_key(each)) for each in fields(kind) if _key(each) != each.name}
 
 
-def _choice_hook(kind: type) -> _Hook:
+def _choice_hook(kind: Any) -> _Hook:
     choices = get_args(kind)
 
     def structure(value: object, _: object) -> object:
@@ -158,7 +158,7 @@ def _choice_hook(kind: type) -> _Hook:
     return structure
 
 
-def _sequence_hook(kind: type, converter: Converter) -> _Hook:
+def _sequence_hook(kind: Any, converter: Converter) -> _Hook:
     items = get_args(kind)
 
     def each_by_its_type(value: Sequence[object], _: object) -> object:
@@ -182,7 +182,7 @@ def _sequence_hook(kind: type, converter: Converter) -> _Hook:
     return structure
 
 
-def _mapping_hook(kind: type, converter: Converter) -> _Hook:
+def _mapping_hook(kind: Any, converter: Converter) -> _Hook:
     values = dict[get_args(kind)]  # pyright: ignore[reportInvalidTypeArguments]
     build = cast("_Hook", mapping_structure_factory(values, converter))
 

@@ -9,7 +9,7 @@ from framework.cli.parser import OneLineParser
 def parser() -> OneLineParser:
     parser = OneLineParser(prog="framework look [options]")
     parser.add_argument("--strict", type=bool, default=False)
-    parser.add_argument("--num", type=int | None, default=1)
+    parser.add_argument("--num", type=int, default=1)
     return parser
 
 

@@ -8,9 +8,9 @@ import yaml
 
 import framework
 from framework.cli.main import main
-from framework.core import moved
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
+from framework.core.moved import import_paths as moved
 from framework.core.moved.import_paths import current_path, current_text, refuse_moved
 from framework.gbc.graph.yaml_config import read_yaml
 from framework.report.run_summary import read_run

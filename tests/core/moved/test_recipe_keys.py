@@ -9,7 +9,7 @@ from framework.cli.main import main
 from framework.core.moved.recipe_keys import MOVED_KEYS, explain_moved_key, with_new_keys
 from framework.training.checkpoint.provenance import recipe_changes
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 
 
 def told(options: list[str], capsys: pytest.CaptureFixture[str]) -> str:
