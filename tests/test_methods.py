@@ -1,27 +1,14 @@
 """The table of methods, and that no general code knows what is in it."""
 
 import re
-import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from framework.cli.registry import commands, listing
-from framework.core import method as module
-from framework.core.errors import ConfigError
 from framework.core.imports import import_object
-from framework.core.method import Command, Method, load_methods, method_of, sample_unit_of
-from framework.evaluation.classifier import ClassifierModule
+from framework.core.method import load_methods, method_of
 from framework.methods import METHODS
 
 ROOT = Path(__file__).parents[1] / "framework"
 GENERAL = ("cli", "core", "data", "evaluation", "language_model", "report", "tracking", "training")
-
-
-class Derived(ClassifierModule):
-    """A class of a user's."""
 
 
 def test_no_general_code_names_a_method():
@@ -49,63 +36,3 @@ def test_what_a_record_names_is_there():
         assert all(callable(import_object(path)) for path in paths)
         assert len(method.modules) == 1
         assert method_of(import_object(method.modules[0]), [method]) is method
-
-
-def test_a_class_belongs_to_the_method_of_its_base():
-    known = load_methods(METHODS)
-    assert method_of(Derived, known) is known[-1]
-    assert sample_unit_of(Derived, known) == "image"
-    assert sample_unit_of(dict, known) == "sample"
-    assert method_of("framework.language_model.module.LanguageModelModule", known) is known[2]
-    assert method_of("somewhere.Else", known) is method_of(None, known) is None
-
-
-def named(**options: Any) -> Method:
-    return Method(name="mine", description="a method of mine", **options)
-
-
-def test_methods_add_commands_and_subcommands():
-    mine = named(
-        commands={"look": Command(help="a look", function="mine:look")}, subcommands={"shards": {"mine": "mine:shards"}}
-    )
-    found = commands([mine])
-    assert found["look"].function == "mine:look"
-    assert isinstance(found["shards"].function, dict)
-    assert found["shards"].function["mine"] == "mine:shards"
-    assert "images" in found["shards"].function
-    assert re.search(r"\n\nmine: a method of mine\n  look +a look$", listing([mine]))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"commands": {"fit": Command(help="", function="mine:fit")}}, "second command 'fit'"),
-        ({"commands": {"export": Command(help="", function="mine:x")}}, "second command 'export'"),
-        ({"subcommands": {"export": {"mine": "mine:x"}}}, "adds mine to 'export'"),
-        ({"subcommands": {"nowhere": {"mine": "mine:x"}}}, "adds mine to 'nowhere'"),
-        ({"subcommands": {"shards": {"images": "mine:x"}}}, "adds images to 'shards'"),
-    ],
-)
-def test_commands_of_one_name_are_refused(options: dict[str, Any], words: str):
-    with pytest.raises(ConfigError, match=words):
-        commands([named(**options)])
-
-
-def test_entries_that_lead_nowhere_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (tmp_path / "entries_of_mine.py").write_text(
-        "from framework.core.method import Method\n"
-        "FIRST = Method(name='mine', description='')\nSECOND = Method(name='mine', description='another')\nTEXT = 'x'\n"
-    )
-
-    def entry(name: str) -> list[EntryPoint]:
-        return [EntryPoint(name="mine", value=f"entries_of_mine:{name}", group=module.ENTRY_POINTS)]
-
-    for name, words in (
-        ("TEXT", "TEXT is not a Method"),
-        ("SECOND", "second method 'mine'"),
-        ("NONE", "cannot be imported"),
-    ):
-        monkeypatch.setattr(module, "entry_points", lambda group, name=name: entry(name))
-        with pytest.raises(ConfigError, match=words):
-            load_methods(["entries_of_mine:FIRST"])

@@ -152,7 +152,7 @@ def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> 
     with ProcessPoolExecutor(num_workers, mp_context=worker_context()) as pool:
         tasks = [(shards, worker, num_workers) for worker in range(num_workers)]
         # WebDataset's processes are forks of this one: they start before it has others.
-        ways: dict[str, Callable[[], Any]] = {
+        ways: dict[str, Callable[[], object]] = {
             "webdataset": lambda: _exhaust(usual),
             "decoding": lambda: list(pool.map(_decode_share, *zip(*tasks, strict=True))),
             "pillow": lambda: list(pool.map(_decode_share_with_pillow, *zip(*tasks, strict=True))),
@@ -283,7 +283,7 @@ def _usual_loader(shards: Path, *, batch_size: int, num_workers: int) -> Any:
     return WebLoader(pipeline.batched(batch_size), batch_size=None, num_workers=num_workers, persistent_workers=True)
 
 
-def _exhaust(batches: Iterable[Any]) -> None:
+def _exhaust(batches: Iterable[object]) -> None:
     for _ in batches:
         pass
 

@@ -1,6 +1,7 @@
 """`framework bench repair`: how fast optimizers win back what planted faults cost, with attribution and without."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -65,7 +66,7 @@ def bench_repair(
     return record
 
 
-def _show(repairs: list[Repair], record: dict[str, Any]) -> None:
+def _show(repairs: list[Repair], record: Mapping[str, object]) -> None:
     change = f"success {record['healthy_success']:.3f} without, {record['faulty_success']:.3f} with the fault"
     table = Table(title=f"repair of {record['num_faults']} planted faults; {change}")
     for heading in ("optimizer", "fault", "won back", "evaluations", "runs"):

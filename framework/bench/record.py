@@ -5,7 +5,6 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ def machine_of(device: str = "cpu") -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def write_record(out: str | Path | None, record: Mapping[str, Any]) -> None:
+def write_record(out: str | Path | None, record: Mapping[str, object]) -> None:
     """Writes the numbers, if a file is named; makes its folder. Raises OSError."""
     if out is None:
         return

@@ -27,6 +27,7 @@ from framework.core.console import console
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.seeding import seed_of
 from framework.core.serialization import from_json, to_json
+from framework.data.loading.batch import ImageBatch
 from framework.data.loading.loader import ShardDataset
 from framework.data.sampling.order import Samples
 from framework.pra.loss import draw_training_noise, training_losses
@@ -146,7 +147,9 @@ class _Fits:
         self.shards = make_jpeg_shards(folder / "images", size=architecture["image_size"], num_images=_NUM_IMAGES)
         self.runs = 0
 
-    def fit(self, callback: str, arguments: dict[str, Any], options: list[str], run: Path | None = None) -> Path | None:
+    def fit(
+        self, callback: str, arguments: dict[str, object], options: list[str], run: Path | None = None
+    ) -> Path | None:
         """Trains once.
 
         Args:
@@ -244,7 +247,7 @@ class AgainstBareLoop(Callback):
         self._started = _now(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: ImageBatch, batch_idx: int
     ) -> None:
         if trainer.global_step % self.window:
             return

@@ -81,7 +81,7 @@ def _run(command: str, options: list[str]) -> None:
     auto_cli(functions, args=[command, *options], prog="framework", parser_class=OneLineParser)
 
 
-def _functions(command: Command, options: list[str]) -> Callable[..., Any] | dict[str, Callable[..., Any]]:
+def _functions(command: Command, options: list[str]) -> Callable[..., object] | dict[str, Callable[..., object]]:
     """The command's function, or its functions by name; only that which the options begin with, if they do."""
     paths = command.function
     if isinstance(paths, str):

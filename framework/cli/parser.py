@@ -11,7 +11,7 @@ from framework.core.moved.recipe_keys import explain_moved_key
 class OneLineParser(ArgumentParser):
     """A parser whose errors are one line and whose yes-or-no options need no value: `--strict` is `--strict true`."""
 
-    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+    def add_argument(self, *args: str, **kwargs: Any) -> Any:
         if kwargs.get("type") is bool:
             kwargs |= {"nargs": "?", "const": True}
         return super().add_argument(*args, **kwargs)

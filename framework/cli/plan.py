@@ -177,7 +177,7 @@ def show_plan(subject: Subject, options: PlanOptions) -> None:
             console.print(f"fits with {change}: {gib(changed.memory.peak)}", highlight=False, soft_wrap=True)
 
 
-def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> dict[str, Any]:
+def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> dict[str, object]:
     """A plan in JSON's types; bytes and operations as whole numbers.
 
     Args:
@@ -206,7 +206,14 @@ def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: i
 
 
 def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> Table:
-    """A plan for reading; the arguments are those of `as_json`."""
+    """A plan for reading.
+
+    Args:
+        plan: what a run needs.
+        sample_unit: what a sample is; stands in the name of its operations.
+        device: to compare with.
+        memory_bytes: what that device holds.
+    """
     run, memory = plan.run, plan.memory
     table = Table("each device", "", title=f"{plan.num_parameters / 1e6:.1f}M parameters in training")
     table.columns[1].justify = "right"

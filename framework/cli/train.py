@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
+from os import PathLike
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from framework.cli.parser import OneLineParser
 from framework.cli.plan import PlanOptions, read_recipe, show_plan
@@ -46,7 +48,17 @@ _DESCRIPTION = "Train what a recipe describes: a model of one of the methods, on
 class RecipeParser(OneLineParser, LightningArgumentParser):
     """A parser of recipes; the names in one that a run has saved are those of today."""
 
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+    def parse_path(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Namespace:
+        """The settings of a recipe.
+
+        Args:
+            path: of the file.
+            *args: as jsonargparse has them.
+            **kwargs: as jsonargparse has them.
+
+        Raises:
+            ConfigError: a recipe of the user's own that names what has moved.
+        """
         text = Path(path).read_text()
         if not is_written_by_run(Path(path)):
             # What is not YAML is told of by the parser.
@@ -67,14 +79,14 @@ class SaveRecipe(SaveConfigCallback):
     Only when training starts: a recipe that a checkpoint refuses does not replace the one that made it.
     """
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pass
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
 
-    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         path = Path(trainer.default_root_dir) / RECIPE
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
@@ -125,8 +137,8 @@ class TrainingCLI(OpenLightningCLI):
             "validate": given | {"dataloaders", "verbose"},
         }
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(cast("Sequence[str] | None", args))
         refuse_removed(self.config.as_dict())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -173,7 +185,7 @@ class TrainingCLI(OpenLightningCLI):
         )
         return super().instantiate_trainer(default_root_dir=run.dir, logger=logger, strategy=strategy, **kwargs)
 
-    def fit(self, model: Any, datamodule: ShardDataModule) -> None:
+    def fit(self, model: LightningModule, datamodule: ShardDataModule) -> None:
         run_dir, strategy = Path(self.trainer.default_root_dir), checkpoints_of(self.trainer.strategy)
         resume = self.section(self.config, "resume")
         assert self.subcommand is not None
@@ -189,7 +201,7 @@ class TrainingCLI(OpenLightningCLI):
             told = "recipe, checkpoints, metrics and curves are there"
             console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
 
-    def validate(self, model: Any, datamodule: ShardDataModule) -> None:
+    def validate(self, model: LightningModule, datamodule: ShardDataModule) -> None:
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.trainer.default_root_dir, weights_only=True)
 
 

@@ -1,6 +1,6 @@
 """Agreement between the processes of a run; with one process there is nothing to agree on."""
 
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 
@@ -12,18 +12,18 @@ def rank_and_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def all_gather_object(value: Value, group: Any = None) -> list[Value]:
+def all_gather_object(value: Value, group: dist.ProcessGroup | None = None) -> list[Value]:
     """Every rank's value, by rank, on every rank."""
     _, size = rank_and_size()
     if size == 1:
         return [value]
-    values: list[Any] = [None] * size
+    values: list[Value | None] = [None] * size
     # torch has no types for it.
     dist.all_gather_object(values, value, group=group)  # pyright: ignore[reportUnknownMemberType]
-    return values
+    return cast("list[Value]", values)
 
 
-def broadcast_object(value: Value, group: Any = None) -> Value:
+def broadcast_object(value: Value, group: dist.ProcessGroup | None = None) -> Value:
     """Rank 0's value, on every rank."""
     if rank_and_size()[1] == 1:
         return value

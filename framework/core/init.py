@@ -15,7 +15,7 @@ from framework.core.param_tags import tag, tags_of
 from framework.core.seeding import seed_of
 
 
-def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+def own_tensors(module: nn.Module) -> dict[str, Shaped[Tensor, "..."]]:
     """Parameters and buffers of a module itself, without its children's."""
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 

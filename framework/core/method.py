@@ -74,8 +74,8 @@ class Method:
     sample_unit: str = _OTHERS
     loss: str = "loss/total"
     validation_loss: str = "validation/total"
-    commands: Mapping[str, Command] = field(default_factory=dict)
-    subcommands: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    commands: Mapping[str, Command] = field(default_factory=dict[str, Command])
+    subcommands: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     plan: str | None = None
     exports: tuple[Export, ...] = ()
     report: str | None = None

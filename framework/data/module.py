@@ -11,7 +11,7 @@ from framework.core.errors import ConfigError
 from framework.data.images.transforms import ImageConfig, ImageTransform
 from framework.data.loading.batch import PixelBatch
 from framework.data.loading.datasets import EpisodeDataset, ImageDataset
-from framework.data.loading.loader import LoadingConfig, ShardLoader, start_workers_server
+from framework.data.loading.loader import LoadingConfig, ShardLoader, SizedIterable, start_workers_server
 from framework.data.remote.files import RemoteConfig
 from framework.data.sampling.batching import BatchPlan, MicroBatches
 from framework.data.sampling.mixing import JoinedShards, LookAhead, Mixture
@@ -27,6 +27,9 @@ from framework.data.sampling.progress import (
 )
 from framework.data.shards.manifest import Kind
 from framework.data.shards.reader import ShardSet
+
+Loader = ShardLoader[Any]
+"""A loader of batches of whatever kind the shards are."""
 
 
 class ShardDataModule(LightningDataModule):
@@ -100,8 +103,8 @@ class ShardDataModule(LightningDataModule):
             self.validation_transform = images.evaluation_transform()
         self._progress = Progress(trainer=None, start=Position(), batches=0)
         self._plan = BatchPlan(micro_batch=batch_size)
-        self._restored: dict[str, Any] | None = None
-        self._train_loader: ShardLoader[Any] | None = None
+        self._restored: dict[str, object] | None = None
+        self._train_loader: Loader | None = None
 
     @cached_property
     def train_sets(self) -> tuple[ShardSet, ...]:
@@ -181,7 +184,7 @@ class ShardDataModule(LightningDataModule):
             self._plan = plan_for(self.trainer, batch_size=self.batch_size, global_batch=self.global_batch)
             self._progress = Progress(trainer=self.trainer, start=Position(), batches=0)
 
-    def train_dataloader(self) -> ShardLoader[Any]:
+    def train_dataloader(self) -> Loader:
         """Loader of training batches, from where training stands."""
         stream, plan, trainer = self.stream, self._plan, self.trainer
         joined = JoinedShards(self.train_sets)
@@ -204,26 +207,26 @@ class ShardDataModule(LightningDataModule):
         self._train_loader = self._loader(joined, batches, getattr(self, "train_transform", None))
         return self._train_loader
 
-    def val_dataloader(self) -> ShardLoader[Any]:
+    def val_dataloader(self) -> Loader:
         """Loader of the validation samples, the last batch perhaps smaller; every process sees all of them."""
         assert self.validation_set is not None, "setup has switched validation off"
         return self._evaluation_loader(self.validation_set, self.validation_samples)
 
-    def test_dataloader(self) -> ShardLoader[Any]:
+    def test_dataloader(self) -> Loader:
         """Loader of all test samples, the last batch perhaps smaller; every process sees all of them."""
         assert self.test_set is not None, "setup has refused to test without a set"
         return self._evaluation_loader(self.test_set, None)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
         """Normalises pixels on the device, where it costs nothing and a quarter of the bytes had to be moved."""
         return batch.images() if isinstance(batch, PixelBatch) else batch
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Where training stands: samples of the optimizer steps that all processes have finished."""
         position = self._progress.position(self.stream, self._plan)
         return {**to_state(position), "order": self.stream.describe()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Goes on from a checkpoint; the trainer's own counters are restored after this, before the loader is made."""
         before, now = state_dict.get("order"), self.stream.describe()
         if before not in (None, now):
@@ -234,7 +237,7 @@ class ShardDataModule(LightningDataModule):
             )
         self._restored = state_dict
 
-    def _evaluation_loader(self, shards: ShardSet, wanted: int | None) -> ShardLoader[Any]:
+    def _evaluation_loader(self, shards: ShardSet, wanted: int | None) -> Loader:
         total = len(shards)
         count = min(wanted or total, total)
         # The shards are often sorted by class: evenly spread numbers take as much of each.
@@ -245,14 +248,14 @@ class ShardDataModule(LightningDataModule):
         ]
         return self._loader(JoinedShards([shards]), batches, getattr(self, "validation_transform", None))
 
-    def _loader(self, joined: JoinedShards, batches: Any, transform: ImageTransform | None) -> ShardLoader[Any]:
-        options: dict[str, Any] = {"seed": self.seed, "on_bad_sample": self.loading.on_bad_sample}
+    def _loader(self, joined: JoinedShards, batches: SizedIterable, transform: ImageTransform | None) -> Loader:
+        seed, on_bad_sample = self.seed, self.loading.on_bad_sample
         dataset: Any
         if self.kind == "episodes":
-            dataset = EpisodeDataset(joined, **options)
+            dataset = EpisodeDataset(joined, seed=seed, on_bad_sample=on_bad_sample)
         else:
             assert transform is not None, "images have a size"
-            dataset = ImageDataset(joined, transform, **options)
+            dataset = ImageDataset(joined, transform, seed=seed, on_bad_sample=on_bad_sample)
         return ShardLoader(
             dataset,
             batches,

@@ -5,10 +5,9 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors import SafetensorError, safe_open
@@ -153,7 +152,7 @@ class ClassifierModule(LightningModule):
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint[CHECKPOINT_KEY] = to_json(self.classifier.config)
 
 
@@ -187,12 +186,12 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     return classifier.eval()
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[object, Mapping[str, Shaped[Tensor, "..."]]]:
     with safe_open(path, framework="pt") as file:
         config = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
         return config, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
 
 
-def _read_lightning(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _read_lightning(path: Path) -> tuple[object, Mapping[str, Shaped[Tensor, "..."]]]:
     checkpoint = find_checkpoint(path)
     return read_state(checkpoint)[CHECKPOINT_KEY], read_tensors(checkpoint, "classifier.")

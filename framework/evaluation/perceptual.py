@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from framework.core.shapes import Images
 from framework.evaluation.classifier import load_classifier
 
+_Map = Float[Tensor, "batch feature row column"]
+
 
 class ClassifierDistance(nn.Module):
     """Squared distance of channel-normalised features, averaged over the stages of a frozen `ImageClassifier`.
@@ -26,14 +28,14 @@ class ClassifierDistance(nn.Module):
 
     def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
         """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
-        distances: list[Tensor] = []
+        distances: list[Float[Tensor, ""]] = []
         with torch.no_grad():
             targets = list(self._stages(reference))
         for features, target in zip(self._stages(images), targets, strict=True):
             distances.append((features - target).square().sum(1).mean())
         return torch.stack(distances).mean()
 
-    def _stages(self, x: Tensor) -> Iterator[Tensor]:
+    def _stages(self, x: Float[Tensor, "batch channel row column"]) -> Iterator[_Map]:
         for layer in self.classifier.trunk:
             x = layer(x)
             yield F.normalize(x, dim=1)

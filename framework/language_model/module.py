@@ -10,7 +10,7 @@ ever read whole tokens do not.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -163,12 +164,12 @@ class LanguageModelModule(LightningModule):
         self.log("validation/cross_entropy_nats", loss, batch_size=len(batch))
         self.log("accuracy/validation", right, prog_bar=True, batch_size=len(batch))
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.model, self.optimizer_config)
         schedule = build_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint[CHECKPOINT_KEY] = to_json(self.architecture) | {"tokenizer": self.tokenizer_path}
 
     def _encode(self, batch: EpisodeBatch, *, mixed: bool) -> Iterator["_Part"]:
@@ -243,17 +244,15 @@ class _Part(NamedTuple):
     shares: Float[Tensor, "batch"]
 
 
-def encode_episode(tokenizer: PreTrainedTokenizerBase, episode: Any) -> tuple[list[int], list[int]]:
+def encode_episode(tokenizer: PreTrainedTokenizerBase, episode: object) -> tuple[list[int], list[int]]:
     """Token ids of what is read and of the answer with the end token.
 
     Raises:
         DataError: an episode without the three texts.
     """
-    try:
-        texts = [episode[name] for name in ("prompt", "message", "answer")]
-    except (KeyError, TypeError):
-        texts = []
-    if len(texts) != 3 or not all(isinstance(text, str) for text in texts):
+    given = episode if isinstance(episode, Mapping) else {}
+    texts = [text for name in ("prompt", "message", "answer") if isinstance(text := given.get(name), str)]
+    if len(texts) != 3:
         hint = "give each a prompt, a message and an answer"
         raise DataError(f"the episode {str(episode)[:60]!r} lacks texts", hint=hint)
     roles = zip(("system", "user"), texts, strict=False)

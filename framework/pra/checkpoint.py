@@ -1,7 +1,7 @@
 """A trained PRA model out of a checkpoint, without the recipe that made it."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
@@ -17,7 +17,7 @@ OBJECTIVE = "objective"
 """Keys of the model's and the objective's configuration, as plain types, in a checkpoint."""
 
 
-def check_architecture(saved: dict[str, Any] | None, config: PRAConfig) -> None:
+def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) -> None:
     """Compare the configuration in a checkpoint with the recipe's.
 
     Raises:

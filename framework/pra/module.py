@@ -1,12 +1,15 @@
 """PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError
 from framework.core.seeding import seed_of
@@ -145,16 +148,31 @@ class PRAModule(LightningModule):
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)
 
-    def _log(self, prefix: str, losses: Losses, **options: Any) -> None:
+    def _log(self, prefix: str, losses: Losses, *, prog_bar: bool = False, batch_size: int | None = None) -> None:
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
         if self.perceptual is None:
             shown -= {"perceptual"}
-        self.log_dict({f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}, **options)
+        values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
+        self.log_dict(values, prog_bar=prog_bar, batch_size=batch_size)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], object] | None = None,
+    ) -> None:
+        """Makes a step, and moves the averaged weights after it.
+
+        Args:
+            epoch: counted from 0.
+            batch_idx: the micro-batch in it.
+            optimizer: makes the step.
+            optimizer_closure: a forward and a backward pass.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         # DeepSpeed's engine counts accumulated micro-batches itself and is called for each of them.
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
             update_ema(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
@@ -164,9 +182,10 @@ class PRAModule(LightningModule):
         schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint[ARCHITECTURE] = to_json(self.architecture)
         checkpoint[OBJECTIVE] = to_json(self.objective)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_architecture(checkpoint.get(ARCHITECTURE), self.architecture)
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        saved = checkpoint.get(ARCHITECTURE)
+        check_architecture(cast("Mapping[str, object] | None", saved), self.architecture)

@@ -10,14 +10,14 @@ from framework.report.formatting import duration, moment, short
 from framework.tracking.secrets import scrubbed_text
 
 
-def printable(value: Any) -> Any:
+def printable(value: object) -> object:
     """A text without NUL and halves of characters, which have no place in a page; other values as they are."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return value.replace("\0", "\ufffd").encode("utf-8", errors="replace").decode()
 
 
-def _scrubbed(value: Any) -> Any:
+def _scrubbed(value: object) -> object:
     """The same without secrets."""
     return value if not isinstance(value, str) or isinstance(value, Markup) else printable(scrubbed_text(value))
 

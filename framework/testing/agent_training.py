@@ -34,14 +34,14 @@ ONE_LAYER = SoftConfig(
 
 def make_module(world: Path, **options: Any) -> GBCModule:
     """The module on a tiny world, with other settings where they are given."""
-    settings: dict[str, Any] = {
+    options = {
         "graph": str(world / "graph.yaml"),
         "models": {"m": {"path": str(world / "model")}},
         "loss": "framework.testing.agents:length_loss",
         "run": RunOptions(on_empty="keep"),
         **options,
     }
-    return GBCModule(**settings)
+    return GBCModule(**options)
 
 
 def strategy_of(name: str, devices: int) -> Strategy:

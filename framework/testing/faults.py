@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from framework.training.checkpoint.layout import PARTIAL, Manifest
@@ -35,7 +36,9 @@ def truncate(path: Path, count: int = 100) -> None:
     path.write_bytes(content[:-count])
 
 
-def make_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, object], *, step: int = 1) -> Path:
+def make_checkpoint(
+    path: Path, tensors: dict[str, Shaped[Tensor, "..."]], state: dict[str, object], *, step: int = 1
+) -> Path:
     """A complete checkpoint, without a training that made it.
 
     Args:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Shaped
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import (
@@ -64,7 +65,13 @@ class LinearLM(PreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.head
 
-    def forward(self, *, inputs_embeds: Tensor, attention_mask: Tensor, **ignored: object) -> CausalLMOutputWithPast:
+    def forward(
+        self,
+        *,
+        inputs_embeds: Float[Tensor, "batch token value"],
+        attention_mask: Shaped[Tensor, "batch token"],
+        **_ignored: object,
+    ) -> CausalLMOutputWithPast:
         summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
         return CausalLMOutputWithPast(logits=self.head(summed))
 
@@ -124,7 +131,7 @@ def tiny_language_model(
         seed: of its weights.
         changes: of its configuration.
     """
-    settings: dict[str, Any] = {
+    changes = {
         "vocab_size": vocabulary,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -142,13 +149,13 @@ def tiny_language_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if family == "llama":
-            model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**settings))
+            model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**changes))
         elif family == "qwen3":
-            model = Qwen3ForCausalLM(Qwen3Config(**settings))
+            model = Qwen3ForCausalLM(Qwen3Config(**changes))
         elif family == "gemma2":
-            model = Gemma2ForCausalLM(Gemma2Config(**{"sliding_window": 8, **settings}))
+            model = Gemma2ForCausalLM(Gemma2Config(**{"sliding_window": 8, **changes}))
         else:
-            model = Gemma3ForCausalLM(Gemma3TextConfig(**{"sliding_window": 8, **settings}))
+            model = Gemma3ForCausalLM(Gemma3TextConfig(**{"sliding_window": 8, **changes}))
     return model.eval().requires_grad_(False)
 
 
@@ -171,7 +178,13 @@ def save_tiny_model(
 def tiny_local_model(
     family: Family = "qwen3", *, tokenizer: PreTrainedTokenizerFast | None = None, **options: Any
 ) -> LocalModel:
-    """A random model with a tokenizer; the options are those of `LocalModelConfig`."""
+    """A random model with a tokenizer.
+
+    Args:
+        family: the model's architecture.
+        tokenizer: of its texts; a tiny one by default.
+        **options: of `LocalModelConfig`.
+    """
     tokenizer = tokenizer or tiny_tokenizer()
     model = tiny_language_model(family, vocabulary=len(tokenizer))
     return LocalModel(model, tokenizer, LocalModelConfig(path="", **options))

@@ -78,13 +78,14 @@ def tiny_batch(config: PRAConfig, size: int = 4, *, seed: int = 0, epoch: int = 
 
 def tiny_module(config: PRAConfig | None = None, **options: Any) -> PRAModule:
     """A module of `tiny_config` that warms up in two steps and makes no grid, changed as asked."""
-    settings: dict[str, Any] = {
+    options = {
         "architecture": config or tiny_config(),
         "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
         "grid": SampleGridConfig(every_n_steps=0),
         "ema_decay": 0.9,
+        **options,
     }
-    return PRAModule(**{**settings, **options})
+    return PRAModule(**options)
 
 
 class Batches(LightningDataModule):
@@ -113,7 +114,7 @@ def _loader(batches: Iterable[object]) -> DataLoader[object]:
 
 def quiet_trainer(run_dir: Path, **options: Any) -> Trainer:
     """A trainer as the command line makes it, without loggers, progress bar and callbacks of its own."""
-    settings: dict[str, Any] = {
+    options = {
         "default_root_dir": run_dir,
         "accelerator": "cpu",
         "max_epochs": -1,
@@ -124,10 +125,10 @@ def quiet_trainer(run_dir: Path, **options: Any) -> Trainer:
         "num_sanity_val_steps": 0,
         "check_val_every_n_epoch": None,
         "use_distributed_sampler": False,
+        **options,
     }
-    settings |= options
-    if "strategy" not in settings:
-        settings["strategy"] = make_strategy(
-            StrategyConfig(), accelerator=settings["accelerator"], devices=settings.get("devices", "auto")
+    if "strategy" not in options:
+        options["strategy"] = make_strategy(
+            StrategyConfig(), accelerator=options["accelerator"], devices=options.get("devices", "auto")
         )
-    return Trainer(**settings)
+    return Trainer(**options)

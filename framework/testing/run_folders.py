@@ -72,6 +72,19 @@ def make_run_folder(
     return folder
 
 
+def make_run_folders(root: Path) -> Path:
+    """Runs in every state that can be told from a folder, and one folder that is not a run's."""
+    make_run_folder(root / "a" / "finished")
+    make_run_folder(root / "a" / "preempted", stretches=((0, 5, "preempted", "SIGTERM"),))
+    (root / "a" / "preempted" / "preempted.json").write_text("{}")
+    make_run_folder(root / "failed", stretches=((0, 5, "preempted", ""), (5, 7, "failed", "TrainingError: nan")))
+    make_run_folder(root / "killed", stretches=((0, 5, None, ""),))
+    (root / "unknown").mkdir()
+    (root / "unknown" / "recipe.yaml").write_text("trainer: {max_steps: -1}")
+    (root / "no run").mkdir()
+    return root
+
+
 def _write_metrics(folder: Path, begin: int, end: int, every: int) -> None:
     folder.mkdir(parents=True)
     noise = np.random.default_rng(begin + 17)

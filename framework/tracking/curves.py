@@ -1,8 +1,7 @@
 """Curves of a run's metrics as an image."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from framework.tracking.metric_files import read_metrics
 
@@ -42,7 +41,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     return path
 
 
-def _panels(series: Mapping[str, Any]) -> dict[str, list[str]]:
+def _panels(series: Iterable[str]) -> dict[str, list[str]]:
     """The metrics by panel: of each agent of a system, such as `credit_by_agent/hotel`, in one together."""
     panels: dict[str, list[str]] = {}
     for name in series:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from framework.core.serialization import from_json, parse_object, to_json
 from framework.tracking.secrets import scrubbed_command, scrubbed_text
@@ -161,7 +161,7 @@ def read_restarts(run_dir: Path) -> list[Restart]:
     return [restarts[count] for count in sorted(restarts)]
 
 
-def _append(run_dir: Path, entry: dict[str, Any]) -> None:
+def _append(run_dir: Path, entry: dict[str, object]) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / FILE).open("a") as stream:
         # The line break first: a killed process may have left half a line.

@@ -70,7 +70,7 @@ def _scrub_parameter(match: re.Match[str]) -> str:
     return match["name"] + (REMOVED if secret else match["value"])
 
 
-def scrubbed(value: Any, name: str = "") -> Any:
+def scrubbed(value: object, name: str = "") -> Any:
     """A copy of nested settings without secrets: names and forms of values decide.
 
     Args:
@@ -88,11 +88,11 @@ def scrubbed(value: Any, name: str = "") -> Any:
     return scrubbed_text(value) if isinstance(value, str) else value
 
 
-def _scrubbed_key(key: Any) -> Any:
+def _scrubbed_key(key: object) -> object:
     return scrubbed_text(key) if isinstance(key, str) else key
 
 
-def _scrubbed_options(value: Any, name: str = "") -> Any:
+def _scrubbed_options(value: object, name: str = "") -> object:
     if isinstance(value, Mapping):
         return {key: _scrubbed_options(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -142,7 +142,7 @@ def _scrubbed_word(word: str) -> str:
     return scrubbed_text(word)
 
 
-def refuse_removed(recipe: Mapping[str, Any]) -> None:
+def refuse_removed(recipe: Mapping[str, object]) -> None:
     """Refuses a saved recipe whose secrets were removed and have not been given again.
 
     Raises:
@@ -156,7 +156,7 @@ def refuse_removed(recipe: Mapping[str, Any]) -> None:
             )
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, name: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str) and REMOVED in key:

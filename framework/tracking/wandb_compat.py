@@ -4,7 +4,10 @@
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wandb import Run
 
 SETTINGS_WITHOUT_METADATA: dict[str, Any] = {
     "disable_job_creation": True,
@@ -31,7 +34,7 @@ GAVE_UP_MESSAGE = '"msg":"filestream: fatal error'
 """A line of that log after which nothing more is sent."""
 
 
-def data_file(run: Any) -> Path:
+def data_file(run: "Run") -> Path:
     """The `.wandb` file of a run that was initialised: all that it has recorded."""
     return Path(run.dir).parent / f"run-{run.id}.wandb"
 

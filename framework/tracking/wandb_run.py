@@ -2,10 +2,11 @@
 
 import logging
 import os
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
@@ -70,7 +71,7 @@ class TrackedRun(WandbLogger):
         shown_name = scrubbed_text(name)
         super().__init__(name=shown_name, save_dir=folder, project=project, id=identity, offline=not online)
         self._identity, self._shown_name, self._shown_project = identity, shown_name, project
-        self._run: Any = None
+        self._run: wandb.Run | None = None
         self._folder, self._online, self._count_restarts = folder, online, restart
         self._restart: int | None = None
         self._table_of = 0
@@ -83,13 +84,13 @@ class TrackedRun(WandbLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def experiment(self) -> wandb.Run:
         """W&B's run; one that does nothing after W&B has failed."""
         if self._run is None:
             self._run = self._begin()
         return self._run
 
-    def _begin(self) -> Any:
+    def _begin(self) -> wandb.Run:
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._online:
             try:
@@ -111,7 +112,7 @@ class TrackedRun(WandbLogger):
             self._tell(error)
             return wandb.init(mode="disabled")
 
-    def _initialised(self, mode: Any) -> Any:
+    def _initialised(self, mode: Literal["online", "offline"]) -> wandb.Run:
         # Tables are staged there until they are sent; its place is known by this variable only.
         if DATA_DIR_VARIABLE not in os.environ:
             os.environ[DATA_DIR_VARIABLE] = str((self._folder / "wandb").resolve())
@@ -144,15 +145,15 @@ class TrackedRun(WandbLogger):
         return run
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any) -> None:
+    def log_hyperparams(self, params: Mapping[str, object] | Namespace) -> None:
         clean = scrubbed(dict(params) if isinstance(params, Mapping) else vars(params))
         self._guarded(lambda: super(TrackedRun, self).log_hyperparams(clean))
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         if self._restart is None:
             self._restart = self._count_restarts()
-        row = {**metrics, RESTART: self._restart}
+        row: dict[str, object] = {**metrics, RESTART: self._restart}
         if step is not None:
             row[GLOBAL_STEP] = step
         self._guarded(lambda: self.experiment.log(row))
@@ -215,7 +216,7 @@ class TrackedRun(WandbLogger):
         self._guarded(lambda: self.log_metrics({name: wandb.Html(html, inject=False)}, step))
 
     @rank_zero_only
-    def log_growing_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+    def log_growing_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
         """Logs a table that grows by rows, now and then: at every doubling of its rows, and by `close`.
 
         W&B keeps every table whole: all of them together are no more than three times the last.
@@ -232,7 +233,7 @@ class TrackedRun(WandbLogger):
         else:
             self._tables[name] = write
 
-    def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+    def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
         self._tables.pop(name, None)
         self._table_rows[name] = len(rows)
         data: list[Any] = [list(row) for row in rows]
@@ -246,7 +247,7 @@ class TrackedRun(WandbLogger):
         )
 
     @rank_zero_only
-    def log_reference(self, name: str, kind: str, uri: str, metadata: dict[str, Any]) -> None:
+    def log_reference(self, name: str, kind: str, uri: str, metadata: Mapping[str, object]) -> None:
         """Logs an artifact that points at a file or URL: nothing of it is sent, but where it is and what it is.
 
         Args:

@@ -1,76 +1,20 @@
-"""Runs as their folders show them."""
+"""The commands that list runs, show one and send what W&B has not got."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from framework.cli import runs
 from framework.core.errors import ConfigError, TrainingError
-from framework.report.run_summary import find_runs, read_run, unsent_files
-from framework.testing.run_folders import make_run_folder
+from framework.report.run_summary import unsent_files
+from framework.testing.run_folders import make_run_folder, make_run_folders
 from framework.tracking.run_folder import UNSENT
-
-HOLD = """
-import sys
-from pathlib import Path
-from framework.core.io import RunLock
-lock = RunLock(Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    make_run_folder(tmp_path / "a" / "finished")
-    make_run_folder(tmp_path / "a" / "preempted", stretches=((0, 5, "preempted", "SIGTERM"),))
-    (tmp_path / "a" / "preempted" / "preempted.json").write_text("{}")
-    make_run_folder(tmp_path / "failed", stretches=((0, 5, "preempted", ""), (5, 7, "failed", "TrainingError: nan")))
-    make_run_folder(tmp_path / "killed", stretches=((0, 5, None, ""),))
-    (tmp_path / "unknown").mkdir()
-    (tmp_path / "unknown" / "recipe.yaml").write_text("trainer: {max_steps: -1}")
-    (tmp_path / "no run").mkdir()
-    return tmp_path
-
-
-def test_states(root: Path):
-    found = {path.name: read_run(path) for path in find_runs(root)}
-    assert {name: run.state for name, run in found.items()} == {
-        "finished": "finished",
-        "preempted": "preempted",
-        "failed": "failed",
-        "killed": "failed",
-        "unknown": "unknown",
-    }
-    assert {name: run.step for name, run in found.items()} == {
-        "finished": 12,
-        "preempted": 5,
-        "failed": 7,
-        "killed": 5,
-        "unknown": 0,
-    }
-    assert found["failed"].reason == "TrainingError: nan"
-    assert "killed" in found["killed"].reason
-    assert (found["finished"].max_steps, found["unknown"].max_steps) == (12, None)
-    assert (found["finished"].checkpoints, found["finished"].wandb_id) == ([12], "ab12cd34")
-
-
-def test_a_run_is_running_while_its_lock_is_held(root: Path):
-    run = root / "killed"
-    command = [sys.executable, "-c", HOLD, str(run)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        found = read_run(run)
-        assert (found.state, found.reason.split(" on ")[0]) == ("running", f"process {holder.pid}")
-        # Asking has not taken it.
-        assert read_run(run).state == "running"
-        assert holder.stdin is not None
-        holder.stdin.close()
-    assert read_run(run).state == "failed"
+    return make_run_folders(tmp_path)
 
 
 def test_ls(root: Path, capsys: pytest.CaptureFixture[str]):

@@ -5,12 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from framework.cli.main import main
 from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.data.loading.batch import EpisodeBatch
 from framework.gbc.environments.microworld.tokenizer import make_tokenizer
 from framework.gbc.environments.microworld.training_examples import draw_examples
-from framework.gbc.environments.microworld.world import load_model
 from framework.language_model.chat_tokenizer import END
 from framework.language_model.export import export_language_model
 from framework.language_model.module import (
@@ -22,39 +20,6 @@ from framework.language_model.module import (
     whole_answers,
 )
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
-
-RECIPE = Path(__file__).parents[2] / "recipes/gbc/microworld.yaml"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("language")
-    main(["shards", "microworld", str(folder / "data"), "--num_examples", "64", "--num_validation", "16"])
-    words = {
-        "run.dir": folder / "run",
-        "data.train": folder / "data/train",
-        "data.validation": folder / "data/validation",
-        "model.init_args.tokenizer": folder / "data/tokenizer",
-        "model.init_args.architecture.hidden_size": 16,
-        "trainer.max_steps": 2,
-        "trainer.log_every_n_steps": 1,
-        "trainer.val_check_interval": 2,
-        "trainer.enable_progress_bar": "false",
-    }
-    main(["fit", "--config", str(RECIPE), *(f"--{name}={value}" for name, value in words.items())])
-    return folder
-
-
-def test_two_steps_by_the_command_and_its_export(run: Path):
-    assert "accuracy/validation" in (run / "run/metrics.csv").read_text()
-    export_language_model(run / "run", run / "model", dtype="bfloat16")
-    main(["export", str(run / "run"), str(run / "whole")])
-    assert (run / "whole/model.safetensors").stat().st_size > (run / "model/model.safetensors").stat().st_size
-    model = load_model(str(run / "model"))
-    assert isinstance(load_tokenizer(run / "model").chat_template, str)
-    trained = read_tensors(find_checkpoint(run / "run"), "model.")
-    for name, value in model.model.state_dict().items():
-        assert torch.equal(value, trained.get(name, trained["model.embed_tokens.weight"]).bfloat16().float())
 
 
 def test_what_is_no_language_model(run: Path, tmp_path: Path):

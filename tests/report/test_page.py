@@ -12,9 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from framework.cli.main import main
 from framework.cli.report import write_report
-from framework.core.errors import ConfigError
 from framework.testing.run_folders import make_run_folder
 from framework.tracking.restarts import Start, note_end, note_start
 
@@ -177,15 +175,6 @@ def browse(tmp_path: Path, page: Path, *options: str) -> str:
     command = [CHROMIUM, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
     command += [f"--user-data-dir={tmp_path / options[0][2:8]}", *options, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-def test_the_command_writes_into_the_runs_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run = make_run_folder(tmp_path / "run")
-    main(["report", str(run)])
-    assert "<h1>run</h1>" in (run / "report.html").read_text()
-    assert "report in " in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="is not the folder of a run"):
-        write_report(tmp_path / "nowhere", tmp_path / "x.html")
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path):

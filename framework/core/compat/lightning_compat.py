@@ -1,5 +1,8 @@
 """Private parts of Lightning (2.6)."""
 
+# This file is where they may be used.
+# pyright: reportPrivateUsage=false
+
 from typing import Any
 
 from lightning.fabric.utilities.seed import reset_seed

@@ -1,7 +1,11 @@
 """Private parts of torch (2.7 to 2.13)."""
 
+# This file is where they may be used; torch says the types of none of them.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportUnknownVariableType=false
+
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.distributed_c10d import _get_default_store
@@ -33,15 +37,15 @@ def shared_storage(num_bytes: int) -> torch.UntypedStorage:
 
     `share_memory_` would take memory of this process first, and copy it.
     """
-    return torch.UntypedStorage._new_shared(num_bytes)
+    return torch.UntypedStorage._new_shared(num_bytes)  # pyright: ignore[reportUnknownMemberType]
 
 
-def storage_key(tensor: Tensor) -> int:
+def storage_key(tensor: Shaped[Tensor, "..."]) -> int:
     """What tells one storage from another, also of a fake tensor, which has no address."""
     return tensor.untyped_storage()._cdata
 
 
-def worker_pids(loader: DataLoader) -> list[int]:
+def worker_pids(loader: DataLoader[object]) -> list[int]:
     """Processes of a loader that is being read and has workers."""
     iterator = loader._iterator
     assert iterator is not None

@@ -4,8 +4,8 @@ A path that a user writes today is not translated: the error names the new one (
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 from framework.core.errors import ConfigError
 
@@ -161,7 +161,7 @@ def current_text(text: str) -> str:
     return _PATH.sub(lambda found: current_path(found[0]), text)
 
 
-def refuse_moved(tree: Any, source: str) -> None:
+def refuse_moved(tree: object, source: str) -> None:
     """Whether what a user gives has old import paths.
 
     Args:
@@ -177,9 +177,10 @@ def refuse_moved(tree: Any, source: str) -> None:
                 raise ConfigError(f"{source} names {path}, which has moved", hint=f"use {moved}")
 
 
-def _texts(tree: Any) -> Iterator[str]:
+def _texts(tree: object) -> Iterator[str]:
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, Mapping | list):
-        for value in tree.values() if isinstance(tree, Mapping) else tree:
+        values = cast("Iterable[object]", tree.values() if isinstance(tree, Mapping) else tree)
+        for value in values:
             yield from _texts(value)

@@ -5,7 +5,9 @@ An old key is an error that names the new one. Recipes in checkpoints keep their
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 MOVED_KEYS = {
     "data.image_size": "data.images.size",
@@ -44,6 +46,6 @@ def explain_moved_key(message: str) -> str | None:
     return None
 
 
-def with_new_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_keys(settings: Mapping[str, Value]) -> dict[str, Value]:
     """Settings by dotted key, old keys by their new names."""
     return {MOVED_KEYS.get(key, key): value for key, value in settings.items()}

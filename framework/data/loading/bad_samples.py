@@ -12,7 +12,7 @@ class BadSamples(Callback):
     """Logs how many different bad samples all processes have met since their start, where they are skipped."""
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         data: Any = getattr(trainer, "datamodule", None)
         loading = getattr(data, "loading", None)

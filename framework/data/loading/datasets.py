@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from framework.core.compat.torch_compat import shared_storage
 from framework.data.images.decoding import UnreadableImage
@@ -90,7 +91,7 @@ class EpisodeDataset(ShardDataset[EpisodeBatch]):
         )
 
 
-def _shareable(*shape: int) -> torch.Tensor:
+def _shareable(*shape: int) -> UInt8[torch.Tensor, "..."]:
     """Uninitialised bytes; in a worker in shared memory, where the main process reads them without a copy."""
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)

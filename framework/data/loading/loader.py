@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +21,7 @@ from framework.data.sampling.mixing import JoinedShards
 from framework.data.sampling.order import Samples
 
 Batch = TypeVar("Batch", PixelBatch, EpisodeBatch)
+Value = TypeVar("Value")
 OnBadSample = Literal["stop", "skip"]
 """What becomes of a sample that cannot be decoded. stop: an error names it. skip: the next good one of its set, in the
 order of the shards, stands in for it, whatever the epoch, process or worker."""
@@ -168,10 +169,19 @@ class _Wanted:
     buffer: int | None
 
 
+@runtime_checkable
+class SizedIterable(Protocol):
+    """The samples of each batch in turn, and how many batches there are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Samples]: ...
+
+
 class _WithBuffers:
     """Gives each batch a place."""
 
-    def __init__(self, batches: Any, buffers: SharedBuffers) -> None:
+    def __init__(self, batches: SizedIterable, buffers: SharedBuffers) -> None:
         self.batches, self.buffers = batches, buffers
 
     def __len__(self) -> int:
@@ -201,20 +211,22 @@ class ShardLoader(DataLoader[Batch]):
     def __init__(
         self,
         dataset: ShardDataset[Batch],
-        batches: Any,
+        batches: SizedIterable,
         *,
         num_workers: int = 0,
         max_bad_samples: int = 100,
         most_samples: int = 0,
     ) -> None:
+        asked_for: SizedIterable | _WithBuffers = batches
         num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
         if num_bytes:
             # What the workers are asked for ahead, and what training may hold of it.
             dataset.buffers = SharedBuffers(_AHEAD * num_workers + _HELD, num_bytes)
-            batches = _WithBuffers(batches, dataset.buffers)
+            asked_for = _WithBuffers(batches, dataset.buffers)
         super().__init__(
             dataset,
-            batch_sampler=batches,
+            # Torch takes whatever yields what the data set is asked for.
+            batch_sampler=asked_for,  # pyright: ignore[reportArgumentType]
             num_workers=num_workers,
             prefetch_factor=_AHEAD if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
@@ -256,10 +268,10 @@ class ShardLoader(DataLoader[Batch]):
 
     # Lightning takes a loader with these two for one that can resume, and warns about any other. Their content stays
     # empty: the position belongs to the data module, which has it at the end of an epoch too.
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         pass
 
 
@@ -296,5 +308,5 @@ def _end_with_training(worker: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _as_it_is(batch: Any) -> Any:
+def _as_it_is(batch: Value) -> Value:
     return batch

@@ -4,6 +4,7 @@ A shared page that the kernel has to find and clear costs more than to copy it: 
 """
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from math import prod
@@ -40,7 +41,7 @@ class SharedBuffers:
         self.key = next(_keys)
         _of_this_process[self.key] = self
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # For workers, which need the memory alone.
         return {"_memory": self._memory, "_num_bytes": self._num_bytes, "key": self.key}
 
@@ -98,6 +99,6 @@ class InBuffer:
         return self.batch().pin_memory()
 
 
-def with_tensors(fields: dict[str, Any]) -> dict[str, Any]:
+def with_tensors(fields: Mapping[str, object]) -> dict[str, Any]:
     """The same with tensors in the place of arrays."""
     return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in fields.items()}

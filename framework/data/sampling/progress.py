@@ -5,7 +5,6 @@ other ones, so on a resume the counters are set to what they would be had the ru
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
@@ -83,12 +82,12 @@ def finished_batches(trainer: Trainer | None) -> int:
     return total.processed
 
 
-def to_state(position: Position) -> dict[str, Any]:
+def to_state(position: Position) -> dict[str, object]:
     """The position as a checkpoint's plain numbers."""
     return to_json(position)
 
 
-def from_state(state: dict[str, Any], stream: SampleStream, plan: BatchPlan) -> Position:
+def from_state(state: dict[str, object], stream: SampleStream, plan: BatchPlan) -> Position:
     """Inverse of `to_state`; in a checkpoint from before there were epochs in it they follow from the batch size.
 
     Args:

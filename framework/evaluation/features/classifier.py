@@ -31,7 +31,13 @@ class ClassifierFeatures(FeatureNetwork):
 
     @torch.no_grad()
     def labelled_metrics(self, role: str, images: SampleSet, features: Features) -> dict[str, float]:
-        """The share in [0, 1] of images whose label the classifier predicts."""
+        """The share in [0, 1] of images whose label the classifier predicts; nothing of images without labels.
+
+        Args:
+            role: what the images are, such as samples; stands in the metric's name.
+            images: with their labels.
+            features: what this network made of them.
+        """
         if images.labels is None:
             return {}
         predicted = self.class_logits(features).argmax(dim=1).cpu()

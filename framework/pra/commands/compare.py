@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from bisect import bisect_left
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,37 +79,80 @@ def compare(
     data = settings["data"]
     base = PRAConfig(**settings["model"]["init_args"]["architecture"])
     goal = num_parameters(replace(base, variant="pra"))
-    rows: list[dict[str, Any]] = []
+    measurement = _Measurement(
+        features=features,
+        training=data["train"],
+        validation=data["validation"],
+        num=num,
+        steps=steps,
+        seed=seed,
+        svm_accuracy=svm_accuracy,
+    )
+    rows: list[_Row] = []
     for variant in variants or get_args(VariantName):
         architecture = match_parameters(replace(base, variant=variant), goal)
         run = Path(out) / variant
-        row: dict[str, Any] = {"variant": variant, "parameters": num_parameters(architecture)}
         _fit(recipe, run, architecture, seed, options)
-        for scale in guidance:
-            report = run / f"guidance-{scale:g}.json"
-            samples = str(report.with_suffix(".npz"))
-            sample(
-                str(run),
-                samples,
-                num=num,
-                seed=seed,
-                batch_size=min(num, 1000),
-                sampler=SamplerConfig(steps=steps, guidance=scale),
-            )
-            evaluate(
-                samples,
-                data["validation"],
-                features=features,
-                training=data["train"],
-                limit=MOST_IMAGES,
-                svm_accuracy=svm_accuracy,
-                checkpoint=str(run) if scale == min(guidance) else None,
-                out=str(report),
-            )
-            row[f"guidance {scale:g}"] = json.loads(report.read_text())["metrics"]
-        rows.append(row)
-        _write(Path(out), rows, guidance, svm_accuracy)
+        metrics = {scale: measurement.metrics(run, scale, with_gap=scale == min(guidance)) for scale in guidance}
+        rows.append(_Row(variant=variant, num_parameters=num_parameters(architecture), metrics=metrics))
+        _write(Path(out), rows, svm_accuracy)
     console.print(f"table in {out}/table.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measurement:
+    """How the rollouts of every row are measured; the fields are arguments of `compare`, and the recipe's data."""
+
+    features: FeatureNetwork
+    training: str
+    validation: str
+    num: int
+    steps: int
+    seed: int
+    svm_accuracy: bool
+
+    def metrics(self, run: Path, guidance: float, *, with_gap: bool) -> dict[str, float]:
+        """Samples from a run, and what is measured on them.
+
+        Args:
+            run: its folder.
+            guidance: scale to sample at.
+            with_gap: also measure the rollout gap.
+        """
+        report = run / f"guidance-{guidance:g}.json"
+        samples = str(report.with_suffix(".npz"))
+        sample(
+            str(run),
+            samples,
+            num=self.num,
+            seed=self.seed,
+            batch_size=min(self.num, 1000),
+            sampler=SamplerConfig(steps=self.steps, guidance=guidance),
+        )
+        evaluate(
+            samples,
+            self.validation,
+            features=self.features,
+            training=self.training,
+            limit=MOST_IMAGES,
+            svm_accuracy=self.svm_accuracy,
+            checkpoint=str(run) if with_gap else None,
+            out=str(report),
+        )
+        return json.loads(report.read_text())["metrics"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A row of the table; its metrics by guidance scale."""
+
+    variant: str
+    num_parameters: int
+    metrics: dict[float, dict[str, float]]
+
+    def as_json(self) -> dict[str, object]:
+        measured = {f"guidance {scale:g}": metrics for scale, metrics in self.metrics.items()}
+        return {"variant": self.variant, "parameters": self.num_parameters, **measured}
 
 
 def _read_recipe(path: str) -> dict[str, Any]:
@@ -131,18 +174,19 @@ def _fit(recipe: str, run: Path, architecture: PRAConfig, seed: int, options: li
         raise TrainingError(f"training of {architecture.variant} failed", hint=f"see its output; its run is in {run}")
 
 
-def _write(out: Path, rows: list[dict[str, Any]], guidance: list[float], svm_accuracy: bool) -> None:
+def _write(out: Path, rows: list[_Row], svm_accuracy: bool) -> None:
     with atomic_write(out / "table.json") as file:
-        file.write(json.dumps(rows, indent=2).encode())
+        file.write(json.dumps([row.as_json() for row in rows], indent=2).encode())
+    guidance = list(rows[0].metrics)
     names = [f"Fréchet, guidance {scale:g}" for scale in guidance]
     names += [f"SVM accuracy, guidance {scale:g}" for scale in guidance] if svm_accuracy else []
     lines = ["| " + " | ".join(["row", "parameters", *names, "rollout gap"]) + " |", "|---" * (len(names) + 3) + "|"]
     for row in rows:
-        measured = [row[f"guidance {scale:g}"] for scale in guidance]
+        measured = list(row.metrics.values())
         cells = [next(f"{v:.3f}" for k, v in m.items() if k == "fid" or k.startswith("frechet")) for m in measured]
         if svm_accuracy:
             cells += [f"{m['svm_accuracy/samples']:.1%}" for m in measured]
         gap = next(m["rollout_gap/ratio"] for m in measured if "rollout_gap/ratio" in m)
-        lines.append(f"| `{row['variant']}` | {row['parameters']:,} | {' | '.join(cells)} | {gap:.2f} |")
+        lines.append(f"| `{row.variant}` | {row.num_parameters:,} | {' | '.join(cells)} | {gap:.2f} |")
     with atomic_write(out / "table.md") as file:
         file.write(("\n".join(lines) + "\n").encode())

@@ -72,8 +72,8 @@ class Rotary2d(nn.Module):
         head_width: values of an attention head, a multiple of 4.
     """
 
-    cosine: Tensor
-    sine: Tensor
+    cosine: Float[Tensor, "position pair"]
+    sine: Float[Tensor, "position pair"]
 
     def __init__(self, *, side: int, prefix: int, head_width: int) -> None:
         super().__init__()

@@ -1,13 +1,14 @@
 """What a training step costs, found without data, weights or a GPU: operations, saved tensors, calls of each unit."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -157,7 +158,7 @@ class Tape(TorchDispatchMode):
         self._copies: set[int] = set()
         self._calls: list[tuple[int, set[int]]] = []
         self._inside = False
-        self._held: list[Tensor] = []
+        self._held: list[Shaped[Tensor, ...]] = []
 
     @property
     def activations(self) -> int:
@@ -186,14 +187,21 @@ class Tape(TorchDispatchMode):
             stack.enter_context(self)
             yield
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         out = func(*args, **(kwargs or {}))
-        if func is CAST and storage_key(args[0]) in self._weights:
-            self._copies.add(storage_key(out))
-            self._held.append(out)
+        if func is CAST and storage_key(cast(Tensor, args[0])) in self._weights:
+            copy = cast(Tensor, out)
+            self._copies.add(storage_key(copy))
+            self._held.append(copy)
         return out
 
-    def _pack(self, tensor: Tensor) -> Tensor:
+    def _pack(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         key = storage_key(tensor)
         if key not in self._weights:
             if key not in self._saved and self._inside:

@@ -4,6 +4,7 @@ Import this before anything that imports DeepSpeed.
 """
 
 import os
+from argparse import Namespace
 from typing import Any
 from unittest.mock import patch
 
@@ -39,7 +40,7 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
     def setup(self, trainer: Trainer) -> None:
         initialize = deepspeed.initialize
 
-        def on_the_cpu(args: Any, **options: Any) -> Any:
+        def on_the_cpu(args: Namespace, **options: Any) -> object:
             # The device has no number.
             args.device_rank = self.local_rank
             return initialize(args=args, **options)

@@ -36,10 +36,10 @@ class DistributedRun:
 
 
 def run_distributed(
-    function: Callable[..., Any],
+    function: Callable[..., object],
     num_processes: int,
     *,
-    arguments: dict[str, Any] | None = None,
+    arguments: dict[str, object] | None = None,
     timeout: float = 300,
     may_fail: bool = False,
 ) -> DistributedRun:
@@ -109,7 +109,7 @@ def _processes(folder: str) -> list[int]:
     return found
 
 
-def load_function(target: str) -> Callable[..., Any]:
+def load_function(target: str) -> Callable[..., object]:
     """The function of `FILE:NAME`, its module loaded anew from the file."""
     path, _, name = target.rpartition(":")
     spec = importlib.util.spec_from_file_location("distributed_target", path)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from framework.testing.processes.distributed import load_function
 
@@ -70,7 +70,12 @@ class Forked:
     """
 
     def __init__(
-        self, function: Callable[..., Any], num_processes: int, arguments: dict[str, Any], *, may_fail: bool = False
+        self,
+        function: Callable[..., object],
+        num_processes: int,
+        arguments: dict[str, object],
+        *,
+        may_fail: bool = False,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._may_fail = may_fail
@@ -115,14 +120,36 @@ class Forked:
 
 
 def run_forked(
-    function: Callable[..., Any], num_processes: int, *, may_fail: bool = False, timeout: float = 120, **arguments: Any
+    function: Callable[..., object],
+    num_processes: int,
+    *,
+    may_fail: bool = False,
+    timeout: float = 120,
+    **arguments: object,
 ) -> ForkedRun:
-    """Calls a function on processes of its own, and waits for them; see `Forked`."""
+    """Calls a function on processes of its own, and waits for them.
+
+    Args:
+        function: of the top level of a module; that module is loaded anew from its file in every process.
+        num_processes: how many.
+        may_fail: a process that dies is no error.
+        timeout: seconds after which those that still run are killed.
+        **arguments: of the function, of JSON's types.
+
+    Raises:
+        AssertionError: a process failed; the message holds the output.
+    """
     return Forked(function, num_processes, arguments, may_fail=may_fail).finish(timeout)
 
 
 def run_command(arguments: Sequence[str], folder: str, environment: dict[str, str]) -> None:
-    """`framework` with these arguments, as the function of a `Forked`: its exit code is the process's."""
+    """`framework` with these arguments, as the function of a `Forked`: its exit code is the process's.
+
+    Args:
+        arguments: of the command line.
+        folder: to run in.
+        environment: variables to set.
+    """
     from framework.cli.main import main
 
     os.chdir(folder)
@@ -138,7 +165,7 @@ def start_command(*arguments: str, environment: dict[str, str] | None = None) ->
 
 
 @cache
-def _server() -> tuple[Any, Any]:
+def _server() -> tuple[IO[str], IO[str]]:
     """Where to write orders to the server and read its answers; it ends with this process."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
@@ -152,6 +179,7 @@ def _server() -> tuple[Any, Any]:
         env=environment,
     )
     assert process.stdin is not None
+    assert process.stdout is not None
 
     def stop() -> None:
         assert process.stdin is not None
@@ -196,7 +224,7 @@ def _serve() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _run(target: str, arguments: dict[str, Any], rank: int, num_processes: int, port: int, folder: str) -> None:
+def _run(target: str, arguments: dict[str, object], rank: int, num_processes: int, port: int, folder: str) -> None:
     """What each process does; it does not return."""
     # Its workers can be killed with it.
     os.setsid()
