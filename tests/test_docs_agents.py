@@ -6,11 +6,14 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
 from framework.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "agents.md"
 
 
+@pytest.mark.slow
 def test_the_page_from_zero(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

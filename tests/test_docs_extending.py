@@ -49,6 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_from_zero(folder: Path, capsys: pytest.CaptureFixture[str]):
     told: dict[str, str] = {}
     scripts = 0

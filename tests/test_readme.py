@@ -28,6 +28,7 @@ def test_every_link_of_the_documents_leads_somewhere():
             assert (page.parent / link).exists(), f"{page}: {link}"
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path):
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     command = ["make", "--file", str(ROOT / "Makefile"), "--old-file", "install", "quickstart"]
@@ -49,6 +50,7 @@ def test_quickstart(tmp_path):
         assert (tmp_path / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_quickstart_of_agents(tmp_path, monkeypatch, capsys):
     """Its commands one after another in this process, where what they import is imported once."""
     monkeypatch.chdir(tmp_path)

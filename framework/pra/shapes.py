@@ -15,6 +15,7 @@
 | head | of an attention layer | |
 | position | in the transformer's sequence: class tokens, then pixel tokens | |
 | value | of a query, key or value of an attention head | |
+| pair | two values of a head that a rotary position turns together | |
 | inputs, width, outputs, context | values of a layer's input, its width, its output, what it is conditioned on | |
 | new | positions that a cache gets | |
 | axes, context_axes, target_axes, shape | any axes, also none | |

@@ -9,6 +9,7 @@ from framework.bench.fault_localization import bench_fault_localization
 from framework.core.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_bench_blame_writes_what_it_shows(tmp_path: Path):
     record = bench_fault_localization(
         tmp_path / "blame.json", num_episodes=5, num_choosing=5, scalars=("sequence_log_prob",)

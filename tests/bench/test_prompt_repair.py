@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from framework.bench.prompt_repair import bench_repair
 
 
+@pytest.mark.slow
 def test_bench_repair(tmp_path: Path):
     record = bench_repair(tmp_path / "repair.json", num_faults=1, num_tasks=4, num_wrong=1)
     assert len(record["repairs"]) == 2

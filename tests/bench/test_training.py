@@ -9,6 +9,7 @@ from framework.bench.training import bench_training
 from framework.core.errors import ConfigError, TrainingError
 
 
+@pytest.mark.slow
 def test_loop_against_a_bare_one(recipe: Path, tmp_path: Path):
     out = tmp_path / "bench.json"
     record = bench_training(str(recipe), out, batch_sizes=(4,), window=2, rounds=2, save_every=0)
@@ -20,6 +21,7 @@ def test_loop_against_a_bare_one(recipe: Path, tmp_path: Path):
     assert "checkpoint" not in record
 
 
+@pytest.mark.slow
 def test_run_that_fails(recipe: Path):
     with pytest.raises(TrainingError, match=r"a run of the benchmark failed .*learning_rate"):
         bench_training(str(recipe), window=2, rounds=1, options=["--model.init_args.optimizer.learning_rate", "-1"])

@@ -8,6 +8,7 @@ import pytest
 from framework.cli.main import main
 
 
+@pytest.mark.slow
 def test_the_command_exports_and_sample_takes_it(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main(["fit", "--config", str(recipe), "--trainer.max_steps", "2"])
     out = tmp_path / "out" / "pra.safetensors"

@@ -55,6 +55,7 @@ def test_mistakes_before_a_recipe(capsys, tmp_path):
     assert "/nowhere" in error_of(capsys, "shards", "images", "/nowhere", tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_from_shards_to_report(capsys, recipe, tmp_path):
     run = tmp_path / "run"
     main(["fit", "--config", str(recipe), "--run.wandb", "offline"])
@@ -104,6 +105,7 @@ def test_from_shards_to_report(capsys, recipe, tmp_path):
     assert all(np.isfinite(value) for value in metrics.values())
 
 
+@pytest.mark.slow
 def test_sampling_does_not_depend_on_the_batch_size(recipe, tmp_path):
     main(["fit", "--config", str(recipe)])
     arrays = []
@@ -115,6 +117,7 @@ def test_sampling_does_not_depend_on_the_batch_size(recipe, tmp_path):
     assert all((arrays[0] == other).all() for other in arrays[1:])
 
 
+@pytest.mark.slow
 def test_a_class_that_the_model_does_not_know(capsys, recipe, tmp_path):
     main(["fit", "--config", str(recipe), "--trainer.max_steps", "2"])
     line = error_of(capsys, "sample", tmp_path / "run", tmp_path / "x.npz", "--classes", "[7]", "--num", "2")

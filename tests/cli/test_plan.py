@@ -105,6 +105,7 @@ def test_a_single_process_holds_what_was_planned_to_the_byte(tmp_path: Path):
     assert hold(str(tmp_path), ["ddp"], 1)["ddp"] == expected(run_of())
 
 
+@pytest.mark.slow
 def test_ranks_hold_what_was_planned_to_the_byte(tmp_path: Path):
     results = run_forked(hold, 2, run_dir=str(tmp_path), names=["ddp", "fsdp2"], devices=2).results
     for name in ("ddp", "fsdp2"):
@@ -155,6 +156,7 @@ def test_the_steps_operations_count_every_image():
     assert plan.flops_per_step == 24 * plan.flops_per_sample
 
 
+@pytest.mark.slow
 def test_what_would_fit_is_found_and_fits():
     run = run_of("ddp", 4, micro_batch=16)
     peak = make_plan(run).memory.peak
@@ -168,6 +170,7 @@ def test_what_would_fit_is_found_and_fits():
     assert what_would_fit(replace(run, micro_batch=1), make_plan, GIB) == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(recipe: Path, capsys: pytest.CaptureFixture[str]):
     # No data are opened.
     options = ["--config", str(recipe), "--data.train", "/nowhere", "--nodes", "2", "--devices", "4"]

@@ -32,6 +32,7 @@ def test_a_users_mistake_is_one_line_and_code_2(capsys, recipe, options, words):
     assert all(word in line for word in words), line
 
 
+@pytest.mark.slow
 def test_runs_go_on_and_refuse_what_would_be_lost(capsys, recipe, tmp_path):
     nothing = error_of(capsys, "fit", "--config", recipe, "--resume", "must")
     assert "no checkpoint in" in nothing
@@ -51,6 +52,7 @@ def test_runs_go_on_and_refuse_what_would_be_lost(capsys, recipe, tmp_path):
     assert "width: 32" not in (tmp_path / "run/recipe.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_runs_checkpoint_and_then_from_its_own(capsys, recipe, tmp_path):
     main(["fit", "--config", str(recipe)])
     first = tmp_path / "run/checkpoints/step=00000002"
@@ -66,6 +68,7 @@ def test_a_run_starts_from_another_runs_checkpoint_and_then_from_its_own(capsys,
     assert "give auto, must, never, or the path" in error_of(capsys, *branch[:-1], tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):
     main(["fit", "--config", str(recipe)])
     newest = tmp_path / "run/checkpoints/step=00000004"

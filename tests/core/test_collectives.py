@@ -1,5 +1,6 @@
 """Every rank agrees with every other; with one process there is nothing to agree on."""
 
+import pytest
 import torch.distributed as dist
 
 from framework.core.collectives import all_gather_object, broadcast_object, rank_and_size
@@ -28,6 +29,7 @@ def agree():
     ]
 
 
+@pytest.mark.slow
 def test_two_processes():
     results = run_forked(agree, 2).results
     assert results.keys() == {0, 1}

@@ -188,6 +188,7 @@ def order_of(shards: Any, **options: Any) -> list[Samples]:
     return [[[batch.epoch, number] for number in batch.numbers.tolist()] for batch in islice(batches, STEPS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_every_step_has_the_same_samples_on_every_topology(folder: Path, runs, world: int):
     expected = order_of(str(folder / "a" / "shards"), shuffle="block", block_shards=3)
@@ -220,6 +221,7 @@ def test_loss_curves_of_two_ranks_and_of_accumulation(runs):
     assert difference < 1e-5
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_on_other_topologies(folder: Path, tmp_path: Path):
     shards, draw = str(folder / "a" / "shards"), random.Random(3)
     expected = order_of(shards)

@@ -122,6 +122,7 @@ def test_each_epoch_has_every_sample_at_most_once_and_whole_batches(uninterrupte
     assert len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.slow
 def test_workers_do_not_matter(shards: str, uninterrupted):
     assert fit(shards, max_epochs=2, loading={"num_workers": 2}) == uninterrupted[: 2 * EPOCH]
 
@@ -134,6 +135,7 @@ def test_accumulation_does_not_matter(shards: str, uninterrupted, accumulate: in
 
 # Of an epoch of 5 batches: after its first, before its last, at its end, in the middle of the next. The batches may be
 # made of two micro-batches before the resume, after it, or always; a checkpoint between the two has the step before.
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_steps": 20}], ids=["epochs", "steps"])
 @pytest.mark.parametrize("accumulate", [(1, 1), (2, 2), (1, 2), (4, 1)], ids=str)
 @pytest.mark.parametrize("batches", [1, 4, 5, 8])
@@ -347,6 +349,7 @@ def test_undecodable_sample_is_a_data_error(tmp_path: Path, num_workers: int):
         list(data.train_dataloader())
 
 
+@pytest.mark.slow
 def test_mixed_sets(shards: str, tmp_path: Path):
     make_image_shards(tmp_path, per_class=3, size=8)
     other = str(tmp_path / "shards")

@@ -57,6 +57,7 @@ def trained(data, tmp_path_factory):
     return path, digits_trainer.callback_metrics
 
 
+@pytest.mark.slow
 def test_a_few_seconds_teach_it_digits(trained, digits):
     path, metrics = trained
     assert metrics["accuracy/validation"] >= 0.95

@@ -77,6 +77,7 @@ def assert_same_training(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert ours["tokens"] == theirs["tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "soft"), [("ddp", "all"), ("fsdp2", "all"), ("zero3", "all"), ("fsdp2", "one layer's adapters")]
 )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from framework.cli.main import main
@@ -32,6 +33,7 @@ def fit_recipe(name: str, settings: dict[str, Any]) -> None:
     main(["fit", "--config", str(RECIPES / name), *options])
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_micro_world(tmp_path: Path):
     data = tmp_path / "data"
     main(["agents", "microworld", str(data), "--num_tasks", "4"])
@@ -85,6 +87,7 @@ def fit_multiwoz(settings: dict[str, Any]) -> None:
     fit_recipe("multiwoz_train.yaml", settings)
 
 
+@pytest.mark.slow
 def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
     turn = {"system": "Fine.", "requested": [], "booked": [], "template": None}
     states = [{"hotel-area": "north"}, {"hotel-area": "north", "train-day": "friday"}]
@@ -136,6 +139,7 @@ def test_the_recipe_of_multiwoz_on_two_processes(tmp_path: Path):
     assert json.loads((tmp_path / "run/best/validation.json").read_text())["step"] == 2
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_micro_language_model_of_multiwoz(tmp_path: Path, capsys):
     data, run, graph = tmp_path / "data", tmp_path / "run", str(RECIPES / "graphs/multiwoz_state.yaml")
     examples = {"examples": 40, "practice": 12, "tuning": 2, "set_aside": 1}

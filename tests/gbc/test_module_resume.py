@@ -50,6 +50,7 @@ class KillAt(Callback):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["between steps", "between a proposal and its decision"])
 def test_a_killed_training_equals_an_uninterrupted_one(world: Path, tmp_path: Path, monkeypatch, where: str):
     def module() -> GBCModule:
@@ -85,6 +86,7 @@ def test_a_killed_training_equals_an_uninterrupted_one(world: Path, tmp_path: Pa
         assert (tmp_path / "killed/best" / name).read_bytes() == (tmp_path / "whole/best" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_validation_after_the_last_checkpoint_is_not_forgotten(world: Path, tmp_path: Path):
     stopped, again = (make_module(world, soft=ALL, optimizer=OPTIMIZER) for _ in range(2))
     with pytest.raises(Killed):

@@ -14,6 +14,7 @@ from framework.training.checkpoint.read import find_checkpoint, read_tensors
 from framework.training.export import ExportOptions
 
 
+@pytest.mark.slow
 def test_two_steps_by_the_command_and_its_export(run: Path):
     assert "accuracy/validation" in (run / "run/metrics.csv").read_text()
     export_language_model(run / "run", run / "model", dtype="bfloat16")

@@ -22,6 +22,7 @@ from framework.language_model.module import (
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
 
+@pytest.mark.slow
 def test_what_is_no_language_model(run: Path, tmp_path: Path):
     with pytest.raises(CheckpointError):
         export_language_model(tmp_path, tmp_path / "out")

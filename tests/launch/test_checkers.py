@@ -27,6 +27,7 @@ def program(name: str, package: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_every_script_passes_shellcheck():
     scripts = [path for path in sorted(ROOT.glob("[!.]*/**/*")) if path.suffix in (".sh", ".sbatch")]
     names = [str(path.relative_to(ROOT)) for path in scripts]

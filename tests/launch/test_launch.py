@@ -152,6 +152,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whole"),
     [(signal.SIGUSR1, False), (signal.SIGTERM, False), (signal.SIGUSR1, True)],
@@ -210,12 +211,14 @@ def test_a_job_ends_with_the_code_of_srun_and_requeues_itself_once(bench: Bench,
     assert words[-4:] == [str(ROOT / "launch/rank.sh"), *RUN[1:]]
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_ends_is_not_requeued(bench: Bench):
     assert "requeue" not in job(bench, CODE="75", STATE="COMPLETING None")[1]
     assert "requeue" not in job(bench, CODE="143", STATE="COMPLETING TimeLimit")[1]
     assert "requeue 17" in job(bench, CODE="75", STATE="COMPLETING TimeLimit")[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_at_the_same_place_is_given_up(bench: Bench):
     newest = bench.folder / "runs/a b/checkpoints/newest"
     newest.parent.mkdir(parents=True)
@@ -261,6 +264,7 @@ def test_the_entry_point_runs_the_framework_or_a_program(bench: Bench):
     assert bench.run("docker/entrypoint.sh", "bash", "-c", "echo $((1 + 1))").stdout == "2\n"
 
 
+@pytest.mark.slow
 def test_the_real_command_line_refuses_an_unknown_setting(bench: Bench):
     python = f'#!/bin/sh\nexec {sys.executable} -m framework.cli.main "$@"\n'
     bench.program("framework", python)

@@ -40,6 +40,7 @@ def test_it_ends_with_the_command_s_code(tmp_path: Path, command: str, code: int
     assert file.read_text() == str(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_repeated_until_it_is_heard(tmp_path: Path, number: signal.Signals):
     process = started(tmp_path / "pid", "--deaf")

@@ -211,6 +211,7 @@ def test_metrics_of_each_variant(tmp_path: Path, variant: VariantName, precision
     assert all(value.isfinite() for value in trainer.callback_metrics.values())
 
 
+@pytest.mark.slow
 def test_the_perceptual_distance_is_measured_and_trained(tmp_path: Path):
     config = tiny_config(image_size=8)
     torch.manual_seed(0)
@@ -231,6 +232,7 @@ def test_the_perceptual_distance_is_measured_and_trained(tmp_path: Path):
         assert torch.equal(frozen[name], value), name
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path):
     batch = tiny_batch(CONFIG, 8)
     module = tiny_module()

@@ -42,6 +42,7 @@ def test_a_value_that_is_missing_is_an_error():
     assert environment(PACKAGE).from_string("{{ 'a' if false }}").render() == ""
 
 
+@pytest.mark.slow
 def test_html_stands_in_templates_alone():
     """No string of the package's code has tags in it; docstrings may."""
     found = []

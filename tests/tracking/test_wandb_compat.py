@@ -39,6 +39,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return Path(found["file"]), int(found["staged"])
 
 
+@pytest.mark.slow
 def test_the_file_of_a_start(recorded: tuple[Path, int]):
     file, _ = recorded
     folder = file.parents[2]

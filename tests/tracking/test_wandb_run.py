@@ -89,6 +89,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_is_one_run_with_every_step(killed_and_resumed: Path):
     first, second = read_wandb_files(killed_and_resumed)
     assert {first.run_id, second.run_id} == {saved_wandb_id(killed_and_resumed)}
@@ -150,6 +151,7 @@ def test_a_saved_recipe_asks_for_its_secrets(killed_and_resumed: Path, capsys: p
     assert "was removed from the saved recipe" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_recorded_offline_is_sent_once_as_one_run(
     killed_and_resumed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
@@ -173,6 +175,7 @@ def test_what_was_recorded_offline_is_sent_once_as_one_run(
         assert not [body for body in server.bodies if any(secret in body for secret in SECRETS.values())]
 
 
+@pytest.mark.slow
 def test_a_dead_server_at_the_start_harms_nothing(recipe: Path, tmp_path: Path):
     with serve_wandb() as server:
         pass
@@ -206,6 +209,7 @@ def die_in_mid_run(folder: str, key: str) -> dict[str, Any]:
     return {"logging": logging_seconds, "all": time.monotonic() - start}
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_in_mid_run_harms_nothing(tmp_path: Path):
     ended = run_forked(die_in_mid_run, 1, folder=str(tmp_path / "run"), key=SECRETS["WANDB_API_KEY"])
     assert ended.results[0]["logging"] < 5
@@ -233,6 +237,7 @@ def lose_the_service(folder: str) -> None:
     finish_loggers(loggers)
 
 
+@pytest.mark.slow
 def test_a_client_that_dies_harms_nothing(tmp_path: Path):
     ended = run_forked(lose_the_service, 1, folder=str(tmp_path / "run"))
     assert ended.output.count("Weights & Biases failed") == 1, ended.output
@@ -267,6 +272,7 @@ def many_images(folder: str) -> None:
     finish_loggers(loggers)
 
 
+@pytest.mark.slow
 def test_tables_do_not_grow_without_bound(tmp_path: Path):
     run_forked(many_images, 1, folder=str(tmp_path / "run"))
     [recorded] = read_wandb_files(tmp_path / "run")
@@ -289,6 +295,7 @@ def a_growing_table(folder: str) -> None:
     finish_loggers(loggers)
 
 
+@pytest.mark.slow
 def test_tables_pages_and_drawings(tmp_path: Path):
     run_forked(a_growing_table, 1, folder=str(tmp_path / "run"))
     [recorded] = read_wandb_files(tmp_path / "run")

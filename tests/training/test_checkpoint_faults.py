@@ -67,6 +67,7 @@ def train_two(run_dir: str, strategy: str, kill_rank: int | None) -> list[float]
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kill_rank"), [("ddp", 1), ("fsdp2", 0)])
 def test_a_rank_killed_in_the_middle_of_a_save(tmp_path: Path, strategy: str, kill_rank: int):
     run = run_forked(train_two, 2, run_dir=str(tmp_path), strategy=strategy, kill_rank=kill_rank, may_fail=True)
@@ -84,6 +85,7 @@ def test_a_rank_killed_in_the_middle_of_a_save(tmp_path: Path, strategy: str, ki
 # Damage to files of several ranks.
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_what_is_damaged(tmp_path: Path):
     run_forked(train_two, 2, run_dir=str(tmp_path), strategy="fsdp2", kill_rank=None)
     six, eight = (tmp_path / FOLDER / name_of(step) for step in (6, 8))
@@ -193,6 +195,7 @@ def hold(run_dir: str, seconds: float) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_two_jobs_on_one_folder(tmp_path: Path):
     first = Forked(hold, 1, {"run_dir": str(tmp_path), "seconds": 60}, may_fail=True)
     while not (tmp_path / "started").exists():
@@ -267,6 +270,7 @@ def walk(run_dir: str, shards: str, kill_at: list[float] | None) -> None:
     trainer.fit(Walk(), datamodule=data, ckpt_path=run_dir)
 
 
+@pytest.mark.slow
 def test_thirty_kills_end_in_the_same_weights(tmp_path: Path):
     make_image_shards(tmp_path, classes=("a", "b", "c"), per_class=16, size=(6, 5), samples_per_shard=7)
     shards, run_dir, whole_dir = str(tmp_path / "shards"), tmp_path / "run", tmp_path / "whole"

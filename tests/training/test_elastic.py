@@ -113,6 +113,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero-1", "zero-2", "zero-3"])
 def test_killed_and_resumed_on_the_same_processes(shards: str, tmp_path: Path, strategy: str):
     options: dict[str, Any] = {"shards": shards, "strategy": strategy, "steps": 2 * HALF}
@@ -146,6 +147,7 @@ CHAIN = [("ddp", 2, 2), ("fsdp2", 4, 4), ("ddp", 1, 6), ("fsdp2", 2, 8), ("fsdp2
 """Strategy (with the number of replicas), processes, and the step to go to."""
 
 
+@pytest.mark.slow
 def test_other_processes_and_strategies_go_on_with_the_same_curve(shards: str, tmp_path: Path):
     last = CHAIN[-1][2]
     whole = run_forked(train, 1, run_dir=str(tmp_path / "whole"), shards=shards, strategy="ddp", steps=last)
@@ -166,6 +168,7 @@ def test_other_processes_and_strategies_go_on_with_the_same_curve(shards: str, t
     assert runs[1][1][0]["drawn"] != runs[1][1][1]["drawn"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 3])
 def test_deepspeed_goes_on_with_one_process_less(shards: str, tmp_path: Path, stage: int):
     pytest.importorskip("deepspeed")
@@ -197,6 +200,7 @@ def validate(run_dir: str, shards: str, strategy: str, load: bool = True) -> flo
     return measured["validation/total"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained", "measured"),
     [("fsdp2", [("ddp", 1), ("fsdp2", 2)]), ("zero-3", [("zero-3", 2), ("zero-1", 1)])],

@@ -173,6 +173,7 @@ def uninterrupted(shards: str, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 # Micro-batches finished before the end: six make an epoch, and every step of accumulated ones leaves a checkpoint.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulate", "kill_at", "resumed_step", "workers"),
     [
@@ -205,6 +206,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             assert max(ours[name]) == max(theirs[name])
 
 
+@pytest.mark.slow
 def test_more_than_one_interruption(shards: str, uninterrupted, tmp_path: Path):
     whole_dir, whole = uninterrupted[1]
     for seed, kill_at in enumerate((2, 1, 3)):
@@ -213,6 +215,7 @@ def test_more_than_one_interruption(shards: str, uninterrupted, tmp_path: Path):
     assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(shards: str, uninterrupted, tmp_path: Path):
     whole_dir, whole = uninterrupted[1]
     fit(tmp_path, shards, seed=0, kill_at=5)
@@ -229,6 +232,7 @@ def test_a_finished_run_stays_as_it_is(shards: str, tmp_path: Path):
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(shards: str, uninterrupted, tmp_path: Path):
     _, whole = uninterrupted[1]
     assert fit(tmp_path, shards, seed=0, steps=6) == whole[:6]
@@ -290,6 +294,7 @@ def kill_after(command: Forked, run_dir: Path, step: int) -> None:
     assert ended.exitcodes == [-signal.SIGKILL], "it was still running"
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_as_if_it_had_not_been(shards: str, tmp_path: Path):
     recipe, whole_dir, run_dir = tmp_path / "recipe.yaml", tmp_path / "whole", tmp_path / "run"
     write_recipe(recipe, shards)

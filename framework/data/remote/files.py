@@ -172,13 +172,14 @@ def retried(attempt: Callable[[], Result], *, patience: Patience) -> Result:
     """
     jitter = random.Random()  # not the global one, whose state belongs to the run
     doubling = wait_exponential(multiplier=patience.config.first_pause_s, max=_LONGEST_PAUSE_S)
-    failures: list[Exception] = []
+    # Kinds, not the errors themselves: their frames hold files open, whose room on a full disk is needed.
+    failures: list[type[Exception]] = []
 
     def note(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         assert isinstance(error, Exception), "only failures are retried"
-        failures.append(error)
-        _refuse_hopeless(failures, doubling(state), patience)
+        failures.append(type(error))
+        _refuse_hopeless(error, failures, doubling(state), patience)
         reason = _reason(error)
         words = "attempt %d at %s failed (%s); the next in %.1f s"
         logger.warning(words, state.attempt_number, patience.what, reason, state.upcoming_sleep)
@@ -194,11 +195,10 @@ def retried(attempt: Callable[[], Result], *, patience: Patience) -> Result:
     return retrying(attempt)
 
 
-def _refuse_hopeless(failures: Sequence[Exception], pause: float, patience: Patience) -> None:
-    """Raises DataError after failures, the last one the newest, that another attempt in `pause` seconds won't help."""
-    error = failures[-1]
-    damaged = sum(isinstance(each, Damaged) for each in failures)
-    full = sum(isinstance(each, DiskFull) for each in failures)
+def _refuse_hopeless(error: Exception, failures: Sequence[type[Exception]], pause: float, patience: Patience) -> None:
+    """Raises DataError after an error and the kinds of all, where another attempt in `pause` seconds won't help."""
+    damaged = sum(issubclass(each, Damaged) for each in failures)
+    full = sum(issubclass(each, DiskFull) for each in failures)
     if _is_permanent(error):
         hint = "check the address and the permissions, or whether the set is complete there"
         raise DataError(f"{patience.what} cannot be fetched ({_reason(error)})", hint=hint) from error

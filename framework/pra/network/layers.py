@@ -207,7 +207,14 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: ResidualStream, rotary: Rotary2d, cache: KVCache | None = None, layer: int = 0
     ) -> ResidualStream:
-        """The residual stream after this layer; the arguments are those of `Attention.forward`."""
+        """The residual stream after this layer.
+
+        Args:
+            x: the residual stream.
+            rotary: turns queries and keys.
+            cache: earlier positions, which `x` goes on after; None where `x` is the whole sequence.
+            layer: number of this layer in the cache.
+        """
         x = x + self.attention(self.attention_norm(x), rotary, cache, layer)
         return x + self.feed_forward(self.feed_forward_norm(x))
 

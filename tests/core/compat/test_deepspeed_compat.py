@@ -31,6 +31,7 @@ def assigned(module: str) -> set[str]:
     return {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_PARAMETERS)
 def test_parameters_of_zero_3(name: str):
     module = "deepspeed.runtime.zero.partition_parameters"

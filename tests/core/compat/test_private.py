@@ -66,6 +66,7 @@ def is_compat(path: Path) -> bool:
     return path.name.endswith("_compat.py")
 
 
+@pytest.mark.slow
 def test_no_private_part_of_another_library_is_touched_outside_of_compat_files():
     trees = parsed()
     ours = own_names([tree for path, tree in trees.items() if not is_compat(path)]) | STANDARD_LIBRARY

@@ -113,6 +113,7 @@ def old_names(path: Path) -> None:
     path.write_text(text.replace("framework.pra.module.PRAModule", "framework.pra.before.PRAModule"))
 
 
+@pytest.mark.slow
 def test_a_run_of_before_goes_on_and_a_recipe_of_before_does_not(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -12,6 +12,7 @@ from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
 
 
+@pytest.mark.slow
 def test_digits(tmp_path: Path):
     datasets = pytest.importorskip("sklearn.datasets")
     write_digit_images(tmp_path / "digits")

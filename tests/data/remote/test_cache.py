@@ -113,6 +113,7 @@ def test_server_that_hangs(folder: Path, server: FaultyServer, tmp_path: Path):
     assert len(cached(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -363,6 +364,7 @@ print(sum(path.stat().st_size for path in Path(disk).rglob("*")))
 """
 
 
+@pytest.mark.slow
 def test_disk_smaller_than_the_set(tmp_path: Path):
     """A real full disk, below the cache's own bound: older shards make room although this process has them open."""
     (tmp_path / "disk").mkdir()

@@ -2,6 +2,7 @@
 
 import random
 import time
+import weakref
 
 import pytest
 
@@ -47,6 +48,7 @@ def test_pauses_double_to_a_minute_with_jitter_of_its_own(caplog, monkeypatch):
     assert patience.doing == "attempt 9 failed (OSError: away)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "count", "problem"),
     [
@@ -74,6 +76,20 @@ def test_an_interrupt_is_not_retried():
     with pytest.raises(KeyboardInterrupt):
         retried(attempt, patience=Recording())
     assert attempt.count == 1
+
+
+def test_a_failed_attempt_lets_go_of_what_it_held():
+    """Its frames may hold a file open, whose room on a full disk the next attempt needs."""
+    held: list[weakref.ref[Patience]] = []
+
+    def attempt() -> list[bool]:
+        mine = Recording(first_pause_s=0.001)
+        held.append(weakref.ref(mine))
+        if len(held) < 4:
+            raise OSError("away")
+        return [each() is None for each in held[:-1]]
+
+    assert retried(attempt, patience=Recording(first_pause_s=0.001)) == [True, True, True]
 
 
 def test_patience_ends():

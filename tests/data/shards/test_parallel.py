@@ -21,6 +21,7 @@ def test_so_many_at_a_time():
     assert list(map_in_threads(lambda _: barrier.wait() >= 0, range(6), workers=3)) == [True] * 6
 
 
+@pytest.mark.slow
 def test_an_error_ends_it():
     begun = []
 

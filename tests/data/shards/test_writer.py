@@ -159,6 +159,7 @@ def test_unfinished_set_is_written_anew(images: Path, tmp_path: Path):
     assert check_shards(dest) == []
 
 
+@pytest.mark.slow
 def test_killed_run_leaves_no_manifest_and_the_next_heals_it(tmp_path: Path):
     images = make_image_folder(tmp_path / "images", per_class=150, size=64)
     dest = tmp_path / "shards"
@@ -188,6 +189,7 @@ write_image_shards(*sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_full_disk(images: Path, tmp_path: Path):
     command = [sys.executable, "-c", WITH_SMALL_FILES, images, tmp_path / "shards"]
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)

@@ -214,6 +214,7 @@ def test_credits_of_the_inputs_add_up_to_the_loss(model, traces, connections: Co
             assert len(message.spans) == len(message.token_credits)
 
 
+@pytest.mark.slow
 def test_permuting_the_tasks_permutes_the_results_and_batching_changes_nothing(model, traces):
     losses = [VerbalLoss(value=1.0 + index, text="") for index in range(3)]
     whole = attribute(traces, GRAPH, {"m": model}, losses)

@@ -79,6 +79,7 @@ def test_the_blame_of_recorded_runs(files, capsys):
         assert image.width > image.height > 100
 
 
+@pytest.mark.slow
 def test_the_size_of_batches_changes_nothing(files):
     blames = []
     for size in (1, 3):

@@ -67,6 +67,7 @@ def error_of(capsys, *argv: str, code: int = 2) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_candidates_are_tried_and_the_best_are_written(files, capsys):
     main([*CHOOSE, "--out", "whole"])
     captured = capsys.readouterr()
@@ -91,6 +92,7 @@ def test_candidates_are_tried_and_the_best_are_written(files, capsys):
     assert "goes on at step 1, held-out loss" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_mid_step_goes_on_as_if_it_had_not_been(files):
     main([*CHOOSE, "--out", "whole"])
     # Once a state is saved, it waits in the middle of trying a change, at the last of the held-out tasks.
@@ -124,6 +126,7 @@ def test_a_model_on_a_server_writes_prompts(files, capsys):
     assert load_state("opro/state.json").step == 1
 
 
+@pytest.mark.slow
 def test_soft_prompts_are_trained_and_used(files, capsys):
     command = [*OPTIONS, "--optimizer", "soft_prompt", "--soft.evaluate_every", "2", "--soft.learning_rate", "0.1"]
     main([*command, "--out", "soft", "--soft.steps", "8"])

@@ -82,6 +82,7 @@ def train(world: Path, folder: Path, loss: str = "length_loss", num_train: int =
     return train_soft_prompts(inputs, SoftPromptOptions(**settings), folder)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(world: Path, tmp_path: Path):
     found = train(world, tmp_path, steps=15, evaluate_every=15)
     assert len(found.losses) == 15
@@ -103,6 +104,7 @@ def test_the_held_out_tasks_are_run_after_the_last_step_too(world: Path, tmp_pat
     assert {name: tuple(value.shape) for name, value in load_file(found.file).items()} == {"a": (2, 32), "end": (2, 32)}
 
 
+@pytest.mark.slow
 def test_a_restored_training_equals_the_uninterrupted_one(world: Path, tmp_path: Path):
     whole = train(world, tmp_path / "whole", num_train=3)
     train(world, tmp_path / "parts", num_train=3, steps=2)

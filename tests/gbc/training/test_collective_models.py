@@ -75,6 +75,7 @@ def sharded(rank_of: dict[str, int]) -> dict[str, Any]:
     return {"found": found, "held": held, "after": after}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 2)])
 def test_processes_with_unlike_work(ranks: tuple[int, int]):
     run = run_forked(sharded, 2, rank_of={str(place): rank for place, rank in enumerate(ranks)})

@@ -35,6 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_soft_prompts_and_gates_learn(world: Path, tmp_path: Path):
     module = make_module(world, soft=SOFT, optimizer=OPTIMIZER)
     fit(world, tmp_path, module, steps=12, validation=None)
@@ -54,6 +55,7 @@ def best_soft(run_dir: Path) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in soft.items()}
 
 
+@pytest.mark.slow
 def test_adapters_learn_and_are_used(world: Path, tmp_path: Path):
     soft = SoftConfig(model="m", num_tokens=0, adapters=AdapterConfig(rank=2))
     module = make_module(world, soft=soft, optimizer=OPTIMIZER)
@@ -78,6 +80,7 @@ def module_weights(world: Path) -> dict[str, torch.Tensor]:
     return dict(LocalModel.load(LocalModelConfig(path=str(world / "model"))).model.named_parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searched", [False, True])
 def test_the_best_on_validation_are_kept(world: Path, tmp_path: Path, searched: bool):
     search = search_config(world, every_n_steps=4) if searched else None

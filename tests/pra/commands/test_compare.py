@@ -19,6 +19,7 @@ def test_every_variant_gets_the_methods_parameters_within_two_percent(variant):
     assert replace(matched, head_width=base.head_width) == replace(base, variant=variant)
 
 
+@pytest.mark.slow
 def test_rows_are_trained_and_measured_and_kept(recipe, tmp_path):
     out = tmp_path / "compare"
     rows = ["--variants", "[low_dim,pra]", "--guidance", "[1,2]", "--num", "6", "--steps", "2", "--svm_accuracy"]

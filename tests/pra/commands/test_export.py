@@ -199,6 +199,7 @@ def import_sharded(run_dir: str, exported: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_strategy_takes_exported_weights_and_gives_them(run: Path, tmp_path: Path):
     out = tmp_path / "pra.safetensors"
     export(str(run), str(out), max_shard_gib=8e-6)

@@ -47,6 +47,7 @@ def test_operations_of_a_forward_pass_by_hand():
     assert 2.5 * forward < both < 3 * forward
 
 
+@pytest.mark.slow
 def test_each_pass_of_the_rollout_counts():
     once, twice = (calls_of_parameters(SMALL, ObjectiveConfig(rollout_passes=n)) for n in (0, 1))
     assert {once[name] for name in once} == {1}
@@ -57,6 +58,7 @@ def test_each_pass_of_the_rollout_counts():
     assert forward[2] - forward[1] == forward[1] - forward[0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("every", [0, 1, 2])
 def test_saved_tensors_are_those_of_a_real_pass(precision, every: int):
@@ -73,6 +75,7 @@ def test_saved_tensors_are_those_of_a_real_pass(precision, every: int):
     assert (expected.weight_copies > 0) == (precision == "bf16-mixed")
 
 
+@pytest.mark.slow
 def test_recomputation_keeps_less_and_saved_tensors_grow_with_the_batch():
     kept = {
         every: saved_tensors(
@@ -85,6 +88,7 @@ def test_recomputation_keeps_less_and_saved_tensors_grow_with_the_batch():
     assert twice == pytest.approx(2 * kept[0], rel=0.01)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_kind_is_made():
     large = PRAConfig(image_size=256, patch_size=16, num_classes=1000, width=1280, depth=21, num_heads=20)
     saved = saved_tensors(large, ObjectiveConfig(), micro_batch=512, precision="32-true")

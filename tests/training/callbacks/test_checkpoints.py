@@ -40,6 +40,7 @@ def test_every_n_steps_and_at_the_end(tmp_path: Path, asynchronous: bool):
     assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {"newest", name_of(6), name_of(7)}
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step(tmp_path: Path):
     checkpoints = Checkpoints(every_n_steps=2, keep_last=3)
     listing = Listing(checkpoints)
@@ -69,6 +70,7 @@ def test_the_copy_is_of_the_step_that_was_saved(tmp_path: Path):
     assert not torch.equal(found, torch.full_like(found, 7))
 
 
+@pytest.mark.slow
 def test_the_best_by_a_metric_stays(tmp_path: Path):
     checkpoints = Checkpoints(every_n_steps=1, keep_last=1, keep_best=1, best_metric="validation/total")
     fit(tmp_path, checkpoints, batches=5, val_check_interval=1)

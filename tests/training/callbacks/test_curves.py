@@ -30,6 +30,7 @@ def fit(run_dir: Path, *callbacks: Callback) -> None:
     trainer.fit(tiny_module(), datamodule=Batches(batches))
 
 
+@pytest.mark.slow
 def test_at_the_end_of_a_run(tmp_path: Path):
     fit(tmp_path)
     with Image.open(tmp_path / "curves.png") as image:

@@ -212,6 +212,7 @@ def under_deepspeed(run_dir: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_deepspeed_looks_at_losses_before_its_step_and_at_its_norm_after(tmp_path: Path):
     results = run_forked(under_deepspeed, 2, run_dir=str(tmp_path)).results

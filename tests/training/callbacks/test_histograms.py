@@ -109,6 +109,7 @@ def built() -> torch.nn.Module:
     return PRA(tiny_config())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"name": "ddp"}, {"name": "fsdp2"}, {"name": "deepspeed"}])
 def test_sharded_models_give_the_same(tmp_path: Path, single: list[Any], options: dict[str, Any]):
     if options["name"] == "deepspeed":
@@ -132,6 +133,7 @@ def test_sharded_models_give_the_same(tmp_path: Path, single: list[Any], options
         assert moved <= 3, name
 
 
+@pytest.mark.slow
 def test_replicas_count_once(tmp_path: Path, single: list[Any]):
     ended = run_forked(fit, 4, folder=str(tmp_path), devices=4, steps=2, name="fsdp2", replicate=2)
     [[_, found]] = ended.results[0]

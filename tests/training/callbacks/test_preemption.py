@@ -71,6 +71,7 @@ def test_a_signal_in_the_last_step_is_too_late_to_matter(tmp_path: Path):
     assert not (tmp_path / PREEMPTED).exists()
 
 
+@pytest.mark.slow
 def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path: Path):
     options = ["--config", str(recipe), "--trainer.max_steps", "120", "--trainer.val_check_interval", "120"]
     options += ["--model.init_args.grid.every_n_steps", "0", "--checkpoint.every_n_steps", "1000"]
@@ -144,6 +145,7 @@ def train_until_stopped(root: str, deliveries: int) -> list[int]:
     return steps
 
 
+@pytest.mark.slow
 def test_no_delivery_of_a_signal_hangs_wherever_the_ranks_are(tmp_path: Path, pytestconfig: pytest.Config):
     """Both ranks get the signal, as SLURM sends it, a random moment apart; `--repeats 20` makes it a hundred times."""
     deliveries, generator = 5 * pytestconfig.getoption("repeats"), random.Random(0)

@@ -99,6 +99,7 @@ def stop_one_rank(run_dir: str, rank: int, killed_later: bool) -> None:
     fit(run_dir, Stops(rank, killed_later=killed_later), config=config, strategy="ddp", devices=2)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_with_its_stage_and_stack_and_a_slow_one_does_not(tmp_path: Path):
     functions = (hang_for_data, hang_at_the_start, take_its_time)
     running = [Forked(each, 1, {"run_dir": str(tmp_path / each.__name__)}, may_fail=True) for each in functions]
@@ -110,6 +111,7 @@ def test_a_process_that_hangs_ends_with_its_stage_and_stack_and_a_slow_one_does_
     assert all("time.sleep" in text for text in printed[:2])
 
 
+@pytest.mark.slow
 def test_a_stopped_rank_is_named_and_the_job_ends(tmp_path: Path):
     # Without torchrun the first rank serves the store that the ranks' signs of life go through, and is stopped.
     given = {"run_dir": str(tmp_path / "alone"), "rank": 0, "killed_later": False}

@@ -30,6 +30,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_damaged_one_is_passed_over_with_the_reason(run_dir: Path, fault: str):
     harm, words = FAULTS[fault]

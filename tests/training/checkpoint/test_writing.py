@@ -63,6 +63,7 @@ def save_two_again_and_again(folder: str) -> list[int]:
     return codes
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_access_to_the_disk_leaves_a_complete_checkpoint(tmp_path: Path):
     """In mid-save, between rename and pointer, and in mid-pruning."""
     found: list[tuple[int, ...]] = []

@@ -51,6 +51,7 @@ def parts(shape: list[int]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [[2], [2, 2], [4]], ids=["two shards", "two replicas of two shards", "four shards"])
 def test_each_rank_fills_and_counts_its_own_rows(shape: list[int]):
     num_processes = shape[0] * shape[-1] if len(shape) == 2 else shape[0]

@@ -116,6 +116,7 @@ def fit(run_dir: Path, steps: int) -> None:
     trainer.fit(tiny_module(tiny_config()), datamodule=Batches(batches), ckpt_path=run_dir, weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_a_strategy_is_added_by_its_file_and_a_line_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(STRATEGIES, "toy", f"{__name__}:Toy")

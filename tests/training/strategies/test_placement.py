@@ -210,6 +210,7 @@ def build_counted(folder: str) -> dict[str, dict[str, Any]]:
     return {name: count(folder, strategy) for name, strategy in (("fsdp2", fsdp2), ("zero3", zero3))}
 
 
+@pytest.mark.slow
 def test_no_rank_ever_holds_more_than_its_shards_and_a_block(tmp_path: Path):
     run = run_forked(build_counted, 2, folder=str(tmp_path))
     for rank, found in run.results.items():

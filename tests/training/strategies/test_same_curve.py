@@ -291,6 +291,7 @@ def check_weights(folder: Path, expected: Path, atol: float = 1e-6) -> None:
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LONG)
 def test_the_same_curve_averages_validation_and_pictures(runs, single, case: str):
     folder, results = runs
@@ -352,6 +353,7 @@ def test_half_precision_keeps_whole_weights_and_averages(runs, single, case: str
         assert not np.array_equal(ours[f"ema.{name}"], ours[f"model.{name}"])
 
 
+@pytest.mark.slow
 def test_replicas_of_shards(single, shards: str, tmp_path: Path):
     run = run_forked(train_replicated, 4, folder=str(tmp_path), shards=shards)
     alone_dir, alone = single
@@ -366,6 +368,7 @@ def test_replicas_of_shards(single, shards: str, tmp_path: Path):
     assert 0 < sharded[0] < sharded[1]
 
 
+@pytest.mark.slow
 def test_compiled_blocks_take_the_same_steps(single, shards: str, tmp_path: Path):
     run = run_forked(train_compiled, 2, folder=str(tmp_path), shards=shards, timeout=600)
     for case in COMPILED:

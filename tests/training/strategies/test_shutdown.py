@@ -1,5 +1,6 @@
 """A process of a distributed run ends with its own exit code."""
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -16,5 +17,6 @@ def leave_work_behind() -> None:
         dist.all_reduce(torch.ones(300_000), async_op=True)
 
 
+@pytest.mark.slow
 def test_collectives_that_end_late_do_not_abort_the_process():
     assert run_distributed(leave_work_behind, 2).returncode == 0

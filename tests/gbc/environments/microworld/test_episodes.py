@@ -1,10 +1,13 @@
 """Episodes with a known culprit."""
 
+import pytest
+
 from framework.gbc.environments.microworld.episodes import Remembered, draw_episodes
 from framework.gbc.environments.microworld.prompt_repair import success_of
 from framework.gbc.environments.microworld.world import KINDS, make_graph
 
 
+@pytest.mark.slow
 def test_episodes_fail_because_of_their_fault(model, episodes):
     assert [episode.fault.kind for episode in episodes] == list(KINDS)
     for episode in episodes:

@@ -12,6 +12,7 @@ from framework.gbc.environments.microworld.fault_localization import (
 from framework.gbc.environments.microworld.world import KINDS
 
 
+@pytest.mark.slow
 def test_every_method_is_scored_and_its_calls_are_counted(model, episodes):
     nodes = [len(episode.fault.graph.agents) + len(episode.fault.graph.tools) for episode in episodes]
     chance = score_random(episodes)

@@ -27,6 +27,7 @@ def test_a_fault_that_costs_half_of_what_was_solved(tmp_path, kind):
     load_loss(LOSS)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(tmp_path):
     for name in ("one", "two"):
         write_example(tmp_path / name, kind="drop", num_tasks=2, seed=4)

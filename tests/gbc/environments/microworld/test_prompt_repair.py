@@ -1,10 +1,13 @@
 """Repair on a handful of tasks."""
 
+import pytest
+
 from framework.gbc.attribution.edge_weights import ConnectionOptions
 from framework.gbc.attribution.results import AttributionOptions
 from framework.gbc.environments.microworld.prompt_repair import draw_damages, repair
 
 
+@pytest.mark.slow
 def test_repair_wins_back_what_was_lost(model):
     damages = draw_damages(model, 1, num_tasks=4, seed=5)
     attribution = AttributionOptions(connections=ConnectionOptions(prompts=True, code=True))

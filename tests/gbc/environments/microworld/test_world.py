@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from framework.gbc.environments.microworld.prompt_repair import success_of
 from framework.gbc.environments.microworld.world import draw_system, load_model, make_graph, make_tasks
 
 
+@pytest.mark.slow
 def test_the_shipped_model_solves_healthy_tasks(model):
     success = [
         success_of(make_graph(system), model, make_tasks(system, 5, seed=seed))

@@ -83,6 +83,7 @@ def test_two_matters_in_one_breath():
     assert joined(random.Random(0), EXCHANGE, hotel) == EXCHANGE
 
 
+@pytest.mark.slow
 def test_examples_say_what_their_prompt_asks_for(dialogue: Dialogue):
     examples = list(draw_examples([dialogue], "x", 300))
     assert examples == list(draw_examples([dialogue], "x", 300))
