@@ -20,7 +20,7 @@ help:
 	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 4 minutes on 2 cores, after set-up)"
 	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up)"
 	@echo "make test        set up, then all tests"
-	@echo "make test-fast   set up, then the tests that take less than a second each"
+	@echo "make test-fast   set up, then the tests that take less than a quarter of a second each"
 	@echo "make test-gpu    set up, then the tests that need a GPU"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make docs        set up, then these pages as a site, with the API reference: build/site/index.html"
@@ -105,9 +105,10 @@ ELSEWHERE := not gpu and not large and not cluster and not container
 test: install
 	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE)" $(LONGEST_FIRST)
 
-# The inner loop: without the tests that start processes or train.
+# The inner loop: without the tests that start processes or train, and without the checks of shapes.
+test-fast: TEST_PROCESSES := 2
 test-fast: install
-	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE) and not slow" $(LONGEST_FIRST)
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(ELSEWHERE) and not slow" $(LONGEST_FIRST)
 
 # Shapes unchecked: these compile in this process.
 test-gpu: install

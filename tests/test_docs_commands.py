@@ -71,6 +71,7 @@ def page_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.slow
 def test_the_readme_lists_the_commands():
     table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\nMore:")[0]
     listed = {}

@@ -40,6 +40,7 @@ def build(recipe: Path) -> LightningModule:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_builds(recipe):
     module = build(recipe)
@@ -59,6 +60,7 @@ def test_every_graph_is_read_and_its_recipes_name_its_models(path):
         assert {agent.model for agent in graph.agents} <= models.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_named_sizes_are_within_one_percent(name):
     module = build(ROOT / "recipes" / "pra" / f"{name}.yaml")

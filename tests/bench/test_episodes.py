@@ -12,6 +12,7 @@ from framework.core.errors import ConfigError
 SETTINGS = {**bench_models.SETTINGS["small"], "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
 
 
+@pytest.mark.slow
 def test_every_number_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(bench_models.SETTINGS, "small", SETTINGS)
     out = tmp_path / "bench.json"

@@ -101,6 +101,7 @@ def expected(run: Run) -> dict[str, int]:
     return {name: getattr(memory, name) for name in KINDS}
 
 
+@pytest.mark.slow
 def test_a_single_process_holds_what_was_planned_to_the_byte(tmp_path: Path):
     assert hold(str(tmp_path), ["ddp"], 1)["ddp"] == expected(run_of())
 
@@ -150,6 +151,7 @@ def test_sharing_options_count():
     assert make_plan(run_of("ddp", 4)).bytes_sent == 1.5 * whole
 
 
+@pytest.mark.slow
 def test_the_steps_operations_count_every_image():
     plan = make_plan(run_of("ddp", 4, micro_batch=3, accumulation=2))
     assert plan.run.global_batch == 24

@@ -63,6 +63,7 @@ def test_hf(capsys, tmp_path: Path):
     assert "no dataset at" in error_of(capsys, "shards", "hf", tmp_path / "missing", tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_set_at_a_url(capsys, tmp_path: Path):
     make_image_shards(tmp_path, per_class=2, samples_per_shard=2)
     with serve_with_faults(tmp_path / "shards") as server:

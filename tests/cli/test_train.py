@@ -9,6 +9,7 @@ from framework.testing.command_line import error_of
 from framework.testing.faults import flip_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -167,6 +167,7 @@ def test_resume_goes_on_as_if_uninterrupted(
     assert fit(shards, resume=checkpoint, **after) == uninterrupted[steps * BATCH :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
 @pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_epochs": -1, "max_steps": 20}], ids=["epochs", "steps"])
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -199,6 +200,7 @@ def test_validation_keeps_its_steps_after_a_resume_with_another_accumulation(sha
     assert at.steps == [9, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [3, 5])
 def test_resume_with_workers(shards: str, uninterrupted, tmp_path: Path, batches: int):
     checkpoint = tmp_path / "middle.ckpt"
@@ -222,6 +224,7 @@ def test_shortened_epochs_are_whole_steps(shards: str):
         fit(shards, limit_train_batches=0.5, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [2, 3, 5, 8])
 @pytest.mark.parametrize("batches", [2, 5, 6])
 def test_resume_with_another_global_batch_repeats_and_loses_nothing(
@@ -262,6 +265,7 @@ def test_padding_gives_every_sample_in_every_epoch(shards: str):
         assert indices[22:] == indices[:2]
 
 
+@pytest.mark.slow
 def test_global_batch_sets_the_accumulation(shards: str, uninterrupted):
     assert fit(shards, max_epochs=2, batch_size=1, global_batch=4) == uninterrupted[: 2 * EPOCH]
     assert fit(shards, max_steps=2, batch_size=1, global_batch=4) == uninterrupted[: 2 * BATCH]

@@ -13,6 +13,7 @@ from framework.evaluation.sample_report import evaluate_samples
 from framework.evaluation.samples import SampleSet, read_npz, write_npz
 
 
+@pytest.mark.slow
 def test_digits_written_as_rgb_are_measured_as_the_gray_images_they_are(digits, tmp_path):
     training, held_out = digits
     write_npz(tmp_path / "samples.npz", held_out)
@@ -51,6 +52,7 @@ def test_notes_say_what_to_beware_of(digits):
     assert report.metrics["nearest_neighbour/samples_exact_copy_share"] == 1
 
 
+@pytest.mark.slow
 def test_a_classifier_gives_its_name_and_the_class_accuracy(digits, tmp_path):
     _, held_out = digits
     config = ClassifierConfig(num_classes=10, channels=1, width=8, name="untrained")

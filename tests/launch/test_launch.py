@@ -179,6 +179,7 @@ def mark_of(bench: Bench) -> Path:
     return bench.folder / "runs/a b/preempted.json"
 
 
+@pytest.mark.slow
 def test_torchrun_hides_the_code_and_the_mark_brings_it_back(bench: Bench):
     bench.program("torchrun", f'#!/bin/bash\n[ -z "$STOP" ] || touch "{mark_of(bench)}"\nexit 1')
     mark_of(bench).parent.mkdir(parents=True)
@@ -203,6 +204,7 @@ def job(bench: Bench, script: str = "launch/slurm/train.sbatch", **more: str) ->
     return done.returncode, done.stdout + done.stderr, (bench.folder / "srun").read_text().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 124, 137])
 def test_a_job_ends_with_the_code_of_srun_and_requeues_itself_once(bench: Bench, code: int):
     ended, printed, words = job(bench, CODE=str(code))
@@ -234,6 +236,7 @@ def test_a_run_that_crashes_at_the_same_place_is_given_up(bench: Bench):
     assert "requeue 17" not in printed
 
 
+@pytest.mark.slow
 def test_what_the_agent_of_a_sweep_starts(bench: Bench):
     sweep = yaml.safe_load((ROOT / "launch/sweep/sweep.yaml").read_text())
     chosen = [f"--{name}=1.0e-3" for name in sweep["parameters"]]
@@ -247,6 +250,7 @@ def test_what_the_agent_of_a_sweep_starts(bench: Bench):
     assert done.stdout.splitlines()[-len(given) :] == given
 
 
+@pytest.mark.slow
 def test_containers(bench: Bench):
     _, _, words = job(bench, CONTAINER="registry/image:1", CONTAINER_MOUNTS="/data:/data")
     assert {"--container-image=registry/image:1", "--container-mounts=/data:/data"} <= set(words)

@@ -37,17 +37,20 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_picture_every_n_steps(tmp_path: Path, accumulate: int):
     fit(tmp_path, {"every_n_steps": 2, "rows": 1}, batches=5 * accumulate, accumulate_grad_batches=accumulate)
     assert pictures(tmp_path) == ["step=00000002.png", "step=00000004.png"]
 
 
+@pytest.mark.slow
 def test_no_picture(tmp_path: Path):
     fit(tmp_path, {"every_n_steps": 0})
     assert pictures(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_averaged_weights_with_a_class_in_each_column(tmp_path: Path):
     module = fit(tmp_path, {"every_n_steps": 6, "rows": 2, "seed": 4})
     images = torch.cat(list(generate(module.ema, [0, 1, 2, 0, 1, 2], seed=4, sampler=SAMPLER)))
@@ -57,6 +60,7 @@ def test_the_picture_shows_the_averaged_weights_with_a_class_in_each_column(tmp_
     assert made.shape == (2 * 68, 3 * 68)
 
 
+@pytest.mark.slow
 def test_chosen_classes(tmp_path: Path):
     module = fit(tmp_path, {"every_n_steps": 6, "rows": 1, "classes": [2, 0]})
     images = torch.cat(list(generate(module.ema, [2, 0], seed=0, sampler=SAMPLER)))
@@ -64,11 +68,13 @@ def test_chosen_classes(tmp_path: Path):
     assert np.array_equal(pixels(tmp_path / "samples" / "step=00000006.png"), pixels(tmp_path / "expected.png"))
 
 
+@pytest.mark.slow
 def test_ten_columns_at_most(tmp_path: Path):
     fit(tmp_path, {"every_n_steps": 6, "rows": 1}, num_classes=12)
     assert pixels(tmp_path / "samples" / "step=00000006.png").shape == (68, 10 * 68)
 
 
+@pytest.mark.slow
 def test_the_same_weights_make_the_same_picture(tmp_path: Path):
     fit(tmp_path / "once", {"every_n_steps": 3})
     fit(tmp_path / "again", {"every_n_steps": 3})
@@ -81,12 +87,14 @@ def test_the_same_weights_make_the_same_picture(tmp_path: Path):
     assert not np.array_equal(once[0], once[1])
 
 
+@pytest.mark.slow
 def test_the_grid_draws_no_number_from_the_training(tmp_path: Path):
     with_grid, without = fit(tmp_path / "with", {"every_n_steps": 1}), fit(tmp_path / "without", {"every_n_steps": 0})
     for ours, theirs in zip(with_grid.parameters(), without.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_in_lower_precision(tmp_path: Path):
     fit(tmp_path, {"every_n_steps": 6}, precision="bf16-mixed")
     assert pictures(tmp_path) == ["step=00000006.png"]

@@ -35,6 +35,7 @@ def newest(run_dir: Path) -> Path:
     return list_checkpoints(run_dir / FOLDER)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_the_weights_of_a_run(trained: tuple[Path, PRAModule], weights: str):
     run_dir, module = trained

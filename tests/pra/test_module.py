@@ -127,6 +127,7 @@ class Weights(Callback):
             copies.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_average_follows_every_optimizer_step(tmp_path: Path, accumulate: int):
     module, weights = tiny_module(ema_decay=0.3), Weights()
@@ -171,6 +172,7 @@ def test_validation_is_a_mean_over_images(tmp_path: Path):
 # Noise and labels.
 
 
+@pytest.mark.slow
 def test_the_training_noise_is_a_function_of_seed_epoch_and_image(tmp_path: Path):
     batch = replace(tiny_batch(CONFIG, 3), indices=torch.tensor([5, 0, 9]), epoch=7)
     module = randomise(tiny_module(seed=11))
@@ -198,6 +200,7 @@ STATES = {"flow_mse", "reconstruction_l1", "kl_nats_per_token", "total"}
 PIXELS = {"flow_mse", "total"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_metrics_of_each_variant(tmp_path: Path, variant: VariantName, precision: str):

@@ -164,6 +164,7 @@ def test_cached_sampling_equals_uncached(variant: VariantName, method: str, guid
 # Seeds, classes and shapes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_the_batch_size_does_not_matter(guidance: float):
     model, labels = tiny_model(), [0, 1, 2, 0, 1, 2, 0, 1]

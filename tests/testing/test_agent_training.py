@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from framework.testing.agent_training import OPTIMIZER, SOFT, fit, make_module
 from framework.testing.agents import make_world
 from framework.tracking.metric_files import read_metrics
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of
 
 
+@pytest.mark.slow
 def test_a_step_is_made_saved_and_logged(tmp_path: Path):
     make_world(tmp_path / "world", episodes=4)
     module = make_module(tmp_path / "world", soft=SOFT, optimizer=OPTIMIZER)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from framework.tracking.curves import draw_curves
@@ -44,6 +45,7 @@ def test_a_row_that_a_killed_process_left_in_pieces_is_left_out(tmp_path: Path):
         }
 
 
+@pytest.mark.slow
 def test_an_image_of_every_metric(tmp_path: Path):
     write(
         tmp_path,

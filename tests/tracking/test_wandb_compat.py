@@ -64,6 +64,7 @@ def test_the_log_of_its_own_process(recorded: tuple[Path, int]):
     assert compat.gave_up(recorded[0])
 
 
+@pytest.mark.slow
 def test_sending_later(tmp_path: Path):
     command = [sys.executable, "-m", "wandb", "sync", "--help"]
     told = subprocess.run(

@@ -145,6 +145,7 @@ def test_no_secret_is_in_any_file(killed_and_resumed: Path):
     assert not list(killed_and_resumed.glob("wandb/*/files/requirements.txt"))
 
 
+@pytest.mark.slow
 def test_a_saved_recipe_asks_for_its_secrets(killed_and_resumed: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["validate", "--config", str(killed_and_resumed / "recipe.yaml")])
@@ -252,6 +253,7 @@ def without_an_account(folder: str) -> None:
     finish_loggers(loggers)
 
 
+@pytest.mark.slow
 def test_online_without_an_account_is_recorded_offline(tmp_path: Path):
     ended = run_forked(without_an_account, 1, folder=str(tmp_path))
     assert "no API key: set WANDB_API_KEY" in ended.output

@@ -125,6 +125,7 @@ def train_on_a_full_disk(run_dir: str, asynchronous: bool) -> list[Any]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_a_full_disk(tmp_path: Path, asynchronous: bool):
     run = run_forked(train_on_a_full_disk, 1, run_dir=str(tmp_path), asynchronous=asynchronous)
@@ -155,6 +156,7 @@ def train_where_nothing_can_be_written(run_dir: str) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_a_read_only_folder():
     folder = Path(tempfile.mkdtemp())
     try:

@@ -224,6 +224,7 @@ def test_a_damaged_checkpoint_is_passed_over(shards: str, uninterrupted, tmp_pat
     assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_as_it_is(shards: str, tmp_path: Path):
     fit(tmp_path, shards, seed=0, steps=3)
     before = {path.name: (path / "manifest.json").read_text() for path in list_checkpoints(tmp_path / FOLDER)}

@@ -31,6 +31,7 @@ def old_recipe(tmp_path: Path, name: str, key: str) -> str:
     return str(tmp_path / "old.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", MOVED_KEYS)
 def test_an_old_key_in_a_recipe_is_an_error_that_names_the_new_one(tmp_path, capsys, old):
     name = "gbc/microworld.yaml" if old.startswith("model.") else "pra/digits.yaml"

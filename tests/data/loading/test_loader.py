@@ -47,6 +47,7 @@ def load(shards: str, plan: BatchPlan, *, num_workers: int = 0, **changes) -> li
     return list(ShardLoader(dataset, MicroBatches(order, plan), num_workers=num_workers, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the next good sample stands in for it")
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_next_good_sample_stands_in_on_every_topology(shards: str, num_workers: int):

@@ -15,6 +15,7 @@ from framework.data.module import ShardDataModule
 from framework.testing.images import make_image_shards
 
 
+@pytest.mark.slow
 def test_a_place_is_free_when_nothing_refers_to_it():
     buffers = SharedBuffers(2, 12)
     first, second = buffers.ask(), buffers.ask()
@@ -62,6 +63,7 @@ def loader(shards: Path, num_workers: int) -> ShardLoader[PixelBatch]:
     return data.train_dataloader()
 
 
+@pytest.mark.slow
 def test_batches_that_are_kept_never_change(shards: Path):
     """Kept ones, all of them, some, in parts; iterations that are left half-way."""
     expected = [batch.images().images for batch in loader(shards, 0)]

@@ -60,6 +60,7 @@ def cached(tmp_path: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in (tmp_path / "cache" / "files").iterdir()}
 
 
+@pytest.mark.slow
 def test_same_samples_as_in_the_folder(folder: Path, server: FaultyServer, tmp_path: Path):
     remote = ShardSet(server.url, remote=config(tmp_path))
     assert samples(remote) == samples(ShardSet(folder))
@@ -92,6 +93,7 @@ def test_set_that_changed_meanwhile(folder: Path, server: FaultyServer, tmp_path
         pickle.loads(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "drop", "flip", "short"])
 def test_what_goes_by_is_tried_again(folder: Path, server: FaultyServer, tmp_path: Path, fault, caplog):
     for name in ("manifest.json", "index.npy", SHARD):
@@ -103,6 +105,7 @@ def test_what_goes_by_is_tried_again(folder: Path, server: FaultyServer, tmp_pat
     assert len(cached(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_server_that_hangs(folder: Path, server: FaultyServer, tmp_path: Path):
     server.faults[SHARD] = ["hang"]
     shards = ShardSet(server.url, remote=config(tmp_path, stall_s=0.5))
@@ -161,6 +164,7 @@ def test_index_of_another_set(folder: Path, server: FaultyServer, tmp_path: Path
         ShardSet(folder)
 
 
+@pytest.mark.slow
 def test_waiting_is_said(server: FaultyServer, tmp_path: Path, caplog):
     server.faults[SHARD] = ["slow"]
     shards = ShardSet(server.url, remote=config(tmp_path, report_after_s=0.3))
@@ -169,6 +173,7 @@ def test_waiting_is_said(server: FaultyServer, tmp_path: Path, caplog):
     assert f"waiting for {server.url}/{SHARD} since 0 s" in caplog.text
 
 
+@pytest.mark.slow
 def test_oldest_files_make_room(folder: Path, server: FaultyServer, tmp_path: Path):
     records = ShardSet(folder).manifest.shards
     index_bytes = (folder / "index.npy").stat().st_size
@@ -185,6 +190,7 @@ def test_oldest_files_make_room(folder: Path, server: FaultyServer, tmp_path: Pa
     assert shards.read(0) == expected[0]
 
 
+@pytest.mark.slow
 def test_removed_files_are_closed(folder: Path, server: FaultyServer, tmp_path: Path):
     room = (folder / "index.npy").stat().st_size + max(path.stat().st_size for path in folder.glob("*.tar"))
     shards = ShardSet(server.url, remote=config(tmp_path, max_bytes=room))
@@ -216,6 +222,7 @@ def test_prefetch(server: FaultyServer, tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_read_waits_for_the_prefetch(server: FaultyServer, tmp_path: Path):
     shards = ShardSet(server.url, remote=config(tmp_path))
     server.faults[SHARD] = ["slow"]
@@ -231,6 +238,7 @@ def _read_all(arguments: tuple[str, RemoteConfig]) -> list[tuple[bytes, int]]:
     return samples(ShardSet(url, remote=remote))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bounded", [False, True])
 def test_processes_share_a_cache(folder: Path, server: FaultyServer, tmp_path: Path, bounded: bool):
     """Two jobs on one cache, bounded: smaller than what the four of them have open."""
@@ -250,6 +258,7 @@ def test_processes_share_a_cache(folder: Path, server: FaultyServer, tmp_path: P
         }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 on fork.
 def test_set_is_used_after_a_fork(folder: Path, server: FaultyServer, tmp_path: Path):
     shards = ShardSet(server.url, remote=config(tmp_path))
@@ -261,6 +270,7 @@ def test_set_is_used_after_a_fork(folder: Path, server: FaultyServer, tmp_path: 
         pool.join()
 
 
+@pytest.mark.slow
 def test_killed_process_leaves_nothing_locked(folder: Path, server: FaultyServer, tmp_path: Path):
     server.faults[SHARD] = ["hang"]
     code = (
@@ -279,6 +289,7 @@ def test_killed_process_leaves_nothing_locked(folder: Path, server: FaultyServer
     assert len(cached(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_process_that_holds_a_shard_forever(server: FaultyServer, tmp_path: Path):
     remote = config(tmp_path, time_limit_s=0.5)
     shards = ShardSet(server.url, remote=remote)
@@ -300,6 +311,7 @@ def test_process_that_holds_a_shard_forever(server: FaultyServer, tmp_path: Path
     thread.join()
 
 
+@pytest.mark.slow
 def test_file_in_the_cache_that_was_cut(folder: Path, server: FaultyServer, tmp_path: Path):
     ShardSet(server.url, remote=config(tmp_path)).read(4)
     for path in (tmp_path / "cache" / "files").iterdir():
@@ -317,6 +329,7 @@ shards.read(4)
 """
 
 
+@pytest.mark.slow
 def test_file_too_large_for_the_disk(server: FaultyServer, tmp_path: Path):
     command = [sys.executable, "-c", SMALL_FILES, server.url, str(tmp_path / "cache")]
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
@@ -325,6 +338,7 @@ def test_file_too_large_for_the_disk(server: FaultyServer, tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("helps", [False, True])
 def test_full_disk(folder: Path, server: FaultyServer, tmp_path: Path, monkeypatch, helps: bool):
     shards = ShardSet(server.url, remote=config(tmp_path))

@@ -42,6 +42,7 @@ def endpoint() -> Iterator[str]:
     process.wait()
 
 
+@pytest.mark.slow
 def test_set_in_a_bucket(endpoint: str, tmp_path: Path):
     make_image_shards(tmp_path, per_class=4, samples_per_shard=3)
     options = {"key": "key", "secret": "secret", "endpoint_url": endpoint}

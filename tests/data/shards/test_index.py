@@ -27,6 +27,7 @@ def image_members(first: int, count: int) -> Members:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # WebDataset leaves its last shard open.
 def test_shards_that_webdataset_wrote(tmp_path: Path):
     for shard in range(2):

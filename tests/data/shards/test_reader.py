@@ -38,6 +38,7 @@ def test_pickled_set_opens_its_own_files(path: Path):
     assert not {file.descriptor for file in copy._open.values()} & {file.descriptor for file in shards._open.values()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 on fork.
 def test_forked_processes_share_a_set(path: Path):
     shards = ShardSet(path)

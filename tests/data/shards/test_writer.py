@@ -56,6 +56,7 @@ def test_every_image_comes_back_as_it_was(images: Path, tmp_path: Path):
     assert check_shards(tmp_path / "shards") == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # WebDataset leaves its last shard open.
 def test_webdataset_reads_the_shards(tmp_path: Path):
     images = make_image_folder(tmp_path / "images", classes=("a",), suffix=".JPEG")

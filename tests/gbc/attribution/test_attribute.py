@@ -134,6 +134,7 @@ def test_words_stand_for_unknown_tokens():
     assert output_units(step("user", "")) == ((0, 0),)
 
 
+@pytest.mark.slow
 def test_walks_keep_the_strongest_and_break_ties_at_random_by_the_seed():
     trace, links = diamond(c=(link("a", 0.5), link("b", 0.5)))
     chosen = Counter()
@@ -198,6 +199,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", VARIANTS)
 def test_credits_of_the_inputs_add_up_to_the_loss(model, traces, connections: ConnectionOptions):
     losses = [VerbalLoss(value=value, text="") for value in (1.0, 0.5, 0.0)]
@@ -230,6 +232,7 @@ def test_permuting_the_tasks_permutes_the_results_and_batching_changes_nothing(m
                 assert left.credit == pytest.approx(right.credit, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_linear_model_whose_credits_are_known_by_hand():
     # Embeddings of three tokens, and the rows of W that give their logits.
     linear: Any = LinearLM([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]], [[1.0, 1.0], [2.0, -1.0], [0.0, 3.0]])
@@ -260,6 +263,7 @@ def test_a_linear_model_whose_credits_are_known_by_hand():
         assert message.token_credits == (1.0, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "kind", "template", "role"),
     [

@@ -68,6 +68,7 @@ def test_silent_agents():
         assert counterfactual.ranking()[0] == "a" if counterfactual.effects["a"] == 0 else True
 
 
+@pytest.mark.slow
 def test_attention_in_place_of_gradients():
     graph = Graph(agents=(agent("a", "user"), agent("b", "user", "a")))
     models = {"m": tiny_local_model()}

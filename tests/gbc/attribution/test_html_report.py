@@ -54,6 +54,7 @@ def found():
     return attribute(traces, graph, models, [VerbalLoss(value=1.0, text="<wrong>")], options)[0]
 
 
+@pytest.mark.slow
 def test_the_mean_over_traces(found):
     half = replace(
         found,
@@ -135,6 +136,7 @@ class Reader(HTMLParser):
             self.texts[-1] += data
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_escaped_and_needs_nothing_else(found, tmp_path):
     save_html(tmp_path / "deep" / "blame.html", [found, found], title="<Blame>")
     page = (tmp_path / "deep" / "blame.html").read_text()

@@ -18,6 +18,7 @@ def test_a_prefix_outside_the_graph_changes_nothing():
     torch.testing.assert_close(whole.gradient_input, cached.gradient_input)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_scores_against_differences_of_the_log_probability(prefix: int):
     model = tiny_language_model().double()

@@ -40,6 +40,7 @@ def far(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", get_args(Family))
 @pytest.mark.parametrize("scalar", get_args(Scalar))
 def test_one_pass_equals_the_graph_kept_through_generation(family: Family, scalar: Scalar):

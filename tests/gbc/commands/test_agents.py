@@ -53,6 +53,7 @@ def run(**options: Any) -> None:
     agents.run("graph.yaml", "tasks.jsonl", **settings)
 
 
+@pytest.mark.slow
 def test_a_run_by_the_command(files, capsys):
     command = ["agents", "run", "graph.yaml", "tasks.jsonl", "--models", "models.yaml", "--out", "new/traces.jsonl"]
     main([*command, "--loss", "exact_match", "--options.tasks_at_once", "3"])
@@ -69,6 +70,7 @@ def test_a_run_by_the_command(files, capsys):
     assert "new/traces.jsonl exists: give --resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_and_equals_a_whole_one(files, capsys):
     run(options=RunOptions(tasks_at_once=2))
     whole = Path("traces.jsonl").read_bytes()
@@ -101,6 +103,7 @@ def test_failures_are_told_by_their_reasons_and_tried_again(files, capsys):
     assert [trace.id for trace in traces] == ["a", "b", "long", "longer", "empty"]
 
 
+@pytest.mark.slow
 def test_what_is_no_run_of_these_tasks_is_not_gone_on_with(files):
     run()
     write_tasks([*TASKS[:3], {**TASKS[3], "user": "another"}])
@@ -117,6 +120,7 @@ def test_what_is_no_run_of_these_tasks_is_not_gone_on_with(files):
         run(resume=True)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_keeps_what_is_finished(files, capsys):
     Path("graph.yaml").write_text(SERVER_GRAPH)
     settings = "model: big, retries: 0, parallel: 1, timeout_s: 5"
@@ -151,6 +155,7 @@ def test_a_server_that_dies_keeps_what_is_finished(files, capsys):
     assert "4 of 4 tasks finished, 0 failed\nmean loss of the finished: 0\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_waited_for_and_tried_again(files, capsys):
     Path("graph.yaml").write_text(SERVER_GRAPH)
     write_tasks(TASKS[:1])

@@ -58,6 +58,7 @@ def files(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_blame_of_recorded_runs(files, capsys):
     main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split(), "--show", "1", "--options.connections.prompts"])
     captured = capsys.readouterr()
@@ -91,6 +92,7 @@ def test_the_size_of_batches_changes_nothing(files):
             assert edge.credit == pytest.approx(same.credit, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_malformed_lines_are_named_counted_and_skipped_only_on_request(files, capsys):
     lines = Path("traces.jsonl").read_text().splitlines()
     Path("traces.jsonl").write_text("\n".join([lines[0], "{", lines[1], '{"format": 1}', lines[2]]))

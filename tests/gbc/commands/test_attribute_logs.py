@@ -33,6 +33,7 @@ def log_of(id: str, **options) -> Log:
     return Log(id=id, task="Find a hotel", messages=messages, **options)
 
 
+@pytest.mark.slow
 def test_tables_page_and_numbers(tmp_path, surrogate, capsys):
     label = Mistake(agent="Web_Surfer", step=1, reason="a wrong page")
     logs = [
@@ -90,6 +91,7 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
     assert "Its context was too short: planner@2" in (tmp_path / "blame" / "blame.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_other_schemas_and_what_cannot_be_read(tmp_path, surrogate, capsys):
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     Path(tmp_path / "runs.jsonl").write_text(json.dumps(messages))

@@ -110,6 +110,7 @@ def test_a_process_killed_in_mid_step_goes_on_as_if_it_had_not_been(files):
     assert Path("killed/state.json").read_bytes() == Path("whole/state.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_on_a_server_writes_prompts(files, capsys):
     with serving() as server:
         config = f"writer: {{url: '{server.url}', model: x, retries: 0}}"
@@ -147,6 +148,7 @@ def test_soft_prompts_are_trained_and_used(files, capsys):
     assert words in error_of(capsys, *command, "--out", "third", "--target", "right")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_optimized(files, capsys):
     assert "no candidates: give --candidates" in error_of(capsys, *OPTIONS, "--out", "a")
     assert "opros" in error_of(capsys, *OPTIONS, "--out", "a", "--optimizer", "opros")

@@ -25,6 +25,7 @@ def test_numbers_out_of_range(options: dict[str, Any], problem: str):
         SoftPromptOptions(**options)
 
 
+@pytest.mark.slow
 def test_they_are_read_without_lightning():
     code = "import framework.gbc.commands.soft_prompt_options, sys; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -89,6 +89,7 @@ def test_the_loss_falls(world: Path, tmp_path: Path):
     assert found.losses[-1] < found.losses[0] - 0.5
 
 
+@pytest.mark.slow
 def test_only_what_helps_is_kept(world: Path, tmp_path: Path):
     found = train(world, tmp_path, "worst")
     assert found.file is None
@@ -96,6 +97,7 @@ def test_only_what_helps_is_kept(world: Path, tmp_path: Path):
     assert best_loss_of(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_the_held_out_tasks_are_run_after_the_last_step_too(world: Path, tmp_path: Path):
     found = train(world, tmp_path, "falling", steps=3, evaluate_every=2)
     assert found.file is not None
@@ -121,6 +123,7 @@ def test_a_restored_training_equals_the_uninterrupted_one(world: Path, tmp_path:
     assert train(world, tmp_path / "parts", num_train=3) == second
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained(world: Path, tmp_path: Path):
     train(world, tmp_path / "longer", num_tokens=3, steps=1)
     with pytest.raises(CheckpointError):

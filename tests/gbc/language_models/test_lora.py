@@ -126,6 +126,7 @@ def test_the_gradient_of_the_loss_is_that_of_updated_weights():
     assert first.abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

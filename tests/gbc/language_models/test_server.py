@@ -46,6 +46,7 @@ def test_faults_that_pass_are_retried():
     assert len(server.seen) == 3
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_left_after_the_time_and_tried_again():
     with serving("slow") as server:
         (reply,) = client(server.url, timeout_s=0.2).reply([ask("t")])

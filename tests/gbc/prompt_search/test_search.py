@@ -35,6 +35,7 @@ def test_what_does_not_help_is_not_kept_and_not_repeated():
     assert small.prompts["left"] == "mumble"
 
 
+@pytest.mark.slow
 def test_a_resumed_optimization_equals_the_uninterrupted_one(tmp_path):
     faults = {"left": "mumble", "right": "mumble"}
     whole = run(faults)

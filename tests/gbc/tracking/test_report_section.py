@@ -124,6 +124,7 @@ def test_one_chart_a_kind_with_a_line_an_agent():
     assert list(agent_curves({"loss/verbal": {0: 1.0}}, [])) == []
 
 
+@pytest.mark.slow
 def test_the_page(run: Path, tmp_path: Path):
     text = write_report(run, tmp_path / "page.html").read_text()
     headings = re.findall(r"<h2>(.*?)</h2>", text)

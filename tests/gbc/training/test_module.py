@@ -115,6 +115,7 @@ def test_the_best_on_validation_are_kept(world: Path, tmp_path: Path, searched: 
     assert json.loads((tmp_path / "best/validation.json").read_text()) == {"step": best + 1, "loss": losses[best]}
 
 
+@pytest.mark.slow
 def test_prompts_are_searched(world: Path, tmp_path: Path):
     module = make_module(world, search=search_config(world))
     fit(world, tmp_path, module, steps=3)
@@ -143,6 +144,7 @@ def test_without_errors_nobody_is_blamed(world: Path, tmp_path: Path):
     assert not read_prompts(tmp_path)
 
 
+@pytest.mark.slow
 def test_failed_episodes_are_counted_and_left_out(tmp_path: Path):
     make_world(tmp_path, episodes=8, bad=2)
     module = make_module(tmp_path, soft=SOFT, failures=FailureConfig(max_failed_share=0.5, window=8))
@@ -161,6 +163,7 @@ def test_too_many_failures_end_the_training(tmp_path: Path):
     assert list_checkpoints(tmp_path / "run" / FOLDER)[-1].name == name_of(1)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_in_mid_epoch(world: Path, tmp_path: Path):
     graph = json.loads((world / "graph.yaml").read_text())
     graph["agents"] = [{**agent, "estimator": "pass_through"} for agent in graph["agents"]]
@@ -174,6 +177,7 @@ def test_a_server_that_fails_in_mid_epoch(world: Path, tmp_path: Path):
     assert all("failed 1 times, at last: state 500" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit(world: Path, tmp_path: Path):
     fit(world, tmp_path, make_module(world), steps=1)
     graph = json.loads((world / "graph.yaml").read_text())
@@ -186,6 +190,7 @@ def test_what_does_not_fit(world: Path, tmp_path: Path):
         make_module(world, attribute_every_n_steps=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [{"max_calls": 30}, {"max_tokens": 700}, {"max_wall_seconds": 1e-3}])
 def test_a_met_bound_ends_the_training_with_its_prompts(world: Path, tmp_path: Path, bound: dict[str, Any]):
     module = make_module(world, soft=SOFT, search=search_config(world), budget=BudgetConfig(**bound))

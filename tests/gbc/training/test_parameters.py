@@ -48,6 +48,7 @@ def test_names_and_first_values():
     assert not torch.equal(again.soft["end"], parameters.soft["end"])
 
 
+@pytest.mark.slow
 def test_gradients_in_chunks_are_those_of_the_whole_loss():
     model = tiny_local_model()
     parameters = make_parameters(GRAPH, model, CONFIG, HERE, seed=0)

@@ -20,6 +20,7 @@ MULTIWOZ = Path(__file__).parents[3] / "recipes/gbc/graphs/multiwoz.yaml"
 HERE = Placement(device=torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_graph_and_models(tmp_path: Path):
     make_world(tmp_path)
     models = {"m": {"path": str(tmp_path / "model"), "device": "cuda"}, "big": {"url": "http://x/v1", "model": "b"}}

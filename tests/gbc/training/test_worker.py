@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from framework.core.errors import FrameworkError
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.execution.budget import ATTRIBUTION, Budget, BudgetConfig, Meter
@@ -48,6 +50,7 @@ def run(worker: RolloutWorker, episodes: list[Any]) -> list[EpisodeResult]:
     return worker.run_episodes(worker.system.graph, split_episodes(range(len(episodes)), episodes, one_task), epoch=0)
 
 
+@pytest.mark.slow
 def test_an_attribution_whose_server_fails():
     agents = (
         Agent(name="a", prompt="A", model="big", reads=("user",), estimator="pass_through"),

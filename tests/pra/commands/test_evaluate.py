@@ -16,6 +16,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "shards")
 
 
+@pytest.mark.slow
 def test_samples_against_real_images(trained: Path, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     samples, out = str(tmp_path / "samples.npz"), tmp_path / "report.json"
     main(["sample", str(trained), samples, "--num", "20", "--sampler.steps", "2", "--device", "cpu"])

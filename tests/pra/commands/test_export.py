@@ -64,6 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 @pytest.mark.parametrize("max_shard_gib", [None, 8e-6])
 def test_an_export_is_the_weights_and_where_they_come_from(run: Path, tmp_path: Path, weights: Any, max_shard_gib: Any):
@@ -167,6 +168,7 @@ def test_damaged_and_foreign_exports_are_refused_by_name(run: Path, tmp_path: Pa
             load_pra(folder)
 
 
+@pytest.mark.slow
 def test_a_new_run_starts_from_exported_weights(run: Path, tmp_path: Path):
     out = tmp_path / "pra.safetensors"
     export(str(run), str(out))

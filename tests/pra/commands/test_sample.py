@@ -17,6 +17,7 @@ from framework.pra.sampling import SamplerConfig
 SAMPLER = SamplerConfig(steps=2)
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_averaged_weights(trained: Path, tmp_path: Path):
     out = tmp_path / "deep" / "samples.npz"
     sample(str(trained), str(out), num=7, classes=[2, 0], seed=3, batch_size=4, device="cpu", sampler=SAMPLER)
@@ -30,6 +31,7 @@ def test_samples_are_those_of_the_averaged_weights(trained: Path, tmp_path: Path
         assert grid.size == (2 * 68, 4 * 68)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -45,6 +45,7 @@ def test_half_a_file_without_a_length(folder: Path):
     assert found.content == CONTENT[:32]
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_dropped_and_one_that_hangs(folder: Path):
     with serve_with_faults(folder) as server:
         server.faults["file"] = ["drop", "hang"]

@@ -16,6 +16,7 @@ def test_an_answer_and_what_was_asked():
     assert (path, body) == ("/v1/chat/completions", REQUEST)
 
 
+@pytest.mark.slow
 def test_faults_come_in_turn_and_then_all_is_well():
     with serving("strange", 503, "slow", "well") as server:
         url = f"{server.url}/chat/completions"

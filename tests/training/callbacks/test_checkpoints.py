@@ -30,6 +30,7 @@ class Listing(Callback):
         self.seen.append(steps_in(Path(trainer.default_root_dir)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_every_n_steps_and_at_the_end(tmp_path: Path, asynchronous: bool):
     checkpoints = Checkpoints(every_n_steps=2, keep_last=2, asynchronous=asynchronous)
@@ -49,6 +50,7 @@ def test_accumulated_batches_are_one_step(tmp_path: Path):
     assert steps_in(tmp_path) == [2, 4]
 
 
+@pytest.mark.slow
 def test_the_copy_is_of_the_step_that_was_saved(tmp_path: Path):
     """Training that goes on does not reach into what is being written."""
 

@@ -38,6 +38,7 @@ def test_at_the_end_of_a_run(tmp_path: Path):
     assert list(read_metrics(tmp_path)["loss/total"]) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_when_a_run_breaks(tmp_path: Path):
     with pytest.raises(RuntimeError, match="broken"):
         fit(tmp_path, Breaks())

@@ -224,6 +224,7 @@ def test_deepspeed_looks_at_losses_before_its_step_and_at_its_norm_after(tmp_pat
             assert result[f"{stage} skip"]["problem"].startswith("guards.on_nonfinite skip with DeepSpeed")
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_or_skip_together_when_one_has_a_bad_loss(tmp_path: Path):
     results = run_forked(bad_on_one_rank, 2, run_dir=str(tmp_path)).results
     for result in results.values():

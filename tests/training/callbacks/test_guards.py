@@ -35,6 +35,7 @@ def test_without_limits_there_is_no_watchdog():
     assert not any(isinstance(guard, Watchdog) for guard in make_guards(GuardConfig(watchdog=none)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -52,6 +53,7 @@ def test_wrong_options_are_one_line(recipe: Path, capsys: pytest.CaptureFixture[
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_stays_the_newest(tmp_path: Path):
     batches = [tiny_batch(tiny_config(), 2, seed=seed) for seed in range(4)]
     images = batches[3].images.clone()

@@ -60,6 +60,7 @@ def test_a_jump_is_warned_about_once_and_every_step_of_it_counted(tmp_path: Path
     assert second.startswith("loss spike at step 11: 3, ")
 
 
+@pytest.mark.slow
 def test_a_level_that_stays_becomes_normal(tmp_path: Path):
     # The median has moved when half of the window is at the new level.
     assert fit(tmp_path, [*STEADY, *[5.0] * 30]).spikes == 8

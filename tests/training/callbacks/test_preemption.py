@@ -49,6 +49,7 @@ def fit(run_dir: Path, *callbacks: Callback, **options: Any) -> Trainer:
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_ends_with_code_75(tmp_path: Path, number: signal.Signals):
     before = signal.getsignal(number)
@@ -60,11 +61,13 @@ def test_a_signal_saves_and_ends_with_code_75(tmp_path: Path, number: signal.Sig
     assert json.loads((tmp_path / PREEMPTED).read_text()) == {"step": 3, "signal": number.name}
 
 
+@pytest.mark.slow
 def test_an_accumulation_is_completed_first(tmp_path: Path):
     with pytest.raises(Preempted, match="at step 2"):
         fit(tmp_path, Signals(signal.SIGTERM), accumulate_grad_batches=2)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_step_is_too_late_to_matter(tmp_path: Path):
     trainer = fit(tmp_path, Signals(signal.SIGTERM, batch=STEPS - 1))
     assert trainer.global_step == STEPS
@@ -112,6 +115,7 @@ def preempt(run_dir: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_ranks_stop_together_when_one_gets_a_signal(tmp_path: Path):
     results = run_forked(preempt, 2, run_dir=str(tmp_path)).results
     saved = "with everything saved"

@@ -34,6 +34,7 @@ def fit(run_dir: Path, *callbacks: Callback) -> None:
     trainer.fit(tiny_module(), datamodule=Batches(batches))
 
 
+@pytest.mark.slow
 def test_outcomes_of_three_starts(tmp_path: Path):
     with pytest.raises(RuntimeError, match="broken"):
         fit(tmp_path, Raises(RuntimeError("broken\nat https://me:planted-password@host")))

@@ -65,6 +65,7 @@ def test_names_and_sizes(tmp_path: Path):
     assert 0.1 < measured[metrics.MEMORY_PEAK_GIB] < 20
 
 
+@pytest.mark.slow
 def test_utilisation_is_the_share_of_the_peak(tmp_path: Path):
     device = Device(name="toy", memory_bytes=1, bfloat16_flops=1e9, words=())
     trainer = quiet_trainer(tmp_path, callbacks=[Throughput("image", device)], max_epochs=1, log_every_n_steps=BATCHES)
@@ -79,6 +80,7 @@ def test_utilisation_is_left_out_where_the_peak_is_not_known(tmp_path: Path):
     assert metrics.MODEL_FLOPS_UTILISATION not in fit(tmp_path)
 
 
+@pytest.mark.slow
 def test_tokens_and_other_samples(tmp_path: Path):
     assert fit(tmp_path / "images")[metrics.TOKENS_PER_SECOND] > 0
     measured = fit(tmp_path / "tasks", unit="task")
@@ -89,12 +91,14 @@ def test_tokens_and_other_samples(tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_slow_data_are_waited_for(tmp_path: Path):
     measured = fit(tmp_path, data_seconds=SLEEP)
     assert measured[metrics.DATA_WAIT_SECONDS] > 0.7 * SLEEP
     assert measured[metrics.BATCH_SECONDS] > measured[metrics.DATA_WAIT_SECONDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
 def test_slow_steps_are_not_slow_data(tmp_path: Path, hook: str):
     measured = fit(tmp_path, Sleeper(hook))
@@ -102,6 +106,7 @@ def test_slow_steps_are_not_slow_data(tmp_path: Path, hook: str):
     assert measured[metrics.DATA_WAIT_SECONDS] < 0.5 * SLEEP
 
 
+@pytest.mark.slow
 def test_grids_and_checkpoints_between_batches_are_not_counted_in(tmp_path: Path):
     measured = fit(tmp_path, Sleeper("on_train_batch_end"))
     assert measured[metrics.DATA_WAIT_SECONDS] < 0.5 * SLEEP

@@ -4,6 +4,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from framework.testing.checkpoints import newest, steps_in
 from framework.training.checkpoint.choose import choose_checkpoint
 from framework.training.checkpoint.layout import (
@@ -19,6 +21,7 @@ from framework.training.checkpoint.layout import (
 )
 
 
+@pytest.mark.slow
 def test_leftovers_are_no_checkpoints_and_are_cleaned_away(run_dir: Path):
     folder = run_dir / FOLDER
     for suffix in (".partial", ".removed", ".damaged"):

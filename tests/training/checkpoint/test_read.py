@@ -12,6 +12,7 @@ from framework.testing.checkpoints import newest
 from framework.training.checkpoint.read import read_state, read_tensors
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_for_is_loaded(trained: Path, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
     load = torch.load

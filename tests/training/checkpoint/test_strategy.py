@@ -18,6 +18,7 @@ from framework.training.checkpoint.layout import (
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_holds(trained: Path):
     checkpoint = newest(trained)
     manifest = Manifest.read(checkpoint)

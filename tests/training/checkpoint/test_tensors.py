@@ -18,6 +18,7 @@ from framework.training.checkpoint.tensors import (
 )
 
 
+@pytest.mark.slow
 def test_names_are_free_of_wrappers():
     inner = checkpoint_wrapper(torch.nn.Linear(2, 2))
     module = torch.nn.Module()

@@ -16,6 +16,7 @@ def test_episodes_fail_because_of_their_fault(model, episodes):
         assert success_of(episode.fault.graph, model, [episode.task]) == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_episode(model):
     one, other = (draw_episodes(model, 1, seed=3, kinds=("drop",)) for _ in range(2))
     assert one[0].trace == other[0].trace

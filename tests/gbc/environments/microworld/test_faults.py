@@ -13,6 +13,7 @@ from framework.gbc.environments.microworld.world import candidate_prompts
 from framework.gbc.execution.runner import run_graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_lowers_success_and_changes_its_culprit_alone(kind: str):
     lost = 0
@@ -28,6 +29,7 @@ def test_every_kind_lowers_success_and_changes_its_culprit_alone(kind: str):
     assert lost >= 4
 
 
+@pytest.mark.slow
 def test_healthy_prompts_have_the_words_of_faulty_ones():
     healthy, faulty = Counter(), Counter()
     for seed in range(200):

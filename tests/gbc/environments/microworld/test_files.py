@@ -10,6 +10,7 @@ from framework.gbc.execution.loading import load_candidates, load_loss, load_mod
 from framework.gbc.graph.spec import load_graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PROMPT_FAULTS)
 def test_a_fault_that_costs_half_of_what_was_solved(tmp_path, kind):
     fault = write_example(tmp_path, kind=kind, num_tasks=2, num_wrong=1, num_workers=3)

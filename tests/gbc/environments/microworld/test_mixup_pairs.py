@@ -1,9 +1,12 @@
 """Mixup pairs of examples differ in one word, and in the answer."""
 
+import pytest
+
 from framework.gbc.environments.microworld.rules import answer
 from framework.gbc.environments.microworld.training_examples import draw_examples
 
 
+@pytest.mark.slow
 def test_mixup_pairs_differ_in_one_word_and_in_the_answer():
     examples = [example for example in draw_examples("t", 300) if "twin" in example]
     assert len(examples) > 100

@@ -89,6 +89,7 @@ def half_of_the_counts() -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_count_together():
     results = run_forked(half_of_the_counts, 2).results
     assert results[0] == results[1]
