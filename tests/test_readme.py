@@ -1,17 +1,23 @@
 """The README's commands, with fewer steps."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from framework.cli.main import main
+from framework.testing.processes.forked import start_command
 
 ROOT = Path(__file__).parents[1]
+
+
+def dry_run(target: str, *variables: str) -> str:
+    """What `make TARGET` would run, a command a line."""
+    command = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "--old-file", "install", target, "BIN=bin"]
+    result = subprocess.run([*command, *variables], capture_output=True, text=True, timeout=60, check=True)
+    return result.stdout.replace("\\\n", " ")
 
 
 def test_the_readme_names_targets_that_exist():
@@ -29,22 +35,18 @@ def test_every_link_of_the_documents_leads_somewhere():
 
 
 @pytest.mark.slow
-def test_quickstart(tmp_path):
+def test_quickstart(tmp_path, monkeypatch):
+    """Its commands, each in a process of its own."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    command = ["make", "--file", str(ROOT / "Makefile"), "--old-file", "install", "quickstart"]
+    monkeypatch.chdir(tmp_path)
     few = "--trainer.max_steps 24 --trainer.val_check_interval 12"
-    variables = [f"BIN={Path(sys.executable).parent}", f"FIT_OPTIONS={few}", "SAMPLES=60", "GAP_IMAGES=20"]
-    result = subprocess.run(
-        [*command, *variables],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    if result.returncode:
-        pytest.fail(result.stdout[-3000:] + result.stderr[-3000:])
-    shown = re.findall(r"runs/\S+\.(?:png|json|yaml)", result.stdout)
+    made = dry_run("quickstart", f"FIT_OPTIONS={few}", "SAMPLES=60", "GAP_IMAGES=20")
+    commands = [words[1:] for words in map(shlex.split, made.splitlines()) if words[:1] == ["bin/framework"]]
+    assert [words[0] for words in commands] == ["shards", "shards", "shards", "fit", "fit", "sample", "evaluate"]
+    for words in commands:
+        ended = start_command(*words).finish(timeout=300)
+        assert ended.exitcodes == [0], ended.output[-3000:]
+    shown = re.findall(r"runs/\S+\.(?:png|json|yaml)", made.partition("Look at:")[2])
     assert len(shown) >= 4
     for name in shown:
         assert (tmp_path / name).is_file(), name
@@ -54,10 +56,8 @@ def test_quickstart(tmp_path):
 def test_quickstart_of_agents(tmp_path, monkeypatch, capsys):
     """Its commands one after another in this process, where what they import is imported once."""
     monkeypatch.chdir(tmp_path)
-    command = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "--old-file", "install", "quickstart-gbc"]
-    options = ["BIN=bin", "TASKS=4", "WRONG=1"]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True)
-    for line in result.stdout.replace("\\\n", " ").splitlines():
+    made = dry_run("quickstart-gbc", "TASKS=4", "WRONG=1")
+    for line in made.splitlines():
         program, *arguments = shlex.split(line)
         if program == "bin/framework":
             main(arguments)
@@ -67,6 +67,6 @@ def test_quickstart_of_agents(tmp_path, monkeypatch, capsys):
     assert faulty + 2 <= healthy == 4
     assert repaired == 4
     assert "strongest trajectory: loss <- responder <- " in captured.out
-    shown = re.findall(r"runs/\S+\.(?:png|jsonl|yaml|html)", result.stdout.partition("Look at:")[2])
+    shown = re.findall(r"runs/\S+\.(?:png|jsonl|yaml|html)", made.partition("Look at:")[2])
     assert len(shown) >= 4
     assert all((tmp_path / name).is_file() for name in shown)

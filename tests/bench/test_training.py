@@ -7,10 +7,12 @@ import pytest
 
 from framework.bench.training import bench_training
 from framework.core.errors import ConfigError, TrainingError
+from framework.testing.processes.forked import run_warm
 
 
 @pytest.mark.slow
-def test_loop_against_a_bare_one(recipe: Path, tmp_path: Path):
+def test_loop_against_a_bare_one(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("framework.bench.training.subprocess.run", run_warm)
     out = tmp_path / "bench.json"
     record = bench_training(str(recipe), out, batch_sizes=(4,), window=2, rounds=2, save_every=0)
     assert json.loads(out.read_text()) == record
@@ -22,7 +24,8 @@ def test_loop_against_a_bare_one(recipe: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_run_that_fails(recipe: Path):
+def test_run_that_fails(recipe: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("framework.bench.training.subprocess.run", run_warm)
     with pytest.raises(TrainingError, match=r"a run of the benchmark failed .*learning_rate"):
         bench_training(str(recipe), window=2, rounds=1, options=["--model.init_args.optimizer.learning_rate", "-1"])
 

@@ -164,6 +164,13 @@ def start_command(*arguments: str, environment: dict[str, str] | None = None) ->
     return Forked(run_command, 1, given, may_fail=True)
 
 
+def run_warm(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """Stands for `subprocess.run` of `python -m framework.cli.main ...`, without a new interpreter and its imports."""
+    assert list(command[:3]) == [sys.executable, "-m", "framework.cli.main"], command
+    ended = start_command(*command[3:]).finish(timeout=300)
+    return subprocess.CompletedProcess(command, ended.exitcodes[0], stdout="", stderr=ended.output)
+
+
 @cache
 def _server() -> tuple[IO[str], IO[str]]:
     """Where to write orders to the server and read its answers; it ends with this process."""

@@ -8,6 +8,7 @@ from framework.core.errors import ConfigError
 from framework.evaluation.features import PixelFeatures
 from framework.pra.commands.compare import compare, match_parameters, num_parameters
 from framework.pra.network.config import VARIANTS, PRAConfig
+from framework.testing.processes.forked import run_warm
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -20,7 +21,8 @@ def test_every_variant_gets_the_methods_parameters_within_two_percent(variant):
 
 
 @pytest.mark.slow
-def test_rows_are_trained_and_measured_and_kept(recipe, tmp_path):
+def test_rows_are_trained_and_measured_and_kept(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("framework.pra.commands.compare.subprocess.run", run_warm)
     out = tmp_path / "compare"
     rows = ["--variants", "[low_dim,pra]", "--guidance", "[1,2]", "--num", "6", "--steps", "2", "--svm_accuracy"]
     main(["compare", str(recipe), str(out), "--features", "PixelFeatures", *rows])
