@@ -21,6 +21,7 @@ MOVED_KEYS = {
     "data.on_bad_sample": "data.loading.on_bad_sample",
     "data.max_bad_samples": "data.loading.max_bad_samples",
     "model.init_args.mix_twins": "model.init_args.mixup",
+    "model.init_args.attribution.edits.max_wished": "model.init_args.attribution.edits.max_targets",
 }
 
 

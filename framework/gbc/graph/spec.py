@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
@@ -285,9 +285,20 @@ def load_graph(path: str | Path) -> Graph:
 
 
 def parse_graph(value: object, *, source: str = "the graph") -> Graph:
-    """A graph from parsed YAML; errors as in `load_graph`."""
+    """A graph from parsed YAML, also of version 0.1; errors as in `load_graph`."""
     look_in_current_folder()
-    return parse_record(Graph, value, source=source)
+    return parse_record(Graph, _with_present_names(value), source=source)
+
+
+def _with_present_names(value: object) -> object:
+    """Parsed YAML in which estimators of version 0.1 have their present names."""
+    if isinstance(value, Mapping):
+        entries = cast(Mapping[str, object], value)
+        return {
+            key: "tool_replay" if key == "estimator" and item == "rerun" else _with_present_names(item)
+            for key, item in entries.items()
+        }
+    return [_with_present_names(item) for item in cast(list[object], value)] if isinstance(value, list) else value
 
 
 def save_graph(path: str | Path, graph: Graph) -> None:

@@ -25,7 +25,7 @@ def old_recipe(tmp_path: Path, name: str, key: str) -> str:
     *groups, last = key.split(".")
     place = recipe
     for group in groups:
-        place = place[group]
+        place = place.setdefault(group, {})
     place[last] = 1
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(recipe))
     return str(tmp_path / "old.yaml")
@@ -34,7 +34,8 @@ def old_recipe(tmp_path: Path, name: str, key: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("old", MOVED_KEYS)
 def test_an_old_key_in_a_recipe_is_an_error_that_names_the_new_one(tmp_path, capsys, old):
-    name = "gbc/microworld.yaml" if old.startswith("model.") else "pra/digits.yaml"
+    of_agents = "gbc/microworld_train.yaml" if ".attribution." in old else "gbc/microworld.yaml"
+    name = of_agents if old.startswith("model.") else "pra/digits.yaml"
     assert f"error: {old} is now {MOVED_KEYS[old]} (see:" in told(["--config", old_recipe(tmp_path, name, old)], capsys)
 
 
