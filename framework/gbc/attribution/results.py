@@ -7,13 +7,13 @@ from typing import Literal
 
 from framework.core.serialization import JsonDict, from_json
 from framework.gbc.attribution.options import AttributionOptions
-from framework.gbc.graph.spec import Estimator
+from framework.gbc.graph.spec import OLD_ESTIMATORS, Estimator
 from framework.gbc.graph.trace import Span
 
 LOSS = "loss"
 """Where trajectories begin."""
-_RENAMED = {"max_wished": "max_targets", "rerun": "tool_replay"}
-"""Names in files and checkpoints of version 0.1."""
+_OLD_OPTIONS = {"max_wished": "max_targets"}
+"""Names of version 0.1 of options of edits, by the present ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ def attribution_from_json(value: JsonDict) -> Attribution:
     """
     options = {**value["options"]}
     if options["edits"] is not None:
-        options["edits"] = {_RENAMED.get(name, name): each for name, each in options["edits"].items()}
-    edges = [{**edge, "estimator": _RENAMED.get(edge["estimator"], edge["estimator"])} for edge in value["edges"]]
+        options["edits"] = {_OLD_OPTIONS.get(name, name): each for name, each in options["edits"].items()}
+    edges = [{**edge, "estimator": OLD_ESTIMATORS.get(edge["estimator"], edge["estimator"])} for edge in value["edges"]]
     return from_json(Attribution, {**value, "options": options, "edges": edges})
 
 

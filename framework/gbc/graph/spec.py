@@ -22,6 +22,8 @@ Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function
 `tool_replay`, for tools: by counterfactual edits, the tool is run again with what its inputs should have been; by
 gradients, as `pass_through`.
 """
+OLD_ESTIMATORS = {"rerun": "tool_replay"}
+"""Names of version 0.1, which graphs, attributions and checkpoints of that time have, by the present ones."""
 
 ToolFunction = Callable[[Mapping[str, str]], str]
 """What a tool does: the texts that it reads, by the names of their nodes, to its output."""
@@ -291,14 +293,24 @@ def parse_graph(value: object, *, source: str = "the graph") -> Graph:
 
 
 def _with_present_names(value: object) -> object:
-    """Parsed YAML in which estimators of version 0.1 have their present names."""
-    if isinstance(value, Mapping):
-        entries = cast(Mapping[str, object], value)
-        return {
-            key: "tool_replay" if key == "estimator" and item == "rerun" else _with_present_names(item)
-            for key, item in entries.items()
-        }
-    return [_with_present_names(item) for item in cast(list[object], value)] if isinstance(value, list) else value
+    """A parsed graph in which its nodes' estimators have their present names; nothing else in it is touched."""
+    if not isinstance(value, Mapping):
+        return value
+    graph = dict(cast(Mapping[str, object], value))
+    for kind in ("agents", "tools"):
+        if isinstance(nodes := graph.get(kind), list):
+            graph[kind] = [_present_node(node) for node in cast(list[object], nodes)]
+    return graph
+
+
+def _present_node(value: object) -> object:
+    """A node with the present name of its estimator."""
+    if not isinstance(value, Mapping):
+        return value
+    node = dict(cast(Mapping[str, object], value))
+    if isinstance(estimator := node.get("estimator"), str):
+        node["estimator"] = OLD_ESTIMATORS.get(estimator, estimator)
+    return node
 
 
 def save_graph(path: str | Path, graph: Graph) -> None:
@@ -315,7 +327,8 @@ def save_graph(path: str | Path, graph: Graph) -> None:
 
 
 def _check_estimator(name: str, estimator: str) -> None:
-    if estimator == "rerun":
-        raise ConfigError(f"{name!r}: estimator 'rerun' has another name now", hint="use tool_replay")
+    if estimator in OLD_ESTIMATORS:
+        problem = f"{name!r}: estimator {estimator!r} has another name now"
+        raise ConfigError(problem, hint=f"use {OLD_ESTIMATORS[estimator]}")
     if estimator not in get_args(Estimator):
         raise ConfigError(f"{name!r}: estimator {estimator!r}", hint=f"use one of {', '.join(get_args(Estimator))}")

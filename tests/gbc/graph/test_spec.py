@@ -1,6 +1,7 @@
 """Graphs: what is declared and what is refused."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,6 +93,25 @@ def test_a_graph_of_version_0_1_has_the_old_name_of_an_estimator():
     node = {"name": "look", "function": "string.capwords", "reads": ["user"], "estimator": "rerun"}
     graph = parse_graph({"agents": [{"name": "a", "prompt": "Say.", "model": "m", "reads": ["look"]}], "tools": [node]})
     assert graph.tools[0].estimator == "tool_replay"
+
+
+def test_what_a_tools_function_is_given_is_its_own(tmp_path):
+    (tmp_path / "own_tool.py").write_text(
+        "class Look:\n"
+        "    def __init__(self, estimator: str): self.estimator = estimator\n"
+        "    def __call__(self, texts: dict[str, str]) -> str: return self.estimator\n"
+    )
+    sys.path.append(str(tmp_path))
+    function = {"class_path": "own_tool.Look", "init_args": {"estimator": "rerun"}}
+    node = {"name": "look", "function": function, "reads": ["user"], "estimator": "rerun"}
+    try:
+        graph = parse_graph(
+            {"agents": [{"name": "a", "prompt": "Say.", "model": "m", "reads": ["look"]}], "tools": [node]}
+        )
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert graph.tools[0].estimator == "tool_replay"
+    assert graph.tools[0].function({}) == "rerun"
 
 
 def test_loops_in_a_recipe():
