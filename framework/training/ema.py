@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from framework.core.errors import ConfigError
-from framework.training.strategies.backend import backend_of_tensor, local_part
+from framework.training.strategies.backend import backend_of_tensor
 
 
 def check_decay(decay: float) -> None:
@@ -35,8 +35,13 @@ def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
         model: the one that trains.
         decay: in [0, 1).
     """
-    averages = list(ema_model.parameters())
-    update = get_ema_multi_avg_fn(decay)
-    update([local_part(each) for each in averages], [local_part(each) for each in model.parameters()], 0)
-    for average in averages:
-        backend_of_tensor(average).drop_copies(average)
+    pairs = zip(ema_model.parameters(), model.parameters(), strict=True)
+    # Looked up once for both, in every step: they are sharded alike.
+    spread = [(backend_of_tensor(average), average, weight) for average, weight in pairs]
+    get_ema_multi_avg_fn(decay)(
+        [backend.local_part(average) for backend, average, _ in spread],
+        [backend.local_part(weight) for backend, _, weight in spread],
+        0,
+    )
+    for backend, average, _ in spread:
+        backend.drop_copies(average)
