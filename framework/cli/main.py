@@ -17,7 +17,7 @@ from framework.tracking.secrets import scrubbed_text
 USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
 
 
-def _mendable(error: BaseException | None) -> tuple[str | None, int]:
+def _fixable(error: BaseException | None) -> tuple[str | None, int]:
     """Message and exit code of what a user can fix; (None, 1) for a bug."""
     # Where Lightning was not imported, it has raised nothing.
     lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(command, options)
     except Exception as error:
-        message, code = _mendable(error)
+        message, code = _fixable(error)
         if message is None:
             raise
         console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red", markup=False)
