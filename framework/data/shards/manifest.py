@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
+from framework.data.images.notes import ImageNote
+from framework.data.images.options import DEFAULT, ReadOptions
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
@@ -61,6 +63,8 @@ class Manifest:
         skipped: what is not a sample, and why.
         kind: "images", or "episodes" for JSON objects, which have no label.
         label_key: for shards that others wrote, the key of the label in an image's JSON member; None for our own.
+        read: how the image files become pixels; what older sets were not asked for has its default.
+        notes: what was noticed about the images.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +78,8 @@ class Manifest:
     skipped: tuple[Skipped, ...]
     kind: Kind = "images"
     label_key: str | None = None
+    read: ReadOptions = DEFAULT
+    notes: tuple[ImageNote, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into `folder`, whole or not at all."""

@@ -1,0 +1,117 @@
+"""What decoders complain about besides failing: the warnings of libjpeg, libtiff and Pillow, and PNG's checksums.
+
+Pillow discards libjpeg's warnings and fills with gray what is missing; libtiff's go to the terminal without the name of
+a file; a PNG's checksums behind its header are not looked at.
+"""
+
+import os
+import re
+import tempfile
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+_LIBTIFF_LINE = re.compile(r"\w+(\.tif)?: .*\.")
+_PNG_START = 8
+_STDERR = 2
+
+_heard = threading.local()
+_lock = threading.Lock()
+_listening = 0
+_shown_by = warnings.showwarning
+_stderr_lock = threading.Lock()
+
+
+@contextmanager
+def listen() -> Iterator[list[str]]:
+    """Collects what Pillow warns about in this thread meanwhile, each text once; other warnings pass.
+
+    What the filters of `warnings` leave out is not heard: Python shows a text once, unless `every_warning` is around.
+    """
+    global _listening, _shown_by
+    with _lock:
+        if _listening == 0:
+            _shown_by, warnings.showwarning = warnings.showwarning, _show
+        _listening += 1
+    texts: list[str] = []
+    _heard.texts = texts
+    try:
+        yield texts
+    finally:
+        _heard.texts = None
+        with _lock:
+            _listening -= 1
+            if _listening == 0:
+                warnings.showwarning = _shown_by
+
+
+@contextmanager
+def every_warning() -> Iterator[None]:
+    """Has Pillow's warnings reach `listen` for each image, not once for all; for the main thread of a conversion."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", module=r"PIL\.")
+        # `ReadOptions.max_pixels` decides.
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+        yield
+
+
+@contextmanager
+def listen_to_libtiff() -> Iterator[list[str]]:
+    """Collects what libtiff writes to the terminal meanwhile, each line once; one thread at a time.
+
+    Pillow has no way to ask for it. What others write to stderr in that time is written after it.
+    """
+    lines: list[str] = []
+    with _stderr_lock, tempfile.TemporaryFile() as capture:
+        try:
+            saved = os.dup(_STDERR)
+        except OSError:  # There is no stderr.
+            yield lines
+            return
+        os.dup2(capture.fileno(), _STDERR)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, _STDERR)
+            os.close(saved)
+            capture.seek(0)
+            for line in capture.read().decode(errors="replace").splitlines():
+                if not _LIBTIFF_LINE.fullmatch(line):
+                    with suppress(OSError):
+                        os.write(_STDERR, f"{line}\n".encode())
+                elif line not in lines:
+                    lines.append(line)
+
+
+def png_complaint(data: bytes) -> str:
+    """What is wrong with the chunks of a PNG file by their lengths and checksums; empty when nothing is."""
+    view, start = memoryview(data), _PNG_START
+    while start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(view[start : start + 4])
+        name = bytes(view[start + 4 : start + 8])
+        if end + 4 > len(data):
+            return f"truncated in chunk {name.decode('latin-1')!r}"
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            return f"the checksum of chunk {name.decode('latin-1')!r} is wrong"
+        if name == b"IEND":
+            return ""
+        start = end + 4
+    return "truncated: it has no end"
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    texts: list[str] | None = getattr(_heard, "texts", None)
+    if texts is None or "PIL" not in filename:
+        _shown_by(message, category, filename, lineno, file, line)
+    elif (text := " ".join(str(message).split())) not in texts:
+        texts.append(text)
