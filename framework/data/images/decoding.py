@@ -18,11 +18,12 @@ from PIL import Image, TiffImagePlugin
 from framework.data.images.complaints import listen, listen_to_libtiff, png_complaint
 from framework.data.images.eight_bits import check_range, to_channels, to_eight_bits
 from framework.data.images.notes import DAMAGED, NOT_TURNED, TRANSPARENT, TURNED, WARNING, Note
-from framework.data.images.options import DEFAULT, ReadOptions, UnreadableImage
+from framework.data.images.options import DAMAGE, DEFAULT, ReadOptions, UnreadableImage
 from framework.data.images.orientation import UPRIGHT, orientation_of, turn, turn_back, upright_size
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DRAWINGS = ("EPS", "WMF", "EMF")
 _NOT_FOR_TURBOJPEG = ("Could not determine", "nsupported", "not supported")
@@ -246,7 +247,7 @@ def _load(image: Image.Image) -> str:
 
 def _refuse(complaint: str, options: ReadOptions) -> None:
     if complaint and options.damaged == "refuse":
-        raise UnreadableImage(complaint)
+        raise UnreadableImage(f"{DAMAGE}: {complaint}")
 
 
 def _orientation_notes(orientation: int, options: ReadOptions) -> list[Note]:
@@ -262,11 +263,16 @@ def _reason(error: Exception, data: bytes) -> str:
     if not isinstance(error, Image.UnidentifiedImageError):
         return str(error) or type(error).__name__
     # Pillow tries its formats in turn and keeps to itself what was wrong with the right one.
+    if data.startswith(_PNG):
+        return f"a PNG that cannot be read: {png_complaint(data) or 'its header'}"
+    if not data.startswith((_JPEG, *_TIFF)):
+        return "not an image of a known format"
     try:
         if data.startswith(_JPEG):
             simplejpeg.decode_jpeg_header(data)
-        elif data.startswith(_TIFF):
+        else:
             TiffImagePlugin.TiffImageFile(io.BytesIO(data))
-    except Exception as why:  # As above.
-        return f"{'a JPEG' if data.startswith(_JPEG) else 'a TIFF'} that cannot be read: {why}"
-    return "not an image of a known format"
+        why = "its header"
+    except Exception as found:  # As in `_guarded`.
+        why = str(found) or type(found).__name__
+    return f"a {'JPEG' if data.startswith(_JPEG) else 'TIFF'} that cannot be read: {why}"

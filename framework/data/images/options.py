@@ -8,6 +8,9 @@ from framework.core.errors import ConfigError
 Orientation = Literal["apply", "ignore"]
 Damaged = Literal["refuse", "keep"]
 
+DAMAGE = "damaged"
+"""How the reasons begin that `ReadOptions.damaged` decides about."""
+
 # Pillow warns of "decompression bombs" above this many pixels.
 MAX_PIXELS = 89_478_485
 

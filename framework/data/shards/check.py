@@ -16,7 +16,7 @@ from framework.data.shards.manifest import INDEX, MANIFEST, Manifest, ShardRecor
 from framework.data.shards.parallel import map_in_threads
 from framework.data.shards.reader import read_index
 from framework.data.shards.shard import Found, index_rows, scan_shard
-from framework.data.shards.tar import UNREADABLE
+from framework.data.shards.tar import MAX_MEMBER_BYTES, UNREADABLE
 from framework.data.shards.validate_sample import TrainingPixels, UnreadableSample, validate_sample
 
 
@@ -173,7 +173,9 @@ def _check_one(task: _Task) -> _Checked:
 
 def _samples(task: _Task) -> list[Found]:
     """The samples of a shard without those that were skipped when it was indexed."""
-    scan = scan_shard(task.path, label_key=task.manifest.label_key)
+    # What the index does not know is not read whole to find that out.
+    largest = MAX_MEMBER_BYTES if task.rows is None else max([MAX_MEMBER_BYTES, *task.rows[:, 1].tolist()])
+    scan = scan_shard(task.path, max_member_bytes=largest, label_key=task.manifest.label_key)
     if scan.kind not in (None, task.manifest.kind):
         raise ValueError(f"it holds {scan.kind}")
     skipped = {each.source for each in task.manifest.skipped} if task.manifest.label_key is not None else set()

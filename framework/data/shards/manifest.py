@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from framework.core.errors import DataError
+from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
 from framework.data.images.notes import ImageNote
@@ -130,7 +130,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     try:
         manifest = from_json(Manifest, record, allow_missing=True)
         _check_digests(manifest)
-    except ValueError as error:
+    except (ValueError, ConfigError) as error:
         raise DataError(f"{where} is damaged ({error})", hint="write the shard set again") from None
     for shard in manifest.shards:
         if "/" in shard.name or "\\" in shard.name or shard.name.startswith(".") or not shard.name:

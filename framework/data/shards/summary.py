@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from framework.core.console import console
 from framework.data.images.notes import ImageNote
+from framework.data.images.options import DAMAGE
 from framework.data.shards.manifest import Manifest
 
 _NUM_LISTED = 20
@@ -16,6 +17,10 @@ def print_summary(manifest: Manifest, dest: str) -> None:
     if len(manifest.skipped) > _NUM_LISTED:
         more = len(manifest.skipped) - _NUM_LISTED
         console.print(f"and {more} more, all in {dest}/manifest.json", style="yellow")
+    num_damaged = sum(skipped.reason.startswith(f"{DAMAGE}:") for skipped in manifest.skipped)
+    if num_damaged:
+        text = f"{num_damaged} are damaged: --damaged keep takes those that can be decoded all the same"
+        console.print(text, style="yellow")
     print_notes(manifest.notes)
     what = "episodes" if manifest.kind == "episodes" else f"images of {len(manifest.classes)} classes"
     console.print(
