@@ -6,6 +6,7 @@ a file; a PNG's checksums behind its header are not looked at.
 
 import os
 import re
+import struct
 import tempfile
 import threading
 import warnings
@@ -20,37 +21,45 @@ _STDERR = 2
 
 _heard = threading.local()
 _lock = threading.Lock()
-_listening = 0
+_num_listening = 0
 _shown_by = warnings.showwarning
 _stderr_lock = threading.Lock()
 
 
-@contextmanager
-def listen() -> Iterator[list[str]]:
-    """Collects what Pillow warns about in this thread meanwhile, each text once; other warnings pass.
+class Listener:
+    """Collects what Pillow warns about in this thread while it is entered; other warnings pass.
 
     What the filters of `warnings` leave out is not heard: Python shows a text once, unless `every_warning` is around.
+    A class rather than a generator with `contextmanager`: one for every image, it has to be quick.
+
+    Attributes:
+        texts: what was heard, each text once.
     """
-    global _listening, _shown_by
-    with _lock:
-        if _listening == 0:
-            _shown_by, warnings.showwarning = warnings.showwarning, _show
-        _listening += 1
-    texts: list[str] = []
-    _heard.texts = texts
-    try:
-        yield texts
-    finally:
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __enter__(self) -> "Listener":
+        global _num_listening, _shown_by
+        with _lock:
+            if _num_listening == 0:
+                _shown_by, warnings.showwarning = warnings.showwarning, _show
+            _num_listening += 1
+        _heard.texts = self.texts
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _num_listening
         _heard.texts = None
         with _lock:
-            _listening -= 1
-            if _listening == 0:
+            _num_listening -= 1
+            if _num_listening == 0:
                 warnings.showwarning = _shown_by
 
 
 @contextmanager
 def every_warning() -> Iterator[None]:
-    """Has Pillow's warnings reach `listen` for each image, not once for all; for the main thread of a conversion."""
+    """Has Pillow's warnings reach a `Listener` for each image, not once for all; around the threads of a conversion."""
     with warnings.catch_warnings():
         warnings.filterwarnings("always", module=r"PIL\.")
         # `ReadOptions.max_pixels` decides.
@@ -90,11 +99,11 @@ def png_complaint(data: bytes) -> str:
     """What is wrong with the chunks of a PNG file by their lengths and checksums; empty when nothing is."""
     view, start = memoryview(data), _PNG_START
     while start + 12 <= len(data):
-        end = start + 8 + int.from_bytes(view[start : start + 4])
-        name = bytes(view[start + 4 : start + 8])
+        length, name = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
         if end + 4 > len(data):
             return f"truncated in chunk {name.decode('latin-1')!r}"
-        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+        if zlib.crc32(view[start + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             return f"the checksum of chunk {name.decode('latin-1')!r} is wrong"
         if name == b"IEND":
             return ""

@@ -8,14 +8,14 @@ import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, TiffImagePlugin
 
-from framework.data.images.complaints import listen, listen_to_libtiff, png_complaint
+from framework.data.images.complaints import Listener, listen_to_libtiff, png_complaint
 from framework.data.images.eight_bits import check_range, to_channels, to_eight_bits
 from framework.data.images.notes import DAMAGED, NOT_TURNED, TRANSPARENT, TURNED, WARNING, Note
 from framework.data.images.options import DAMAGE, DEFAULT, ReadOptions, UnreadableImage
@@ -82,7 +82,7 @@ def decode_pixels(
         plain = _read_plain_jpeg(data, channels, options, out)
         if plain is not None:
             return plain[0]
-    return to_channels(read_image(data, options=options).pixels, channels)
+    return to_channels(_guarded(_read_any, data, options).pixels, channels)
 
 
 def read_image(data: bytes, *, options: ReadOptions = DEFAULT) -> Picture:
@@ -98,7 +98,8 @@ def read_image(data: bytes, *, options: ReadOptions = DEFAULT) -> Picture:
             pixels, mode = plain
             facts = ImageFacts(format="JPEG", mode=mode, width=pixels.shape[1], height=pixels.shape[0])
             return Picture(pixels=pixels, facts=facts)
-    return _guarded(_read_any, data, options)
+    reading = _guarded(_read_any, data, options)
+    return Picture(pixels=reading.pixels, facts=reading.facts(options))
 
 
 def read_header(data: bytes, *, options: ReadOptions = DEFAULT) -> ImageFacts:
@@ -157,18 +158,40 @@ def _guarded(read: Callable[[bytes, ReadOptions], Value], data: bytes, options: 
         raise UnreadableImage(_reason(error, data)) from None
 
 
-def _read_any(data: bytes, options: ReadOptions) -> Picture:
+class _Reading(NamedTuple):
+    """An image that has been read, before its facts are put together."""
+
+    pixels: UInt8[np.ndarray, "height width channel"]
+    image: Image.Image
+    orientation: int
+    complaint: str
+    is_transparent: bool
+    warned: list[str]
+
+    def facts(self, options: ReadOptions) -> ImageFacts:
+        notes = _orientation_notes(self.orientation, options)
+        if self.complaint:
+            notes.append(Note(what=DAMAGED, detail=self.complaint))
+        if self.is_transparent:
+            notes.append(TRANSPARENT)
+        notes += [Note(what=f"{WARNING}: {text}") for text in self.warned]
+        height, width = self.pixels.shape[:2]
+        image = self.image
+        return ImageFacts(format=str(image.format), mode=image.mode, width=width, height=height, notes=tuple(notes))
+
+
+def _read_any(data: bytes, options: ReadOptions) -> _Reading:
     """Reads an image by Pillow, or where that is as good and says more, by libjpeg-turbo itself."""
-    with listen() as warned:
+    with Listener() as listener:
         image = _open(data, options)
-        is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+        is_tiff = image.format == "TIFF"
         # Loading turns a TIFF upright, and forgets that it did; a PNG's orientation may stand behind its pixels.
         orientation = orientation_of(image) if is_tiff else UPRIGHT
         pixels, complaint = _decode_strictly(image, data)
         _refuse(complaint, options)
         is_transparent = False
         if pixels is None:
-            complaint = complaint or _load(image)
+            complaint = _load(image) or complaint
             _refuse(complaint, options)
             pixels, is_transparent = to_eight_bits(image, data)
         if is_tiff:
@@ -176,26 +199,18 @@ def _read_any(data: bytes, options: ReadOptions) -> Picture:
         else:
             orientation = orientation_of(image)
             pixels = turn(pixels, orientation) if options.orientation == "apply" else pixels
-    notes = _orientation_notes(orientation, options)
-    if complaint:
-        notes.append(Note(what=DAMAGED, detail=complaint))
-    if is_transparent:
-        notes.append(TRANSPARENT)
-    notes += [Note(what=f"{WARNING}: {text}") for text in warned]
-    height, width = pixels.shape[:2]
-    facts = ImageFacts(format=str(image.format), mode=image.mode, width=width, height=height, notes=tuple(notes))
-    return Picture(pixels=pixels, facts=facts)
+    return _Reading(pixels, image, orientation, complaint, is_transparent, listener.texts)
 
 
 def _read_header(data: bytes, options: ReadOptions) -> ImageFacts:
-    with listen() as warned:
+    with Listener() as listener:
         image = _open(data, options)
         # Asked for its EXIF, a PNG without one before its pixels is decoded whole.
         orientation = UPRIGHT if image.format == "PNG" and "exif" not in image.info else orientation_of(image)
-    notes = _orientation_notes(orientation, options) + [Note(what=f"{WARNING}: {text}") for text in warned]
+    notes = _orientation_notes(orientation, options) + [Note(what=f"{WARNING}: {text}") for text in listener.texts]
     width, height = image.size
     # Pillow knows a TIFF's as it will be.
-    is_turned = isinstance(image, TiffImagePlugin.TiffImageFile)
+    is_turned = image.format == "TIFF"
     if is_turned != (options.orientation == "apply"):
         width, height = upright_size(width, height, orientation)
     return ImageFacts(format=str(image.format), mode=image.mode, width=width, height=height, notes=tuple(notes))

@@ -7,10 +7,13 @@ from PIL import ExifTags, Image
 UPRIGHT = 1
 _SIDEWAYS = range(5, 9)
 _INVERSE = {6: 8, 8: 6}
+_METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
 
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation, or XMP's where EXIF has none: 1 (upright) to 8; 1 for anything else."""
+    if image.format != "TIFF" and not any(key in image.info for key in _METADATA):
+        return UPRIGHT
     value = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from framework.data.images import complaints
-from framework.data.images.complaints import every_warning, listen, listen_to_libtiff, png_complaint
+from framework.data.images.complaints import Listener, every_warning, listen_to_libtiff, png_complaint
 from framework.data.images.decoding import read_image
 from framework.data.images.notes import WARNING
 from framework.data.images.options import UnreadableImage
@@ -59,9 +59,9 @@ def test_warnings_of_an_image_are_notes_of_it_and_not_shown(capsys):
 def test_warnings_of_others_are_not_ours():
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        with listen() as heard:
+        with Listener() as listener:
             warnings.warn("somebody else's", stacklevel=1)
-        assert heard == []
+        assert listener.texts == []
     assert [str(each.message) for each in shown] == ["somebody else's"]
 
 
