@@ -19,7 +19,16 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """Width and height, in pixels, once a picture of stored `width` and `height` has been turned upright."""
+    """The sides of a picture once it has been turned upright.
+
+    Args:
+        width: as it is stored, in pixels.
+        height: likewise.
+        orientation: 1 to 8.
+
+    Returns:
+        Width and height in pixels.
+    """
     return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 

@@ -114,9 +114,6 @@ def finalize_set(
     with atomic_write(dest / INDEX) as stream:
         np.save(stream, index, allow_pickle=False)
     records = tuple(each.record for each in kept if each.record is not None)
-    notes = NoteCounter()
-    for each in kept:
-        notes.merge(each.notes)
     manifest = Manifest(
         classes=classes,
         class_counts=tuple(counts.tolist()),
@@ -130,7 +127,7 @@ def finalize_set(
         kind=kind,
         label_key=label_key,
         read=read,
-        notes=notes.notes(),
+        notes=_all_notes(each.notes for each in kept),
     )
     manifest.write(dest)
     return manifest
@@ -147,6 +144,13 @@ def _name_some(skipped: tuple[Skipped, ...]) -> str:
     named = "; ".join(f"{each.source} ({each.reason})" for each in skipped[:_NUM_NAMED])
     more = "" if len(skipped) <= _NUM_NAMED else f" and {len(skipped) - _NUM_NAMED} more"
     return f"{len(skipped)} files cannot be used: {named}{more}"
+
+
+def _all_notes(of_shards: Iterable[tuple[ImageNote, ...]]) -> tuple[ImageNote, ...]:
+    counter = NoteCounter()
+    for notes in of_shards:
+        counter.merge(notes)
+    return counter.notes()
 
 
 def _sorted(counts: Iterable[Counter[str]]) -> dict[str, int]:

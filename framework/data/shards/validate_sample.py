@@ -16,7 +16,7 @@ from framework.data.shards.manifest import Kind
 
 # Names that WebDataset's users ask for.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PPM": "ppm"}
-_SAMPLED_SIDE = 128
+_SAMPLED_SIDE = 32
 """Rows and columns that the spread of an image's colours is taken from, at least."""
 _CONSTANT_DEVIATION = 1.0
 
