@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-_LIBTIFF_LINE = re.compile(r"\w+(\.tif)?: .*\.")
+# A function of libtiff or of one of its codecs, or the name that Pillow gives every file, and a sentence.
+_LIBTIFF_LINE = re.compile(
+    rb"^(?:tempfile\.tif|_?(?:TIFF|tiff)\w*|\w*(?:Decode|Fax|LZW|ZIP|JPEG|LERC|Luv|LZMA|ZSTD|WEBP)\w*): .*\.\n",
+    re.MULTILINE,
+)
 _PNG_START = 8
 _STDERR = 2
 
@@ -87,12 +91,11 @@ def listen_to_libtiff() -> Iterator[list[str]]:
             os.dup2(saved, _STDERR)
             os.close(saved)
             capture.seek(0)
-            for line in capture.read().decode(errors="replace").splitlines():
-                if not _LIBTIFF_LINE.fullmatch(line):
-                    with suppress(OSError):
-                        os.write(_STDERR, f"{line}\n".encode())
-                elif line not in lines:
-                    lines.append(line)
+            written = capture.read()
+            found = (match.decode(errors="replace").rstrip() for match in _LIBTIFF_LINE.findall(written))
+            lines += dict.fromkeys(found)
+            with suppress(OSError):
+                os.write(_STDERR, _LIBTIFF_LINE.sub(b"", written))
 
 
 def png_complaint(data: bytes) -> str:
