@@ -18,7 +18,7 @@ from framework.data.convert.hf import write_hf_shards
 from framework.data.convert.imagenet import write_imagenet_shards
 from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.images.notes import NoteCounter
-from framework.data.images.options import Damaged, Orientation, ReadOptions
+from framework.data.images.options import DAMAGE, Damaged, Orientation, ReadOptions
 from framework.data.images.transforms import ImageTransform
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.check import CheckOptions, check_shards
@@ -117,7 +117,10 @@ def check(
     if problems:
         for problem in problems:
             console.print(problem, style="yellow", markup=False)
-        raise DataError(f"{len(problems)} problems in {dest}", hint="make the set anew, or restore the files named")
+        hint = "make the set anew, or restore the files named"
+        if any(f"({DAMAGE}: " in problem for problem in problems):
+            hint += "; --damaged keep counts damaged images that can be decoded all the same"
+        raise DataError(f"{len(problems)} problems in {dest}", hint=hint)
     console.print(f"{dest} is complete and sound")
 
 

@@ -119,6 +119,7 @@ def test_other_ways_of_reading_images(capsys, tmp_path: Path):
     assert read == {"orientation": "ignore", "damaged": "keep", "min_side": 40, "max_aspect": 1.25, "max_pixels": 70000}
     line = error_of(capsys, "shards", "check", dest, "--damaged", "refuse")
     assert "1 problems in" in line
+    assert "--damaged keep counts" in line
     assert "max_aspect is 0.5" in error_of(capsys, "shards", "images", source, tmp_path / "x", "--max_aspect", 0.5)
     assert "size is 0" in error_of(capsys, "shards", "check", dest, "--size", 0)
 
