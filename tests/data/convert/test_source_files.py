@@ -4,9 +4,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from framework.data.convert.source_files import list_images, open_source
 
 from framework.core.errors import DataError
-from framework.data.convert.source_files import list_images, open_source
 from framework.data.shards.writer import Listing, SourceFile
 
 

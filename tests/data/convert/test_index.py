@@ -10,8 +10,8 @@ import pytest
 import webdataset
 
 from framework.core.errors import ConfigError, DataError
+from framework.data.convert.index import IndexOptions, index_shards
 from framework.data.shards.check import check_shards
-from framework.data.shards.index import IndexOptions, index_shards
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 from framework.testing.tars import image_bytes, write_tar
