@@ -124,7 +124,9 @@ class GzipStream(io.RawIOBase):
                 data = self._inflater.decompress(chunk, limit)
             except zlib.error as error:
                 raise ValueError(f"damaged: {error} (byte {self._consumed:,})") from None
-            self._consumed += len(chunk) - len(self._inflater.unconsumed_tail) - len(self._inflater.unused_data)
+            # At the end both may hold what is left.
+            left = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
+            self._consumed += len(chunk) - len(left)
             self._position += len(data)
             if data:
                 if not self._inflater.eof:

@@ -195,7 +195,8 @@ def _refuse_empty(
     for name in sorted(of_class):
         if not of_class[name]:
             ours = [each for each in left_out if each.source.startswith(f"{printable(prefix + name)}/")]
-            problem = f"class {printable(name)!r} in {where} holds no image: {name_some(ours)}"
+            why = name_some(ours) if ours else "it is empty"
+            problem = f"class {printable(name)!r} in {where} holds no image: {why}"
             raise DataError(problem, hint="add images to it or remove its folder")
 
 

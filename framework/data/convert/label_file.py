@@ -86,7 +86,7 @@ def _label(value: object, line: int, path: Path, column: str) -> str:
         raise DataError(problem, hint="give one class for each image, a name or a number")
     text = str(value).strip()
     if printable(text) != text or (text.startswith("-") and text[1:].isdecimal()):
-        problem = f"the label in line {line} of {path} is {printable(text)!r} ({column!r})"
+        problem = f"the label in line {line} of {path} is '{printable(text)}' ({column!r})"
         raise DataError(problem, hint="give numbers from 0, or names that UTF-8 can hold")
     return text
 

@@ -55,6 +55,7 @@ class TarContainer:
         self._stream.close()
 
     def _open(self) -> io.BufferedIOBase:
+        self._stream.seek(0)
         return cast("io.BufferedIOBase", self._stream)
 
     def _read_at(self, offset: int, size: int) -> bytes:

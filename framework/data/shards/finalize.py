@@ -124,16 +124,18 @@ def map_with_progress(
         total: what the progress comes to.
         noun: what it counts.
     """
-    # Tasks that have begun see that the others are given up, and do not keep a Ctrl-C waiting.
-    with (
-        SampleProgress(total, noun) as progress,
-        closing(map_in_threads(lambda task: function(task, progress), tasks, workers=workers)) as results,
-    ):
-        try:
+    with SampleProgress(total, noun) as progress:
+
+        def run(task: Task) -> Result:
+            try:
+                return function(task, progress)
+            except BaseException:
+                # At once, not when this task's result is asked for.
+                progress.cancel()
+                raise
+
+        with closing(map_in_threads(run, tasks, workers=workers, give_up=progress.cancel)) as results:
             return list(results)
-        except BaseException:
-            progress.cancel()
-            raise
 
 
 def record_of(path: Path, *, num_samples: int) -> ShardRecord:
@@ -243,7 +245,9 @@ def name_some(skipped: Sequence[Skipped]) -> str:
         by_reason[_kind_of(each.reason)].append(each)
     parts: list[str] = []
     for reason, some in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
-        names = ", ".join(each.source for each in some[:_NUM_NAMED]) + (", ..." if len(some) > _NUM_NAMED else "")
+        names = ", ".join(sorted(each.source for each in some)[:_NUM_NAMED]) + (
+            ", ..." if len(some) > _NUM_NAMED else ""
+        )
         parts.append(f"{len(some)} {some[0].reason if len(some) == 1 else reason} ({names})")
     return f"{len(skipped)} files cannot be used: {'; '.join(parts)}".removesuffix(": ")
 

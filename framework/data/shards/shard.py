@@ -269,5 +269,5 @@ def _read_text(stream: BinaryIO, member: Member) -> str:
 
 def _usable(text: str, name: str) -> str:
     if not text or text.startswith("-") or "\n" in text or printable(text) != text:
-        raise ValueError(f"member {name!r} has the label {printable(text)!r}; labels are numbers from 0 or names")
+        raise ValueError(f"member {name!r} has the label '{printable(text)}'; labels are numbers from 0 or names")
     return text
