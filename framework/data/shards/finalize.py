@@ -65,12 +65,17 @@ class Cancelled(Exception):
 
 
 class SampleProgress:
-    """Counts samples, in a bar or, where nobody watches, in a line now and then; threads share it."""
+    """Counts samples, in a bar or, where nobody watches, in a line now and then; threads share it.
+
+    Attributes:
+        cause: the error for which the tasks were given up, if it was one of theirs.
+    """
 
     def __init__(self, total: int, noun: str) -> None:
         self._total, self._noun = total, noun
         self._lock = threading.Lock()
         self._done, self._cancelled = 0, False
+        self.cause: BaseException | None = None
         self._began = self._told = time.monotonic()
         self._is_watched = sys.stderr.isatty()
         self._bar = Progress(
@@ -91,9 +96,12 @@ class SampleProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def cancel(self) -> None:
-        """Makes every task stop at its next sample."""
-        self._cancelled = True
+    def cancel(self, cause: BaseException | None = None) -> None:
+        """Makes every task stop at its next sample; `cause` is the error that led to it."""
+        with self._lock:
+            if not self._cancelled:
+                self.cause = cause
+            self._cancelled = True
 
     def advance(self, count: int = 1) -> None:
         """So many more are done. Raises Cancelled when it is of no use to go on."""
@@ -129,13 +137,18 @@ def map_with_progress(
         def run(task: Task) -> Result:
             try:
                 return function(task, progress)
-            except BaseException:
+            except BaseException as error:
                 # At once, not when this task's result is asked for.
-                progress.cancel()
+                progress.cancel(error)
                 raise
 
         with closing(map_in_threads(run, tasks, workers=workers, give_up=progress.cancel)) as results:
-            return list(results)
+            try:
+                return list(results)
+            except Cancelled:
+                # An earlier task, which stopped because of a later one's error.
+                assert progress.cause is not None
+                raise progress.cause from None
 
 
 def record_of(path: Path, *, num_samples: int) -> ShardRecord:

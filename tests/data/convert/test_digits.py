@@ -10,6 +10,7 @@ from PIL import Image
 from framework.core.errors import ConfigError
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
+from framework.data.convert.find import FindOptions
 
 
 @pytest.mark.slow

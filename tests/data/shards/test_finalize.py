@@ -101,21 +101,24 @@ def test_tasks_are_done_in_order_and_counted(capsys: pytest.CaptureFixture[str],
     ]
 
 
-def test_an_error_ends_the_other_tasks_at_their_next_sample():
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_ends_the_other_tasks_at_their_next_sample(failing: int):
+    """Whichever comes first, the error is what is raised."""
     begun = threading.Event()
     ends: list[int] = []
 
     def work(number: int, progress: SampleProgress) -> None:
-        if number == 0:
+        if number == failing:
             assert begun.wait(10)
-            raise KeyboardInterrupt
+            raise OSError("the disk is full")
         try:
             while True:
                 begun.set()
                 progress.advance()
         except Cancelled:
             ends.append(number)
+            raise
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(OSError, match="the disk is full"):
         map_with_progress(work, [0, 1], workers=2, total=9, noun="images")
-    assert ends == [1]
+    assert ends == [1 - failing]
