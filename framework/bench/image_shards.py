@@ -65,5 +65,6 @@ def repeat_shards(source: Path, dest: Path, *, num_samples: int) -> Path:
         image_modes={mode: count * times for mode, count in manifest.image_modes.items()},
         shards=tuple(shards),
         index_sha256=sha256_of(dest / INDEX),
+        sources_sha256=None,
     ).write(dest)
     return dest

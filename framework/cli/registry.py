@@ -28,7 +28,7 @@ GENERAL = {
         help="make, index, check and show shards: images, imagenet, jsonl, hf, ...",
         function={
             name: f"framework.cli.shards:{name}"
-            for name in ("images", "imagenet", "jsonl", "hf", "digits", "index", "check", "stats", "peek")
+            for name in ("images", "imagenet", "jsonl", "hf", "digits", "index", "check", "stats", "peek", "source")
         },
     ),
     "bench": Command(

@@ -14,16 +14,19 @@ from framework.core.console import console
 from framework.core.errors import ConfigError, DataError
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
+from framework.data.convert.find import FindOptions
 from framework.data.convert.hf import write_hf_shards
 from framework.data.convert.imagenet import write_imagenet_shards
+from framework.data.convert.index import IndexOptions, index_shards
 from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.convert.label_file import LabelColumns
 from framework.data.images.notes import NoteCounter
 from framework.data.images.options import DAMAGE, Damaged, Orientation, ReadOptions
 from framework.data.images.transforms import ImageTransform
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.check import CheckOptions, check_shards
-from framework.data.shards.index import IndexOptions, index_shards
 from framework.data.shards.reader import ShardSet
+from framework.data.shards.source_paths import find_source
 from framework.data.shards.stats import measure
 from framework.data.shards.summary import print_notes, print_summary
 from framework.data.shards.validate_sample import TrainingPixels
@@ -38,34 +41,54 @@ def images(
     dest: str,
     *,
     folder: str = "",
+    labels: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    classes: str | None = None,
+    unconditional: bool = False,
+    follow_links: bool = False,
     samples_per_shard: int = 4096,
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
     **read: Any,
 ) -> None:
-    """Make shards from a folder, or a zip, of class folders.
+    """Make shards of images: from a folder, a zip, a tar or a tar.gz, with a folder for each class by default.
 
-    DEST gets WebDataset tar shards, an index and manifest.json, which comes last: a set without one is unfinished and
-    is made anew by the next call. The same source gives the same bytes.
-
-    The files are kept as they are. When they are read, the first picture of an animation or of several pages counts,
-    transparent pixels become white, and more than 8 bits are scaled by the range that the file states.
+    An image counts as of the first folder that it is in, however deep. Formats are those that Pillow reads, by the
+    suffixes of the files, which are kept as they are; when they are read, the first frame of an animation counts, and
+    transparent pixels become white. What is left out is listed with its reason. DEST gets WebDataset tar shards, an
+    index, sources.tsv (where each sample comes from) and manifest.json, which comes last: a set without one is
+    unfinished, and the same call goes on with it. The same source gives the same bytes; of a tar.gz in its order.
 
     Args:
-        source: a folder or a .zip with a folder of images for each class.
+        source: a folder, a .zip, a .tar or a .tar.gz.
         dest: folder of the new shard set.
         folder: folder inside SOURCE that holds the class folders, such as `train`.
+        labels: a CSV file with a heading, or JSON lines, of paths from FOLDER on and classes: names, or numbers from 0.
+        path_column: its column of paths; by default file_name, filename, file, path, image, ...
+        label_column: its column of labels; by default label, class, category, target, ...
+        classes: a text file with the name of each class in a line, by their numbers; else sorted as they are found.
+        unconditional: the images have no classes.
+        follow_links: symbolic links count as what they point at; otherwise only those to files inside SOURCE.
         samples_per_shard: images in a shard.
-        strict: refuse a source with images that cannot be read, instead of listing and counting them.
+        strict: refuse a source with files that cannot be used, instead of listing and counting them.
         workers: threads; 0 takes one for each core.
         overwrite: replace a finished shard set in DEST.
         **read: how images are read, and which are left out.
     """
+    find = FindOptions(
+        folder=folder,
+        labels=None if labels is None else Path(labels),
+        columns=LabelColumns(path=path_column, label=label_column),
+        classes=_class_names(classes),
+        unconditional=unconditional,
+        follow_links=follow_links,
+    )
     manifest = write_image_shards(
         source,
         dest,
-        folder=folder,
+        find=find,
         samples_per_shard=samples_per_shard,
         strict=strict,
         workers=workers,
@@ -194,6 +217,7 @@ def hf(
     split: str | None = None,
     image: str | None = None,
     label: str | None = None,
+    unconditional: bool = False,
     samples_per_shard: int = 4096,
     strict: bool = False,
     workers: int = 0,
@@ -210,6 +234,7 @@ def hf(
         split: which dataset, where the folder holds several.
         image: the column of images; by default the only one. Without any, each row becomes a JSON object.
         label: the column of labels; by default the only one of class labels.
+        unconditional: the images have no classes.
         samples_per_shard: samples in a shard.
         strict: refuse a source with samples that cannot be read, instead of listing and counting them.
         workers: threads; 0 takes one for each core.
@@ -223,7 +248,10 @@ def hf(
         overwrite=overwrite,
         read=ReadOptions(**read),
     )
-    print_summary(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
+    manifest = write_hf_shards(
+        source, dest, split=split, image=image, label=label, unconditional=unconditional, options=options
+    )
+    print_summary(manifest, dest)
 
 
 def index(
@@ -231,6 +259,7 @@ def index(
     *,
     classes: str | None = None,
     label_key: str = "label",
+    unconditional: bool = False,
     max_member_mib: int = 256,
     strict: bool = False,
     workers: int = 0,
@@ -239,26 +268,25 @@ def index(
 ) -> None:
     """Make an index and a manifest for WebDataset shards that others wrote: they become a shard set like ours.
 
-    Images (jpg, jpeg, png, webp...) need their class in a `cls` or a `json` member of the same key; samples of a `json`
-    member alone are episodes. Nothing but index.npy and manifest.json is written.
+    Images (jpg, png, webp, whatever Pillow reads) need their class in a `cls`, a `json` or a `txt` member of the same
+    key, the name up to its first dot; samples of a `json` member alone are episodes. Nothing but index.npy and
+    manifest.json is written.
 
     Args:
         source: the folder of the .tar files.
         classes: a text file with the name of each class in a line, where labels are numbers.
         label_key: key of the label in `json` members beside images.
+        unconditional: the images have no classes, whatever stands beside them.
         max_member_mib: refuse shards with a larger member.
-        strict: refuse shards with samples that cannot be read, instead of listing and counting them.
+        strict: refuse shards with samples that cannot be read, or whose keys have dots, instead of listing them.
         workers: threads; 0 takes one for each core.
         overwrite: replace the index and the manifest that are there.
         **read: how images are read, and which are left out.
     """
-    try:
-        names = None if classes is None else tuple(Path(classes).read_text(encoding="utf-8").splitlines())
-    except ValueError as error:
-        raise DataError(f"{classes} cannot be read ({error})", hint="give a text file in UTF-8") from None
     options = IndexOptions(
-        classes=names,
+        classes=_class_names(classes),
         label_key=label_key,
+        unconditional=unconditional,
         max_member_bytes=max_member_mib << 20,
         strict=strict,
         workers=workers,
@@ -266,6 +294,26 @@ def index(
         read=ReadOptions(**read),
     )
     print_summary(index_shards(source, options), source)
+
+
+def source(dest: str, member: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
+    """Say where a sample comes from: its path inside the source that the set was made of.
+
+    Args:
+        dest: the set's folder or URL.
+        member: its member, such as 000000012.jpg, or its number in the set, as in `sample 12`.
+        cache: for a URL, how its files are fetched.
+    """
+    found = find_source(dest, member, remote=cache)
+    print(f"{found.member}\t{found.path}")
+
+
+def _class_names(path: str | None) -> tuple[str, ...] | None:
+    """The lines of a file of class names."""
+    try:
+        return None if path is None else tuple(Path(path).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error})", hint="give a text file in UTF-8") from None
 
 
 def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:

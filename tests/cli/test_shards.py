@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from framework.cli.main import main
+from framework.testing.containers import make_container
 from framework.testing.images import make_image_shards
 from framework.testing.servers.http_faults import serve_with_faults
 from framework.testing.tars import image_bytes, write_tar
@@ -48,6 +49,25 @@ def test_episodes_from_json_lines_to_peek(capsys, tmp_path: Path):
     assert json.loads(capsys.readouterr().out) == {"task": 1}
     main(["shards", "stats", str(tmp_path / "shards")])
     assert "2 episodes in 1 shards" in capsys.readouterr().out
+
+
+def test_images_with_labels_of_a_file_back_to_their_source(capsys, tmp_path: Path):
+    source = make_container(tmp_path, {f"in/{n}.png": image_bytes(n) for n in range(3)}, "tar.gz")
+    (tmp_path / "labels.csv").write_text("where,kind\n2,bee\n0,ant\n")
+    (tmp_path / "names").write_text("ant\nbee\ncow\n")
+    words = ["shards", "images", source, tmp_path / "shards", "--folder", "in", "--labels", tmp_path / "labels.csv"]
+    assert "--path_column" in error_of(capsys, *words)
+    words += ["--path_column", "where", "--label_column", "kind", "--classes", tmp_path / "names"]
+    main([str(word) for word in words])
+    text = capsys.readouterr().err
+    assert "skipped in/1.png: not in labels.csv" in text
+    assert "2 images of 3 classes in 1 shards" in text
+    main(["shards", "source", str(tmp_path / "shards"), "000000001.png"])
+    assert capsys.readouterr().out == "000000001.png\tin/2.png\n"
+    assert "has no sample 7" in error_of(capsys, "shards", "source", tmp_path / "shards", "sample 7")
+    assert "use --unconditional" in error_of(capsys, "shards", "images", source, tmp_path / "x", "--folder", "in")
+    main(["shards", "images", str(source), str(tmp_path / "x"), "--folder", "in", "--unconditional"])
+    assert "3 images of 1 classes" in capsys.readouterr().err
 
 
 def test_imagenet(capsys, tmp_path: Path):

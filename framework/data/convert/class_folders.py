@@ -1,9 +1,10 @@
-"""Images in class folders, in a directory or a zip archive, to shards."""
+"""Images of a folder or an archive to shards: classes by their folders, by a file of labels, or none."""
 
 from pathlib import Path
 
 from framework.core.errors import DataError
-from framework.data.convert.source_files import list_images, open_source
+from framework.data.convert.containers import open_container
+from framework.data.convert.find import FindOptions, find_images
 from framework.data.images.options import DEFAULT, ReadOptions
 from framework.data.shards.manifest import Manifest
 from framework.data.shards.writer import WriteOptions, write_listing
@@ -13,22 +14,22 @@ def write_image_shards(
     source: str | Path,
     dest: str | Path,
     *,
-    folder: str = "",
+    find: FindOptions = FindOptions(),
     samples_per_shard: int = 4096,
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
     read: ReadOptions = DEFAULT,
 ) -> Manifest:
-    """Writes the images of class folders as WebDataset shards, an index and a manifest.
+    """Writes images as WebDataset shards, an index and a manifest.
 
     Every image is decoded once to see that it can be, and stored as the bytes that it was. The bytes written depend
-    on the images, `folder` and `samples_per_shard` alone.
+    on the images, their paths and classes, and `samples_per_shard` alone. Interrupted, the same call goes on.
 
     Args:
-        source: a directory, or a zip archive of one.
+        source: a directory, or a zip, tar or tar.gz archive of one.
         dest: folder of the shard set; made if it is missing.
-        folder: folder inside `source` that holds the class folders, such as `train`.
+        find: where its images are, and their classes.
         samples_per_shard: images in a shard, at most.
         strict: refuse the source when a file in it would be skipped.
         workers: number of threads; 0 means one for each CPU core that this process may use.
@@ -40,14 +41,19 @@ def write_image_shards(
 
     Raises:
         DataError: nothing to read, `dest` holds something else, the disk is full, or (strict) files would be skipped.
-        ConfigError: a number that is out of range.
+        ConfigError: a number that is out of range, or a column that is not there.
     """
     source, dest = Path(source), Path(dest)
     options = WriteOptions(
         samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite, read=read
     )
-    listing = list_images(source, folder=folder)
-    if source.is_dir() and dest.resolve().is_relative_to((source / folder.strip("/")).resolve()):
-        raise DataError(f"{dest} lies inside the images at {source}", hint="choose a folder outside of them")
-    with open_source(source) as read_file:
-        return write_listing(dest, listing, lambda file: read_file(file.path), kind="images", options=options)
+    with open_container(source) as container:
+        try:
+            contents = container.contents(folder=find.folder, follow_links=find.follow_links)
+        except OSError as error:
+            problem = f"cannot read {error.filename or source} ({error.strerror})"
+            raise DataError(problem, hint="check the path") from None
+        listing = find_images(contents, find, where=str(source))
+        if source.is_dir() and dest.resolve().is_relative_to((source / find.folder.strip("/")).resolve()):
+            raise DataError(f"{dest} lies inside the images at {source}", hint="choose a folder outside of them")
+        return write_listing(dest, listing, container.read, kind="images", options=options)

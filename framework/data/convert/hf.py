@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.shards.manifest import Manifest, Skipped
+from framework.data.convert.contents import read_bounded
+from framework.data.shards.manifest import UNCONDITIONAL, Manifest, Skipped
 from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
 
@@ -17,6 +19,7 @@ def write_hf_shards(
     split: str | None = None,
     image: str | None = None,
     label: str | None = None,
+    unconditional: bool = False,
     options: WriteOptions = WriteOptions(),
 ) -> Manifest:
     """Writes the rows of a dataset as images, where a column holds some, or as episodes: each row a JSON object.
@@ -30,6 +33,7 @@ def write_hf_shards(
         split: which dataset, where the folder holds several.
         image: the column of images; by default the only one.
         label: the column of labels; by default the only one of class labels.
+        unconditional: the images have no classes.
         options: how the set is written.
 
     Raises:
@@ -38,18 +42,24 @@ def write_hf_shards(
     """
     rows = _load(Path(source), split)
     images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
+    identity = f"{rows._fingerprint} {image} {label}"
     if image is None and not images:
         files = tuple(SourceFile(path=f"row {number}", label=None) for number in range(len(rows)))
-        listing = Listing(classes=(), files=files, skipped=())
+        listing = Listing(classes=(), files=files, skipped=(), identity=identity)
         return write_listing(Path(dest), listing, _row_reader(rows), kind="episodes", options=options)
     image = _column(image, images, what="image")
     labels = [name for name, feature in rows.features.items() if type(feature).__name__ == "ClassLabel"]
     if label is not None and label not in rows.features:
         raise ConfigError(f"there is no column {label!r}", hint=f"use one of {', '.join(rows.features)}")
-    label = label or _column(None, labels, what="label")
-    listing = _image_listing(rows, label)
-    read = _image_reader(rows, image)
-    return write_listing(Path(dest), listing, read, kind="images", options=options, empty_classes=True)
+    if unconditional:
+        if label is not None:
+            raise ConfigError("unconditional data have no labels", hint="leave out --label or --unconditional")
+        files = tuple(SourceFile(path=f"row {number}", label=0, offset=number) for number in range(len(rows)))
+        listing = Listing(classes=(UNCONDITIONAL,), files=files, skipped=(), unconditional=True)
+    else:
+        listing = _image_listing(rows, label or _column(None, labels, what="label"))
+    listing = replace(listing, identity=identity, empty_classes=True)
+    return write_listing(Path(dest), listing, _image_reader(rows, image), kind="images", options=options)
 
 
 def _load(source: Path, split: str | None) -> Any:
@@ -81,7 +91,8 @@ def _column(given: str | None, found: list[str], *, what: str) -> str:
     if given in found:
         return given
     problem = f"the {what} columns are {', '.join(found) or 'none'}"
-    raise ConfigError(problem, hint=f"name the column with --{what}")
+    without = ", or use --unconditional for images without classes" if what == "label" else ""
+    raise ConfigError(problem, hint=f"name the column with --{what}{without}")
 
 
 def _image_listing(rows: Any, label: str) -> Listing:
@@ -123,7 +134,7 @@ def _image_reader(rows: Any, column: str) -> Callable[[SourceFile], bytes]:
         value = encoded[file.offset][column]
         if value is None:
             raise ValueError("there is no image")
-        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        return value["bytes"] if value["bytes"] is not None else read_bounded(Path(value["path"]))
 
     return read
 

@@ -3,13 +3,14 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.convert.source_files import open_parts
-from framework.data.images.decoding import IMAGE_SUFFIXES
+from framework.data.archives.tar import UNREADABLE, Member, part_of, walk_tar
+from framework.data.convert.contents import identity_of, open_parts
+from framework.data.images.formats import is_image_name
 from framework.data.shards.manifest import Manifest, Skipped
-from framework.data.shards.tar import UNREADABLE, Member, part_of, walk_tar
 from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
 _WNID = re.compile(r"n\d{8}")
@@ -61,6 +62,7 @@ def write_imagenet_shards(
     except UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{source} cannot be read ({reason})", hint="give a whole ILSVRC2012 tar") from error
+    listing = replace(listing, identity=identity_of(source))
     with open_parts(source) as read:
         return write_listing(Path(dest), listing, read, kind="images", options=options)
 
@@ -89,7 +91,7 @@ def _class_files(stream: io.BufferedIOBase, tar: Member, label: int, skipped: li
     try:
         for member in walk_tar(part_of(stream, offset=tar.offset, size=tar.size)):
             path = f"{name}/{member.name}"
-            if member.name.lower().endswith(IMAGE_SUFFIXES):
+            if is_image_name(member.name):
                 yield SourceFile(path=path, label=label, offset=tar.offset + member.offset, size=member.size)
             else:
                 skipped.append(Skipped(source=path, reason="not an image file name"))
@@ -104,9 +106,7 @@ def _validation_listing(
     if labels is None:
         hint = "give the list of their classes: --labels FILE, a WNID or a number from 1 for each image in a line"
         raise ConfigError(f"{source} holds images without classes", hint=hint)
-    images = sorted(
-        (each for each in members if each.name.lower().endswith(IMAGE_SUFFIXES)), key=lambda each: each.name
-    )
+    images = sorted((each for each in members if is_image_name(each.name)), key=lambda each: each.name)
     if not images:
         raise DataError(f"{source} holds neither class tars nor images", hint="give an ILSVRC2012 tar")
     words = _first_words(Path(labels))

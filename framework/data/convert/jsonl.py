@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from framework.core.errors import DataError
-from framework.data.convert.source_files import open_parts
+from framework.data.archives.tar import MAX_MEMBER_BYTES
+from framework.data.convert.contents import identity_of, open_parts
 from framework.data.shards.manifest import Manifest
-from framework.data.shards.tar import MAX_MEMBER_BYTES
 from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -32,7 +32,7 @@ def write_jsonl_shards(
     """
     source = Path(source)
     try:
-        listing = Listing(classes=(), files=tuple(_lines(source)), skipped=())
+        listing = Listing(classes=(), files=tuple(_lines(source)), skipped=(), identity=identity_of(source))
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
     with open_parts(source) as read:

@@ -21,7 +21,6 @@ from framework.data.images.notes import DAMAGED, NOT_TURNED, TRANSPARENT, TURNED
 from framework.data.images.options import DAMAGE, DEFAULT, ReadOptions, UnreadableImage
 from framework.data.images.orientation import UPRIGHT, orientation_of, turn, turn_back, upright_size
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

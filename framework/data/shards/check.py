@@ -9,14 +9,14 @@ import numpy as np
 
 from framework.core.errors import DataError
 from framework.core.io import sha256_of
+from framework.data.archives.tar import MAX_MEMBER_BYTES, UNREADABLE
 from framework.data.images.complaints import every_warning
 from framework.data.images.notes import ImageNote, NoteCounter
 from framework.data.images.options import Damaged, Orientation, ReadOptions
-from framework.data.shards.manifest import INDEX, MANIFEST, Manifest, ShardRecord, read_manifest
+from framework.data.shards.manifest import INDEX, MANIFEST, SOURCES, Manifest, ShardRecord, read_manifest
 from framework.data.shards.parallel import map_in_threads
 from framework.data.shards.reader import read_index
 from framework.data.shards.shard import Found, index_rows, scan_shard
-from framework.data.shards.tar import MAX_MEMBER_BYTES, UNREADABLE
 from framework.data.shards.validate_sample import TrainingPixels, UnreadableSample, validate_sample
 
 
@@ -116,13 +116,19 @@ class _Checked:
 
 
 def _check_folder(dest: Path, manifest: Manifest) -> list[str]:
-    """Files that should not be there."""
-    expected = {MANIFEST, INDEX, *(record.name for record in manifest.shards)}
+    """Files that should not be there, and what says where the samples come from."""
+    expected = {MANIFEST, INDEX, SOURCES, *(record.name for record in manifest.shards)}
     strays = sorted({path.name for path in dest.iterdir()} - expected)
     if manifest.label_key is not None:
         # Others keep notes beside their shards.
         strays = [name for name in strays if name.endswith(".tar")]
-    return [f"{name}: not in the manifest" for name in strays]
+    problems = [f"{name}: not in the manifest" for name in strays]
+    if manifest.sources_sha256 is not None:
+        if not (dest / SOURCES).is_file():
+            problems.append(f"{SOURCES}: missing")
+        elif sha256_of(dest / SOURCES) != manifest.sources_sha256:
+            problems.append(f"{SOURCES}: its sha256 is not the manifest's")
+    return problems
 
 
 def _check_totals(manifest: Manifest) -> list[str]:
@@ -175,7 +181,12 @@ def _samples(task: _Task) -> list[Found]:
     """The samples of a shard without those that were skipped when it was indexed."""
     # What the index does not know is not read whole to find that out.
     largest = MAX_MEMBER_BYTES if task.rows is None else max([MAX_MEMBER_BYTES, *task.rows[:, 1].tolist()])
-    scan = scan_shard(task.path, max_member_bytes=largest, label_key=task.manifest.label_key)
+    scan = scan_shard(
+        task.path,
+        max_member_bytes=largest,
+        label_key=task.manifest.label_key,
+        labelled=not task.manifest.unconditional,
+    )
     if scan.kind not in (None, task.manifest.kind):
         raise ValueError(f"it holds {scan.kind}")
     skipped = {each.source for each in task.manifest.skipped} if task.manifest.label_key is not None else set()

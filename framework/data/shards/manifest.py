@@ -1,18 +1,22 @@
 """The manifest: what a shard set holds, written last, so that a set without one is known to be unfinished."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
+from framework.data.archives.names import printable
 from framework.data.images.notes import ImageNote
 from framework.data.images.options import DEFAULT, ReadOptions
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
+SOURCES = "sources.tsv"
+UNCONDITIONAL = "all"
+"""The one class of images without classes."""
 FORMAT_VERSION = 1
 Kind = Literal["images", "episodes"]
 
@@ -22,12 +26,17 @@ class Skipped:
     """A part of the source that is not a sample.
 
     Attributes:
-        source: its path inside the source; for shards that others wrote SHARD/MEMBER.
+        source: its path inside the source; for shards that others wrote SHARD/MEMBER. Bytes that are not UTF-8 are
+            escaped, here and in the reason: a manifest is text.
         reason: why it was left out.
     """
 
     source: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", printable(self.source))
+        object.__setattr__(self, "reason", printable(self.reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,10 @@ class Manifest:
         skipped: what is not a sample, and why.
         kind: "images", or "episodes" for JSON objects, which have no label.
         label_key: for shards that others wrote, the key of the label in an image's JSON member; None for our own.
+        unconditional: all images are of the one class, whatever labels stand beside them in shards of others.
+        left_out: how much of the source is not in the set, by reason (numbers in it as N): the skipped parts, and files
+            that are ignored for their names. Empty in sets of earlier versions.
+        sources_sha256: of the file that says where each sample comes from; None where the set has none.
         read: how the image files become pixels; what older sets were not asked for has its default.
         notes: what was noticed about the images.
     """
@@ -78,6 +91,9 @@ class Manifest:
     skipped: tuple[Skipped, ...]
     kind: Kind = "images"
     label_key: str | None = None
+    unconditional: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
+    sources_sha256: str | None = None
     read: ReadOptions = DEFAULT
     notes: tuple[ImageNote, ...] = ()
 
@@ -143,6 +159,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
 
 def _check_digests(manifest: Manifest) -> None:
     """Raises ValueError for a digest that is not a SHA-256 in hexadecimal: caches name files after it."""
-    for text in (manifest.index_sha256, *(shard.sha256 for shard in manifest.shards)):
+    sources = () if manifest.sources_sha256 is None else (manifest.sources_sha256,)
+    for text in (manifest.index_sha256, *sources, *(shard.sha256 for shard in manifest.shards)):
         if len(text) != 64 or set(text) - set("0123456789abcdef"):
             raise ValueError(f"{text!r} is not a SHA-256")

@@ -15,7 +15,11 @@ Result = TypeVar("Result")
 
 
 def map_in_threads(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    workers: int,
+    give_up: Callable[[], None] = lambda: None,
 ) -> Generator[Result, None, None]:
     """Yields `function(task)` for every task, in the order of the tasks.
 
@@ -25,9 +29,14 @@ def map_in_threads(
         function: what to do.
         tasks: what to do it with.
         workers: number of threads; 0 means one for each CPU core that this process may use.
+        give_up: called before the wait for tasks that have begun, so that they need not go on to their ends.
     """
     with ThreadPoolExecutor(workers or num_cores()) as pool:
-        yield from pool.map(function, tasks)
+        try:
+            yield from pool.map(function, tasks)
+        except BaseException:  # Ctrl-C and the generator's end among them.
+            give_up()
+            raise
 
 
 def num_cores() -> int:

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from framework.core.errors import DataError
+from framework.data.archives.tar import member_name
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.backends import CHECK, Backend, LocalBackend, RemoteBackend
 from framework.data.shards.manifest import INDEX, Manifest
-from framework.data.shards.tar import member_name
 
 # Open shards of a set in a process: an order that goes through blocks of shards reads far fewer at a time.
 _MAX_OPEN = 128

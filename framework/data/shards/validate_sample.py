@@ -9,13 +9,12 @@ from jaxtyping import UInt8
 
 from framework.data.images.decoding import read_header, read_image
 from framework.data.images.eight_bits import to_channels
+from framework.data.images.formats import usual_suffix
 from framework.data.images.notes import CONSTANT, Note
 from framework.data.images.options import DEFAULT, ReadOptions, UnreadableImage
 from framework.data.images.transforms import ImageTransform
 from framework.data.shards.manifest import Kind
 
-# Names that WebDataset's users ask for.
-_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PPM": "ppm"}
 _SAMPLED_SIDE = 32
 """Rows and columns that the spread of an image's colours is taken from, at least."""
 _CONSTANT_DEVIATION = 1.0
@@ -95,8 +94,12 @@ def validate_sample(
                 training.make_of(picture.pixels)
     except UnreadableImage as error:
         raise UnreadableSample(str(error)) from None
-    suffix = _SUFFIXES.get(facts.format, facts.format.lower())
-    return Facts(size=f"{facts.width}x{facts.height}", mode=facts.mode, suffix=suffix, notes=(*facts.notes, *notes))
+    return Facts(
+        size=f"{facts.width}x{facts.height}",
+        mode=facts.mode,
+        suffix=usual_suffix(facts.format),
+        notes=(*facts.notes, *notes),
+    )
 
 
 def is_nearly_constant(pixels: UInt8[np.ndarray, "height width channel"]) -> bool:

@@ -10,14 +10,15 @@ from PIL import Image
 from framework.core.errors import ConfigError
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
+from framework.data.convert.find import FindOptions
 
 
 @pytest.mark.slow
 def test_digits(tmp_path: Path):
     datasets = pytest.importorskip("sklearn.datasets")
     write_digit_images(tmp_path / "digits")
-    train = write_image_shards(tmp_path / "digits", tmp_path / "train", folder="train")
-    test = write_image_shards(tmp_path / "digits", tmp_path / "test", folder="test")
+    train = write_image_shards(tmp_path / "digits", tmp_path / "train", find=FindOptions(folder="train"))
+    test = write_image_shards(tmp_path / "digits", tmp_path / "test", find=FindOptions(folder="test"))
     assert (train.num_samples, test.num_samples) == (1438, 359)
     assert train.classes == test.classes == tuple("0123456789")
     assert all(abs(4 * few - many) <= 5 for few, many in zip(test.class_counts, train.class_counts, strict=True))

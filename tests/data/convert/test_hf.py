@@ -12,6 +12,7 @@ from framework.core.errors import ConfigError, DataError
 from framework.data.convert.hf import write_hf_shards
 from framework.data.shards.check import check_shards
 from framework.data.shards.reader import ShardSet
+from framework.data.shards.source_paths import find_source
 from framework.data.shards.writer import WriteOptions
 from framework.testing.shard_sets import all_samples, digests
 
@@ -46,10 +47,21 @@ class TestHuggingFace:
     def test_names_as_labels(self, tmp_path: Path, images):
         datasets = pytest.importorskip("datasets")
         source = self.save(tmp_path / "hf", {"img": images, "y": ["b", "a", None, "b"]}, img=datasets.Image())
-        with pytest.raises(ConfigError, match="the label columns are none: name the column with --label"):
+        with pytest.raises(
+            ConfigError, match="the label columns are none: name the column with --label, or use --uncond"
+        ):
             write_hf_shards(source, tmp_path / "shards")
         manifest = write_hf_shards(source, tmp_path / "shards", label="y")
         assert (manifest.classes, manifest.class_counts) == (("a", "b"), (1, 2))
+
+    def test_images_without_classes(self, tmp_path: Path, images):
+        datasets = pytest.importorskip("datasets")
+        source = self.save(tmp_path / "hf", {"img": images}, img=datasets.Image())
+        manifest = write_hf_shards(source, tmp_path / "shards", unconditional=True)
+        assert (manifest.classes, manifest.class_counts, manifest.unconditional) == (("all",), (4,), True)
+        assert find_source(tmp_path / "shards", "000000002.png").path == "row 2"
+        with pytest.raises(ConfigError, match="unconditional data have no labels"):
+            write_hf_shards(source, tmp_path / "again", unconditional=True, label="img")
 
     def test_rows(self, tmp_path: Path):
         source = self.save(tmp_path / "hf", {"task": ["a", "b"], "steps": [[1, 2], []]})

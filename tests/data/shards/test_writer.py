@@ -4,12 +4,14 @@ import gc
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -17,8 +19,11 @@ from PIL import Image
 
 from framework.core.errors import ConfigError, DataError
 from framework.data.convert.class_folders import write_image_shards
+from framework.data.convert.find import FindOptions
+from framework.data.shards import writer
 from framework.data.shards.check import check_shards
 from framework.data.shards.reader import ShardSet
+from framework.data.shards.validate_sample import validate_sample
 from framework.testing.images import make_image_folder
 
 
@@ -73,14 +78,13 @@ def test_webdataset_reads_the_shards(tmp_path: Path):
 
 
 def test_bytes_depend_on_the_images_alone(images: Path, tmp_path: Path):
-    archive = zip_of(images, tmp_path / "images.zip", prefix="train/")
-    sources = [(images, "", 1), (images, "", 2), (archive, "train", 2)]
+    archive = zip_of(images, tmp_path / "images.zip", prefix="./")
     results = []
-    for number, (source, folder, workers) in enumerate(sources):
+    for number, (source, workers) in enumerate([(images, 1), (images, 2), (archive, 2)]):
         dest = tmp_path / f"shards{number}"
-        write_image_shards(source, dest, folder=folder, workers=workers, samples_per_shard=2)
+        write_image_shards(source, dest, workers=workers, samples_per_shard=2)
         results.append(digests(dest))
-    assert len(results[0]) == 7
+    assert len(results[0]) == 8
     assert results[0] == results[1] == results[2]
 
 
@@ -94,11 +98,11 @@ def test_unreadable_images_are_listed(images: Path, tmp_path: Path):
     (images / "loose.png").write_bytes(b"")
     manifest = write_image_shards(images, tmp_path / "shards", samples_per_shard=1)
     reasons = {each.source: each.reason for each in manifest.skipped}
-    assert reasons.pop("bee/0001.jpg") == "damaged: Premature end of JPEG file"
+    assert "truncated" in reasons.pop("bee/0001.jpg").lower()
     assert reasons == {
         "ape/0000.png": "an empty file",
         "cat/notes.txt": "not an image file name",
-        "cat/link.png": "a link that leaves the source",
+        "cat/link.png": "a link that leaves the source (--follow_links follows it)",
         "loose.png": "not in a class folder",
     }
     assert manifest.class_counts == (2, 4, 3)
@@ -108,7 +112,7 @@ def test_unreadable_images_are_listed(images: Path, tmp_path: Path):
 def test_strict_refuses_unreadable_images(images: Path, tmp_path: Path):
     for file in images.rglob("*.png"):
         truncate(file)
-    with pytest.raises(DataError, match=r"strict: 9 files cannot be used: ape/0000.png \(.*\) and 4 more: .*--strict"):
+    with pytest.raises(DataError, match=r"strict: 9 files cannot be used: \d .* \(ape/0000.png.*--strict"):
         write_image_shards(images, tmp_path / "shards", strict=True, samples_per_shard=4, workers=1)
     assert not (tmp_path / "shards" / "manifest.json").exists()
 
@@ -116,7 +120,8 @@ def test_strict_refuses_unreadable_images(images: Path, tmp_path: Path):
 def test_class_without_a_readable_image(images: Path, tmp_path: Path):
     for file in (images / "bee").iterdir():
         truncate(file)
-    with pytest.raises(DataError, match="class 'bee' holds no readable image: 3 files"):
+    (images / "ape" / "notes.txt").write_text("of another class")
+    with pytest.raises(DataError, match=r"class 'bee' holds no readable image: 3 files cannot be used: .*bee/0000.png"):
         write_image_shards(images, tmp_path / "shards")
     assert not (tmp_path / "shards" / "manifest.json").exists()
 
@@ -153,15 +158,88 @@ def test_foreign_folder_is_left_alone(images: Path, tmp_path: Path):
 def test_unfinished_set_is_written_anew(images: Path, tmp_path: Path):
     dest = tmp_path / "shards"
     dest.mkdir()
-    for name in ("shard-000000.tar", "shard-000077.tar", "shard-000001.tar.partial", "index.npy", "index.npy.partial"):
+    for name in (
+        "shard-000000.tar",
+        "shard-000077.tar",
+        "shard-000001.tar.partial",
+        "index.npy",
+        "index.npy.partial",
+        "conversion.jsonl",
+        "sources.tsv",
+    ):
         (dest / name).write_bytes(b"left over")
     write_image_shards(images, dest)
-    assert sorted(path.name for path in dest.iterdir()) == ["index.npy", "manifest.json", "shard-000000.tar"]
+    found = sorted(path.name for path in dest.iterdir())
+    assert found == ["index.npy", "manifest.json", "shard-000000.tar", "sources.tsv"]
     assert check_shards(dest) == []
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
+    """Makes the next conversion stop as Ctrl-C does, at its `after`-th image; counts the images that are decoded."""
+    decoded: list[int] = []
+    stop = after
+
+    def validate(data: bytes, **options: Any) -> Any:
+        nonlocal stop
+        decoded.append(len(data))
+        if len(decoded) == stop:
+            stop = 0
+            raise KeyboardInterrupt
+        return validate_sample(data, **options)
+
+    monkeypatch.setattr(writer, "validate_sample", validate)
+    return decoded
+
+
+def test_an_interrupted_conversion_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (images / "ape" / "0001.png").write_bytes(b"no image")
+    write_image_shards(images, tmp_path / "whole", samples_per_shard=2, workers=1)
+    decoded = interrupted(monkeypatch, after=6)
+    with pytest.raises(KeyboardInterrupt):
+        write_image_shards(images, tmp_path / "shards", samples_per_shard=2, workers=1)
+    names = sorted(path.name for path in (tmp_path / "shards").iterdir())
+    assert names == ["conversion.jsonl", "shard-000000.tar", "shard-000001.tar"]
+    capsys.readouterr()
+    decoded.clear()
+    manifest = write_image_shards(images, tmp_path / "shards", samples_per_shard=2, workers=1)
+    assert "which holds 2 of 5 shards" in capsys.readouterr().err
+    assert len(decoded) == 5
+    assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
+    assert [each.source for each in manifest.skipped] == ["ape/0001.png"]
+    assert check_shards(tmp_path / "shards") == []
+
+
+@pytest.mark.parametrize("change", ["image", "new image", "options", "damaged shard", "lost shard"])
+def test_what_has_changed_since_is_written_anew(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+):
+    dest, samples = tmp_path / "shards", 2
+    decoded = interrupted(monkeypatch, after=6)
+    with pytest.raises(KeyboardInterrupt):
+        write_image_shards(images, dest, samples_per_shard=samples, workers=1)
+    decoded.clear()
+    if change == "image":
+        shutil.copyfile(images / "ape" / "0001.png", images / "ape" / "0000.png")
+    elif change == "new image":
+        shutil.copyfile(images / "ape" / "0001.png", images / "cat" / "0009.png")
+    elif change == "options":
+        samples = 3
+    elif change == "damaged shard":
+        (dest / "shard-000001.tar").write_bytes(bytes((dest / "shard-000001.tar").stat().st_size))
+    else:
+        (dest / "shard-000001.tar").unlink()
+    write_image_shards(images, dest, samples_per_shard=samples, workers=1)
+    # With a shard that is lost, the other one is kept.
+    assert len(decoded) == {"new image": 10, "damaged shard": 7, "lost shard": 7}.get(change, 9)
+    decoded.clear()
+    write_image_shards(images, tmp_path / "whole", samples_per_shard=samples, workers=1)
+    assert digests(dest) == digests(tmp_path / "whole")
+
+
 @pytest.mark.slow
-def test_killed_run_leaves_no_manifest_and_the_next_heals_it(tmp_path: Path):
+def test_killed_run_leaves_no_manifest_and_the_next_goes_on(tmp_path: Path):
     images = make_image_folder(tmp_path / "images", per_class=150, size=64)
     dest = tmp_path / "shards"
     code = "import sys; from framework.data.convert.class_folders import write_image_shards as w; "
@@ -176,8 +254,13 @@ def test_killed_run_leaves_no_manifest_and_the_next_heals_it(tmp_path: Path):
     assert check_shards(dest)
     with pytest.raises(DataError, match="unfinished"):
         ShardSet(dest)
-    write_image_shards(images, dest, samples_per_shard=50)
+    before = (dest / "shard-000003.tar").stat().st_mtime_ns
+    write_image_shards(images, dest, samples_per_shard=1)
+    assert (dest / "shard-000003.tar").stat().st_mtime_ns == before
     assert check_shards(dest) == []
+    write_image_shards(images, tmp_path / "whole", samples_per_shard=1)
+    assert digests(dest) == digests(tmp_path / "whole")
+    write_image_shards(images, dest, samples_per_shard=50, overwrite=True)
     assert len(ShardSet(dest)) == 300
 
 
@@ -226,7 +309,7 @@ def test_cifar10(tmp_path: Path):
     data = os.environ.get("FRAMEWORK_DATA")
     if data is None:
         pytest.skip("FRAMEWORK_DATA names no folder with cifar10.zip")
-    manifest = write_image_shards(Path(data) / "cifar10.zip", tmp_path / "shards", folder="test")
+    manifest = write_image_shards(Path(data) / "cifar10.zip", tmp_path / "shards", find=FindOptions(folder="test"))
     assert manifest.class_counts == (1000,) * 10
     assert (manifest.image_sizes, manifest.image_modes, manifest.skipped) == ({"32x32": 10000}, {"RGB": 10000}, ())
     assert manifest.classes[:2] == ("airplane", "automobile")

@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 import webdataset
 
 from framework.core.errors import ConfigError, DataError
+from framework.data.convert.index import IndexOptions, index_shards
 from framework.data.shards.check import check_shards
-from framework.data.shards.index import IndexOptions, index_shards
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 from framework.testing.tars import image_bytes, write_tar
@@ -117,7 +118,7 @@ def test_notes_beside_the_shards_are_left_alone(tmp_path: Path):
 
 def test_unreadable_images_are_listed(tmp_path: Path):
     write_tar(tmp_path / "a.tar", [*image_members(0, 3), ("bad.png", b"nothing"), ("bad.cls", b"1")])
-    with pytest.raises(DataError, match=r"strict: 1 files cannot be used: a.tar/bad.png \(not an image"):
+    with pytest.raises(DataError, match=r"strict: 1 files cannot be used: 1 not an image .* \(a.tar/bad.png\)"):
         index_shards(tmp_path, IndexOptions(strict=True))
     manifest = index_shards(tmp_path)
     assert [each.source for each in manifest.skipped] == ["a.tar/bad.png"]
@@ -146,7 +147,10 @@ FAULTS = {
     "large": ([("x.png", bytes(9000))], r"member 'x.png' has 9,000 bytes, more than 5,000.*--max_member_mib"),
     "same name": ([("x.png", b""), ("x.png", b"")], "two members are named 'x.png'"),
     "same key": ([("x.png", b""), ("x.jpg", b"")], "two members for key 'x': 'x.png' and 'x.jpg'"),
-    "no label": ([("x.png", image_bytes(1))], r"sample 'x' lacks its label \(a member x.cls or x.json\)"),
+    "no label": (
+        [("x.png", image_bytes(1))],
+        r"sample 'x' lacks its label \(a member x.cls, x.json or x.txt\).*--uncond",
+    ),
     "no image": ([*image_members(0, 1), ("x.cls", b"1")], "sample 'x' has a label but no image"),
     "json alone among images": ([*image_members(0, 1), ("x.json", b"{}")], "sample 'x' has no image, but others"),
     "json alone": ([("x.json", b"{}")], "a.tar holds images and b.tar JSON alone"),
@@ -154,10 +158,13 @@ FAULTS = {
     "name and number": ([("x.png", b""), ("x.cls", b"dog")], r"some labels are names \('dog'\) and some numbers"),
     "huge label": ([("x.png", b""), ("x.cls", b"99999999999")], "the largest label is 99999999999"),
     "label of a kilobyte": ([("x.png", b""), ("x.cls", b"1" * 4097)], "'x.cls' has 4,097 bytes, too many for a label"),
-    "no json": ([("x.png", b""), ("x.json", b"{")], "b.tar cannot be used"),
+    "no json": ([("x.png", b""), ("x.json", b"{")], "b.tar cannot be used: member 'x.json' is not JSON"),
     "json without label": ([("x.png", b""), ("x.json", b'{"a": 1}')], r"no label under the key 'label' \(a\)"),
     "true": ([("x.png", b""), ("x.json", b'{"label": true}')], "no label under the key"),
-    "not text": ([("x.png", b""), ("x.cls", b"\xff")], "b.tar cannot be used"),
+    "not text": ([("x.png", b""), ("x.cls", b"\xff")], "b.tar cannot be used: member 'x.cls' is not UTF-8"),
+    "half a character": ([("x.png", b""), ("x.json", b'{"label": "\\ud83d"}')], r"'x.json' has the label '\\ud83d'"),
+    "two lines": ([("x.png", b""), ("x.txt", b"a dog\non a log")], "'x.txt' has the label"),
+    "empty text": ([("x.png", b""), ("x.txt", b"\n")], "'x.txt' has the label ''"),
 }
 
 
@@ -191,7 +198,7 @@ def test_no_shards(tmp_path: Path):
     with pytest.raises(DataError, match="no sample in the 1 shards"):
         index_shards(tmp_path)
     write_tar(tmp_path / "a.tar", [("a.png", b""), ("a.cls", b"0")])
-    with pytest.raises(DataError, match=r"no sample is readable: 1 files .*a.tar/a.png \(an empty file\)"):
+    with pytest.raises(DataError, match=r"no sample is readable: 1 files .* an empty file \(a.tar/a.png\)"):
         index_shards(tmp_path)
 
 
@@ -227,3 +234,94 @@ def test_member_after_a_wrong_offset(tmp_path: Path):
     with pytest.raises(DataError, match=r"sample 0 .* follows no tar header"):
         shards.member(0)
     assert io.BytesIO(shards.read(1)[0]).read(4) == b"\x89PNG"
+
+
+def labels_of(folder: Path) -> list[str]:
+    shards = ShardSet(folder)
+    return [shards.classes[shards.read(number)[1]] for number in range(len(shards))]
+
+
+def test_labels_in_text_members(tmp_path: Path):
+    """A `cls` member counts for more, and a JSON member without the key for less."""
+    members = [(f"{n}.jpg", image_bytes(n, format="JPEG")) for n in range(4)]
+    members += [
+        ("0.txt", b"dog\n"),
+        ("1.txt", b"\xef\xbb\xbfcat"),
+        ("1.json", b'{"width": 8}'),
+        ("2.txt", b"a caption"),
+    ]
+    members += [("2.cls", b"dog"), ("3.json", b'{"label": "cat"}')]
+    write_tar(tmp_path / "a.tar", members)
+    manifest = index_shards(tmp_path)
+    assert labels_of(tmp_path) == ["dog", "cat", "dog", "cat"]
+    assert manifest.left_out == {"N members of a kind that is not read": 1}
+    assert check_shards(tmp_path) == []
+
+
+def test_captions_are_no_classes(tmp_path: Path):
+    members = [(f"{n}.{suffix}", b"") for n in range(101) for suffix in ("png",)]
+    members += [(f"{n}.txt", f"caption {n}".encode()) for n in range(101)]
+    write_tar(tmp_path / "a.tar", members)
+    message = r"txt members of 101 images hold 101 different texts: captions, not classes: use --unconditional"
+    with pytest.raises(DataError, match=message):
+        index_shards(tmp_path)
+
+
+def test_images_without_classes(tmp_path: Path):
+    members = [("0.png", image_bytes(0)), ("0.txt", b"a caption"), ("1.jpg", image_bytes(1, format="JPEG"))]
+    write_tar(tmp_path / "a.tar", [*members, ("1.cls", b"7"), ("2.json", b"{}")])
+    manifest = index_shards(tmp_path, IndexOptions(unconditional=True))
+    assert (manifest.classes, manifest.class_counts, manifest.unconditional) == (("all",), (2,), True)
+    assert labels_of(tmp_path) == ["all", "all"]
+    assert [each.source for each in manifest.skipped] == ["*.cls", "*.json", "*.txt"]
+    assert check_shards(tmp_path) == []
+    with pytest.raises(ConfigError, match="unconditional data have no classes"):
+        IndexOptions(unconditional=True, classes=("a",))
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jfif", "jp2", "tga"])
+def test_any_format_is_an_image(tmp_path: Path, suffix: str):
+    format = {"avif": "AVIF", "jfif": "JPEG", "jp2": "JPEG2000", "tga": "TGA"}[suffix]
+    write_tar(tmp_path / "a.tar", [(f"a.{suffix.upper()}", image_bytes(1, format=format)), ("a.cls", b"0")])
+    assert index_shards(tmp_path).num_samples == 1
+    assert check_shards(tmp_path) == []
+
+
+def test_keys_with_dots(tmp_path: Path):
+    """WebDataset takes `v2.png` for the kind of the member: the sample is lost, and nothing said so."""
+    dotted = [("photo.v2.png", image_bytes(1)), ("photo.v2.cls", b"0"), ("photo.v3.png", image_bytes(2))]
+    write_tar(tmp_path / "a.tar", [*image_members(0, 2), *dotted])
+    with pytest.raises(
+        DataError, match=r"strict: 1 files .* 3 members with a dot in their key; WebDataset splits .*v2"
+    ):
+        index_shards(tmp_path, IndexOptions(strict=True))
+    manifest = index_shards(tmp_path)
+    assert manifest.num_samples == 2
+    assert [(each.source, each.reason) for each in manifest.skipped] == [
+        (
+            "a.tar/photo.v2.png",
+            "the first of 3 members with a dot in their key; WebDataset splits a name at its first dot, and takes the "
+            "rest for the kind of the member",
+        )
+    ]
+    assert check_shards(tmp_path) == []
+    write_tar(tmp_path / "a.tar", dotted)
+    message = r"no sample in the 1 shards .*: 3 members have a dot in their key, such as 'photo.v2.png'; WebDataset"
+    with pytest.raises(DataError, match=message):
+        index_shards(tmp_path, IndexOptions(overwrite=True))
+
+
+def test_a_second_image_of_a_sample_is_no_key_with_a_dot(tmp_path: Path):
+    write_tar(
+        tmp_path / "a.tar", [*image_members(0, 2), ("d/0000.mask.png", image_bytes(9)), ("d/0000.depth.tiff", b"")]
+    )
+    manifest = index_shards(tmp_path, IndexOptions(strict=True))
+    assert [each.source for each in manifest.skipped] == ["*.depth.tiff", "*.mask.png"]
+
+
+def test_a_member_whose_name_is_not_utf_8(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9")
+    write_tar(tmp_path / "a.tar", [*image_members(0, 1), (f"{name}.png", b"broken"), (f"{name}.cls", b"0")])
+    manifest = index_shards(tmp_path)
+    assert [each.source for each in manifest.skipped] == [r"a.tar/caf\xe9.png"]
+    assert check_shards(tmp_path) == []

@@ -6,18 +6,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import locked_folder, sync_folder
-from framework.data.images.complaints import every_warning
+from framework.data.archives.tar import MAX_MEMBER_BYTES, UNREADABLE
 from framework.data.images.notes import NoteCounter
 from framework.data.images.options import DEFAULT, ReadOptions
-from framework.data.shards.finalize import Indexed, finalize_set, map_with_progress, record_of, refuse_skipped
-from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
+from framework.data.shards.finalize import (
+    Indexed,
+    SampleProgress,
+    SetFacts,
+    ShardFacts,
+    finalize_set,
+    map_with_progress,
+    record_of,
+    refuse_skipped,
+)
+from framework.data.shards.manifest import INDEX, MANIFEST, UNCONDITIONAL, Kind, Manifest, Skipped
 from framework.data.shards.shard import Found, Scan, index_rows, scan_shard
-from framework.data.shards.tar import MAX_MEMBER_BYTES, UNREADABLE
 from framework.data.shards.validate_sample import UnreadableSample, validate_sample
+
+_SPLIT = "WebDataset splits a name at its first dot, and takes the rest for the kind of the member"
+_FEW_CLASSES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +37,10 @@ class IndexOptions:
         classes: names of the classes, where labels are numbers; the numbers themselves without it.
         label_key: key of the label in the JSON member of an image without a `cls` member.
         max_member_bytes: no member may be larger.
-        strict: refuse shards with samples that cannot be read.
+        strict: refuse shards with samples that cannot be read, or whose keys have dots.
         workers: number of threads; 0 means one for each CPU core that this process may use.
         overwrite: replace the index and the manifest that are there.
+        unconditional: images need no labels: all are of one class.
         read: how images are read, and which are refused.
 
     Raises:
@@ -43,12 +53,15 @@ class IndexOptions:
     strict: bool = False
     workers: int = 0
     overwrite: bool = False
+    unconditional: bool = False
     read: ReadOptions = DEFAULT
 
     def __post_init__(self) -> None:
         if self.max_member_bytes < 1 or self.workers < 0:
             problem = f"max_member_bytes is {self.max_member_bytes}, workers is {self.workers}"
             raise ConfigError(problem, hint="give at least 1 and 0")
+        if self.unconditional and self.classes is not None:
+            raise ConfigError("unconditional data have no classes", hint="leave out --classes or --unconditional")
         names = self.classes or ()
         if len(set(names)) < len(names):
             raise ConfigError("two classes have the same name", hint="give each a name of its own")
@@ -61,9 +74,10 @@ def index_shards(folder: str | Path, options: IndexOptions = IndexOptions()) -> 
     """Writes `index.npy` and `manifest.json` beside the `.tar` files of a folder, taken in the order of their names.
 
     A sample is what shares a key: the name up to the first dot of its base name (WebDataset's convention). Samples with
-    an image (`jpg`, `png`, `webp`...) need a `cls` member, or a label in a `json` member: a number from 0, or a name;
-    names are numbered in their sorted order. Samples without images are their `json` member: episodes. Other members
-    are ignored, and counted in the manifest. Images are opened, not decoded: `framework shards check` does that.
+    an image (a suffix of any format that is read) need a `cls` member, a label in a `json` member, or a `txt` member: a
+    number from 0, or a name; names are numbered in their sorted order. Samples without images are their `json` member:
+    episodes. Other members are ignored, and counted in the manifest. Images are opened, not decoded: `framework shards
+    check` does that.
 
     Returns:
         What was found, with the samples that were skipped and why.
@@ -77,27 +91,32 @@ def index_shards(folder: str | Path, options: IndexOptions = IndexOptions()) -> 
     try:
         with locked_folder(folder):
             _make_way(folder, overwrite=options.overwrite)
-            scans = map_with_progress(partial(_scan, options=options), shards, workers=options.workers)
+            scan = partial(_scan, options=options)
+            scans = map_with_progress(scan, shards, workers=options.workers, total=len(shards), noun="shards")
             kind = _common_kind(shards, scans)
             classes = _classes(scans, options) if kind == "images" else ()
             tasks = [_Task(path=path, scan=scan) for path, scan in zip(shards, scans, strict=True)]
             numbers = {name: number for number, name in enumerate(classes)}
-            function = partial(_examine_one, kind=kind, classes=numbers, options=options.read)
-            with every_warning():
-                indexed = map_with_progress(function, tasks, workers=options.workers)
-            skipped = tuple(skipped for each in indexed for skipped in each.skipped)
+            indexed = map_with_progress(
+                partial(_index_one, kind=kind, classes=numbers, options=options.read),
+                tasks,
+                workers=options.workers,
+                total=sum(len(scan.samples) for scan in scans),
+                noun=kind,
+            )
+            skipped = tuple(skipped for each in indexed for skipped in each.facts.skipped) + _dotted(shards, scans)
             if options.strict:
                 refuse_skipped(skipped)
-            return finalize_set(
-                folder,
-                indexed,
+            known = SetFacts(
                 classes=classes,
                 kind=kind,
                 skipped=skipped + _ignored(scans),
                 empty_classes=True,
                 label_key=options.label_key,
+                unconditional=options.unconditional and kind == "images",
                 read=options.read,
             )
+            return finalize_set(folder, indexed, known)
     except OSError as error:
         problem = f"cannot write {error.filename or folder} ({error.strerror or error})"
         raise DataError(problem, hint="make room, or make the folder writable") from error
@@ -130,17 +149,24 @@ def _make_way(folder: Path, *, overwrite: bool) -> None:
     (folder / INDEX).unlink(missing_ok=True)
 
 
-def _scan(path: Path, *, options: IndexOptions) -> Scan:
+def _scan(path: Path, progress: SampleProgress, *, options: IndexOptions) -> Scan:
     """What is in a shard; runs in a thread."""
     try:
-        return scan_shard(path, max_member_bytes=options.max_member_bytes, label_key=options.label_key)
+        scan = scan_shard(
+            path,
+            max_member_bytes=options.max_member_bytes,
+            label_key=options.label_key,
+            labelled=not options.unconditional,
+        )
     except UNREADABLE as error:
-        # A member may contain a name that no terminal can show.
-        reason = str(error).encode(errors="backslashreplace").decode()
-        raise DataError(f"shard {path} cannot be used: {reason}", hint=_hint(error)) from None
+        raise DataError(f"shard {path} cannot be used: {error}", hint=_hint(error)) from None
+    progress.advance()
+    return scan
 
 
 def _hint(error: Exception) -> str:
+    if "lacks its label" in str(error):
+        return "add it, or use --unconditional for images without classes"
     if "more than" in str(error):
         return "if that is meant, raise the bound with --max_member_mib"
     if isinstance(error, tarfile.TarError) or "truncated" in str(error) or "damaged" in str(error):
@@ -158,7 +184,12 @@ def _common_kind(shards: list[Path], scans: list[Scan]) -> Kind:
         raise DataError(problem, hint="keep them in folders of their own")
     if not first:
         hint = "give shards with jpg, png or webp members and their labels, or with json members"
-        raise DataError(f"no sample in the {len(shards)} shards at {shards[0].parent}", hint=hint)
+        dotted = [name for scan in scans for name in scan.dotted]
+        why = ""
+        if dotted:
+            why = f": {len(dotted)} members have a dot in their key, such as {dotted[0]!r}; {_SPLIT}"
+            hint = "write them with names that have no dot but the one before the suffix"
+        raise DataError(f"no sample in the {len(shards)} shards at {shards[0].parent}{why}", hint=hint)
     return next(iter(first))
 
 
@@ -168,7 +199,13 @@ def _classes(scans: list[Scan], options: IndexOptions) -> tuple[str, ...]:
     Raises:
         DataError: labels beyond the names that were given, or some that are names and some that are numbers.
     """
+    if options.unconditional:
+        return (UNCONDITIONAL,)
     labels = {found.label for scan in scans for found in scan.samples if found.label is not None}
+    num_texts = sum(scan.num_texts for scan in scans)
+    if len(labels) > max(_FEW_CLASSES, num_texts / 2) and num_texts:
+        problem = f"the txt members of {num_texts:,} images hold {len(labels):,} different texts: captions, not classes"
+        raise DataError(problem, hint="use --unconditional to have the images without classes")
     names = sorted(label for label in labels if not label.isdecimal())
     if options.classes is not None:
         known = set(options.classes)
@@ -189,11 +226,14 @@ def _classes(scans: list[Scan], options: IndexOptions) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int], options: ReadOptions) -> Indexed:
+def _index_one(
+    task: _Task, progress: SampleProgress, *, kind: Kind, classes: dict[str, int], options: ReadOptions
+) -> Indexed:
     """Opens every sample of a shard; runs in a thread.
 
     Args:
         task: which.
+        progress: counts the samples.
         kind: of the samples.
         classes: their numbers by name.
         options: how images are read.
@@ -205,6 +245,7 @@ def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int], options: R
     kept: list[Found] = []
     with task.path.open("rb") as stream:
         for found in task.scan.samples:
+            progress.advance()
             stream.seek(found.member.offset)
             try:
                 facts = validate_sample(stream.read(found.member.size), kind=kind, header_only=True, options=options)
@@ -216,9 +257,22 @@ def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int], options: R
             if kind == "images":
                 sizes[facts.size] += 1
                 modes[facts.mode] += 1
-    rows = index_rows(kept, classes) if kept else np.zeros((0, 3), dtype=np.int64)
+    rows = index_rows(kept, classes)
     record = record_of(task.path, num_samples=len(rows))
-    return Indexed(record=record, rows=rows, sizes=sizes, modes=modes, skipped=tuple(skipped), notes=notes.notes())
+    facts = ShardFacts(record=record, sizes=dict(sizes), modes=dict(modes), skipped=tuple(skipped), notes=notes.notes())
+    return Indexed(facts=facts, rows=rows)
+
+
+def _dotted(shards: list[Path], scans: list[Scan]) -> tuple[Skipped, ...]:
+    """One entry for each shard with members whose key has a dot."""
+    return tuple(
+        Skipped(
+            source=f"{path.name}/{scan.dotted[0]}",
+            reason=f"the first of {len(scan.dotted):,} members with a dot in their key; {_SPLIT}",
+        )
+        for path, scan in zip(shards, scans, strict=True)
+        if scan.dotted
+    )
 
 
 def _ignored(scans: list[Scan]) -> tuple[Skipped, ...]:

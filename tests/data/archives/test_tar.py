@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.data.shards.tar import UNREADABLE, Member, member_name, part_of, walk_tar
+from framework.data.archives.tar import UNREADABLE, Member, member_name, part_of, walk_tar
 from framework.testing.tars import write_tar
 
 

@@ -1,0 +1,198 @@
+"""What a container of files holds, whatever it is: records, bounds, and the links and names of archives.
+
+No member leaves its archive, and nothing larger than 256 MiB is read, whatever a header says.
+"""
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from framework.data.archives.names import inside, printable
+from framework.data.archives.tar import MAX_MEMBER_BYTES
+from framework.data.shards.manifest import Skipped
+from framework.data.shards.writer import SourceFile
+
+FOLLOW = "--follow_links follows it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What is in a container.
+
+    Attributes:
+        files: everything that can be read, whatever it is, by its path inside the container.
+        folders: paths of the folders, those without a file among them.
+        skipped: what cannot be read.
+        identity: of the container as it is now; with the files' stamps, all that its bytes depend on.
+        in_order: files must be read in the order of their offsets, which takes much longer otherwise.
+    """
+
+    files: Mapping[str, SourceFile]
+    folders: frozenset[str]
+    skipped: tuple[Skipped, ...]
+    identity: str
+    in_order: bool = False
+
+
+def read_bounded(path: Path) -> bytes:
+    """A file's bytes. Raises ValueError, with its size, for one that is too large; OSError."""
+    with path.open("rb") as stream:
+        data = stream.read(MAX_MEMBER_BYTES + 1)
+    if len(data) > MAX_MEMBER_BYTES:
+        raise ValueError(too_large(path.stat().st_size))
+    return data
+
+
+@contextmanager
+def open_parts(source: Path) -> Iterator[Callable[[SourceFile], bytes]]:
+    """A function that reads a sample of a source that is one file; threads may share it.
+
+    Its errors are EOFError, where the file has become shorter, and OSError.
+    """
+    with source.open("rb") as stream:
+
+        def read(file: SourceFile) -> bytes:
+            data = os.pread(stream.fileno(), file.size, file.offset)
+            if len(data) != file.size:
+                raise EOFError(f"{source} ends after {len(data)} of {file.size} bytes")
+            return data
+
+        yield read
+
+
+def identity_of(source: Path) -> str:
+    """What changes when a source that is one file does. Raises OSError."""
+    facts = source.stat()
+    return f"{facts.st_size} bytes of {facts.st_mtime_ns}"
+
+
+def too_large(size: int) -> str:
+    """Why a file of so many bytes is not read."""
+    return f"{size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveEntry:
+    """A file or a link in an archive.
+
+    Attributes:
+        name: as it is written there.
+        file: it, or what a hard link stands for; None for what is not a file.
+        target: of a link; None for a file.
+        is_hard: the link is a second name of a file.
+        problem: why it cannot be read; empty if it can.
+    """
+
+    name: str
+    file: SourceFile | None = None
+    target: str | None = None
+    is_hard: bool = False
+    problem: str = ""
+
+
+def arrange_archive(
+    entries: Iterable[ArchiveEntry],
+    folders: Iterable[str],
+    *,
+    identity: str,
+    folder: str,
+    follow_links: bool,
+    in_order: bool = False,
+) -> Contents:
+    """What is in an archive: later entries replace earlier ones of the same name, as when it is unpacked.
+
+    Args:
+        entries: files and links, in the order of the archive.
+        folders: as they are written there.
+        identity: of the archive.
+        folder: the folder in it that counts.
+        follow_links: symbolic links inside the archive count as what they point at.
+        in_order: as of `Contents`.
+    """
+    skipped: list[Skipped] = []
+    found: dict[str, ArchiveEntry] = {}
+    for entry in entries:
+        path = inside(entry.name)
+        if path is None:
+            skipped.append(Skipped(source=entry.name, reason="its path leads out of the archive"))
+            continue
+        if path in found:
+            skipped.append(Skipped(source=path, reason="another file of the same name follows in the archive"))
+        found[path] = entry
+    files: dict[str, SourceFile] = {}
+    links: dict[str, ArchiveEntry] = {}
+    for path, entry in found.items():
+        if entry.problem:
+            skipped.append(Skipped(source=path, reason=entry.problem))
+        elif entry.file is not None:
+            files[path] = replace(entry.file, path=path)
+        else:
+            links[path] = entry
+    made = {path for path in map(inside, folders) if path}
+    _resolve(links, files, made, skipped, follow_links=follow_links)
+    prefix = as_prefix(folder)
+    return Contents(
+        files={path: file for path, file in files.items() if path.startswith(prefix)},
+        folders=frozenset(path for path in made if path.startswith(prefix)),
+        skipped=tuple(each for each in skipped if each.source.startswith(prefix)),
+        identity=identity,
+        in_order=in_order,
+    )
+
+
+def as_prefix(folder: str) -> str:
+    """What the paths of a folder's files begin with; empty for the whole source."""
+    return "".join(f"{part}/" for part in folder.split("/") if part not in ("", "."))
+
+
+def _resolve(
+    links: dict[str, ArchiveEntry],
+    files: dict[str, SourceFile],
+    folders: set[str],
+    skipped: list[Skipped],
+    *,
+    follow_links: bool,
+) -> None:
+    """Adds what links stand for: hard ones always, symbolic ones on request, of files or of folders of files."""
+    plain = dict(files)
+    ordered = sorted(plain)
+    for path, entry in links.items():
+        target = entry.target or ""
+        # A hard link names a member, a symbolic one leads on from its own folder.
+        base = "" if entry.is_hard else path.rpartition("/")[0]
+        wanted = None if target.startswith("/") and not entry.is_hard else _joined(base, target)
+        if not entry.is_hard and not follow_links:
+            skipped.append(Skipped(source=path, reason=f"a link ({FOLLOW})"))
+        elif wanted is None:
+            skipped.append(Skipped(source=path, reason=f"a link to {printable(target)!r}, outside of the archive"))
+        elif wanted in plain:
+            files[path] = replace(plain[wanted], path=path)
+        elif not entry.is_hard and (beneath := _beneath(ordered, f"{wanted}/")) and not path.startswith(f"{wanted}/"):
+            folders.add(path)
+            for each in beneath:
+                files[path + each[len(wanted) :]] = replace(plain[each], path=path + each[len(wanted) :])
+        else:
+            skipped.append(Skipped(source=path, reason=f"a link to {printable(target)!r}, which is not there"))
+
+
+def _beneath(ordered: list[str], prefix: str) -> list[str]:
+    """The paths with a prefix, of sorted ones."""
+    first = bisect_left(ordered, prefix)
+    last = bisect_left(ordered, prefix[:-1] + chr(ord("/") + 1), lo=first)
+    return ordered[first:last]
+
+
+def _joined(base: str, target: str) -> str | None:
+    """The path that a link in a folder of an archive leads to; None where it leaves the archive."""
+    parts = base.split("/") if base else []
+    for part in target.split("/"):
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
