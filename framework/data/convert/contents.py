@@ -64,9 +64,10 @@ def open_parts(source: Path) -> Iterator[Callable[[SourceFile], bytes]]:
 
 
 def identity_of(source: Path) -> str:
-    """What changes when a source that is one file does. Raises OSError."""
-    facts = source.stat()
-    return f"{facts.st_size} bytes of {facts.st_mtime_ns}"
+    """What changes when a source does, a file or a folder of a few. Raises OSError."""
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    facts = ((path.relative_to(source).as_posix(), path.stat()) for path in files)
+    return "; ".join(f"{name}: {each.st_size} bytes of {each.st_mtime_ns}" for name, each in facts)
 
 
 def too_large(size: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.convert.contents import read_bounded
+from framework.data.convert.contents import identity_of, read_bounded
 from framework.data.shards.manifest import UNCONDITIONAL, Manifest, Skipped
 from framework.data.shards.writer import Listing, SourceFile, WriteOptions, write_listing
 
@@ -42,7 +42,7 @@ def write_hf_shards(
     """
     rows = _load(Path(source), split)
     images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
-    identity = f"{rows._fingerprint} {image} {label}"
+    identity = f"{split} {image} {label} {identity_of(Path(source))}"
     if image is None and not images:
         files = tuple(SourceFile(path=f"row {number}", label=None) for number in range(len(rows)))
         listing = Listing(classes=(), files=files, skipped=(), identity=identity)

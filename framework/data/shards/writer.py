@@ -140,16 +140,7 @@ def write_listing(
     try:
         dest.mkdir(parents=True, exist_ok=True)
         with locked_folder(dest):
-            journal = Journal(dest, _digest(listing, kind, options), ShardFacts)
-            tasks = _tasks(dest, listing, options.samples_per_shard)
-            kept = {JOURNAL, *({task.path.name for task in tasks} & journal.parts.keys())} if journal.parts else set()
-            _clear(dest, overwrite=options.overwrite, keep=kept)
-            journal.begin()
-            if journal.parts:
-                console.print(f"going on with {dest}, which holds {len(journal.parts)} of {len(tasks)} shards")
-            function = partial(_write_one, read=read, kind=kind, options=options.read, journal=journal)
-            total = len(listing.files)
-            written = map_with_progress(function, tasks, workers=options.workers, total=total, noun=kind)
+            written = _write_shards(dest, listing, read, kind=kind, options=options)
             skipped = (*listing.skipped, *(skipped for each in written for skipped in each.facts.skipped))
             if options.strict:
                 refuse_skipped(skipped)
@@ -166,6 +157,26 @@ def write_listing(
     except OSError as error:
         problem = f"cannot write {error.filename or dest} ({error.strerror or error})"
         raise DataError(problem, hint="make room or choose another folder, then run it again") from error
+
+
+def _write_shards(
+    dest: Path, listing: Listing, read: Callable[[SourceFile], bytes], *, kind: Kind, options: WriteOptions
+) -> list[Indexed]:
+    """Writes the shards that are not there yet; arguments and errors as of `write_listing`."""
+    journal = Journal(dest, _digest(listing, kind, options), ShardFacts)
+    tasks = _tasks(dest, listing, options.samples_per_shard)
+    kept = {JOURNAL, *({task.path.name for task in tasks} & journal.parts.keys())} if journal.parts else set[str]()
+    _clear(dest, overwrite=options.overwrite, keep=kept)
+    journal.begin()
+    if journal.parts:
+        console.print(f"going on with {dest}, which holds {len(journal.parts)} of {len(tasks)} shards")
+    return map_with_progress(
+        partial(_write_one, read=read, kind=kind, options=options.read, journal=journal),
+        tasks,
+        workers=options.workers,
+        total=len(listing.files),
+        noun=kind,
+    )
 
 
 def _refuse_names(classes: tuple[str, ...]) -> None:
