@@ -37,7 +37,7 @@ _MOVED = {
     "data.convert_imagenet": "data.convert.imagenet",
     "data.convert_jsonl": "data.convert.jsonl",
     "data.digits": "data.convert.digits",
-    "data.sources": "data.convert.source_files",
+    "data.sources": "data.convert.find",
     "data.remote": "data.remote.files",
     "data.cache": "data.remote.cache",
     "data.store": "data.shards.backends",

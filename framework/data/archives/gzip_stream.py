@@ -96,7 +96,7 @@ class GzipStream(io.RawIOBase):
         self._wanted = max(0, offset + (self._wanted if whence == io.SEEK_CUR else 0))
         return self._wanted
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._go_to(self._wanted)
         data = self._inflate(len(buffer)) if self._position == self._wanted else b""
         buffer[: len(data)] = data

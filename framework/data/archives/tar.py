@@ -5,7 +5,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal, cast
 
 from framework.data.archives.names import printable
 
@@ -93,7 +93,7 @@ def walk_entries(stream: io.BufferedIOBase) -> Iterator[Entry]:
         OSError, tarfile.TarError, ValueError, OverflowError (`UNREADABLE`): it cannot be read, is truncated or damaged.
     """
     with tarfile.open(
-        fileobj=_Headers(stream),  # pyright: ignore[reportArgumentType] - tarfile asks for no more
+        fileobj=cast("BinaryIO", _Headers(stream)),
         mode="r:",
         encoding="utf-8",
         errors="surrogateescape",
@@ -156,7 +156,7 @@ class _Part(io.RawIOBase):
         self._position = max(0, start + offset)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         wanted = max(0, min(len(buffer), self._size - self._position))
         data = os.pread(self._descriptor, wanted, self._offset + self._position)
         buffer[: len(data)] = data

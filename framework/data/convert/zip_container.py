@@ -14,6 +14,7 @@ _ENCRYPTED = 1
 _LONGEST_TARGET = 4096
 # The others are decompressed by Python's zipfile without a bound: 45 bytes of bzip2 may become 46 MB at once.
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_METHODS = {9: "deflate64", zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma", 93: "zstd"}
 _WINDOWS = 0
 
 
@@ -89,6 +90,6 @@ def _problem(member: zipfile.ZipInfo) -> str:
     if member.flag_bits & _ENCRYPTED:
         return "encrypted"
     if member.compress_type not in _BOUNDED:
-        name = zipfile.compressor_names.get(member.compress_type, f"method {member.compress_type}")
+        name = _METHODS.get(member.compress_type, f"method {member.compress_type}")
         return f"compressed with {name}, which cannot be bounded: pack the zip with deflate"
     return ""

@@ -7,9 +7,8 @@ lines are some 50 MB: not for the manifest, which every process of a training re
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write, sha256_of
@@ -73,7 +72,7 @@ def find_source(dest: str | Path, member: str, *, remote: RemoteConfig = RemoteC
     raise ConfigError(problem, hint=f"it holds {len(shards):,} samples, such as {shards.member(0)}")
 
 
-def _opened(dest: str | Path, remote: RemoteConfig) -> BinaryIO:
+def _opened(dest: str | Path, remote: RemoteConfig) -> BufferedIOBase:
     where = f"{str(dest).rstrip('/')}/{SOURCES}"
     if "://" in where:
         patience = Patience(where, remote)
@@ -85,7 +84,7 @@ def _opened(dest: str | Path, remote: RemoteConfig) -> BinaryIO:
         raise DataError(f"{where} cannot be read ({error.strerror})", hint=hint) from None
 
 
-def _read(stream: BinaryIO) -> Iterator[SourcePath]:
+def _read(stream: BufferedIOBase) -> Iterator[SourcePath]:
     for line in stream:
         member, _, path = line.decode(errors="backslashreplace").rstrip("\n").partition("\t")
         yield SourcePath(member=member, path=_ESCAPED.sub(lambda found: _CHARACTERS.get(found[1], found[1]), path))
