@@ -221,7 +221,7 @@ def _by_agent(found: Attribution) -> Attribution:
             before = merged[key].credit if key in merged else 0.0
             merged[key] = replace(edge, source=nodes[edge.source], credit=before + edge.credit)
     into = {node: sum(edge.credit for key, edge in merged.items() if key[-1] == node) for node in nodes.values()}
-    kept = []
+    kept: list[EdgeCredit] = []
     for node in into:
         edges = sorted((edge for key, edge in merged.items() if key[-1] == node), key=lambda edge: -edge.credit)
         kept += [replace(edge, share=edge.credit / (into[node] or 1.0)) for edge in edges[:MOST_EDGES]]

@@ -81,7 +81,7 @@ class Opro:
             )
             for agent in agents
         ]
-        changes = []
+        changes: list[dict[str, str]] = []
         for agent, reply in zip(agents, self.model.reply(requests), strict=True):
             if isinstance(reply, FrameworkError):
                 raise reply

@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.seeding import seed_of
-from framework.core.serialization import JsonDict, to_json
+from framework.core.serialization import JsonDict, parse_object, to_json
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
@@ -147,20 +147,21 @@ def parse_action(text: str) -> Action:
     """
     tagged = re.search(r"<tool_call>(.*?)(</tool_call>|$)", text, re.DOTALL)
     fenced = re.fullmatch(r"\s*```(?:json)?\s*(\{.*?)\s*```\s*", text, re.DOTALL)
-    body = (tagged or fenced)[1].strip() if tagged or fenced else text.strip()  # pyright: ignore[reportOptionalSubscript]
+    found = tagged or fenced
+    body = (found[1] if found else text).strip()
     if not tagged and not body.startswith("{"):
         return Action(name=RESPOND, arguments={"content": text.strip()})
     hint = 'answer with {"name": "TOOL", "arguments": {...}}'
     try:
-        call = json.loads(body)
-    except json.JSONDecodeError as error:
+        call = parse_object(body)
+    except ValueError as error:
         raise DataError(f"malformed tool call {body[:80]!r} ({error})", hint=hint) from None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+    if not isinstance(call.get("name"), str):
         raise DataError(f"malformed tool call {body[:80]!r} (no name)", hint=hint)
-    arguments = call.get("arguments", {})
+    arguments: object = call.get("arguments", {})
     if not isinstance(arguments, dict):
         raise DataError(f"malformed tool call {body[:80]!r} (arguments are no object)", hint=hint)
-    return Action(name=call["name"], arguments=arguments)
+    return Action(name=call["name"], arguments=cast("JsonDict", arguments))
 
 
 class _Run:

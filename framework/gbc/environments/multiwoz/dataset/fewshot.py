@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
@@ -25,10 +26,11 @@ def read_turns(source: str | Path) -> dict[str, list[JsonDict]]:
         raise DataError(f"{source} cannot be read ({error.strerror})", hint=_HINT) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source} is not JSON ({error})", hint=_HINT) from None
-    if not isinstance(records, list) or not all(isinstance(each, dict) and "ID" in each for each in records):
+    listed = cast("list[object]", records) if isinstance(records, list) else [None]
+    if not all(isinstance(each, dict) and "ID" in each for each in listed):
         raise DataError(f"{source} is not a list of objects with an ID", hint=_HINT)
-    found = defaultdict(list)
-    for record in records:
+    found: defaultdict[str, list[JsonDict]] = defaultdict(list)
+    for record in cast("list[JsonDict]", listed):
         found[str(record["ID"])].append(record)
     return dict(found)
 

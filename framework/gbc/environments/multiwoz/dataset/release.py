@@ -2,11 +2,11 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
@@ -63,7 +63,7 @@ def read_release(source: str | Path) -> Release:
         dialogues = _object(read(_DATA), _DATA)
         lists = {split: _ids(names, read) for split, names in _LISTS.items()}
         texts = ((name, read(name)) for name in _ACTS)
-        acts = next((_object(text, name) for name, text in texts if text is not None), {})
+        acts = next((_object(text, name) for name, text in texts if text is not None), JsonDict())
     both = sorted(set(lists["validation"]) & set(lists["test"]))
     if both:
         raise DataError(f"{both[0]} is in the lists of validation and of test", hint=_HINT)
@@ -89,7 +89,7 @@ def read_tables(source: str | Path) -> JsonDict:
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[Callable[[str], str | None]]:
+def _opened(source: Path) -> Generator[Callable[[str], str | None]]:
     """A function from a file's name to its text, None where it is missing. Nothing is unpacked."""
     if source.is_dir():
         folder = _only(
@@ -149,7 +149,7 @@ def _object(text: str | None, where: str) -> JsonDict:
     value = _parse(text or "", where)
     if not isinstance(value, dict):
         raise DataError(f"{where} holds no JSON object of dialogues ({type(value).__name__})", hint=_HINT)
-    return value
+    return cast("JsonDict", value)
 
 
 def _ids(names: tuple[str, ...], read: Callable[[str], str | None]) -> tuple[str, ...]:
