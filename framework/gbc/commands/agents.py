@@ -6,10 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict
@@ -75,7 +74,7 @@ def check(graph: str) -> None:
         graph: the YAML file of the graph.
     """
     plan = unroll(load_graph(graph))
-    screen = Console(highlight=False)
+    screen = results()
     table = Table("step", "level", "kind", "model", "new tokens", "reads", "runs if", title="steps")
     for step in plan.steps:
         table.add_row(*_cells(step, plan))
@@ -124,9 +123,9 @@ def track(
     table = Table("metric", "tracked", "empty state")
     for name, value in found.items():
         table.add_row(name, f"{value:.4f}", f"{nothing[name]:.4f}" if name in nothing else "")
-    Console(highlight=False).print(table)
+    results().print(table)
     failures = [turn.failure for turn in tracked if turn.failure is not None]
-    console.print(f"{len(tracked)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}", markup=False)
+    console.print(f"{len(tracked)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}")
 
 
 def microworld(
@@ -159,10 +158,9 @@ def microworld(
         dest, kind=fault, num_tasks=num_tasks, num_wrong=num_wrong, num_workers=num_workers, seed=seed
     )
     agents, tools = len(planted.graph.agents), len(planted.graph.tools)
-    Console(highlight=False, soft_wrap=True).print(
+    results(soft_wrap=True).print(
         f"{dest}: {agents} agents and {tools} {'tool' if tools == 1 else 'tools'}; planted in faulty.yaml: "
-        f"{planted.words}; the loss is {LOSS}",
-        markup=False,
+        f"{planted.words}; the loss is {LOSS}"
     )
 
 
@@ -199,7 +197,7 @@ def _print_counts(path: Path, traces: list[Trace], wanted: int) -> None:
     kinds = Counter(re.sub(r"\d+|'[^']*'", "…", failure) for failure in failures)
     for kind, count in kinds.most_common():
         first = next(failure for failure in failures if re.sub(r"\d+|'[^']*'", "…", failure) == kind)
-        console.print(f"  {count} x {first}", style="yellow", markup=False)
+        console.print(f"  {count} x {first}", style="yellow")
 
 
 def _cells(step: PlannedStep, plan: Plan) -> list[str]:

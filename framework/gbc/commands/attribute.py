@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
@@ -76,7 +75,7 @@ def attribute(
             found += attribute_traces(some, plan.graph, known, losses, options)
     mean = mean_attribution(found, [step.name for step in plan.steps])
     _save(Path(out), found, mean)
-    screen = Console(highlight=False)
+    screen = results()
     for each in sorted(found, key=lambda each: -each.loss)[:show]:
         screen.print(credit_table(each))
     screen.print(credit_table(mean))
@@ -108,7 +107,7 @@ def _wrong_runs(path: str, loss: Loss, *, skip_bad: bool) -> list[tuple[Trace, V
     """The traces with a loss above 0; prints how many are left out, and why."""
     traces, bad = read_traces(path, skip_bad_lines=skip_bad)
     for line in bad:
-        console.print(f"{path}, line {line.number} is not a trace: {line.problem}", style="yellow", markup=False)
+        console.print(f"{path}, line {line.number} is not a trace: {line.problem}", style="yellow")
     finished = [trace for trace in traces if trace.failure is None]
     pairs = [(trace, loss(trace)) for trace in finished]
     wrong = [(trace, found) for trace, found in pairs if found.value > 0]

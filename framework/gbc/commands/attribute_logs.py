@@ -6,20 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
+from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
 from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
-from framework.gbc.graph.trace import BadLine
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.logs.accuracy import METHODS, Method, Verdict, attribution_accuracy, verdict
 from framework.gbc.logs.openai import read_openai
@@ -93,10 +91,10 @@ def attribute_logs(
         raise ConfigError(f"show {show}", hint="use 0 or more")
     logs, bad = read_schema(trace, schema, skip_bad=skip_bad)
     for line in bad:
-        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow", markup=False)
+        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow")
     failed = [log for log in logs if log.failed]
     kept = f"{len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs"
-    console.print(f"{trace}: {kept}", markup=False)
+    console.print(f"{trace}: {kept}")
     if not failed:
         console.print("nothing to blame")
         return
@@ -113,7 +111,7 @@ def attribute_logs(
     )
     _save(Path(out), attributed, accuracy, caption)
     _show(attributed, accuracy, caption, show=show)
-    console.print(f"{out}: blame.html, attributions.jsonl, summary.json", markup=False)
+    console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
 
 
 def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
@@ -175,14 +173,14 @@ def _attribute_all(
         except DataError as error:
             if not skip_bad:
                 raise
-            console.print(f"log {log.id!r} is left out: {error}", style="yellow", markup=False)
+            console.print(f"log {log.id!r} is left out: {error}", style="yellow")
     return attributed
 
 
 def _show(
     attributed: Sequence[LogAttribution], accuracy: Mapping[str, Mapping[str, float]], caption: str, *, show: int
 ) -> None:
-    screen = Console(highlight=False)
+    screen = results()
     for each in attributed[:show]:
         screen.print(credit_table(_by_agent(each.found)))
     screen.print(_verdict_table(attributed, caption))
@@ -264,7 +262,7 @@ def _verdict_table(attributed: Sequence[LogAttribution], caption: str) -> Table:
         said = (f"{each.verdicts[by].agent} {each.verdicts[by].step}" for by in METHODS)
         label = each.read.log.mistake
         known = "" if label is None else " ".join(str(part) for part in (label.agent, label.step) if part is not None)
-        table.add_row(*map(escape, (each.read.log.id, *said, known)))
+        table.add_row(each.read.log.id, *said, known)
     return table
 
 

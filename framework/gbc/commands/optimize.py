@@ -6,10 +6,9 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write, sha256_of
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
@@ -172,18 +171,19 @@ def _line_of(trial: Trial) -> str:
 
 
 def _show(graph: Graph, state: OptimizerState) -> None:
-    screen = Console(highlight=False)
+    screen = results()
     table = Table("trial", "agent", "loss", "kept", title=f"held-out loss {state.loss:.4g}, {state.runs} runs")
     for index, trial in enumerate(state.trials, 1):
         table.add_row(str(index), ", ".join(trial.changes), f"{trial.loss:.4g}", "kept" if trial.kept else "")
     screen.print(table)
+    screen = results(soft_wrap=True)
     for agent, old in graph.prompts.items():
         lines = unified_diff(old.splitlines(), state.prompts[agent].splitlines(), "before", "after", n=1, lineterm="")
         for number, line in enumerate(lines):
             if number == 0:
-                screen.print(f"prompt of {agent}", markup=False)
+                screen.print(f"prompt of {agent}")
             if number > 1:
-                screen.print(line, markup=False, style={"+": "green", "-": "red"}.get(line[:1]), soft_wrap=True)
+                screen.print(line, style={"+": "green", "-": "red"}.get(line[:1]))
 
 
 def _train(
@@ -197,7 +197,7 @@ def _train(
     if done:
         console.print(f"goes on at step {done}{'' if best is None else f', best held-out loss {best:.4g}'}")
     found = train_soft_prompts(SoftPromptInputs(train=tasks[0], held_out=tasks[1], **inputs), options, folder)
-    screen = Console(highlight=False)
+    screen = results()
     if found.losses:
         first, last = found.losses[0], found.losses[-1]
         screen.print(f"training loss {first:.4g} -> {last:.4g} a token in {len(found.losses)} steps")

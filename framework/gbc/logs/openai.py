@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from framework.core.serialization import from_json
-from framework.gbc.graph.trace import BadLine
+from framework.core.text_files import BadLine
 from framework.gbc.logs.schema import (
     JsonObject,
     Log,
@@ -22,7 +22,7 @@ from framework.gbc.logs.schema import (
     Role,
     ToolCall,
     json_object,
-    parse_line,
+    parse_log,
     read_logs,
 )
 
@@ -51,7 +51,7 @@ def read_openai(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list
     """
 
     def parse(line: str, number: int) -> Log:
-        parsed = parse_line(line)
+        parsed = parse_log(line)
         value = json_object({"messages": cast(object, parsed)} if isinstance(parsed, list) else parsed)
         if value is None:
             raise ValueError("neither a list of messages nor an object")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
+from framework.gbc.language_models.tool_calls import without_thoughts
 from framework.gbc.prompt_search.search import CreditKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
@@ -85,7 +86,7 @@ class Opro:
         for agent, reply in zip(agents, self.model.reply(requests), strict=True):
             if isinstance(reply, FrameworkError):
                 raise reply
-            found = _ANSWER.search(reply.output)
+            found = _ANSWER.search(without_thoughts(reply.output))
             if found and found[1].strip() and found[1].strip() != prompts[agent]:
                 changes.append({agent: found[1].strip()})
         return changes
