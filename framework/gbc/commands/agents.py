@@ -1,8 +1,6 @@
 """`framework agents`: runs graphs of language-model agents, shows what a graph unrolls to, and makes an example."""
 
 import json
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +10,7 @@ from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict
+from framework.gbc.commands.failures import print_failures
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models, load_tasks
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, load_graph
@@ -193,11 +192,7 @@ def _print_counts(path: Path, traces: list[Trace], wanted: int) -> None:
     failures = [trace.failure for trace in traces if trace.failure is not None]
     waiting = f", {wanted - len(traces)} not run" if wanted > len(traces) else ""
     console.print(f"{path}: {len(traces) - len(failures)} of {wanted} tasks finished, {len(failures)} failed{waiting}")
-    # Alike but for numbers and names.
-    kinds = Counter(re.sub(r"\d+|'[^']*'", "…", failure) for failure in failures)
-    for kind, count in kinds.most_common():
-        first = next(failure for failure in failures if re.sub(r"\d+|'[^']*'", "…", failure) == kind)
-        console.print(f"  {count} x {first}", style="yellow")
+    print_failures(failures)
 
 
 def _cells(step: PlannedStep, plan: Plan) -> list[str]:

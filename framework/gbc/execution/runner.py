@@ -185,6 +185,7 @@ def build_request(agent: Agent, step: str, *, id: str, seed: int, seen: Mapping[
         prompt=agent.prompt,
         pieces=tuple(pieces),
         max_new_tokens=agent.max_new_tokens,
+        stop=agent.stop,
         seed=int.from_bytes(digest[:7], "big"),
     )
 

@@ -19,7 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.text_files import half_character_in, parse_json, read_text
-from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.prompt_encoding import render_blocks
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -44,6 +44,7 @@ class RequestFields:
         max_tokens: key of the bound of an answer, such as max_completion_tokens; null leaves the bound out.
         temperature: key of the temperature; null leaves it out.
         seed: key of the seed; null leaves it out.
+        stop: key of the texts that end an answer; null leaves them out: the answer is cut here.
         system: role of the agent's prompt, such as developer; null puts the prompt before the user's message.
         extra: further fields, such as `chat_template_kwargs: {enable_thinking: false}` or `reasoning_effort: low`.
     """
@@ -51,6 +52,7 @@ class RequestFields:
     max_tokens: str | None = "max_tokens"
     temperature: str | None = "temperature"
     seed: str | None = "seed"
+    stop: str | None = "stop"
     system: str | None = "system"
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -145,15 +147,17 @@ class ServerModel:
         if choice is None:
             problem = f"{self.config.url} gave no chat completion to {request.step!r}{self._route()}: {_quote(answer)}"
             raise DataError(problem, hint="see whether the server speaks OpenAI's chat completions")
+        output = _said(choice, request, self.config.url)
+        end = stop_in(output, request.stop)
         return Reply(
             input_text=text,
             input_ids=(),
             input_spans=(),
             blocks=blocks,
-            output=_said(choice, request, self.config.url),
+            output=output[:end],
             output_ids=(),
             output_spans=(),
-            finish="length" if choice.get("finish_reason") == "length" else "stop",
+            finish="length" if choice.get("finish_reason") == "length" and end is None else "stop",
             usage=_usage(cast("Mapping[str, object]", answer)),
         )
 
@@ -171,6 +175,8 @@ class ServerModel:
             (fields.temperature, self.config.temperature),
             (fields.seed, request.seed),
         )
+        if request.stop:
+            values = (*values, (fields.stop, list(request.stop)))
         named = {key: value for key, value in values if key is not None}
         return {"model": self.config.model, "messages": messages, **named, **fields.extra}
 
@@ -226,7 +232,7 @@ class ServerModel:
     def _refusal_hint(self, words: str) -> str:
         """What to do about a server that does not take a field."""
         fields = self.config.request
-        for name in ("max_tokens", "temperature", "seed"):
+        for name in ("max_tokens", "temperature", "seed", "stop"):
             key: str | None = getattr(fields, name)
             if key is not None and re.search(rf"\b{re.escape(key)}\b", words):
                 other = "max_completion_tokens" if "max_completion_tokens" in words and name == "max_tokens" else "null"

@@ -20,12 +20,14 @@ class Trial:
         changes: the new prompts by agent.
         loss: mean over the held-out tasks.
         kept: whether it was better than what there was.
+        loss_before: of the prompts that it was compared with; None where an older version did not write it.
     """
 
     step: int
     changes: dict[str, str]
     loss: float
     kept: bool
+    loss_before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def load_state(path: str | Path) -> OptimizerState:
         value = parse_object(Path(path).read_bytes())
         if value.pop("format", None) != FORMAT:
             raise ValueError(f"not of format {FORMAT}")
-        return from_json(OptimizerState, value)
+        return from_json(OptimizerState, value, allow_missing=True)
     except (OSError, ValueError) as error:
         hint = "give a file that an optimization has saved"
         raise CheckpointError(f"{path} holds no state of an optimization ({error})", hint=hint) from None

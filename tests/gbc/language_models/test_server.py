@@ -268,3 +268,15 @@ def test_a_key_file_that_holds_no_key(tmp_path, key: bytes):
 def test_a_key_that_an_editor_saved(tmp_path):
     (tmp_path / "key").write_bytes(b"\xef\xbb\xbfsecret\r\n\r\n")
     assert client("http://x", key_file=str(tmp_path / "key")).headers["Authorization"] == "Bearer secret"
+
+
+def test_texts_that_end_an_answer():
+    request = Request(step="a", prompt="P", pieces=(Piece(text="one END two"),), max_new_tokens=9, stop=("END",))
+    with serving() as server:
+        (reply,) = client(server.url).reply([request])
+        (other,) = client(server.url, request=RequestFields(stop=None)).reply([request])
+    # This server does not stop, as some do not.
+    assert [each.output for each in (reply, other) if isinstance(each, Reply)] == ["ONE ", "ONE "]
+    assert isinstance(reply, Reply)
+    assert reply.finish == "stop"
+    assert [body.get("stop") for _, _, body in server.seen] == [["END"], None]

@@ -97,7 +97,7 @@ def test_what_is_no_log_says_why(tmp_path, text, problem):
 
 def test_two_logs_of_one_id_and_a_missing_file(tmp_path):
     (tmp_path / "logs.jsonl").write_text(f"{line()}\n{line()}\n")
-    with pytest.raises(DataError, match="line 2: a second log '1'"):
+    with pytest.raises(DataError, match=r"line 2 \(a second log '1'"):
         read_logs(tmp_path / "logs.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         read_logs(tmp_path / "none.jsonl")

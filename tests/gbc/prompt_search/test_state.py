@@ -1,5 +1,7 @@
 """The state of an optimization: its file, and which trials need not be repeated."""
 
+import json
+
 import pytest
 
 from framework.core.errors import CheckpointError
@@ -32,3 +34,21 @@ def test_states_that_cannot_be_used(tmp_path):
     path.write_text('{"format": 1, "seed": "x"}')
     with pytest.raises(CheckpointError, match="no state"):
         load_state(path)
+
+
+def test_a_state_that_an_older_version_wrote(tmp_path):
+    path = tmp_path / "state.json"
+    state = OptimizerState(
+        seed=1,
+        step=1,
+        prompts={"a": "b"},
+        loss=0.5,
+        evaluations=2,
+        runs=4,
+        trials=(Trial(step=0, changes={"a": "c"}, loss=0.6, kept=False),),
+    )
+    save_state(path, state)
+    older = json.loads(path.read_text())
+    del older["trials"][0]["loss_before"]
+    path.write_text(json.dumps(older))
+    assert load_state(path) == state

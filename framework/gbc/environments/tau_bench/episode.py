@@ -216,6 +216,7 @@ class _Run:
             prompt=self.agent.prompt,
             pieces=(*pieces, Piece(text=f"{self.agent.name}:")),
             max_new_tokens=self.agent.max_new_tokens,
+            stop=self.agent.stop,
             seed=seed_of(self.options.seed, self.id, name),
         )
         (reply,) = self.model.reply([request])
