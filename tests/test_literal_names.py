@@ -95,3 +95,4 @@ def test_agents(here: Path, capsys: pytest.CaptureFixture[str]):
     command = ("attribute", "--trace", f"{HOSTILE}/traces.jsonl", "--graph", f"{HOSTILE}/graph.yaml")
     text = told(capsys, *command, "--models", f"{HOSTILE}/models.yaml", "--loss", "exact_match")
     assert f"{HOSTILE}/traces.jsonl: nothing to blame" in text
+    assert "1 x task '[red]' has half of a character" in text

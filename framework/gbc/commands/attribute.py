@@ -15,6 +15,7 @@ from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import Attribution, mean_attribution
+from framework.gbc.commands.failures import print_failures
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.trace import Trace, read_traces
@@ -115,6 +116,7 @@ def _wrong_runs(path: str, loss: Loss, *, skip_bad: bool) -> list[tuple[Trace, V
         f"{path}: {len(traces)} traces, {len(bad)} malformed lines, {len(traces) - len(finished)} failed, "
         f"{len(pairs) - len(wrong)} without a loss, {len(wrong)} to attribute"
     )
+    print_failures(trace.failure for trace in traces if trace.failure is not None)
     return wrong
 
 
