@@ -8,10 +8,11 @@ escape sequences of terminals, or one that is not UTF-8, is shown with those byt
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
 
-from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.style import Style
 from rich.text import Text
 
@@ -50,7 +51,7 @@ class LiteralConsole(Console):
         emoji: bool | None = None,
         markup: bool | None = None,
         highlight: bool | None = None,
-        highlighter: HighlighterType | None = None,
+        highlighter: Callable[[str | Text], Text] | None = None,
     ) -> Text:
         """A string as a line or a cell shows it, whatever was asked for.
 
