@@ -8,7 +8,7 @@ from typing import Literal
 
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict, from_json, parse_object, to_json
-from framework.core.text_files import BadLine, read_json_lines, refuse_half_characters
+from framework.core.text_files import BadLine, read_json_lines
 
 Span = tuple[int, int]
 """Start and end, the end excluded."""
@@ -125,9 +125,6 @@ def trace_from_line(line: str) -> Trace:
     version = fields.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"format {version!r}, not {FORMAT}")
-    if fields.get("failure") is None:
-        # Of one that failed, this may be why.
-        refuse_half_characters(fields)
     trace = from_json(Trace, fields)
     _check_consistent(trace)
     return trace

@@ -63,7 +63,12 @@ class OptimizerState:
 def save_state(path: str | Path, state: OptimizerState) -> None:
     """Writes a state as JSON, a whole file or none; makes the folder. Raises OSError."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": FORMAT, **to_json(state)}, indent=1)
+    record = to_json(state)
+    for trial in record["trials"]:
+        if trial["loss_before"] is None:
+            # As it was read.
+            del trial["loss_before"]
+    text = json.dumps({"format": FORMAT, **record}, indent=1)
     with atomic_write(Path(path)) as stream:
         stream.write(text.encode() + b"\n")
 

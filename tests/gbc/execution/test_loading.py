@@ -80,7 +80,7 @@ def test_tasks_have_an_id_each(tmp_path):
         (b"", "has no tasks"),
         (b'{"user": "a"}\n{"user"\n', "line 2: not JSON"),
         (b'["a"]', "line 1: not a JSON object"),
-        (b'"\xff"', "line 1: not JSON"),
+        (b'"\xff"', "line 1: not UTF-8"),
         (b'{"id": "7"}\n{}\n{"id": 7}', "line 3: a second task '7'"),
     ],
 )

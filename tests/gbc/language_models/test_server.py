@@ -125,7 +125,7 @@ def test_options_that_cannot_be_used(options):
 
 
 def test_a_key_file_that_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match="key file"):
+    with pytest.raises(ConfigError, match=r"none cannot be read .*: give a readable file with the key"):
         client("http://x", key_file=str(tmp_path / "none"))
 
 

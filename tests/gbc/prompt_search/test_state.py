@@ -1,7 +1,5 @@
 """The state of an optimization: its file, and which trials need not be repeated."""
 
-import json
-
 import pytest
 
 from framework.core.errors import CheckpointError
@@ -48,7 +46,5 @@ def test_a_state_that_an_older_version_wrote(tmp_path):
         trials=(Trial(step=0, changes={"a": "c"}, loss=0.6, kept=False),),
     )
     save_state(path, state)
-    older = json.loads(path.read_text())
-    del older["trials"][0]["loss_before"]
-    path.write_text(json.dumps(older))
+    assert "loss_before" not in path.read_text()
     assert load_state(path) == state
