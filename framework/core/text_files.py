@@ -174,9 +174,9 @@ def parse_yaml(text: str, source: str, *, hint: str = "give a YAML file") -> Any
     try:
         return yaml.load(text, Loader=_YamlLoader)
     except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(f"{source}{line}: {problem}", hint=hint) from None
+        raise ConfigError(f"{source} cannot be read ({line}{problem})", hint=hint) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source} cannot be read ({error})", hint=hint) from None
     except RecursionError:
