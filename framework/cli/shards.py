@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
+from framework.core.text_files import read_lines
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
 from framework.data.convert.hf import write_hf_shards
@@ -84,7 +84,7 @@ def check(dest: str, *, workers: int = 0) -> None:
     problems = check_shards(dest, workers=workers)
     if problems:
         for problem in problems:
-            console.print(problem, style="yellow", markup=False)
+            console.print(problem, style="yellow")
         raise DataError(f"{len(problems)} problems in {dest}", hint="make the set anew, or restore the files named")
     console.print(f"{dest} is complete and sound")
 
@@ -199,10 +199,7 @@ def index(
         workers: threads; 0 takes one for each core.
         overwrite: replace the index and the manifest that are there.
     """
-    try:
-        names = None if classes is None else tuple(Path(classes).read_text(encoding="utf-8").splitlines())
-    except ValueError as error:
-        raise DataError(f"{classes} cannot be read ({error})", hint="give a text file in UTF-8") from None
+    names = None if classes is None else tuple(read_lines(classes, hint="give the name of each class in a line"))
     options = IndexOptions(
         classes=names,
         label_key=label_key,
@@ -228,7 +225,7 @@ def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
     sums.add_row("bytes", f"{found.num_bytes:,} ({decimal(found.num_bytes)})")
     sums.add_row("bytes of a sample", f"{smallest:,} to {largest:,}, median {median:,}, mean {mean:,}")
     sums.add_row("skipped", f"{found.num_skipped:,}")
-    out = Console(highlight=False)
+    out = results()
     out.print(sums)
     for title, counts in (("class", found.classes), ("size", found.image_sizes), ("mode", found.image_modes)):
         if counts:

@@ -4,7 +4,6 @@ Ours hold `KEY.EXTENSION` (the image file as it was) and `KEY.cls` (its label), 
 depend on the samples alone: no times, fixed owner and mode. Those of others may hold anything else beside that.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from jaxtyping import Int64
 from webdataset.writer import TarWriter
 
 from framework.core.io import atomic_write
+from framework.core.text_files import decode_text, parse_json, refuse_half_characters
 from framework.data.images.decoding import IMAGE_SUFFIXES
 from framework.data.shards.manifest import Kind
 from framework.data.shards.tar import Member, walk_tar
@@ -171,15 +171,16 @@ def _label(stream: BinaryIO, key: str, label: Member | None, document: Member | 
         if label.size > _MAX_LABEL_BYTES:
             raise ValueError(f"member {label.name!r} has {label.size:,} bytes, too many for a label")
         stream.seek(label.offset)
-        return _usable(stream.read(label.size).decode().strip(), label.name)
+        return _usable(decode_text(stream.read(label.size)).strip(), label.name)
     if document is None:
         raise ValueError(f"sample {key!r} lacks its label (a member {key}.cls or {key}.json)")
     stream.seek(document.offset)
-    record = json.loads(stream.read(document.size).decode())
+    record = parse_json(stream.read(document.size))
     value = record.get(label_key) if isinstance(record, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | str):
         keys = ", ".join(sorted(record)[:8]) if isinstance(record, dict) else "no object"
         raise ValueError(f"member {document.name!r} has no label under the key {label_key!r} ({keys})")
+    refuse_half_characters(value)
     return _usable(str(value).strip(), document.name)
 
 

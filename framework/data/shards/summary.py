@@ -9,7 +9,7 @@ _NUM_LISTED = 20
 def print_summary(manifest: Manifest, dest: str) -> None:
     """Says what was written to a shard set, and what was skipped."""
     for skipped in manifest.skipped[:_NUM_LISTED]:
-        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
+        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow")
     if len(manifest.skipped) > _NUM_LISTED:
         more = len(manifest.skipped) - _NUM_LISTED
         console.print(f"and {more} more, all in {dest}/manifest.json", style="yellow")

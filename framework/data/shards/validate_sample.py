@@ -1,11 +1,11 @@
 """What a sample's bytes are: whether they can be used, and the facts that a manifest counts."""
 
 import io
-import json
 from dataclasses import dataclass
 
 from PIL import Image
 
+from framework.core.text_files import parse_json
 from framework.data.images.decoding import UnreadableImage, decode_image
 from framework.data.shards.manifest import Kind
 
@@ -66,8 +66,8 @@ def _open_image(data: bytes) -> Image.Image:
 
 def _parse_object(data: bytes) -> None:
     try:
-        value = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise UnreadableSample(f"not JSON: {error}") from None
+        value = parse_json(data)
+    except ValueError as error:
+        raise UnreadableSample(str(error)) from None
     if not isinstance(value, dict):
         raise UnreadableSample(f"JSON, but not an object ({type(value).__name__})")

@@ -9,6 +9,7 @@ import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.serialization import JsonDict, parse_object
+from framework.core.text_files import numbered_lines
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss, exact_match, slot_loss
@@ -79,19 +80,15 @@ def _source_of(models: str | Path | Mapping[str, object]) -> str:
 
 
 def load_tasks(path: str | Path) -> list[JsonDict]:
-    """The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
+    r"""The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
+
+    A task with half of a character in it (`\ud83d`) is read: it fails when it runs, and the others do not.
 
     Raises:
         DataError: no such file, no tasks, lines that are not JSON objects, or two tasks of one id.
     """
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
     tasks: dict[str, JsonDict] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             task = parse_object(line)
         except ValueError as error:

@@ -1,6 +1,5 @@
 """The files of a MultiWOZ release as its authors publish it: a folder, or the zip, of 2.1 or 2.4 (one layout)."""
 
-import json
 import zipfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
+from framework.core.text_files import decode_text, parse_json, refuse_half_characters
 
 Split = Literal["train", "validation", "test"]
 _PathT = TypeVar("_PathT", Path, PurePosixPath)
@@ -133,16 +133,18 @@ def _only(folders: list[_PathT]) -> _PathT:
 
 def _text(data: bytes, where: str) -> str:
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not text in UTF-8 ({error})", hint=_HINT) from None
+        return decode_text(data)
+    except ValueError as error:
+        raise DataError(f"{where} is {error}", hint=_HINT) from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({error})", hint=_HINT) from None
+        value = parse_json(text)
+        refuse_half_characters(value)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}", hint=_HINT) from None
+    return value
 
 
 def _object(text: str | None, where: str) -> JsonDict:
