@@ -94,7 +94,7 @@ def test_unreadable_images_are_listed(images: Path, tmp_path: Path):
     (images / "loose.png").write_bytes(b"")
     manifest = write_image_shards(images, tmp_path / "shards", samples_per_shard=1)
     reasons = {each.source: each.reason for each in manifest.skipped}
-    assert reasons.pop("bee/0001.jpg") == "damaged: Premature end of JPEG file"
+    assert "truncated" in reasons.pop("bee/0001.jpg").lower()
     assert reasons == {
         "ape/0000.png": "an empty file",
         "cat/notes.txt": "not an image file name",
