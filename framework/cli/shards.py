@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
 from framework.core.console import console, results
@@ -15,13 +17,16 @@ from framework.data.convert.digits import write_digit_images
 from framework.data.convert.hf import write_hf_shards
 from framework.data.convert.imagenet import write_imagenet_shards
 from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.images.notes import NoteCounter
+from framework.data.images.options import DAMAGE, Damaged, Orientation, ReadOptions
 from framework.data.images.transforms import ImageTransform
 from framework.data.remote.files import RemoteConfig
-from framework.data.shards.check import check_shards
+from framework.data.shards.check import CheckOptions, check_shards
 from framework.data.shards.index import IndexOptions, index_shards
 from framework.data.shards.reader import ShardSet
 from framework.data.shards.stats import measure
-from framework.data.shards.summary import print_summary
+from framework.data.shards.summary import print_notes, print_summary
+from framework.data.shards.validate_sample import TrainingPixels
 from framework.data.shards.writer import WriteOptions
 from framework.evaluation.grid import save_grid
 
@@ -37,11 +42,15 @@ def images(
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
+    **read: Any,
 ) -> None:
     """Make shards from a folder, or a zip, of class folders.
 
     DEST gets WebDataset tar shards, an index and manifest.json, which comes last: a set without one is unfinished and
     is made anew by the next call. The same source gives the same bytes.
+
+    The files are kept as they are. When they are read, the first picture of an animation or of several pages counts,
+    transparent pixels become white, and more than 8 bits are scaled by the range that the file states.
 
     Args:
         source: a folder or a .zip with a folder of images for each class.
@@ -51,6 +60,7 @@ def images(
         strict: refuse a source with images that cannot be read, instead of listing and counting them.
         workers: threads; 0 takes one for each core.
         overwrite: replace a finished shard set in DEST.
+        **read: how images are read, and which are left out.
     """
     manifest = write_image_shards(
         source,
@@ -60,6 +70,7 @@ def images(
         strict=strict,
         workers=workers,
         overwrite=overwrite,
+        read=ReadOptions(**read),
     )
     print_summary(manifest, dest)
 
@@ -74,18 +85,42 @@ def digits(dest: str) -> None:
     console.print(f"digits in {dest}/train and {dest}/test")
 
 
-def check(dest: str, *, workers: int = 0) -> None:
-    """Verify a shard set: every byte, the index, and that every image decodes.
+def check(
+    dest: str,
+    *,
+    channels: Literal[1, 3] = 3,
+    size: int | None = None,
+    orientation: Orientation | None = None,
+    damaged: Damaged | None = None,
+    workers: int = 0,
+) -> None:
+    """Verify a shard set: every byte, the index, and that every image can be trained on.
+
+    Images are read as training reads them, with the options that the set was made with; what is not wrong but worth
+    knowing is counted.
 
     Args:
         dest: folder of the shard set.
+        channels: of the images in training, `data.images.channels`.
+        size: side of the images in training in pixels, `data.images.size`: also resize and crop to it.
+        orientation: apply or ignore the EXIF orientation, other than the set says.
+        damaged: refuse, or keep and count, images that a decoder complains about, other than the set says.
         workers: threads; 0 takes one for each core.
     """
-    problems = check_shards(dest, workers=workers)
+    if size is not None and size < 1:
+        raise ConfigError(f"size is {size}", hint="give at least 1")
+    notes = NoteCounter()
+    training = TrainingPixels(channels=channels, size=size)
+    options = CheckOptions(training=training, orientation=orientation, damaged=damaged)
+    problems = check_shards(dest, options, workers=workers, notes=notes)
+    print_notes(notes.notes())
     if problems:
         for problem in problems:
             console.print(problem, style="yellow")
-        raise DataError(f"{len(problems)} problems in {dest}", hint="make the set anew, or restore the files named")
+        hint = "make the set anew, or restore the files named"
+        if any(f"({DAMAGE}: " in problem for problem in problems):
+            hint += "; --damaged keep counts damaged images that can be decoded all the same"
+        raise DataError(f"{len(problems)} problems in {dest}", hint=hint)
     console.print(f"{dest} is complete and sound")
 
 
@@ -99,6 +134,7 @@ def imagenet(
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
+    **read: Any,
 ) -> None:
     """Make shards from ImageNet's official tar files (ILSVRC2012), without unpacking them.
 
@@ -116,8 +152,15 @@ def imagenet(
         strict: refuse a source with images that cannot be read, instead of listing and counting them.
         workers: threads; 0 takes one for each core.
         overwrite: replace a finished shard set in DEST.
+        **read: how images are read, and which are left out.
     """
-    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    options = WriteOptions(
+        samples_per_shard=samples_per_shard,
+        strict=strict,
+        workers=workers,
+        overwrite=overwrite,
+        read=ReadOptions(**read),
+    )
     print_summary(write_imagenet_shards(source, dest, labels=labels, numbering=numbering, options=options), dest)
 
 
@@ -155,6 +198,7 @@ def hf(
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
+    **read: Any,
 ) -> None:
     """Make shards from a Hugging Face `datasets` folder on disk: of images, or each row as an episode.
 
@@ -170,8 +214,15 @@ def hf(
         strict: refuse a source with samples that cannot be read, instead of listing and counting them.
         workers: threads; 0 takes one for each core.
         overwrite: replace a finished shard set in DEST.
+        **read: how images are read, and which are left out.
     """
-    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    options = WriteOptions(
+        samples_per_shard=samples_per_shard,
+        strict=strict,
+        workers=workers,
+        overwrite=overwrite,
+        read=ReadOptions(**read),
+    )
     print_summary(write_hf_shards(source, dest, split=split, image=image, label=label, options=options), dest)
 
 
@@ -184,6 +235,7 @@ def index(
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
+    **read: Any,
 ) -> None:
     """Make an index and a manifest for WebDataset shards that others wrote: they become a shard set like ours.
 
@@ -198,6 +250,7 @@ def index(
         strict: refuse shards with samples that cannot be read, instead of listing and counting them.
         workers: threads; 0 takes one for each core.
         overwrite: replace the index and the manifest that are there.
+        **read: how images are read, and which are left out.
     """
     names = None if classes is None else tuple(read_lines(classes, hint="give the name of each class in a line"))
     options = IndexOptions(
@@ -207,6 +260,7 @@ def index(
         strict=strict,
         workers=workers,
         overwrite=overwrite,
+        read=ReadOptions(**read),
     )
     print_summary(index_shards(source, options), source)
 
@@ -230,6 +284,11 @@ def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
     for title, counts in (("class", found.classes), ("size", found.image_sizes), ("mode", found.image_modes)):
         if counts:
             out.print(_counts(title, counts))
+    if found.notes:
+        noticed = Table("noticed", "images", "such as")
+        for note in found.notes:
+            noticed.add_row(escape(note.what), f"{note.count:,}", escape(note.first))
+        out.print(noticed)
     shards = Table("shard", "samples", "bytes", "classes")
     for shard in found.shards[:_NUM_LISTED]:
         shards.add_row(shard.name, f"{shard.num_samples:,}", f"{shard.num_bytes:,}", f"{shard.num_classes:,}")
@@ -264,7 +323,7 @@ def peek(
             print(json.dumps(json.loads(shards.read(number)[0]), indent=2, ensure_ascii=False))
         return
     sides = [int(side) for name in shards.manifest.image_sizes for side in name.split("x")]
-    transform = ImageTransform(size=min([size, *sides]), channels=3)
+    transform = ImageTransform(size=min([size, *sides]), channels=3, read=shards.manifest.read)
     numbers = [row * len(shards) // num for row in range(num)]
     images = [transform(shards.read(number)[0], name=shards.describe(number)) for number in numbers]
     save_grid(Path(out), torch.stack(images), columns=min(8, num))

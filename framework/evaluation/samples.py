@@ -145,7 +145,7 @@ def read_shards(
     if count < 1:
         raise DataError(f"{path} gives no images (limit: {limit})", hint="give shards with images and a limit above 0")
     image_size = image_size or _common_side(shards)
-    transform = ImageTransform(size=image_size, channels=channels)
+    transform = ImageTransform(size=image_size, channels=channels, read=shards.manifest.read)
     images = np.empty((count, image_size, image_size, channels), np.uint8)
     labels = np.empty(count, np.int64)
     for row in range(count):

@@ -75,3 +75,60 @@ def test_set_at_a_url(capsys, tmp_path: Path):
         main(["shards", "peek", server.url, "--out", str(tmp_path / "peek.png"), *cache])
         assert (tmp_path / "peek.png").stat().st_size > 0
         assert "time_limit_s is 0" in error_of(capsys, "shards", "stats", server.url, "--cache.time_limit_s", 0)
+
+
+def photos(folder: Path) -> Path:
+    """A sound image, one that lies on its side, one that was cut, a thin one, and one that warns."""
+    (folder / "cat").mkdir(parents=True)
+    image = Image.radial_gradient("L").convert("RGB")
+    image.save(folder / "cat" / "sound.jpg", quality=95)
+    data = (folder / "cat" / "sound.jpg").read_bytes()
+    (folder / "cat" / "cut.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.resize((60, 40)).save(folder / "cat" / "side.jpg", exif=exif)
+    image.resize((60, 4)).save(folder / "cat" / "thin.png")
+    image.resize((50, 40)).save(folder / "cat" / "warns.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01")
+    return folder
+
+
+def test_how_images_are_read_is_told_and_kept(capsys, tmp_path: Path):
+    source, dest = photos(tmp_path / "photos"), str(tmp_path / "shards")
+    main(["shards", "images", str(source), dest])
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("skipped cat/cut.jpg: damaged: ") for line in lines)
+    assert "1 are damaged: --damaged keep takes those that can be decoded all the same" in lines
+    assert "turned upright by the EXIF orientation: 1 image, cat/side.jpg" in lines
+    assert sum(line.endswith("1 image, cat/warns.jpg") and "Corrupt EXIF data" in line for line in lines) == 1
+    assert lines[-1] == f"4 images of 1 classes in 1 shards in {dest}; 1 skipped"
+    main(["shards", "check", dest, "--channels", "1", "--size", "16"])
+    lines = capsys.readouterr().err.splitlines()
+    assert "turned upright by the EXIF orientation: 1 image, shard-000000.tar/000000001.jpg" in lines
+    assert lines[-1] == f"{dest} is complete and sound"
+    main(["shards", "stats", dest])
+    assert "turned upright by the EXIF" in capsys.readouterr().out
+
+
+def test_other_ways_of_reading_images(capsys, tmp_path: Path):
+    source, dest = photos(tmp_path / "photos"), str(tmp_path / "shards")
+    options = ["--orientation", "ignore", "--damaged", "keep", "--min_side", "40", "--max_aspect", "1.25"]
+    main(["shards", "images", str(source), dest, *options, "--max_pixels", "70000"])
+    lines = capsys.readouterr().err.splitlines()
+    assert "skipped cat/side.jpg: 60x40 pixels, longer than max_aspect 1.25" in lines
+    assert "skipped cat/thin.png: 60x4 pixels, a side below min_side 40" in lines
+    assert any(line.startswith("damaged, but kept: 1 image, cat/cut.jpg (") for line in lines)
+    read = json.loads((tmp_path / "shards" / "manifest.json").read_text())["read"]
+    assert read == {"orientation": "ignore", "damaged": "keep", "min_side": 40, "max_aspect": 1.25, "max_pixels": 70000}
+    line = error_of(capsys, "shards", "check", dest, "--damaged", "refuse")
+    assert "1 problems in" in line
+    assert "--damaged keep counts" in line
+    assert "max_aspect is 0.5" in error_of(capsys, "shards", "images", source, tmp_path / "x", "--max_aspect", 0.5)
+    assert "size is 0" in error_of(capsys, "shards", "check", dest, "--size", 0)
+
+
+@pytest.mark.parametrize("command", ["images", "imagenet", "hf", "index"])
+def test_every_way_to_make_shards_of_images_says_how_they_are_read(capsys, command: str):
+    with pytest.raises(SystemExit):
+        main(["shards", command, "--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in ("orientation", "damaged", "min_side", "max_aspect", "max_pixels"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from framework.core.errors import DataError
 from framework.data.convert.source_files import list_images, open_source
+from framework.data.images.options import DEFAULT, ReadOptions
 from framework.data.shards.manifest import Manifest
 from framework.data.shards.writer import WriteOptions, write_listing
 
@@ -17,6 +18,7 @@ def write_image_shards(
     strict: bool = False,
     workers: int = 0,
     overwrite: bool = False,
+    read: ReadOptions = DEFAULT,
 ) -> Manifest:
     """Writes the images of class folders as WebDataset shards, an index and a manifest.
 
@@ -31,6 +33,7 @@ def write_image_shards(
         strict: refuse the source when a file in it would be skipped.
         workers: number of threads; 0 means one for each CPU core that this process may use.
         overwrite: replace a finished shard set at `dest`.
+        read: how images are read, and which are refused.
 
     Returns:
         What was written, with the files that were skipped and why.
@@ -40,9 +43,11 @@ def write_image_shards(
         ConfigError: a number that is out of range.
     """
     source, dest = Path(source), Path(dest)
-    options = WriteOptions(samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite)
+    options = WriteOptions(
+        samples_per_shard=samples_per_shard, strict=strict, workers=workers, overwrite=overwrite, read=read
+    )
     listing = list_images(source, folder=folder)
     if source.is_dir() and dest.resolve().is_relative_to((source / folder.strip("/")).resolve()):
         raise DataError(f"{dest} lies inside the images at {source}", hint="choose a folder outside of them")
-    with open_source(source) as read:
-        return write_listing(dest, listing, lambda file: read(file.path), kind="images", options=options)
+    with open_source(source) as read_file:
+        return write_listing(dest, listing, lambda file: read_file(file.path), kind="images", options=options)

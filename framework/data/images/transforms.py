@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.images.decoding import UnreadableImage, decode_pixels
+from framework.data.images.decoding import decode_pixels
+from framework.data.images.options import DEFAULT, ReadOptions, UnreadableImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class ImageConfig:
         channels: 3 for RGB, 1 for grayscale.
         crop: where the square is cut from an image that is not square: "random" (training only) or "center".
         flip: mirror training images left and right with probability 1/2.
+        read: how the files become pixels; without it, as each set's manifest says that it was made with.
 
     Raises:
         ConfigError: a size out of range.
@@ -31,6 +33,7 @@ class ImageConfig:
     channels: Literal[1, 3] = 3
     crop: Literal["random", "center"] = "center"
     flip: bool = False
+    read: ReadOptions | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
@@ -44,7 +47,7 @@ class ImageConfig:
         """The same without augmentation."""
         if self.size is None:
             raise ConfigError("data.images.size is not set", hint="give the side of the images in pixels")
-        return ImageTransform(size=self.size, channels=self.channels)
+        return ImageTransform(size=self.size, channels=self.channels, read=self.read)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +56,21 @@ class ImageTransform:
 
     Resizing halves with a box filter while the image is at least twice too large, then goes on bicubically: the
     practice of the ImageNet generators since ADM (Dhariwal and Nichol 2021, `center_crop_arr`), without aliasing.
-    The EXIF orientation is ignored, as there.
+    Of an image that is much longer than wide, only the square is resized, so that memory stays bounded.
 
     Attributes:
         size: side of the square in pixels.
         channels: 1 for grayscale, 3 for RGB.
         crop: place of the square along the longer side.
         flip: mirror left and right with probability 1/2.
+        read: how the files become pixels; the defaults of `ReadOptions` without it.
     """
 
     size: int
     channels: Literal[1, 3] = 3
     crop: Literal["random", "center"] = "center"
     flip: bool = False
+    read: ReadOptions | None = None
 
     def __call__(
         self, data: bytes, rng: "SampleRandom | None" = None, *, name: str = "an image"
@@ -111,17 +116,46 @@ class ImageTransform:
         if self.flip:
             assert rng is not None, "a random flip needs an rng"
             mirrored = rng.random() < 0.5
-        decoded = decode_pixels(data, channels=self.channels, out=pixels)
-        if decoded is pixels:
-            return mirrored
-        if min(decoded.shape[:2]) != self.size:
-            decoded = _resize(decoded, self.size)
-        top, left = ((side - self.size) // 2 for side in decoded.shape[:2])
-        if self.crop == "random" and decoded.shape[0] != decoded.shape[1]:
-            assert rng is not None, "a random crop needs an rng"
-            top, left = (rng.integers(side - self.size + 1) for side in decoded.shape[:2])
-        pixels[...] = decoded[top : top + self.size, left : left + self.size]
+        options = DEFAULT if self.read is None else self.read
+        decoded = decode_pixels(data, channels=self.channels, options=options, out=pixels)
+        if decoded is not pixels:
+            self.fit(decoded, pixels, rng)
         return mirrored
+
+    def fit(
+        self,
+        decoded: UInt8[np.ndarray, "high wide channel"],
+        pixels: UInt8[np.ndarray, "height width channel"],
+        rng: "SampleRandom | None" = None,
+    ) -> None:
+        """Resizes and crops a decoded image into `pixels`.
+
+        Args:
+            decoded: of `channels` channels and any size.
+            pixels: gets the square.
+            rng: what a random crop is drawn from; needed only for one.
+        """
+        height, width = decoded.shape[:2]
+        shorter = min(height, width)
+        if max(height, width) <= _LONGEST_WHOLE * shorter:
+            if shorter != self.size:
+                decoded = _resize(decoded, self.size)
+            top, left = self._corner(decoded.shape[0], decoded.shape[1], rng)
+            pixels[...] = decoded[top : top + self.size, left : left + self.size]
+            return
+        # Enlarged whole, a line of pixels would take gigabytes.
+        long_side = round(max(height, width) * self.size / shorter)
+        corner = self._corner(*((long_side, self.size) if height > width else (self.size, long_side)), rng)
+        top, left = (min(round(place * shorter / self.size), max(height, width) - shorter) for place in corner)
+        square = decoded[top : top + shorter, left : left + shorter]
+        pixels[...] = square if shorter == self.size else _resize(square, self.size)
+
+    def _corner(self, height: int, width: int, rng: "SampleRandom | None") -> tuple[int, int]:
+        """Top and left of the square in an image of these sides, one of which is `size`."""
+        if self.crop == "random" and height != width:
+            assert rng is not None, "a random crop needs an rng"
+            return rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
+        return (height - self.size) // 2, (width - self.size) // 2
 
 
 def normalise(
@@ -173,6 +207,8 @@ class SampleRandom:
 
 
 _MASK = 2**64 - 1
+_LONGEST_WHOLE = 8
+"""Images with a larger ratio of their sides are cropped before they are resized, on the grid of their own pixels."""
 
 
 def _resize(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The datasets of both kinds of shard sets: images and episodes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 
 from framework.core.compat.torch_compat import shared_storage
-from framework.data.images.decoding import UnreadableImage
+from framework.data.images.options import UnreadableImage
 from framework.data.images.transforms import ImageTransform, SampleRandom
 from framework.data.loading.batch import EpisodeBatch, PixelBatch
 from framework.data.loading.loader import BadSample, OnBadSample, ShardDataset
@@ -24,7 +25,7 @@ class ImageDataset(ShardDataset[PixelBatch]):
         shards: as in `ShardDataset`.
         seed: as there.
         on_bad_sample: as there.
-        transform: from bytes to pixels.
+        transform: from bytes to pixels; where it does not say how files are read, each set's manifest does.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ImageDataset(ShardDataset[PixelBatch]):
     ) -> None:
         super().__init__(shards, seed=seed, on_bad_sample=on_bad_sample)
         self.transform = transform
+        self._transforms = tuple(replace(transform, read=transform.read or each.manifest.read) for each in shards.sets)
 
     def num_bytes(self, num_samples: int) -> int:
         return num_samples * self.transform.size**2 * self.transform.channels
@@ -49,7 +51,8 @@ class ImageDataset(ShardDataset[PixelBatch]):
 
         def decode(place: int, data: bytes, passed: int, number: int) -> None:
             try:
-                if self.transform.place(data, places[place], SampleRandom(self.seed, passed, number)):
+                transform = self._transforms[self.shards.set_of(number)]
+                if transform.place(data, places[place], SampleRandom(self.seed, passed, number)):
                     mirrored.append(place)
             except UnreadableImage as error:
                 raise BadSample(str(error)) from None

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from framework.core.errors import ConfigError, DataError
+from framework.data.images.options import DAMAGE
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.loading.shared_buffers import InBuffer, SharedBuffers
 from framework.data.sampling.mixing import JoinedShards
@@ -138,6 +139,8 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
         problem = f"{self.shards.describe(number)} cannot be decoded ({reason})"
         if self.on_bad_sample == "stop":
             hint = "see framework shards check, or go on with other samples by data.loading.on_bad_sample skip"
+            if reason.startswith(DAMAGE):
+                hint += ", or with what could be decoded by data.images.read.damaged keep"
             raise DataError(problem, hint=hint)
         if run >= _LONGEST_RUN:
             raise DataError(f"{run} bad samples in a row, the last: {problem}", hint="write the shard set again")

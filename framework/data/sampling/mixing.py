@@ -110,6 +110,10 @@ class JoinedShards:
         shards, local = self._locate(number)
         return shards.describe(local)
 
+    def set_of(self, number: int) -> int:
+        """Which of the sets a sample belongs to, from 0."""
+        return 0 if len(self.sets) == 1 else int(np.searchsorted(self._ends, number, side="right"))
+
     def following(self, number: int) -> int:
         """The number after this one in the same set, the first after the last."""
         shards, local = self._locate(number)
@@ -131,7 +135,7 @@ class JoinedShards:
     def _locate(self, number: int) -> tuple[ShardSet, int]:
         if len(self.sets) == 1:
             return self.sets[0], number
-        which = int(np.searchsorted(self._ends, number, side="right"))
+        which = self.set_of(number)
         return self.sets[which], number - int(self._ends[which]) + len(self.sets[which])
 
 

@@ -15,6 +15,8 @@ from rich.progress import track
 from framework.core.console import console
 from framework.core.errors import DataError
 from framework.core.io import atomic_write, sha256_of
+from framework.data.images.notes import ImageNote, NoteCounter
+from framework.data.images.options import DEFAULT, ReadOptions
 from framework.data.shards.manifest import INDEX, Kind, Manifest, ShardRecord, Skipped
 from framework.data.shards.parallel import map_in_threads
 
@@ -33,6 +35,7 @@ class Indexed:
         sizes: number of images of each size.
         modes: number of images of each Pillow mode.
         skipped: what is not a sample.
+        notes: what is worth telling about images.
     """
 
     record: ShardRecord | None
@@ -40,6 +43,7 @@ class Indexed:
     sizes: Counter[str]
     modes: Counter[str]
     skipped: tuple[Skipped, ...]
+    notes: tuple[ImageNote, ...] = ()
 
 
 def map_with_progress(function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int) -> list[Result]:
@@ -77,6 +81,7 @@ def finalize_set(
     skipped: tuple[Skipped, ...],
     empty_classes: bool,
     label_key: str | None = None,
+    read: ReadOptions = DEFAULT,
 ) -> Manifest:
     """Writes the index, then the manifest.
 
@@ -88,6 +93,7 @@ def finalize_set(
         skipped: what is not a sample, and why.
         empty_classes: a class may be without a readable image.
         label_key: of the labels in the images' JSON members, for shards that others wrote.
+        read: how the images are read.
 
     Raises:
         DataError: no sample was readable, or none of a class that may not be empty.
@@ -120,6 +126,8 @@ def finalize_set(
         skipped=skipped,
         kind=kind,
         label_key=label_key,
+        read=read,
+        notes=_all_notes(each.notes for each in kept),
     )
     manifest.write(dest)
     return manifest
@@ -136,6 +144,13 @@ def _name_some(skipped: tuple[Skipped, ...]) -> str:
     named = "; ".join(f"{each.source} ({each.reason})" for each in skipped[:_NUM_NAMED])
     more = "" if len(skipped) <= _NUM_NAMED else f" and {len(skipped) - _NUM_NAMED} more"
     return f"{len(skipped)} files cannot be used: {named}{more}"
+
+
+def _all_notes(of_shards: Iterable[tuple[ImageNote, ...]]) -> tuple[ImageNote, ...]:
+    counter = NoteCounter()
+    for notes in of_shards:
+        counter.merge(notes)
+    return counter.notes()
 
 
 def _sorted(counts: Iterable[Counter[str]]) -> dict[str, int]:

@@ -10,6 +10,9 @@ import numpy as np
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import locked_folder, sync_folder
+from framework.data.images.complaints import every_warning
+from framework.data.images.notes import NoteCounter
+from framework.data.images.options import DEFAULT, ReadOptions
 from framework.data.shards.finalize import Indexed, finalize_set, map_with_progress, record_of, refuse_skipped
 from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
 from framework.data.shards.shard import Found, Scan, index_rows, scan_shard
@@ -28,6 +31,7 @@ class IndexOptions:
         strict: refuse shards with samples that cannot be read.
         workers: number of threads; 0 means one for each CPU core that this process may use.
         overwrite: replace the index and the manifest that are there.
+        read: how images are read, and which are refused.
 
     Raises:
         ConfigError: a number out of range, or class names that would be taken for other classes' numbers.
@@ -39,6 +43,7 @@ class IndexOptions:
     strict: bool = False
     workers: int = 0
     overwrite: bool = False
+    read: ReadOptions = DEFAULT
 
     def __post_init__(self) -> None:
         if self.max_member_bytes < 1 or self.workers < 0:
@@ -77,8 +82,9 @@ def index_shards(folder: str | Path, options: IndexOptions = IndexOptions()) -> 
             classes = _classes(scans, options) if kind == "images" else ()
             tasks = [_Task(path=path, scan=scan) for path, scan in zip(shards, scans, strict=True)]
             numbers = {name: number for number, name in enumerate(classes)}
-            function = partial(_examine_one, kind=kind, classes=numbers)
-            indexed = map_with_progress(function, tasks, workers=options.workers)
+            function = partial(_examine_one, kind=kind, classes=numbers, options=options.read)
+            with every_warning():
+                indexed = map_with_progress(function, tasks, workers=options.workers)
             skipped = tuple(skipped for each in indexed for skipped in each.skipped)
             if options.strict:
                 refuse_skipped(skipped)
@@ -90,6 +96,7 @@ def index_shards(folder: str | Path, options: IndexOptions = IndexOptions()) -> 
                 skipped=skipped + _ignored(scans),
                 empty_classes=True,
                 label_key=options.label_key,
+                read=options.read,
             )
     except OSError as error:
         problem = f"cannot write {error.filename or folder} ({error.strerror or error})"
@@ -182,27 +189,36 @@ def _classes(scans: list[Scan], options: IndexOptions) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int]) -> Indexed:
-    """Opens every sample of a shard; runs in a thread."""
+def _examine_one(task: _Task, *, kind: Kind, classes: dict[str, int], options: ReadOptions) -> Indexed:
+    """Opens every sample of a shard; runs in a thread.
+
+    Args:
+        task: which.
+        kind: of the samples.
+        classes: their numbers by name.
+        options: how images are read.
+    """
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     skipped: list[Skipped] = []
+    notes = NoteCounter()
     kept: list[Found] = []
     with task.path.open("rb") as stream:
         for found in task.scan.samples:
             stream.seek(found.member.offset)
             try:
-                facts = validate_sample(stream.read(found.member.size), kind=kind, header_only=True)
+                facts = validate_sample(stream.read(found.member.size), kind=kind, header_only=True, options=options)
             except UnreadableSample as error:
                 skipped.append(Skipped(source=f"{task.path.name}/{found.member.name}", reason=str(error)))
                 continue
+            notes.add(facts.notes, source=f"{task.path.name}/{found.member.name}")
             kept.append(found)
             if kind == "images":
                 sizes[facts.size] += 1
                 modes[facts.mode] += 1
     rows = index_rows(kept, classes) if kept else np.zeros((0, 3), dtype=np.int64)
     record = record_of(task.path, num_samples=len(rows))
-    return Indexed(record=record, rows=rows, sizes=sizes, modes=modes, skipped=tuple(skipped))
+    return Indexed(record=record, rows=rows, sizes=sizes, modes=modes, skipped=tuple(skipped), notes=notes.notes())
 
 
 def _ignored(scans: list[Scan]) -> tuple[Skipped, ...]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from framework.core.errors import DataError
+from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
+from framework.data.images.notes import ImageNote
+from framework.data.images.options import DEFAULT, ReadOptions
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
@@ -61,6 +63,8 @@ class Manifest:
         skipped: what is not a sample, and why.
         kind: "images", or "episodes" for JSON objects, which have no label.
         label_key: for shards that others wrote, the key of the label in an image's JSON member; None for our own.
+        read: how the image files become pixels; what older sets were not asked for has its default.
+        notes: what was noticed about the images.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +78,8 @@ class Manifest:
     skipped: tuple[Skipped, ...]
     kind: Kind = "images"
     label_key: str | None = None
+    read: ReadOptions = DEFAULT
+    notes: tuple[ImageNote, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Writes the manifest into `folder`, whole or not at all."""
@@ -124,7 +130,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     try:
         manifest = from_json(Manifest, record, allow_missing=True)
         _check_digests(manifest)
-    except ValueError as error:
+    except (ValueError, ConfigError) as error:
         raise DataError(f"{where} is damaged ({error})", hint="write the shard set again") from None
     for shard in manifest.shards:
         if "/" in shard.name or "\\" in shard.name or shard.name.startswith(".") or not shard.name:

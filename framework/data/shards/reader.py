@@ -205,6 +205,22 @@ def _map_index(stream: BinaryIO, manifest: Manifest, *, where: str) -> np.ndarra
             problem = f"{where} has shape {shape} ({dtype}) for {manifest.num_samples} samples"
             raise DataError(problem, hint="write the shard set again")
         del version
-        return np.memmap(stream, dtype=np.int64, mode="r", offset=stream.tell(), shape=shape)
+        index = np.memmap(stream, dtype=np.int64, mode="r", offset=stream.tell(), shape=shape)
     except (ValueError, EOFError) as error:
         raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None
+    _check_bounds(index, manifest, where=where)
+    return index
+
+
+def _check_bounds(index: np.ndarray, manifest: Manifest, *, where: str) -> None:
+    """Raises DataError for a sample outside of its shard: memory for it is asked for before it is read."""
+    num_bytes = np.array([shard.num_bytes for shard in manifest.shards], dtype=np.int64)
+    for first in range(0, len(index), _CHUNK):
+        shards, offsets, sizes, _ = np.asarray(index[first : first + _CHUNK]).T
+        outside = (shards < 0) | (shards >= len(num_bytes)) | (offsets < 0) | (sizes < 0)
+        # Unlike offset + size, this cannot overflow.
+        outside |= sizes > num_bytes[shards.clip(0, len(num_bytes) - 1)] - offsets
+        if outside.any():
+            number = first + int(outside.argmax())
+            problem = f"{where} places sample {number} outside of its shard"
+            raise DataError(problem, hint="write the shard set again, or restore its files")

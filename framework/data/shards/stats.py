@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from framework.data.images.notes import ImageNote
 from framework.data.shards.manifest import Kind
 from framework.data.shards.reader import ShardSet
 
@@ -38,6 +39,7 @@ class SetStats:
         classes: samples of each class, by name.
         image_sizes: images of each size, the commonest first.
         image_modes: images of each Pillow mode, the commonest first.
+        notes: what was noticed about the images.
         shards: one for each.
     """
 
@@ -49,6 +51,7 @@ class SetStats:
     classes: dict[str, int]
     image_sizes: dict[str, int]
     image_modes: dict[str, int]
+    notes: tuple[ImageNote, ...]
     shards: tuple[ShardStats, ...]
 
 
@@ -75,5 +78,6 @@ def measure(shards: ShardSet) -> SetStats:
         classes=dict(zip(manifest.classes, manifest.class_counts, strict=True)),
         image_sizes=manifest.image_sizes,
         image_modes=manifest.image_modes,
+        notes=manifest.notes,
         shards=tuple(records),
     )

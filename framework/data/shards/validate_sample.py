@@ -1,16 +1,24 @@
 """What a sample's bytes are: whether they can be used, and the facts that a manifest counts."""
 
-import io
 from dataclasses import dataclass
+from typing import Literal
 
-from PIL import Image
+import numpy as np
+from jaxtyping import UInt8
 
 from framework.core.text_files import parse_json
-from framework.data.images.decoding import UnreadableImage, decode_image
+from framework.data.images.decoding import read_header, read_image
+from framework.data.images.eight_bits import to_channels
+from framework.data.images.notes import CONSTANT, Note
+from framework.data.images.options import DEFAULT, ReadOptions, UnreadableImage
+from framework.data.images.transforms import ImageTransform
 from framework.data.shards.manifest import Kind
 
 # Names that WebDataset's users ask for.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PPM": "ppm"}
+_SAMPLED_SIDE = 32
+"""Rows and columns that the spread of an image's colours is taken from, at least."""
+_CONSTANT_DEVIATION = 1.0
 
 
 class UnreadableSample(Exception):
@@ -22,23 +30,54 @@ class Facts:
     """What a sample is.
 
     Attributes:
-        size: "WIDTHxHEIGHT" in pixels; empty for an episode.
+        size: "WIDTHxHEIGHT" in pixels, as training sees it; empty for an episode.
         mode: Pillow's name of the pixel format; empty for an episode.
         suffix: the usual one of its format, without a dot.
+        notes: what is worth telling about an image that can be used.
     """
 
     size: str = ""
     mode: str = ""
     suffix: str = "json"
+    notes: tuple[Note, ...] = ()
 
 
-def validate_sample(data: bytes, *, kind: Kind, header_only: bool = False) -> Facts:
+@dataclass(frozen=True, kw_only=True)
+class TrainingPixels:
+    """What training will ask of an image.
+
+    Attributes:
+        channels: 1 for gray, 3 for RGB.
+        size: side of the square that it is resized and cropped to, in pixels; without it, it is left as it is.
+    """
+
+    channels: Literal[1, 3] = 3
+    size: int | None = None
+
+    def make_of(self, pixels: UInt8[np.ndarray, "height width channel"]) -> None:
+        """Does with the pixels of an image what training does."""
+        pixels = to_channels(pixels, self.channels)
+        if self.size is not None:
+            square = np.empty((self.size, self.size, self.channels), dtype=np.uint8)
+            ImageTransform(size=self.size, channels=self.channels).fit(pixels, square)
+
+
+def validate_sample(
+    data: bytes,
+    *,
+    kind: Kind,
+    header_only: bool = False,
+    options: ReadOptions = DEFAULT,
+    training: TrainingPixels | None = None,
+) -> Facts:
     """The facts about a sample.
 
     Args:
         data: an image file, or a JSON object in UTF-8.
         kind: which of them.
         header_only: don't decode an image's pixels.
+        options: how images are read.
+        training: also make of an image's pixels what training would.
 
     Raises:
         UnreadableSample: no image that can be used, or no JSON object.
@@ -47,21 +86,23 @@ def validate_sample(data: bytes, *, kind: Kind, header_only: bool = False) -> Fa
         _parse_object(data)
         return Facts()
     try:
-        image = _open_image(data) if header_only else decode_image(data)
+        if header_only:
+            facts, notes = read_header(data, options=options), ()
+        else:
+            picture = read_image(data, options=options)
+            facts, notes = picture.facts, (CONSTANT,) if is_nearly_constant(picture.pixels) else ()
+            if training is not None:
+                training.make_of(picture.pixels)
     except UnreadableImage as error:
         raise UnreadableSample(str(error)) from None
-    suffix = _SUFFIXES.get(image.format or "", (image.format or "").lower())
-    return Facts(size=f"{image.width}x{image.height}", mode=image.mode, suffix=suffix)
+    suffix = _SUFFIXES.get(facts.format, facts.format.lower())
+    return Facts(size=f"{facts.width}x{facts.height}", mode=facts.mode, suffix=suffix, notes=(*facts.notes, *notes))
 
 
-def _open_image(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data))
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them fail on.
-        reason = str(error) if data else "an empty file"
-        if data and isinstance(error, Image.UnidentifiedImageError):
-            reason = "not an image of a known format"
-        raise UnreadableImage(reason) from None
+def is_nearly_constant(pixels: UInt8[np.ndarray, "height width channel"]) -> bool:
+    """Whether the values of each channel, 0..255, deviate from their mean by less than 1 (root mean square)."""
+    rows, columns = (max(1, side // _SAMPLED_SIDE) for side in pixels.shape[:2])
+    return bool((pixels[::rows, ::columns].std((0, 1)) < _CONSTANT_DEVIATION).all())
 
 
 def _parse_object(data: bytes) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import PARTIAL, locked_folder, sync_folder
+from framework.data.images.complaints import every_warning
+from framework.data.images.notes import NoteCounter
+from framework.data.images.options import DEFAULT, ReadOptions
 from framework.data.shards.finalize import Indexed, finalize_set, map_with_progress, record_of, refuse_skipped
 from framework.data.shards.manifest import INDEX, MANIFEST, Kind, Manifest, Skipped
 from framework.data.shards.shard import SHARD_NAME, Sample, index_rows, scan_shard, write_shard
@@ -61,6 +64,7 @@ class WriteOptions:
         strict: refuse the source when a part of it would be skipped.
         workers: number of threads; 0 means one for each CPU core that this process may use.
         overwrite: replace a finished shard set.
+        read: how images are read, and which are refused.
 
     Raises:
         ConfigError: a number that is out of range.
@@ -70,6 +74,7 @@ class WriteOptions:
     strict: bool = False
     workers: int = 0
     overwrite: bool = False
+    read: ReadOptions = DEFAULT
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1:
@@ -111,13 +116,20 @@ def write_listing(
         with locked_folder(dest):
             _clear(dest, overwrite=options.overwrite)
             tasks = _tasks(dest, listing, options.samples_per_shard)
-            function = partial(_write_one, read=read, kind=kind)
-            written = map_with_progress(function, tasks, workers=options.workers)
+            function = partial(_write_one, read=read, kind=kind, options=options.read)
+            with every_warning():
+                written = map_with_progress(function, tasks, workers=options.workers)
             skipped = (*listing.skipped, *(skipped for each in written for skipped in each.skipped))
             if options.strict:
                 refuse_skipped(skipped)
             return finalize_set(
-                dest, written, classes=listing.classes, kind=kind, skipped=skipped, empty_classes=empty_classes
+                dest,
+                written,
+                classes=listing.classes,
+                kind=kind,
+                skipped=skipped,
+                empty_classes=empty_classes,
+                read=options.read,
             )
     except OSError as error:
         problem = f"cannot write {error.filename or dest} ({error.strerror or error})"
@@ -144,8 +156,14 @@ def _tasks(dest: Path, listing: Listing, samples_per_shard: int) -> list[_Task]:
     ]
 
 
-def _write_one(task: _Task, *, read: Callable[[SourceFile], bytes], kind: Kind) -> Indexed:
+def _write_one(task: _Task, *, read: Callable[[SourceFile], bytes], kind: Kind, options: ReadOptions) -> Indexed:
     """Writes one shard; runs in a thread.
+
+    Args:
+        task: which, and of what.
+        read: gives a sample's bytes.
+        kind: of the samples.
+        options: how images are read.
 
     Raises:
         OSError: the shard cannot be written (a sample that cannot be read is skipped instead).
@@ -153,6 +171,7 @@ def _write_one(task: _Task, *, read: Callable[[SourceFile], bytes], kind: Kind) 
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     skipped: list[Skipped] = []
+    notes = NoteCounter()
 
     def samples() -> Iterator[Sample]:
         for key, file in enumerate(task.files, start=task.first):
@@ -162,13 +181,14 @@ def _write_one(task: _Task, *, read: Callable[[SourceFile], bytes], kind: Kind) 
                 skipped.append(Skipped(source=file.path, reason=f"cannot be read ({error})"))
                 continue
             try:
-                facts = validate_sample(data, kind=kind)
+                facts = validate_sample(data, kind=kind, options=options)
             except UnreadableSample as error:
                 skipped.append(Skipped(source=file.path, reason=str(error)))
                 continue
             if kind == "images":
                 sizes[facts.size] += 1
                 modes[facts.mode] += 1
+                notes.add(facts.notes, source=file.path)
             suffix = PurePosixPath(file.path).suffix.lower().removeprefix(".") if kind == "images" else ""
             # WebDataset's users ask for "jpg".
             suffix = {"jpeg": "jpg", "tif": "tiff"}.get(suffix, suffix) or facts.suffix
@@ -181,7 +201,7 @@ def _write_one(task: _Task, *, read: Callable[[SourceFile], bytes], kind: Kind) 
         task.path.unlink()
     else:
         record = record_of(task.path, num_samples=len(rows))
-    return Indexed(record=record, rows=rows, sizes=sizes, modes=modes, skipped=tuple(skipped))
+    return Indexed(record=record, rows=rows, sizes=sizes, modes=modes, skipped=tuple(skipped), notes=notes.notes())
 
 
 def _clear(dest: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """From bytes to pixels: shapes, ranges, modes, and random choices that are repeatable."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from PIL import Image
 
 from framework.core.errors import DataError
-from framework.data.images.transforms import ImageTransform, SampleRandom
+from framework.data.images.options import ReadOptions
+from framework.data.images.transforms import ImageConfig, ImageTransform, SampleRandom
 
 
 def encode(image: Image.Image, suffix: str = "png") -> bytes:
@@ -53,6 +55,58 @@ def test_centre_crop_is_in_the_middle():
     image = picture(10, 6)
     expected = ImageTransform(size=6)(encode(image.crop((2, 0, 8, 6))))
     assert torch.equal(ImageTransform(size=6)(encode(image)), expected)
+
+
+@pytest.mark.parametrize(("width", "height"), [(30_000, 1), (1, 30_000), (8000, 3), (9000, 20)])
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_a_thin_image_takes_little_memory(width: int, height: int, crop):
+    data = encode(picture(width, height, "L"))
+    tracemalloc.start()
+    tensor = ImageTransform(size=256, channels=1, crop=crop)(data, SampleRandom(0))
+    # The file, the pixels of 60 KB or 180 KB, the square in bytes and as float32; Pillow's own are not seen.
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+    assert tensor.shape == (1, 256, 256)
+
+
+@pytest.mark.parametrize("sideways", [False, True])
+def test_a_thin_image_is_cropped_before_it_is_enlarged(sideways: bool):
+    pixels = np.repeat(np.arange(100, dtype=np.uint8) * 2, 2)[None]  # 200x1
+    data = encode(Image.fromarray(pixels.T if sideways else pixels))
+    square = ImageTransform(size=4, channels=1)(data)
+    # The pixel in the middle, number 100 of 200 (the square begins at 398 of 800), is 100.
+    assert ((square + 1) * 127.5).unique().round().tolist() == [100]
+    seen = {
+        float(ImageTransform(size=4, channels=1, crop="random")(data, SampleRandom(n))[0, 0, 0]) for n in range(300)
+    }
+    assert len(seen) > 80
+    assert min(seen) < -0.9
+    assert max(seen) > 0.45
+
+
+def test_long_images_are_cropped_in_the_same_place_on_both_ways():
+    ramp = np.tile(np.linspace(0, 255, 72 * 8).astype(np.uint8), (72, 1))
+    whole, cropped = (
+        ImageTransform(size=36, channels=1)(encode(Image.fromarray(ramp[:, 576 - width :]))) for width in (576, 560)
+    )
+    below = ImageTransform(size=36, channels=1)(encode(Image.fromarray(np.hstack([ramp, ramp[:, -1:]]))))
+    # One pixel more than eight times as long as wide: half a pixel further to the right, and no other picture.
+    assert (whole - below).abs().max() < 0.01
+    assert (whole - cropped).abs().max() < 0.05
+
+
+def test_orientation_of_the_file_is_applied_or_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    stream = io.BytesIO()
+    image = picture(6, 6)
+    image.save(stream, "png", exif=exif)
+    data = stream.getvalue()
+    ignore = ReadOptions(orientation="ignore")
+    assert torch.equal(ImageTransform(size=6, read=ignore)(data), ImageTransform(size=6)(encode(image)))
+    turned = ImageTransform(size=6)(encode(image.transpose(Image.Transpose.ROTATE_90)))
+    assert torch.equal(ImageTransform(size=6)(data), turned)
+    assert ImageConfig(size=6, read=ignore).training_transform().read == ignore
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])

@@ -92,6 +92,7 @@ def test_joined_sets_have_one_numbering(tmp_path: Path):
     assert len(joined) == 10
     assert [joined.read(n) for n in range(10)] == [each.read(n) for each in sets for n in range(len(each))]
     assert joined.describe(4) == sets[1].describe(0)
+    assert [joined.set_of(number) for number in (0, 3, 4)] == [0, 0, 1]
     assert [joined.following(n) for n in (0, 3, 4, 9)] == [1, 0, 5, 4]
     assert pickle.loads(pickle.dumps(joined)).read(9) == sets[1].read(5)
 

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from framework.core.io import sha256_of
-from framework.data.shards.check import check_shards
-from framework.testing.images import make_image_shards
+from framework.data.convert.class_folders import write_image_shards
+from framework.data.images.notes import CONSTANT, DAMAGED, NOT_TURNED, TURNED, NoteCounter
+from framework.data.images.options import ReadOptions
+from framework.data.images.transforms import ImageTransform
+from framework.data.shards.check import CheckOptions, check_shards
+from framework.data.shards.reader import ShardSet
+from framework.data.shards.validate_sample import TrainingPixels
+from framework.testing.images import make_image_folder, make_image_shards
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +57,65 @@ def edit_index(shards: Path, *, hide: bool) -> None:
 
 def test_good_set(shards: Path):
     assert check_shards(shards) == []
+
+
+def damaged_set(tmp_path: Path, **options: str) -> Path:
+    """A set of a sound JPEG, one that was cut and given an end, one that lies on its side, and a plain one."""
+    folder = make_image_folder(tmp_path / "images", classes=("cat",), per_class=2, size=(96, 64), suffix=".jpg")
+    data = (folder / "cat" / "0001.jpg").read_bytes()
+    (folder / "cat" / "cut.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "cat" / "0000.jpg").save(folder / "cat" / "side.jpg", exif=exif)
+    Image.new("RGB", (4, 4), "red").save(folder / "cat" / "red.png")
+    write_image_shards(folder, tmp_path / "shards", read=ReadOptions(**options))
+    return tmp_path / "shards"
+
+
+def test_damaged_images_are_refused_unless_asked_for(tmp_path: Path):
+    shards = damaged_set(tmp_path)
+    (skipped,) = ShardSet(shards).manifest.skipped
+    assert (skipped.source, skipped.reason[:9]) == ("cat/cut.jpg", "damaged: ")
+    assert check_shards(shards) == []
+
+
+def test_damaged_images_are_kept_and_counted(tmp_path: Path):
+    shards = damaged_set(tmp_path, damaged="keep")
+    notes = NoteCounter()
+    assert check_shards(shards, notes=notes) == []
+    found = {note.what: (note.count, note.first) for note in notes.notes()}
+    name = "shard-000000.tar/00000000"
+    assert found[DAMAGED][0] == 1
+    assert re.fullmatch(rf"{name}2.jpg \(.*JPEG.*\)", found[DAMAGED][1])
+    assert found[TURNED.what] == (1, f"{name}4.jpg")
+    assert found[CONSTANT.what] == (1, f"{name}3.png")
+    manifest = ShardSet(shards).manifest
+    assert {note.what: note.count for note in manifest.notes} == {what: count for what, (count, _) in found.items()}
+    assert manifest.image_sizes == {"96x64": 3, "64x96": 1, "4x4": 1}
+    (problem,) = check_shards(shards, CheckOptions(damaged="refuse"))
+    assert re.search(r"image at byte \d+ cannot be decoded \(damaged: .*; member 000000002.jpg\)", problem)
+
+
+def test_the_orientation_is_as_the_set_says_or_as_asked(tmp_path: Path):
+    shards = damaged_set(tmp_path, orientation="ignore")
+    assert ShardSet(shards).manifest.image_sizes == {"96x64": 3, "4x4": 1}
+    for options, expected in ((CheckOptions(), NOT_TURNED), (CheckOptions(orientation="apply"), TURNED)):
+        notes = NoteCounter()
+        assert check_shards(shards, options, notes=notes) == []
+        assert expected.what in [note.what for note in notes.notes()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_read_as_training_reads_them(tmp_path: Path, channels):
+    """LAB has no way to gray but through colour; two sorts of samples of different size."""
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    Image.frombytes("LAB", (40, 4), bytes([115, 62, 40] * 160)).save(tmp_path / "images" / "cat" / "lab.tiff")
+    write_image_shards(tmp_path / "images", tmp_path / "shards")
+    options = CheckOptions(training=TrainingPixels(channels=channels, size=8))
+    assert check_shards(tmp_path / "shards", options) == []
+    shards = ShardSet(tmp_path / "shards")
+    image = ImageTransform(size=8, channels=channels)(shards.read(0)[0])
+    assert image.shape == (channels, 8, 8)
 
 
 def flip_a_pixel_byte(data: bytes) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from framework.core.errors import DataError
+from framework.data.images.notes import ImageNote
+from framework.data.images.options import ReadOptions
 from framework.data.shards.manifest import Manifest, ShardRecord, parse_manifest, read_manifest
 
 MANIFEST = Manifest(
@@ -30,14 +32,17 @@ def record(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["images", "episodes"])
 def test_the_round_trip(tmp_path: Path, kind):
-    manifest = replace(MANIFEST, kind=kind, label_key="label")
+    read = ReadOptions(orientation="ignore", damaged="keep", min_side=2, max_aspect=4.5, max_pixels=100)
+    notes = (ImageNote(what="turned", count=2, first="a/1.jpg"),)
+    manifest = replace(MANIFEST, kind=kind, label_key="label", read=read, notes=notes)
     manifest.write(tmp_path)
     assert read_manifest(tmp_path) == manifest
 
 
 def test_a_manifest_from_before_there_were_label_keys(tmp_path: Path):
     old = record(tmp_path)
-    del old["label_key"]
+    for key in ("label_key", "read", "notes"):
+        del old[key]
     assert parse_manifest(json.dumps(old).encode(), where="x") == MANIFEST
 
 
@@ -68,3 +73,9 @@ def test_files_that_are_none(tmp_path: Path):
     for data in (b"{", b"\xff", b"[]"):
         with pytest.raises(DataError, match="x cannot be read"):
             parse_manifest(data, where="x")
+
+
+def test_options_that_make_no_sense(tmp_path: Path):
+    data = json.dumps(record(tmp_path, read={"min_side": 0})).encode()
+    with pytest.raises(DataError, match=r"manifest.json is damaged \(min_side is 0"):
+        parse_manifest(data, where="manifest.json")

@@ -1,5 +1,6 @@
 """Random access: from any process, and with errors that name the shard."""
 
+import json
 import multiprocessing
 import pickle
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from framework.core.errors import DataError
+from framework.core.io import sha256_of
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 
@@ -79,4 +81,20 @@ def test_shard_that_goes_while_it_is_used(path: Path):
 def test_index_that_does_not_fit(path: Path, index: np.ndarray):
     np.save(path / "index.npy", index, allow_pickle=True)
     with pytest.raises(DataError, match=r"index.npy (has shape|cannot be read)"):
+        ShardSet(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(0, -1), (0, 3), (1, -1), (2, -1), (2, 1 << 40), (1, 1 << 62), (2, (1 << 63) - 1)],
+    ids=lambda each: str(each),
+)
+def test_an_index_that_points_outside_of_its_shards(path: Path, column: int, value: int):
+    index = np.load(path / "index.npy")
+    index[4, column] = value
+    np.save(path / "index.npy", index)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["index_sha256"] = sha256_of(path / "index.npy")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="places sample 4 outside of its shard"):
         ShardSet(path)
