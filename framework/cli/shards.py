@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from framework.core.console import console, results
@@ -287,7 +286,7 @@ def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
     if found.notes:
         noticed = Table("noticed", "images", "such as")
         for note in found.notes:
-            noticed.add_row(escape(note.what), f"{note.count:,}", escape(note.first))
+            noticed.add_row(note.what, f"{note.count:,}", note.first)
         out.print(noticed)
     shards = Table("shard", "samples", "bytes", "classes")
     for shard in found.shards[:_NUM_LISTED]:
