@@ -13,7 +13,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
@@ -27,6 +26,7 @@ from framework.bench.language_models import (
     measure_in_turns,
 )
 from framework.bench.record import write_record
+from framework.core.console import results
 from framework.core.devices import pick_device
 from framework.core.errors import TrainingError
 from framework.core.serialization import to_json
@@ -220,14 +220,14 @@ def _resident_peak_mib(case: Case, way: Way, num_threads: int) -> float:
     # A short answer first, for what is made once.
     _scores(model, replace(case, prompt=2, read=2, new=2), way)
     # Sets the peak back to what is resident now.
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _status_mib("VmRSS")
     _scores(model, case, way)
     return _status_mib("VmHWM") - before
 
 
 def _status_mib(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
@@ -240,7 +240,7 @@ def _show(passes: list[PassSpeed]) -> None:
         table.add_column(str(each.case.new), justify="right")
     for name, pattern, value in _ROWS:
         table.add_row(name, *(_cell(value(each), pattern) for each in passes))
-    Console().print(table)
+    results().print(table)
 
 
 def _cell(value: float | None, pattern: str) -> str:

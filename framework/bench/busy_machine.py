@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, TrainingError
+from framework.core.text_files import read_yaml
 
 LIBRARIES = "libraries"
 OURS = "ours"
@@ -84,7 +84,6 @@ def time_steps(recipe: str, seconds: str) -> None:
     import time
 
     import torch
-    import yaml
 
     from framework.core.seeding import seed_of
     from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
@@ -92,7 +91,7 @@ def time_steps(recipe: str, seconds: str) -> None:
     from framework.pra.network.model import PRA
     from framework.pra.noise import SampleNoise
 
-    settings = yaml.safe_load(Path(recipe).read_text())
+    settings = read_yaml(recipe)
     given, size = settings["model"]["init_args"], settings["data"]["batch_size"]
     config, objective = PRAConfig(**given["architecture"]), ObjectiveConfig(**given.get("objective", {}))
     torch.manual_seed(0)
@@ -144,4 +143,4 @@ def _show(rates: dict[str, dict[str, float]], beside: tuple[int, ...]) -> None:
     table = Table("steps a second", *(f"beside {number}" for number in beside))
     for name, each in rates.items():
         table.add_row(name, *(f"{each[str(number)]:.3g}" for number in beside))
-    Console().print(table)
+    results().print(table)

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 from webdataset.compat import WebDataset, WebLoader
 
 from framework.bench.image_shards import make_jpeg_shards, repeat_shards
 from framework.bench.record import machine_of, write_record
 from framework.core.compat.torch_compat import worker_pids
+from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.data.images.decoding import decode_pixels
@@ -233,14 +233,14 @@ def _worker_memory(shards: Path, *, size: int) -> float:
 
 
 def _private_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def _num_open(shards: Path) -> int:
     """Shards of a set that this process has open or mapped."""
     links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    mapped = Path("/proc/self/maps").read_text().split()
+    mapped = Path("/proc/self/maps").read_text(encoding="utf-8").split()
     return len({name for name in (*links, *mapped) if name.startswith(str(shards)) and name.endswith(".tar")})
 
 
@@ -294,7 +294,7 @@ def _median_ratio(slow: list[float], fast: list[float]) -> float:
 
 
 def _show(speeds: list[Speed], resume: Resume) -> None:
-    console = Console()
+    screen = results()
     table = Table(title="images per second")
     rates = ("decoding", "pillow", "loader", "normalised", "webdataset")
     ratios = ("of_decoding", "of_pillow", "of_webdataset")
@@ -303,8 +303,8 @@ def _show(speeds: list[Speed], resume: Resume) -> None:
     for each in speeds:
         values = [f"{getattr(each, name):,.0f}" for name in rates] + [f"{getattr(each, name):.2f}" for name in ratios]
         table.add_row(str(each.size), str(each.num_workers), *values)
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         f"start in mid-epoch, index of {resume.num_samples:,}: first batch after {resume.first_batch_seconds:.2f} s, "
         f"{resume.opened_shards} of {resume.num_shards} shards opened; private memory of a worker "
         f"{resume.worker_private_mib:.0f} MiB ({resume.worker_private_mib_small:.0f} MiB with an index of "

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
@@ -23,6 +22,7 @@ from framework.bench.language_models import (
     measure_in_turns,
 )
 from framework.bench.record import write_record
+from framework.core.console import results
 from framework.core.devices import pick_device
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import GradientOptions, Scalar
@@ -145,4 +145,4 @@ def _show(costs: list[EpisodeCost]) -> None:
         table.add_row(
             str(cost.case.new), cost.case.scalar, f"{cost.tokens_per_second:,.0f}", *seconds, f"{cost.added:.0%}"
         )
-    Console().print(table)
+    results().print(table)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from framework.bench.record import machine_of, write_record
+from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import CounterfactualEditOptions, Scalar
@@ -109,8 +110,7 @@ def _show(choosing: list[MethodScore], judging: list[MethodScore], chosen: str, 
     for score in sorted(judging, key=lambda score: -score.top1):
         shares = (score.top1, before[score.method], *(score.by_kind[kind] for kind in kinds))
         each = (f"{getattr(score.cost, name) / num_episodes:,.2f}" for name in costs)
-        name = f"[bold]{score.method}[/bold]" if score.method == chosen else score.method
+        name = Text(score.method, style="bold" if score.method == chosen else "")
         table.add_row(name, *(f"{share:.3f}" for share in shares), *each)
-    console = Console()
     # Narrower, nothing could be read.
-    Console(width=max(150, console.width)).print(table)
+    results(min_width=150).print(table)

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
+from framework.core.console import results
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.environments.microworld.prompt_repair import Repair, draw_damages, repair
@@ -81,4 +81,4 @@ def _show(repairs: list[Repair], record: Mapping[str, object]) -> None:
                 f"{mean(each.runs for each in of_kind):.0f}",
             )
             table.add_row(name, kind, *values, end_section=kind == "all")
-    Console().print(table)
+    results().print(table)

@@ -17,16 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import write_record
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.seeding import seed_of
 from framework.core.serialization import from_json, to_json
+from framework.core.text_files import read_yaml
 from framework.data.loading.batch import ImageBatch
 from framework.data.loading.loader import ShardDataset
 from framework.data.sampling.order import Samples
@@ -127,7 +126,7 @@ def bench_training(
         }
         if save_every:
             record["checkpoint"] = to_json(fits.checkpoint_cost(save_every))
-    Console().print_json(data=record)
+    results().print_json(data=record)
     write_record(out, record)
     return record
 
@@ -143,7 +142,7 @@ class _Fits:
 
     def __init__(self, recipe: str, folder: Path, options: list[str]) -> None:
         self.recipe, self.folder, self.options = recipe, folder, options
-        architecture = yaml.safe_load(Path(recipe).read_text())["model"]["init_args"]["architecture"]
+        architecture = read_yaml(recipe)["model"]["init_args"]["architecture"]
         self.shards = make_jpeg_shards(folder / "images", size=architecture["image_size"], num_images=_NUM_IMAGES)
         self.runs = 0
 

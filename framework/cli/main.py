@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from framework.cli.registry import RECIPES, commands, listing, methods
-from framework.core.console import console
+from framework.core.console import console, escape_unencodable
 from framework.core.errors import ConfigError, FrameworkError
 from framework.core.imports import import_object
 from framework.core.method import Command
@@ -60,7 +60,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(scrubbed_text(record.getMessage()), style=style, markup=False)
+        console.print(scrubbed_text(record.getMessage()), style=style)
 
 
 def _run(command: str, options: list[str]) -> None:
@@ -93,6 +93,7 @@ def _functions(command: Command, options: list[str]) -> Callable[..., object] | 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exit code 2 for what the user can fix, with one line that says how."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    escape_unencodable()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE.format(listing(methods())))
         return
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         message, code = _fixable(error)
         if message is None:
             raise
-        console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red", markup=False)
+        console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red")
         sys.exit(code)
 
 

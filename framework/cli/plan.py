@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast, get_args
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
 from framework.core.method import Method, method_of
@@ -166,15 +167,15 @@ def show_plan(subject: Subject, options: PlanOptions) -> None:
     if options.json:
         print(json.dumps(as_json(plan, subject.sample_unit, device, memory_bytes), indent=2))
         return
-    console = Console()
-    console.print(as_table(plan, subject.sample_unit, device, memory_bytes))
+    results().print(as_table(plan, subject.sample_unit, device, memory_bytes))
     if memory_bytes is not None and not plan.fits(memory_bytes):
         changes = what_would_fit(subject.run, subject.planner, memory_bytes)
+        screen = results(soft_wrap=True)
         if not changes:
             nothing = "no strategy, recomputation or micro-batch makes it fit: more devices or a smaller model would"
-            console.print(nothing, soft_wrap=True)
+            screen.print(nothing)
         for change, changed in changes:
-            console.print(f"fits with {change}: {gib(changed.memory.peak)}", highlight=False, soft_wrap=True)
+            screen.print(f"fits with {change}: {gib(changed.memory.peak)}")
 
 
 def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> dict[str, object]:
@@ -227,7 +228,7 @@ def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: 
     table.add_row("expected peak", gib(peak))
     if memory_bytes is not None:
         table.add_row(f"memory of {device.name if device else 'the device'}", gib(memory_bytes))
-        table.add_row("fits", "[green]yes[/]" if plan.fits(memory_bytes) else "[red]no[/]")
+        table.add_row("fits", Text("yes", style="green") if plan.fits(memory_bytes) else Text("no", style="red"))
     table.add_section()
     batch = f"{run.num_devices} x {run.micro_batch} x {run.accumulation} = {run.global_batch}"
     table.add_row("devices x micro-batch x accumulation", batch)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from framework.cli.registry import methods
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import TrainingError
 from framework.core.method import Method
 from framework.core.serialization import to_json
@@ -52,16 +52,10 @@ def ls(root: str, *, json_lines: bool = False) -> None:
     known = methods()
     for run in found:
         table.add_row(*_cells(run, Path(root), known))
-    _out().print(table)
+    results(soft_wrap=True).print(table)
 
 
-def _out() -> Console:
-    """For results; what is not a terminal gets wide lines."""
-    out = Console(highlight=False, soft_wrap=True)
-    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=200)
-
-
-def _cells(run: Run, root: Path, known: Sequence[Method]) -> list[str]:
+def _cells(run: Run, root: Path, known: Sequence[Method]) -> list[str | Text]:
     name = run.folder.name if run.folder == root else str(run.folder.relative_to(root))
     method = headline(run, known)
     rate = None if method is None else run.last.get(metrics.samples_per_second(method.sample_unit))
@@ -69,7 +63,7 @@ def _cells(run: Run, root: Path, known: Sequence[Method]) -> list[str]:
     unsent = f" ({len(run.unsent)} to send)" if run.unsent else ""
     return [
         name,
-        f"[{_STYLES[run.state]}]{run.state}[/]",
+        Text(run.state, style=_STYLES[run.state]),
         str(run.step) + (f"/{run.max_steps}" if run.max_steps else ""),
         "" if loss is None else f"{loss:.4g}",
         "" if rate is None else f"{rate:.4g}",
@@ -86,10 +80,10 @@ def show(run: str) -> None:
         run: folder of the run.
     """
     found = read_run(run)
-    out = _out()
-    style = _STYLES[found.state]
+    out = results(soft_wrap=True)
+    state = Text(found.state, style=_STYLES[found.state])
     steps = f"step {found.step}" + (f" of {found.max_steps}" if found.max_steps else "")
-    out.print(f"{found.folder}: [{style}]{found.state}[/], {steps}" + (f" ({found.reason})" if found.reason else ""))
+    out.print(f"{found.folder}: ", state, f", {steps}" + (f" ({found.reason})" if found.reason else ""), sep="")
     out.print(f"W&B id {found.wandb_id or 'none'}, {len(found.unsent)} files to send")
     out.print(f"checkpoints {', '.join(map(str, found.checkpoints)) or 'none'}")
     starts = Table(box=None, pad_edge=False, header_style="dim")

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
+from framework.core.text_files import read_lines
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
 from framework.data.convert.find import FindOptions
@@ -139,7 +138,7 @@ def check(
     print_notes(notes.notes())
     if problems:
         for problem in problems:
-            console.print(problem, style="yellow", markup=False)
+            console.print(problem, style="yellow")
         hint = "make the set anew, or restore the files named"
         if any(f"({DAMAGE}: " in problem for problem in problems):
             hint += "; --damaged keep counts damaged images that can be decoded all the same"
@@ -310,10 +309,7 @@ def source(dest: str, member: str, *, cache: RemoteConfig = RemoteConfig()) -> N
 
 def _class_names(path: str | None) -> tuple[str, ...] | None:
     """The lines of a file of class names."""
-    try:
-        return None if path is None else tuple(Path(path).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error})", hint="give a text file in UTF-8") from None
+    return None if path is None else tuple(read_lines(path, hint="give the name of each class in a line"))
 
 
 def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
@@ -330,7 +326,7 @@ def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
     sums.add_row("bytes", f"{found.num_bytes:,} ({decimal(found.num_bytes)})")
     sums.add_row("bytes of a sample", f"{smallest:,} to {largest:,}, median {median:,}, mean {mean:,}")
     sums.add_row("skipped", f"{found.num_skipped:,}")
-    out = Console(highlight=False)
+    out = results()
     out.print(sums)
     for title, counts in (("class", found.classes), ("size", found.image_sizes), ("mode", found.image_modes)):
         if counts:
@@ -338,7 +334,7 @@ def stats(dest: str, *, cache: RemoteConfig = RemoteConfig()) -> None:
     if found.notes:
         noticed = Table("noticed", "images", "such as")
         for note in found.notes:
-            noticed.add_row(escape(note.what), f"{note.count:,}", escape(note.first))
+            noticed.add_row(note.what, f"{note.count:,}", note.first)
         out.print(noticed)
     shards = Table("shard", "samples", "bytes", "classes")
     for shard in found.shards[:_NUM_LISTED]:

@@ -22,6 +22,7 @@ from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
+from framework.core.text_files import read_text
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
@@ -59,7 +60,7 @@ class RecipeParser(OneLineParser, LightningArgumentParser):
         Raises:
             ConfigError: a recipe of the user's own that names what has moved.
         """
-        text = Path(path).read_text()
+        text = read_text(path, hint="give a recipe in YAML", error=ConfigError)
         if not is_written_by_run(Path(path)):
             # What is not YAML is told of by the parser.
             with suppress(yaml.YAMLError):

@@ -1,6 +1,95 @@
-"""The terminal: what is going on is told on stderr, results are printed on stdout."""
+"""The terminal: what is going on is told on stderr, results are printed on stdout, and names are shown as they are.
 
-from rich.console import Console
+Names, paths and messages come from outside. `[pad]` is a class and no markup, `:cat:` no emoji, and a name with the
+escape sequences of terminals, or one that is not UTF-8, is shown with those bytes escaped. Style is an argument of
+`print` or a `rich.text.Text` of our own words; no other Console is made in the package (ruff holds it).
+"""
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from io import TextIOWrapper
+
+from rich.console import Console, JustifyMethod, OverflowMethod
+from rich.style import Style
+from rich.text import Text
+
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for tab and line break, those that turn the direction of writing, and halves of characters."""
+
+
+_WIDE = 200
+"""Columns of what is not a terminal."""
+
+
+def visible(text: str) -> str:
+    r"""A text with characters that are no signs escaped: `\x1b` for what begins a terminal's commands."""
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class LiteralConsole(Console):
+    """A console that shows every text as it is, in lines and in tables.
+
+    Args:
+        stderr: write there instead of on stdout.
+        soft_wrap: leave long lines to the terminal.
+        width: in characters; by default the terminal's.
+    """
+
+    def __init__(self, *, stderr: bool = False, soft_wrap: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, soft_wrap=soft_wrap, width=width, markup=False, emoji=False, highlight=False)
+
+    def render_str(
+        self,
+        text: str,
+        *,
+        style: str | Style = "",
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        emoji: bool | None = None,
+        markup: bool | None = None,
+        highlight: bool | None = None,
+        highlighter: Callable[[str | Text], Text] | None = None,
+    ) -> Text:
+        """A string as a line or a cell shows it, whatever was asked for.
+
+        Args:
+            text: the string.
+            style: of all of it.
+            justify: where it stands in its line.
+            overflow: what becomes of a line that is too long.
+            emoji: not regarded.
+            markup: not regarded.
+            highlight: not regarded.
+            highlighter: not regarded.
+        """
+        # Rich cuts a cell's long words by default; a name goes on in the next line instead.
+        overflow = overflow or (None if self.soft_wrap else "fold")
+        return Text(visible(text), style=style, justify=justify, overflow=overflow)
+
+
+console = LiteralConsole(stderr=True, soft_wrap=True)
 """For messages and bars of progress."""
+
+
+def results(*, soft_wrap: bool = False, min_width: int = 0) -> Console:
+    """A console for results, on stdout; what is not a terminal gets wide lines, so that no name is cut.
+
+    Args:
+        soft_wrap: leave long lines to the terminal.
+        min_width: in characters, where a narrow terminal would leave nothing to read.
+    """
+    out = LiteralConsole(soft_wrap=soft_wrap)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        min_width = max(min_width, _WIDE)
+    out.width = max(min_width, out.width)
+    return out
+
+
+def escape_unencodable() -> None:
+    """Characters that stdout's encoding does not have become escapes there, as on stderr, and no error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        with suppress(OSError, ValueError):
+            sys.stdout.reconfigure(errors="backslashreplace")

@@ -27,7 +27,12 @@ def import_object(path: str) -> Any:
         raise ConfigError(f"{path!r} cannot be imported ({type(error).__name__}: {error})", hint=hint) from error
 
 
+def look_in_folder(folder: Path) -> None:
+    """Lets modules be imported from a folder, after all others."""
+    if (path := str(folder.resolve())) not in sys.path:
+        sys.path.append(path)
+
+
 def look_in_current_folder() -> None:
     """Lets modules be imported from the current folder, after all others, as `python -m` does."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    look_in_folder(Path.cwd())

@@ -7,7 +7,6 @@ A field whose key in files is another one than its name says so: `field(metadata
 may change while files keep their keys.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from cattrs.errors import AttributeValidationNote, BaseValidationError, Iterable
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from framework.core.errors import FrameworkError
+from framework.core.text_files import parse_json
 
 RecordT = TypeVar("RecordT")
 _Hook = Callable[[Any, Any], Any]
@@ -65,12 +65,9 @@ def parse_object(text: str | bytes) -> JsonDict:
     """The JSON object of a text.
 
     Raises:
-        ValueError: not JSON, or another value than an object.
+        ValueError: what `parse_json` finds, or another value than an object.
     """
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return cast("dict[str, Any]", value)

@@ -57,7 +57,8 @@ class EvaluationReport:
         text = json.dumps(to_json(self), indent=2, ensure_ascii=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as file:
-            file.write(text.encode())
+            # Of a path that is not UTF-8: as JSON escapes it.
+            file.write(text.encode(errors="backslashreplace"))
 
     def table(self) -> Table:
         """The metrics for a terminal, with the notes below."""

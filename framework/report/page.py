@@ -316,7 +316,7 @@ def _recipe(folder: Path) -> Iterator[Section]:
     file = folder / RECIPE
     if not file.is_file():
         return
-    text = file.read_text(errors="replace")
+    text = file.read_text(encoding="utf-8", errors="replace")
     try:
         text = scrubbed_yaml(text)
     except yaml.YAMLError:

@@ -114,7 +114,8 @@ def read_run(folder: str | Path) -> Run:
 def _recipe(folder: Path) -> dict[str, Any]:
     file = folder / RECIPE
     try:
-        content = yaml.safe_load(current_text(file.read_text())) if file.is_file() else None
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        content = yaml.safe_load(current_text(text))
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}

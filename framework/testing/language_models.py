@@ -9,6 +9,8 @@ from jaxtyping import Float, Shaped
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -27,6 +29,40 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 Family = Literal["llama", "qwen3", "gemma2", "gemma3"]
+Hybrid = Literal["qwen3_next", "falcon_h1", "nemotron_h"]
+"""Families whose layers keep other states than keys and values."""
+_OF_HYBRIDS: dict[str, dict[str, Any]] = {
+    "qwen3_next": {
+        "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "head_dim": 8,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    },
+    "falcon_h1": {
+        "num_hidden_layers": 2,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 8,
+    },
+    "nemotron_h": {
+        "layers_block_type": ["linear_attention", "full_attention", "mlp"],
+        "head_dim": 8,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 8,
+        "ssm_state_size": 8,
+        "n_groups": 2,
+        "chunk_size": 8,
+    },
+}
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -156,6 +192,33 @@ def tiny_language_model(
             model = Gemma2ForCausalLM(Gemma2Config(**{"sliding_window": 8, **changes}))
         else:
             model = Gemma3ForCausalLM(Gemma3TextConfig(**{"sliding_window": 8, **changes}))
+    return model.eval().requires_grad_(False)
+
+
+def tiny_hybrid_model(family: Hybrid, *, vocabulary: int = 600, seed: int = 0) -> PreTrainedModel:
+    """A random model of a family with layers of linear attention or state spaces, in evaluation mode and frozen.
+
+    Args:
+        family: its architecture.
+        vocabulary: tokens.
+        seed: of its weights.
+    """
+    options = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.1,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 3,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model(family, **options, **_OF_HYBRIDS[family])
+        model = AutoModelForCausalLM.from_config(config)
     return model.eval().requires_grad_(False)
 
 

@@ -92,7 +92,7 @@ def _rows(run_dir: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
     """(restart count, step, values) of every line; what a killed process left in pieces is passed over."""
     for file in _files(run_dir):
         # What follows the end of the last line was being written when the process was killed.
-        whole_lines, _, _ = file.read_text().rpartition("\n")
+        whole_lines, _, _ = file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
         for row in csv.DictReader(whole_lines.splitlines()):
             step = int(row.pop("step"))
             values = {name: float(value) for name, value in row.items() if value and name != "epoch"}

@@ -23,7 +23,9 @@ def error_of(capsys, *argv: object) -> str:
 def test_foreign_shards_from_index_to_peek(capsys, tmp_path: Path):
     members = [(f"{n}.{suffix}", data) for n in range(5) for suffix, data in (("jpg", image_bytes(n)), ("cls", b"1"))]
     write_tar(tmp_path / "a.tar", members)
-    (tmp_path / "names").write_text("ant\nbee\n")
+    (tmp_path / "names").write_bytes(b"\xef\xbb\xbfant\n\nbee\n")
+    assert "names, line 2 is empty" in error_of(capsys, "shards", "index", tmp_path, "--classes", tmp_path / "names")
+    (tmp_path / "names").write_bytes(b"\xef\xbb\xbfant\r\nbee\r\n\r\n")
     main(["shards", "index", str(tmp_path), "--classes", str(tmp_path / "names")])
     assert "5 images of 2 classes in 1 shards" in capsys.readouterr().err
     assert "--overwrite" in error_of(capsys, "shards", "index", tmp_path)

@@ -1,8 +1,15 @@
-"""What is told goes to stderr, so that results on stdout can be piped."""
+"""What is told goes to stderr, so that results on stdout can be piped; names are shown as they are."""
+
+import io
+import sys
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
-from framework.core.console import console
+from framework.core.console import console, escape_unencodable, results, visible
+
+NAMES = ["[pad]", "b[/c]d", ":cat:", "[bold]x[/bold]", "[link=file:x]", "\\[a]", "http://x", "'a' 1.5 None"]
 
 
 def test_messages_are_whole_lines_on_stderr(capsys: pytest.CaptureFixture[str]):
@@ -11,3 +18,48 @@ def test_messages_are_whole_lines_on_stderr(capsys: pytest.CaptureFixture[str]):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"{line}\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_no_markup(name: str, capsys: pytest.CaptureFixture[str]):
+    console.print(f"run {name}", style="yellow")
+    assert capsys.readouterr().err == f"run {name}\n"
+    # Whatever a caller asks for.
+    console.print(name, markup=True, emoji=True)
+    assert capsys.readouterr().err == f"{name}\n"
+    table = Table(name, title=name, caption=name)
+    table.add_row(name)
+    results().print(table, Text("our word", style="red"), name)
+    assert capsys.readouterr().out.count(name) == 5
+
+
+def test_what_is_no_sign_is_escaped(capsys: pytest.CaptureFixture[str]):
+    console.print("a\x1b[31mb\rc\td\n\udce9\ud83d\u202ee")
+    assert capsys.readouterr().err == "a\\x1b[31mb\\rc\td\n\\udce9\\ud83d\\u202ee\n".expandtabs(8)
+    assert visible("née 日本 \U0001f600") == "née 日本 \U0001f600"
+
+
+def test_long_names_are_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    name = "x" * 150
+    table = Table("name")
+    table.add_row(name)
+    # Not a terminal.
+    results().print(table)
+    assert name in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "60")
+    results().print(table)
+    shown = capsys.readouterr().out
+    assert shown.count("x") == 150
+    assert "…" not in shown
+    results(soft_wrap=True).print(name)
+    assert capsys.readouterr().out == f"{name}\n"
+    assert results(min_width=150).width == 150
+
+
+def test_a_name_that_stdout_cannot_encode(monkeypatch: pytest.MonkeyPatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    escape_unencodable()
+    print("é \u2192 \udce9")
+    stdout.flush()
+    assert stdout.buffer.getvalue() == b"\xe9 \\u2192 \\udce9\n"

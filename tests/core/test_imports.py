@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from framework.core.errors import CheckpointError, ConfigError
-from framework.core.imports import import_object, look_in_current_folder
+from framework.core.imports import import_object, look_in_current_folder, look_in_folder
 
 
 def test_both_spellings():
@@ -35,3 +35,14 @@ def test_modules_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.Monke
         import_object("module_that_fails:x")
     with pytest.raises(CheckpointError, match="make one"):
         import_object("module_that_refuses:x")
+
+
+def test_a_module_of_a_folder_comes_after_all_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "json.py").write_text("raise AssertionError")
+    (tmp_path / "own_of_this_folder.py").write_text("x = 3")
+    look_in_folder(tmp_path)
+    look_in_folder(tmp_path)
+    assert sys.path.count(str(tmp_path)) == 1
+    assert import_object("own_of_this_folder.x") == 3
+    assert import_object("json.loads")("1") == 1

@@ -128,7 +128,7 @@ def test_what_the_record_itself_finds_comes_out_as_it_is():
         from_json(Outer, edited(weight=-1))
 
 
-@pytest.mark.parametrize(("text", "problem"), [("{", "not JSON"), ("[1]", "not a JSON object"), (b"\xff", "not JSON")])
+@pytest.mark.parametrize(("text", "problem"), [("{", "not JSON"), ("[1]", "not a JSON object"), (b"\xff", "not UTF-8")])
 def test_texts_that_are_not_an_object(text, problem):
     with pytest.raises(ValueError, match=problem):
         parse_object(text)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from framework.core.errors import ConfigError, DataError
+from framework.core.text_files import read_lines
 from framework.data.archives.tar import UNREADABLE, Member, part_of, walk_tar
 from framework.data.convert.contents import identity_of, open_parts
 from framework.data.images.formats import is_image_name
@@ -144,8 +145,4 @@ def _renumbered(words: list[str], names: list[str], *, where: str) -> list[str]:
 
 
 def _first_words(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error})", hint="give a text file with a line for each") from None
-    return [line.split()[0] for line in lines if line.strip()]
+    return [line.split()[0] for line in read_lines(path, hint="give a text file with a line for each")]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.serialization import parse_object
+from framework.core.text_files import read_text
 from framework.data.archives.names import printable
 
 # As those who publish images call them; the first that is there counts.
@@ -50,11 +51,7 @@ def read_label_file(path: Path, columns: LabelColumns) -> LabelFile:
         DataError: no such file, not UTF-8, a line that cannot be read, or a label that is neither text nor a number.
         ConfigError: a column that is not there, or none with a usual name.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path} cannot be read ({reason})", hint=_HINT) from None
+    text = read_text(path, hint=_HINT)
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     try:
         records = list(_json_records(text, path) if is_json else _csv_records(text, path))

@@ -132,7 +132,7 @@ def _read_plain_jpeg(
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         if space not in ("Gray", "YCbCr", "RGB"):
             return None
-        options.check_size(width, height)
+        options.check_size(int(width), int(height))
         is_gray = space == "Gray"
         wanted = "GRAY" if is_gray and channels != 3 else "RGB"
         if out is not None and out.shape == (height, width, 1 if wanted == "GRAY" else 3):

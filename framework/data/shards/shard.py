@@ -4,7 +4,6 @@ Ours hold `KEY.EXTENSION` (the image file as it was) and `KEY.cls` (its label), 
 depend on the samples alone: no times, fixed owner and mode. Those of others may hold anything else beside that.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from jaxtyping import Int64
 from webdataset.writer import TarWriter
 
 from framework.core.io import atomic_write
+from framework.core.text_files import decode_text, parse_json
 from framework.data.archives.names import printable
 from framework.data.archives.tar import Member, walk_tar
 from framework.data.images.formats import image_suffixes
@@ -245,9 +245,9 @@ def _label(
         return None
     stream.seek(document.offset)
     try:
-        record = json.loads(stream.read(document.size).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"member {document.name!r} is not JSON ({error})") from None
+        record = parse_json(stream.read(document.size))
+    except ValueError as error:
+        raise ValueError(f"member {document.name!r} is {error}") from None
     value = record.get(label_key) if isinstance(record, dict) else None
     if value is None and has_text:
         return None
@@ -262,9 +262,9 @@ def _read_text(stream: BinaryIO, member: Member) -> str:
         raise ValueError(f"member {member.name!r} has {member.size:,} bytes, too many for a label")
     stream.seek(member.offset)
     try:
-        return stream.read(member.size).decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"member {member.name!r} is not UTF-8 ({error.reason})") from None
+        return decode_text(stream.read(member.size)).strip()
+    except ValueError as error:
+        raise ValueError(f"member {member.name!r} is {error}") from None
 
 
 def _usable(text: str, name: str) -> str:

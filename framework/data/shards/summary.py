@@ -13,7 +13,7 @@ _NUM_LISTED = 20
 def print_summary(manifest: Manifest, dest: str) -> None:
     """Says what was written to a shard set, and what was skipped."""
     for skipped in manifest.skipped[:_NUM_LISTED]:
-        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
+        console.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow")
     if len(manifest.skipped) > _NUM_LISTED:
         more = len(manifest.skipped) - _NUM_LISTED
         console.print(f"and {more} more, all in {dest}/manifest.json", style="yellow")
@@ -33,6 +33,6 @@ def print_notes(notes: Sequence[ImageNote]) -> None:
     for note in notes[:_NUM_LISTED]:
         number = "1 image" if note.count == 1 else f"{note.count:,} images"
         example = note.first if note.count == 1 else f"such as {note.first}"
-        console.print(f"{note.what}: {number}, {example}", style="yellow", markup=False)
+        console.print(f"{note.what}: {number}, {example}", style="yellow")
     if len(notes) > _NUM_LISTED:
         console.print(f"and {len(notes) - _NUM_LISTED:,} more such notes", style="yellow")

@@ -1,12 +1,12 @@
 """What a sample's bytes are: whether they can be used, and the facts that a manifest counts."""
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
+from framework.core.text_files import parse_json
 from framework.data.images.decoding import read_header, read_image
 from framework.data.images.eight_bits import to_channels
 from framework.data.images.formats import usual_suffix
@@ -110,8 +110,8 @@ def is_nearly_constant(pixels: UInt8[np.ndarray, "height width channel"]) -> boo
 
 def _parse_object(data: bytes) -> None:
     try:
-        value = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise UnreadableSample(f"not JSON: {error}") from None
+        value = parse_json(data)
+    except ValueError as error:
+        raise UnreadableSample(str(error)) from None
     if not isinstance(value, dict):
         raise UnreadableSample(f"JSON, but not an object ({type(value).__name__})")

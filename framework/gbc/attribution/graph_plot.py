@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from PIL import Image
 
@@ -30,13 +30,13 @@ def save_graph_plot(path: str | Path, attribution: Attribution) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:
-        _draw(attribution).savefig(stream, format=path.suffix.lstrip(".") or "png", dpi=150)
+        _save(_draw(attribution), stream, format=path.suffix.lstrip(".") or "png", dpi=150.0)
 
 
 def graph_svg(attribution: Attribution) -> str:
     """The plot as an `<svg>` element for an HTML page."""
     stream = io.StringIO()
-    _draw(attribution).savefig(stream, format="svg", metadata={"Date": None})
+    _save(_draw(attribution), stream, format="svg")
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
@@ -44,10 +44,8 @@ def graph_svg(attribution: Attribution) -> str:
 def graph_image(attribution: Attribution, *, most_pixels: int = 3000) -> Image.Image:
     """The plot as an image, no wider or higher than so many pixels."""
     figure, stream = _draw(attribution), io.BytesIO()
-    figure.savefig(stream, format="png", dpi=min(150.0, most_pixels / max(figure.get_size_inches())))
-    with Image.open(stream) as image:
-        image.load()
-    return image
+    _save(figure, stream, format="png", dpi=min(150.0, most_pixels / max(map(float, figure.get_size_inches()))))
+    return Image.open(stream).copy()
 
 
 def layers(attribution: Attribution) -> list[list[str]]:
@@ -87,7 +85,7 @@ def _draw(attribution: Attribution) -> "Figure":
     bottom, top = min(y for _, y in drawn) - 0.45, max(y for _, y in drawn) + 0.75
     # One inch of the figure is one of the places.
     figure = Figure(figsize=(right - left, top - bottom))
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # pyright: ignore[reportUnknownMemberType]
     axes.set_axis_off()
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
@@ -101,13 +99,22 @@ def _draw(attribution: Attribution) -> "Figure":
         if name != LOSS:
             text, shade = f"{name}\n{credits[name]:.3g}", abs(own[nodes[name]]) / most
         box = {"boxstyle": "round,pad=0.45", "facecolor": (1, 1 - 0.55 * shade, 1 - 0.65 * shade), "edgecolor": "#444"}
-        boxes[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=1, parse_math=False)
+        boxes[name] = axes.text(  # pyright: ignore[reportUnknownMemberType]
+            x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=1, parse_math=False
+        )
     largest = max((abs(edge.credit) for edge in attribution.edges), default=0.0) or 1.0
     # Drawn after the boxes: before, a box does not know where it is, and an arrow not where to end.
     for edge, bend in zip(edges, bends, strict=True):
         _draw_edge(axes, edge, boxes, bend, abs(edge.credit) / largest)
-    axes.text((left + right) / 2, top - 0.1, _CAPTION, ha="center", va="top", fontsize=8)
+    middle = (left + right) / 2
+    axes.text(middle, top - 0.1, _CAPTION, ha="center", va="top", fontsize=8)  # pyright: ignore[reportUnknownMemberType]
     return figure
+
+
+def _save(figure: "Figure", stream: IO[bytes] | IO[str], *, format: str, dpi: float = 100.0) -> None:
+    """Writes the figure; without its date, so that equal plots are equal files."""
+    metadata = {"Date": None} if format == "svg" else None
+    figure.savefig(stream, format=format, dpi=dpi, metadata=metadata)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _bend(edge: EdgeCredit, places: dict[str, Point]) -> float:
@@ -181,4 +188,6 @@ def _draw_edge(axes: "Axes", edge: EdgeCredit, boxes: dict[str, "Text"], bend: f
         "joinstyle": "miter",
         "mutation_scale": 10 + 6 * size,
     }
-    axes.annotate("", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow, zorder=2)
+    axes.annotate(  # pyright: ignore[reportUnknownMemberType]
+        "", xy=(x2, y2), xytext=(x1, y1), arrowprops=arrow, zorder=2
+    )

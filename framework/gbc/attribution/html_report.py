@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
-from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from framework.core.io import atomic_write
@@ -19,14 +18,12 @@ def credit_table(attribution: Attribution) -> Table:
     """Credit of every node and edge, for a terminal."""
     caption = " <- ".join(attribution.trajectories[0].steps) if attribution.trajectories else "no trajectory"
     title = f"{attribution.heading}: loss {attribution.loss:.4g}, completeness gap {_gap(attribution)}"
-    table = Table(
-        title=escape_markup(title), caption=escape_markup(f"strongest trajectory: {caption}"), caption_justify="left"
-    )
+    table = Table(title=title, caption=f"strongest trajectory: {caption}", caption_justify="left")
     for heading in ("node", "through", "own", "walk", "reads (share, estimator)"):
         table.add_column(heading, justify="left" if heading[0] in "nr" else "right")
     for agent in attribution.agents:
         numbers = (f"{value:.4f}" for value in (agent.through, agent.own, agent.walk))
-        table.add_row(escape_markup(agent.name), *numbers, escape_markup(_reads(attribution, agent.name)))
+        table.add_row(agent.name, *numbers, _reads(attribution, agent.name))
     return table
 
 

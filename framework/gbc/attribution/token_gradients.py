@@ -27,7 +27,7 @@ from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.logits import consecutive_positions, logits_at
 from framework.gbc.language_models.lora import Adapter, active_adapters
 from framework.gbc.language_models.prefix_cache import checkpointed_layers, frozen_prefix
-from framework.gbc.language_models.transformers_compat import embeddings_of
+from framework.gbc.language_models.transformers_compat import embeddings_of, keeps_keys_and_values
 from framework.gbc.shapes import Alternatives, OutputValues
 
 
@@ -231,10 +231,12 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
     width = max(map(len, runtime))
     ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in runtime], device=device)
     embeddings = embeddings_of(model, ids).detach().requires_grad_(torch.is_grad_enabled())
-    read, counts = _read(embeddings, rows, [len(tokens) for tokens in runtime])
+    # A state that cannot be cut is not cached: such a model reads the prefix again, without gradients.
+    is_cached = keeps_keys_and_values(model)
+    read, counts = _read(model, embeddings, rows, [len(tokens) for tokens in runtime], with_prefix=not is_cached)
     mask = (torch.arange(read.shape[1]) < torch.tensor(counts)[:, None]).to(device, torch.long)
     cache, start = None, torch.zeros(len(rows), 1, dtype=torch.long, device=device)
-    if rows[0].prefix:
+    if rows[0].prefix and is_cached:
         prefixes, bound = [row.input_ids[: row.prefix] for row in rows], [row.bound for row in rows]
         cache, before = frozen_prefix(model, prefixes, batch_size=len(rows), bound=bound)
         start, mask = before.sum(dim=1, keepdim=True), torch.cat([before, mask], dim=1)
@@ -255,21 +257,32 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
 
 
 def _read(
-    embeddings: Float[Tensor, "batch token hidden"], rows: Sequence[TokenRow], counts: list[int]
+    model: PreTrainedModel,
+    embeddings: Float[Tensor, "batch token hidden"],
+    rows: Sequence[TokenRow],
+    counts: list[int],
+    *,
+    with_prefix: bool,
 ) -> tuple[Float[Tensor, "batch read hidden"], list[int]]:
     """What is read after the prefixes, padded on the right, and how much of it by each row.
 
     Args:
+        model: whose embeddings those of the prefixes are.
         embeddings: of the tokens after the prefixes, padded.
         rows: the answers.
         counts: of these tokens.
+        with_prefix: the prefixes are read too.
     """
-    if not any(row.bound is not None and row.bound.changes_embeddings for row in rows):
+    with_prefix = with_prefix and any(row.prefix for row in rows)
+    if not with_prefix and not any(row.bound is not None and row.bound.changes_embeddings for row in rows):
         return embeddings, counts
     reads = [each[:count] for each, count in zip(embeddings.unbind(), counts, strict=True)]
     for index, row in enumerate(rows):
+        if with_prefix:
+            prefix = torch.tensor(row.input_ids[: row.prefix], dtype=torch.long, device=embeddings.device)
+            reads[index] = torch.cat([embeddings_of(model, prefix).detach(), reads[index]])
         if row.bound is not None:
-            reads[index] = row.bound.apply(reads[index], first=row.prefix)
+            reads[index] = row.bound.apply(reads[index], first=0 if with_prefix else row.prefix)
     return pad_sequence(reads, batch_first=True), list(map(len, reads))
 
 

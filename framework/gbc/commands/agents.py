@@ -1,18 +1,16 @@
 """`framework agents`: runs graphs of language-model agents, shows what a graph unrolls to, and makes an example."""
 
 import json
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict
+from framework.gbc.commands.failures import print_failures
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models, load_tasks
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, load_graph
@@ -75,7 +73,7 @@ def check(graph: str) -> None:
         graph: the YAML file of the graph.
     """
     plan = unroll(load_graph(graph))
-    screen = Console(highlight=False)
+    screen = results()
     table = Table("step", "level", "kind", "model", "new tokens", "reads", "runs if", title="steps")
     for step in plan.steps:
         table.add_row(*_cells(step, plan))
@@ -124,9 +122,9 @@ def track(
     table = Table("metric", "tracked", "empty state")
     for name, value in found.items():
         table.add_row(name, f"{value:.4f}", f"{nothing[name]:.4f}" if name in nothing else "")
-    Console(highlight=False).print(table)
+    results().print(table)
     failures = [turn.failure for turn in tracked if turn.failure is not None]
-    console.print(f"{len(tracked)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}", markup=False)
+    console.print(f"{len(tracked)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}")
 
 
 def microworld(
@@ -159,10 +157,9 @@ def microworld(
         dest, kind=fault, num_tasks=num_tasks, num_wrong=num_wrong, num_workers=num_workers, seed=seed
     )
     agents, tools = len(planted.graph.agents), len(planted.graph.tools)
-    Console(highlight=False, soft_wrap=True).print(
+    results(soft_wrap=True).print(
         f"{dest}: {agents} agents and {tools} {'tool' if tools == 1 else 'tools'}; planted in faulty.yaml: "
-        f"{planted.words}; the loss is {LOSS}",
-        markup=False,
+        f"{planted.words}; the loss is {LOSS}"
     )
 
 
@@ -195,11 +192,7 @@ def _print_counts(path: Path, traces: list[Trace], wanted: int) -> None:
     failures = [trace.failure for trace in traces if trace.failure is not None]
     waiting = f", {wanted - len(traces)} not run" if wanted > len(traces) else ""
     console.print(f"{path}: {len(traces) - len(failures)} of {wanted} tasks finished, {len(failures)} failed{waiting}")
-    # Alike but for numbers and names.
-    kinds = Counter(re.sub(r"\d+|'[^']*'", "…", failure) for failure in failures)
-    for kind, count in kinds.most_common():
-        first = next(failure for failure in failures if re.sub(r"\d+|'[^']*'", "…", failure) == kind)
-        console.print(f"  {count} x {first}", style="yellow", markup=False)
+    print_failures(failures)
 
 
 def _cells(step: PlannedStep, plan: Plan) -> list[str]:

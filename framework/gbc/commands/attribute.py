@@ -4,18 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
+from framework.core.text_files import half_character_in
 from framework.gbc.attribution.attribute import attribute as attribute_traces
 from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import Attribution, mean_attribution
+from framework.gbc.commands.failures import print_failures
 from framework.gbc.execution.loading import enough_memory, load_loss, load_models
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.trace import Trace, read_traces
@@ -76,7 +77,7 @@ def attribute(
             found += attribute_traces(some, plan.graph, known, losses, options)
     mean = mean_attribution(found, [step.name for step in plan.steps])
     _save(Path(out), found, mean)
-    screen = Console(highlight=False)
+    screen = results()
     for each in sorted(found, key=lambda each: -each.loss)[:show]:
         screen.print(credit_table(each))
     screen.print(credit_table(mean))
@@ -108,15 +109,23 @@ def _wrong_runs(path: str, loss: Loss, *, skip_bad: bool) -> list[tuple[Trace, V
     """The traces with a loss above 0; prints how many are left out, and why."""
     traces, bad = read_traces(path, skip_bad_lines=skip_bad)
     for line in bad:
-        console.print(f"{path}, line {line.number} is not a trace: {line.problem}", style="yellow", markup=False)
-    finished = [trace for trace in traces if trace.failure is None]
+        console.print(f"{path}, line {line.number} is not a trace: {line.problem}", style="yellow")
+    reasons = [(trace, _failure(trace)) for trace in traces]
+    finished = [trace for trace, reason in reasons if reason is None]
     pairs = [(trace, loss(trace)) for trace in finished]
     wrong = [(trace, found) for trace, found in pairs if found.value > 0]
     console.print(
         f"{path}: {len(traces)} traces, {len(bad)} malformed lines, {len(traces) - len(finished)} failed, "
         f"{len(pairs) - len(wrong)} without a loss, {len(wrong)} to attribute"
     )
+    print_failures(reason for _, reason in reasons if reason is not None)
     return wrong
+
+
+def _failure(trace: Trace) -> str | None:
+    """Why a run cannot be attributed; None where it can."""
+    found = half_character_in([(step.input_text, step.output) for step in trace.steps])
+    return trace.failure or (None if found is None else f"task {trace.id!r} has {found}")
 
 
 def _save(folder: Path, found: Sequence[Attribution], mean: Attribution) -> None:

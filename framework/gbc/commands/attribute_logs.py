@@ -1,25 +1,25 @@
 """`framework attribute-logs`: logs that other frameworks wrote, read by a local model in place of their own."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
+from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.html_report import credit_table, save_html
+from framework.gbc.attribution.html_report import credit_table, html_page, save_html
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
 from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
-from framework.gbc.graph.trace import BadLine
+from framework.gbc.commands.log_results import LogResults
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.logs.accuracy import METHODS, Method, Verdict, attribution_accuracy, verdict
 from framework.gbc.logs.openai import read_openai
@@ -30,7 +30,9 @@ from framework.gbc.logs.who_when import read_who_when
 Schema = Literal["log", "openai", "who_when"]
 
 MOST_SECTIONS = 100
-"""Logs that the page shows in full."""
+"""Logs that the page shows in full, at most."""
+MOST_BYTES = 2_000_000
+"""Of the page, unless its first log alone has more."""
 MOST_EDGES = 3
 """Edges into a step that the page shows: those with most credit; every agent may read every message before it."""
 
@@ -65,6 +67,8 @@ def attribute_logs(
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     plain_format: str | None = None,
     skip_bad: bool = False,
+    limit: int | None = None,
+    resume: bool = False,
     show: int = 3,
     tolerances: tuple[int, ...] = (1, 3),
     surrogate: SurrogateOptions = SurrogateOptions(),
@@ -75,34 +79,46 @@ def attribute_logs(
     The models that wrote the logs are not asked: a local one, the surrogate, reads the logs in their place, and the
     blame is what the messages follow from for it. Runs of our own are attributed by `framework attribute`.
 
+    Every log's line is written as it is done: the same command with `--resume` goes on where it was cut off.
+
     Args:
         trace: JSON lines of docs/traces.md's schema or of OpenAI-style messages, or a folder of Who&When's cases.
         model: folder of the surrogate, a causal language model with safetensors.
-        out: folder for blame.html, attributions.jsonl and summary.json.
+        out: folder for blame.html, attributions.jsonl, summary.json and settings.json.
         schema: of the logs: log (that of docs/traces.md), openai or who_when.
         device: where the surrogate runs.
         dtype: of its weights.
         plain_format: for surrogates without a chat template: a text with {prompt} and {message}.
         skip_bad: leave malformed logs out instead of ending with an error.
+        limit: the first so many logs of failed runs alone; all by default.
+        resume: keep what an earlier call with the same model and options has written to OUT.
         show: number of logs whose tables are printed.
         tolerances: of the accuracy of steps, in messages to either side.
         surrogate: how it reads a log.
         options: how errors are attributed.
     """
-    if show < 0:
-        raise ConfigError(f"show {show}", hint="use 0 or more")
+    if show < 0 or (limit is not None and limit < 1):
+        raise ConfigError(f"show {show}, limit {limit}", hint="show 0 or more, of a limit of 1 or more")
     logs, bad = read_schema(trace, schema, skip_bad=skip_bad)
     for line in bad:
-        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow", markup=False)
+        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow")
     failed = [log for log in logs if log.failed]
-    kept = f"{len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs"
-    console.print(f"{trace}: {kept}", markup=False)
+    console.print(f"{trace}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
     if not failed:
         console.print("nothing to blame")
         return
-    reader = LocalModel.load(LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format))
+    config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
+    settings = {
+        **{name: getattr(config, name) for name in ("path", "dtype", "plain_format")},
+        "surrogate": to_json(surrogate),
+        "options": to_json(options),
+    }
+    reader = LocalModel.load(config)
+    kept = LogResults(Path(out), settings, resume=resume)
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
-    attributed = _attribute_all(failed, reader, surrogate, options, skip_bad=skip_bad)
+    work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, skip_bad=skip_bad)
+    attributed = work.attribute_all(failed[:limit])
+    kept.write([each.found for each in attributed])
     if not attributed:
         console.print("nothing is left to blame")
         return
@@ -113,7 +129,7 @@ def attribute_logs(
     )
     _save(Path(out), attributed, accuracy, caption)
     _show(attributed, accuracy, caption, show=show)
-    console.print(f"{out}: blame.html, attributions.jsonl, summary.json", markup=False)
+    console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
 
 
 def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
@@ -142,6 +158,8 @@ def attribute_log(
     model: LocalModel,
     surrogate: SurrogateOptions = SurrogateOptions(),
     options: AttributionOptions = DEFAULTS,
+    *,
+    kept: LogResults | None = None,
 ) -> LogAttribution:
     """What the failure of a log is attributed to, by one batched pass over its messages.
 
@@ -150,39 +168,63 @@ def attribute_log(
         model: the surrogate.
         surrogate: how it reads.
         options: how errors are attributed.
+        kept: results of an earlier call, which are taken from there, and to which new ones are added.
 
     Raises:
         DataError: a context that is too short.
     """
     read = read_log(log, model, surrogate)
-    (found,) = attribute([read.trace], read.graph, {SURROGATE: model}, [log_loss(read)], options)
+    found = None if kept is None else kept.of(read)
+    if found is None:
+        (found,) = attribute([read.trace], read.graph, {SURROGATE: model}, [log_loss(read)], options)
+        if kept is not None:
+            kept.add(found)
     return LogAttribution(read=read, found=found, verdicts={by: verdict(read, found, by) for by in METHODS})
 
 
-def _attribute_all(
-    logs: Sequence[Log],
-    model: LocalModel,
-    surrogate: SurrogateOptions,
-    options: AttributionOptions,
-    *,
-    skip_bad: bool,
-) -> list[LogAttribution]:
-    """Each log that the surrogate can read, attributed; the others are printed, or are an error."""
-    attributed: list[LogAttribution] = []
-    for log in track(logs, description="attributing", console=console, transient=True):
-        try:
-            attributed.append(attribute_log(log, model, surrogate, options))
-        except DataError as error:
-            if not skip_bad:
-                raise
-            console.print(f"log {log.id!r} is left out: {error}", style="yellow", markup=False)
-    return attributed
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """How logs are attributed.
+
+    Attributes:
+        model: the surrogate.
+        surrogate: how it reads.
+        options: how errors are attributed.
+        kept: results of this call and earlier ones.
+        skip_bad: logs that the surrogate cannot read are printed; otherwise they are an error.
+    """
+
+    model: LocalModel
+    surrogate: SurrogateOptions
+    options: AttributionOptions
+    kept: LogResults
+    skip_bad: bool
+
+    def attribute_all(self, logs: Sequence[Log]) -> list[LogAttribution]:
+        """Each log that the surrogate can read, attributed; a line tells of each as it is done."""
+        attributed: list[LogAttribution] = []
+        for number, log in enumerate(track(logs, description="attributing", console=console, transient=True), 1):
+            begin = time.monotonic()
+            try:
+                each = attribute_log(log, self.model, self.surrogate, self.options, kept=self.kept)
+            except DataError as error:
+                if not self.skip_bad:
+                    raise
+                console.print(f"log {log.id!r} is left out: {error}", style="yellow")
+                continue
+            blamed = each.verdicts["own"]
+            console.print(
+                f"{number} of {len(logs)}: log {log.id!r}, most blamed {blamed.agent} {blamed.step}, "
+                f"{time.monotonic() - begin:.1f} s"
+            )
+            attributed.append(each)
+        return attributed
 
 
 def _show(
     attributed: Sequence[LogAttribution], accuracy: Mapping[str, Mapping[str, float]], caption: str, *, show: int
 ) -> None:
-    screen = Console(highlight=False)
+    screen = results()
     for each in attributed[:show]:
         screen.print(credit_table(_by_agent(each.found)))
     screen.print(_verdict_table(attributed, caption))
@@ -221,7 +263,7 @@ def _by_agent(found: Attribution) -> Attribution:
             before = merged[key].credit if key in merged else 0.0
             merged[key] = replace(edge, source=nodes[edge.source], credit=before + edge.credit)
     into = {node: sum(edge.credit for key, edge in merged.items() if key[-1] == node) for node in nodes.values()}
-    kept = []
+    kept: list[EdgeCredit] = []
     for node in into:
         edges = sorted((edge for key, edge in merged.items() if key[-1] == node), key=lambda edge: -edge.credit)
         kept += [replace(edge, share=edge.credit / (into[node] or 1.0)) for edge in edges[:MOST_EDGES]]
@@ -232,13 +274,17 @@ def _save(
     folder: Path, attributed: Sequence[LogAttribution], accuracy: Mapping[str, Mapping[str, float]], caption: str
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shown = attributed[:MOST_SECTIONS]
+    shown: list[Attribution] = []
+    num_bytes = 0
+    for each in attributed[:MOST_SECTIONS]:
+        section = _for_reading(each)
+        num_bytes += len(html_page([section]))
+        if shown and num_bytes > MOST_BYTES:
+            break
+        shown.append(section)
     first = f", the first {len(shown)}" if len(shown) < len(attributed) else ""
     title = f"Blame of {len(attributed)} logs{first}, {caption}"
-    save_html(folder / "blame.html", [_for_reading(each) for each in shown], title=title)
-    with atomic_write(folder / "attributions.jsonl") as stream:
-        for each in attributed:
-            stream.write(json.dumps(to_json(each.found)).encode() + b"\n")
+    save_html(folder / "blame.html", shown, title=title)
     summary = {
         "reader": caption,
         "accuracy": accuracy,
@@ -264,7 +310,7 @@ def _verdict_table(attributed: Sequence[LogAttribution], caption: str) -> Table:
         said = (f"{each.verdicts[by].agent} {each.verdicts[by].step}" for by in METHODS)
         label = each.read.log.mistake
         known = "" if label is None else " ".join(str(part) for part in (label.agent, label.step) if part is not None)
-        table.add_row(*map(escape, (each.read.log.id, *said, known)))
+        table.add_row(each.read.log.id, *said, known)
     return table
 
 

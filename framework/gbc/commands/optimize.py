@@ -6,12 +6,12 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write, sha256_of
+from framework.gbc.commands.failures import kind_of, print_failures
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
 from framework.gbc.execution.loading import (
     enough_memory,
@@ -28,7 +28,7 @@ from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.prompt_search import search
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
-from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer
+from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer, TaskRuns
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
 
 
@@ -104,7 +104,7 @@ def _search(
     state = load_state(path) if path.exists() else None
     if state is not None:
         console.print(f"goes on at step {state.step}, held-out loss {state.loss:.4g}")
-    progress = _Progress(graph, folder)
+    progress = _Progress(graph, folder, options.min_gain, state)
     state = search.optimize(
         graph,
         models,
@@ -116,6 +116,7 @@ def _search(
         state=state,
         save_to=path,
         on_step=progress.note,
+        on_runs=progress.note_runs,
     )
     progress.note(state)
     _show(graph, state)
@@ -123,15 +124,25 @@ def _search(
 
 
 class _Progress:
-    """Writes the best prompts after every step, and prints each trial once."""
+    """Writes the best prompts after every step, and prints each trial and each kind of failure once."""
 
-    def __init__(self, graph: Graph, folder: Path) -> None:
-        self.graph, self.folder, self.num_printed = graph, folder, 0
+    def __init__(self, graph: Graph, folder: Path, min_gain: float, state: OptimizerState | None) -> None:
+        self.graph, self.folder, self.min_gain = graph, folder, min_gain
+        self.num_printed = 0 if state is None else len(state.trials)
+        self.told: set[str] = set()
+
+    def note_runs(self, runs: TaskRuns) -> None:
+        """Tells of tasks that failed, and why, unless it has told of all these reasons."""
+        kinds = set(map(kind_of, runs.failures))
+        if kinds - self.told:
+            console.print(f"{len(runs.failures)} of {runs.num_tasks} {runs.kind} tasks failed:", style="yellow")
+            print_failures(runs.failures)
+        self.told |= kinds
 
     def note(self, state: OptimizerState) -> None:
         save_graph(self.folder / "graph.yaml", self.graph.with_prompts(state.prompts))
         for trial in state.trials[self.num_printed :]:
-            console.print(_line_of(trial))
+            console.print(_line_of(trial, self.min_gain))
         self.num_printed = len(state.trials)
 
 
@@ -166,24 +177,32 @@ def _claim(folder: Path, files: Mapping[str, str], settings: Mapping[str, str]) 
         stream.write(json.dumps(inputs, indent=1).encode() + b"\n")
 
 
-def _line_of(trial: Trial) -> str:
+def _line_of(trial: Trial, min_gain: float) -> str:
     agents = ", ".join(trial.changes)
-    return f"step {trial.step}: {agents}, held-out loss {trial.loss:.4g}{', kept' if trial.kept else ''}"
+    if trial.kept:
+        verdict = "kept"
+    elif trial.loss_before is None:
+        verdict = "dropped"
+    else:
+        margin = f" by more than min_gain {min_gain:g}" if min_gain else ""
+        verdict = f"dropped: not below {trial.loss_before:.4g}{margin}"
+    return f"step {trial.step}: {agents}, held-out loss {trial.loss:.4g}, {verdict}"
 
 
 def _show(graph: Graph, state: OptimizerState) -> None:
-    screen = Console(highlight=False)
+    screen = results()
     table = Table("trial", "agent", "loss", "kept", title=f"held-out loss {state.loss:.4g}, {state.runs} runs")
     for index, trial in enumerate(state.trials, 1):
         table.add_row(str(index), ", ".join(trial.changes), f"{trial.loss:.4g}", "kept" if trial.kept else "")
     screen.print(table)
+    screen = results(soft_wrap=True)
     for agent, old in graph.prompts.items():
         lines = unified_diff(old.splitlines(), state.prompts[agent].splitlines(), "before", "after", n=1, lineterm="")
         for number, line in enumerate(lines):
             if number == 0:
-                screen.print(f"prompt of {agent}", markup=False)
+                screen.print(f"prompt of {agent}")
             if number > 1:
-                screen.print(line, markup=False, style={"+": "green", "-": "red"}.get(line[:1]), soft_wrap=True)
+                screen.print(line, style={"+": "green", "-": "red"}.get(line[:1]))
 
 
 def _train(
@@ -197,7 +216,7 @@ def _train(
     if done:
         console.print(f"goes on at step {done}{'' if best is None else f', best held-out loss {best:.4g}'}")
     found = train_soft_prompts(SoftPromptInputs(train=tasks[0], held_out=tasks[1], **inputs), options, folder)
-    screen = Console(highlight=False)
+    screen = results()
     if found.losses:
         first, last = found.losses[0], found.losses[-1]
         screen.print(f"training loss {first:.4g} -> {last:.4g} a token in {len(found.losses)} steps")

@@ -63,7 +63,7 @@ def microworld(
         if count < 1:
             raise ConfigError(f"{count} examples for {part}", hint="use 1 or more")
         _write_episodes(Path(dest) / part, draw_examples(f"{seed}/{part}", count), WriteOptions(overwrite=overwrite))
-    make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))
+    make_tokenizer().save_pretrained(str(Path(dest) / "tokenizer"))  # pyright: ignore[reportUnknownMemberType]
 
 
 def multiwoz_examples(

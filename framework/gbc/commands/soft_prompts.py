@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,7 +231,7 @@ def _write_shards(folder: Path, **tasks_by_name: Sequence[Task]) -> None:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def _quiet_lightning() -> Generator[None]:
     """Without Lightning's lines on devices and on the end of training: the command has its own."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

@@ -1,13 +1,15 @@
 """What commands are given beside a graph: models, tasks, losses, candidates."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.serialization import JsonDict, parse_object
+from framework.core.text_files import numbered_lines
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss, VerbalLoss, exact_match, slot_loss
@@ -26,18 +28,18 @@ def read_model_configs(models: str | Path | Mapping[str, object]) -> dict[str, L
         ConfigError: no such file, or an entry that is neither.
     """
     source = _source_of(models)
-    value = models if isinstance(models, Mapping) else read_yaml(models)
+    value: object = models if isinstance(models, Mapping) else read_yaml(models)
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(
             f"{source} names no models", hint="write `NAME: {path: FOLDER}` or `NAME: {url: ..., model: ...}`"
         )
     configs: dict[str, LocalModelConfig | ServerModelConfig] = {}
-    for name, entry in value.items():
+    for name, entry in cast("Mapping[object, object]", value).items():
         what = f"model {name!r} of {source}"
         if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
             raise ConfigError(what, hint="give it a `path` (a folder) or a `url` (a server)")
         kind = LocalModelConfig if "path" in entry else ServerModelConfig
-        configs[str(name)] = parse_record(kind, entry, source=what)
+        configs[str(name)] = parse_record(kind, cast("JsonDict", entry), source=what)
     return configs
 
 
@@ -78,19 +80,15 @@ def _source_of(models: str | Path | Mapping[str, object]) -> str:
 
 
 def load_tasks(path: str | Path) -> list[JsonDict]:
-    """The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
+    r"""The tasks of a file of JSON lines, each with an `id`: its own, or the number of the task, from 0.
+
+    A task with half of a character in it (`\ud83d`) is read: it fails when it runs, and the others do not.
 
     Raises:
         DataError: no such file, no tasks, lines that are not JSON objects, or two tasks of one id.
     """
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
     tasks: dict[str, JsonDict] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             task = parse_object(line)
         except ValueError as error:
@@ -142,16 +140,17 @@ def load_candidates(path: str | Path) -> dict[str, list[str]]:
     value = read_yaml(path)
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(f"{path} holds no candidates", hint="write `AGENT: [a prompt, another prompt]`")
-    for agent, prompts in value.items():
-        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+    candidates = cast("Mapping[object, list[str]]", value)
+    for agent, prompts in candidates.items():
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):  # pyright: ignore
             raise ConfigError(
                 f"{path}: the candidates of {agent!r} are not a list of texts", hint="give a list of prompts"
             )
-    return {str(agent): list(prompts) for agent, prompts in value.items()}
+    return {str(agent): list(prompts) for agent, prompts in candidates.items()}
 
 
 @contextmanager
-def enough_memory(hint: str) -> Iterator[None]:
+def enough_memory(hint: str) -> Generator[None]:
     """Tells what to do where a device's memory is not enough.
 
     Raises:

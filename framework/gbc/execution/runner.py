@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
+from framework.core.text_files import half_character_in
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.graph.unroll import Gate, Plan, PlannedStep, Sources, unroll
@@ -46,8 +47,8 @@ def run_graph(
 ) -> Iterator[Trace]:
     """Runs a graph on tasks; yields the traces in their order as they are done.
 
-    A task that fails (a tool that raises, an input longer than the context, an empty answer, a missing field) gives a
-    trace with its `failure` and the steps before it; the others go on.
+    A task that fails (a tool that raises, an input longer than the context, an empty answer, a missing field, half of
+    a character in a text) gives a trace with its `failure` and the steps before it; the others go on.
 
     Args:
         graph: the system.
@@ -93,6 +94,11 @@ class _Run:
     given: Mapping[str, str]
     done: dict[str, Step] = field(default_factory=dict[str, Step])
     error: FrameworkError | None = None
+
+    def __post_init__(self) -> None:
+        # What cannot be encoded has no tokens, and no request can carry it.
+        if (found := half_character_in(self.task)) is not None:
+            self.error = DataError(f"task {self.id!a} has {found}", hint="give whole characters")
 
     def latest(self, sources: Sources) -> str | None:
         """Whichever of the steps ran last."""
@@ -149,6 +155,9 @@ def _run_level(
         for (run, step, _), reply in zip(waiting, replies, strict=True):
             if isinstance(reply, FrameworkError):
                 run.error = run.error or reply
+            elif (found := half_character_in(reply.output)) is not None:
+                problem = f"agent {step.name!r} says {found}"
+                run.error = run.error or DataError(problem, hint="see what its model or server gives")
             elif not reply.output.strip() and options.on_empty == "fail":
                 hint = "change its prompt, or set on_empty to keep"
                 run.error = run.error or DataError(f"agent {step.name!r} says nothing", hint=hint)
@@ -176,6 +185,7 @@ def build_request(agent: Agent, step: str, *, id: str, seed: int, seen: Mapping[
         prompt=agent.prompt,
         pieces=tuple(pieces),
         max_new_tokens=agent.max_new_tokens,
+        stop=agent.stop,
         seed=int.from_bytes(digest[:7], "big"),
     )
 
@@ -247,6 +257,8 @@ def _output(run: _Run, node: Agent | Tool | UserTurn, reads: Mapping[str, str]) 
     if not isinstance(output, str):
         hint = "let it return a text"
         raise DataError(f"tool {node.name!r} returned {type(output).__name__}", hint=hint)
+    if (found := half_character_in(output)) is not None:
+        raise DataError(f"tool {node.name!r} returned {found}", hint="let it return whole characters")
     return output
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from framework.core.errors import ConfigError
+from framework.core.imports import look_in_current_folder, look_in_folder
 from framework.core.io import atomic_write
-from framework.gbc.graph.yaml_config import look_in_current_folder, parse_record, read_yaml, to_yaml
+from framework.gbc.graph.yaml_config import parse_record, read_yaml, to_yaml
 
 Estimator = Literal["gradient", "pass_through", "leave_one_out", "score_function", "tool_replay"]
 """How an edge gets its weight; all but `gradient` are for edges that pass no gradient.
@@ -113,6 +114,7 @@ class Agent:
         max_new_tokens: bound of the output, in tokens.
         estimator: how its incoming edges get their weights; another than `gradient` for models on a server.
         when: run only if this holds.
+        stop: texts that end the output where they begin; they are not part of it.
     """
 
     name: str
@@ -124,9 +126,12 @@ class Agent:
     max_new_tokens: int = 256
     estimator: Estimator = "gradient"
     when: Condition | None = None
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_estimator(self.name, self.estimator)
+        if "" in self.stop:
+            raise ConfigError(f"agent {self.name!r} stops at an empty text", hint="leave stop out")
         if self.estimator == "tool_replay":
             raise ConfigError(f"agent {self.name!r} declares tool_replay, which is for tools", hint="use leave_one_out")
         if self.max_new_tokens < 1:
@@ -278,11 +283,13 @@ def reads_of(node: Node) -> tuple[str, ...]:
 
 
 def load_graph(path: str | Path) -> Graph:
-    """A graph from a YAML file whose keys are the arguments of `Graph`; tools also from the current folder.
+    """A graph from a YAML file whose keys are the arguments of `Graph`; tools also from its folder and the current one.
 
     Raises:
         ConfigError: no such file, an unknown key, a value of the wrong type, or what `Graph` finds.
     """
+    # Before the current folder: what lies beside a graph belongs to it.
+    look_in_folder(Path(path).parent)
     return parse_graph(read_yaml(path), source=str(path))
 
 

@@ -1,14 +1,14 @@
 """Traces: who saw which token blocks and said what, and their JSON lines."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from framework.core.errors import DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict, from_json, parse_object, to_json
+from framework.core.text_files import BadLine, read_json_lines
 
 Span = tuple[int, int]
 """Start and end, the end excluded."""
@@ -109,19 +109,6 @@ class Trace:
         return "\n".join(self.step(name).output for name in self.outputs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BadLine:
-    """A line that is not a record.
-
-    Attributes:
-        number: of the line, from 1.
-        problem: what is wrong with it.
-    """
-
-    number: int
-    problem: str
-
-
 def trace_to_line(trace: Trace) -> str:
     """A trace as one line of JSON, without the line's end."""
     return json.dumps({"format": FORMAT, **to_json(trace)})
@@ -169,27 +156,7 @@ def read_traces(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list
     Raises:
         DataError: no such file, or malformed lines: their number, and the first with its problem.
     """
-    traces: list[Trace] = []
-    bad: list[BadLine] = []
-    try:
-        for number, line in _lines(Path(path)):
-            try:
-                traces.append(trace_from_line(line.decode("utf-8")))
-            except ValueError as error:
-                bad.append(BadLine(number=number, problem=str(error)))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
-    if bad and not skip_bad_lines:
-        problem = f"{path}: {len(bad)} malformed lines, the first is line {bad[0].number} ({bad[0].problem})"
-        raise DataError(problem, hint="correct them, or ask to skip bad lines")
-    return traces, bad
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield number, line
+    return read_json_lines(path, lambda line, _: trace_from_line(line), skip_bad_lines=skip_bad_lines)
 
 
 def _check_consistent(trace: Trace) -> None:

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
 from framework.core.moved.import_paths import current_text
+from framework.core.text_files import parse_yaml, read_text
 from framework.tracking.run_folder import is_written_by_run
 
 RecordT = TypeVar("RecordT")
@@ -20,13 +21,10 @@ def read_yaml(path: str | Path) -> Any:
     """The value of a YAML file; in one that a run wrote, import paths of before a move are the new ones.
 
     Raises:
-        ConfigError: no such file, or not YAML.
+        ConfigError: no such file, not YAML in UTF-8, or a key that stands twice.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return yaml.safe_load(current_text(text) if is_written_by_run(Path(path)) else text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read ({error})", hint="give a YAML file") from None
+    text = read_text(path, hint="give a YAML file", error=ConfigError)
+    return parse_yaml(current_text(text) if is_written_by_run(Path(path)) else text, str(path))
 
 
 def parse_record(record: type[RecordT], value: object, *, source: str) -> RecordT:

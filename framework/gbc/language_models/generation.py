@@ -1,15 +1,22 @@
 """Batched generation: left padding, seeded sampling and end tokens."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+)
 
-from framework.gbc.shapes import Mask, TokenIds
+from framework.gbc.language_models.interface import stop_in
+from framework.gbc.shapes import Mask, TokenIds, ints
 
 
 def pad_left(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[TokenIds, Mask]:
@@ -43,6 +50,29 @@ class GumbelNoise(LogitsProcessor):
         uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + self.temperature * noise.to(scores.device)
+
+
+class StopTexts(StoppingCriteria):
+    """Ends a row once its new tokens hold one of its texts.
+
+    Args:
+        texts: of each row.
+        decode: from new tokens to their text.
+        num_read: tokens of a row that are not new.
+    """
+
+    def __init__(
+        self, texts: Sequence[Sequence[str]], decode: Callable[[Sequence[int]], str], *, num_read: int
+    ) -> None:
+        self.texts, self.decode, self.num_read = texts, decode, num_read
+
+    def __call__(self, input_ids: TokenIds, scores: Tensor, **kwargs: object) -> Bool[Tensor, "batch"]:
+        """Which rows are done."""
+        done = [
+            bool(texts) and stop_in(self.decode(ints(row[self.num_read :])), texts) is not None
+            for row, texts in zip(input_ids, self.texts, strict=True)
+        ]
+        return torch.tensor(done, device=input_ids.device)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

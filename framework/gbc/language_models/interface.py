@@ -26,6 +26,7 @@ class Request:
         pieces: the user message in order.
         max_new_tokens: bound of the answer, in tokens.
         seed: of the answer's random numbers, where the model samples.
+        stop: texts that end the answer where they begin; they are not part of it.
     """
 
     step: str
@@ -33,11 +34,17 @@ class Request:
     pieces: tuple[Piece, ...]
     max_new_tokens: int
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
     @property
     def message(self) -> str:
         """The user message as text."""
         return "".join(piece.text for piece in self.pieces)
+
+
+def stop_in(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first of the texts that end an answer begins; None where there is none."""
+    return min((text.index(each) for each in stop if each in text), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,14 @@ from framework.gbc.language_models.agent_parameters import (
     message_gates,
     soft_prompt_position,
 )
-from framework.gbc.language_models.generation import GumbelNoise, end_tokens, pad_left, plain_generation_config
-from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.language_models.generation import (
+    GumbelNoise,
+    StopTexts,
+    end_tokens,
+    pad_left,
+    plain_generation_config,
+)
+from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.lora import Adapters, active_adapters
 from framework.gbc.language_models.offsets import output_spans, token_spans
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt, render_blocks
@@ -221,9 +227,10 @@ class LocalModel:
             seeds = [requests[index].seed for index in same]
             inputs = [encoded[index].ids for index in same]
             bound = [self.bind(requests[index].step, encoded[index].blocks, len(encoded[index].ids)) for index in same]
-            outputs = self.generate(inputs, max_new_tokens=max_new_tokens, seeds=seeds, bound=bound)
+            stops = [requests[index].stop for index in same]
+            outputs = self.generate(inputs, max_new_tokens=max_new_tokens, seeds=seeds, bound=bound, stops=stops)
             for index, output in zip(same, outputs, strict=True):
-                answers[index] = self._reply(encoded[index], output)
+                answers[index] = self._reply(encoded[index], output, requests[index].stop)
         return [answers[index] for index in range(len(requests))]
 
     @torch.no_grad()
@@ -234,14 +241,16 @@ class LocalModel:
         max_new_tokens: int,
         seeds: Sequence[int],
         bound: Sequence[BoundParameters | None] = (),
+        stops: Sequence[Sequence[str]] = (),
     ) -> list[tuple[int, ...]]:
-        """New tokens after each input, up to and with the end token, in one batch.
+        """New tokens after each input, up to and with the end token or those of a text that ends it, in one batch.
 
         Args:
             inputs: token ids, at least one each.
             max_new_tokens: bound.
             seeds: one for each input; unless greedy, its tokens are a function of input and seed alone.
             bound: each input's agent parameters, where some have any; by default none.
+            stops: texts that end each answer, where some have any; by default none.
         """
         padding = self._ends[0] if self._ends else 0
         ids, mask = pad_left(inputs, padding, self.device)
@@ -258,12 +267,18 @@ class LocalModel:
         noise = [GumbelNoise(seeds, self.config.temperature)] if self.config.temperature else []
         adapters = [None if each is None else each.adapter for each in bound]
         with plain_generation_config(self.model), active_adapters(adapters):
-            processors = LogitsProcessorList(noise)
+            # From embeddings, the new tokens come alone.
+            num_read = ids.shape[1] if "inputs" in read else 0
             output = generated(
-                self.model, **read, attention_mask=mask, generation_config=options, logits_processor=processors
+                self.model,
+                **read,
+                attention_mask=mask,
+                generation_config=options,
+                logits_processor=LogitsProcessorList(noise),
+                stopping_criteria=[StopTexts(stops, self.decode, num_read=num_read)] if any(stops) else [],
             )
-        # From embeddings, the new tokens come alone.
-        return [self._until_end(ints(row)) for row in output[:, ids.shape[1] if "inputs" in read else 0 :]]
+        rows = [self._until_end(ints(row)) for row in output[:, num_read:]]
+        return [self._until_stop(row, stop) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
 
     def soft_prompt(self, step: str) -> SoftPrompt | None:
         """The soft prompt of a step's agent; None where it has none."""
@@ -308,8 +323,11 @@ class LocalModel:
         """The text of tokens, without special tokens."""
         return decoded(self.tokenizer, ids)
 
-    def _reply(self, encoded: EncodedPrompt, output: tuple[int, ...]) -> Reply:
+    def _reply(self, encoded: EncodedPrompt, output: tuple[int, ...], stop: Sequence[str] = ()) -> Reply:
         text = self.decode(output)
+        end = stop_in(text, stop)
+        # Its tokens stay, as the end token does; they have no text.
+        text = text[:end]
         prefixes = [self.decode(output[: stop + 1]) for stop in range(len(output))]
         return Reply(
             input_text=encoded.text,
@@ -319,7 +337,7 @@ class LocalModel:
             output=text,
             output_ids=output,
             output_spans=output_spans(prefixes, text),
-            finish="stop" if output and output[-1] in self._ends else "length",
+            finish="stop" if end is not None or (output and output[-1] in self._ends) else "length",
         )
 
     def _render(self, prompt: str, message: str) -> str:
@@ -340,6 +358,13 @@ class LocalModel:
                 f"the chat template of {self.config.path or 'the model'} refuses the messages ({error})",
                 hint="set system_role to user, or set plain_format",
             ) from None
+
+    def _until_stop(self, row: tuple[int, ...], stop: Sequence[str]) -> tuple[int, ...]:
+        """A row up to the token with which a text that ends it is whole; a batch goes on until all rows are done."""
+        if not stop or stop_in(self.decode(row), stop) is None:
+            return row
+        lengths = range(1, len(row) + 1)
+        return row[: next(length for length in lengths if stop_in(self.decode(row[:length]), stop) is not None)]
 
     def _until_end(self, row: list[int]) -> tuple[int, ...]:
         stop = next((index + 1 for index, token in enumerate(row) if token in self._ends), len(row))

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 from typing_extensions import override
 
 from framework.core.errors import ConfigError
@@ -84,6 +84,26 @@ def cached_states(cache: DynamicCache) -> list[tuple[States, States]]:
             raise ConfigError(f"{type(layer).__name__} of a cache does not keep keys and values", hint=hint)
         found.append((layer.keys, layer.values))
     return found
+
+
+def keeps_keys_and_values(model: PreTrainedModel) -> bool:
+    """Whether keys and values are all that the model keeps of what it read.
+
+    Layers of linear attention and state-space layers keep a state that cannot be cut into tokens.
+    """
+    if getattr(model, "_is_stateful", False):
+        return False
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except KeyError:
+        # A layer of a type that no cache knows.
+        return False
+    except AttributeError:
+        # A configuration that does not tell of layers.
+        return True
+    return all(
+        isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers
+    )
 
 
 def frozen_cache(states: Sequence[tuple[States, States]]) -> DynamicCache:

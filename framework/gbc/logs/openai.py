@@ -3,17 +3,18 @@
 System and developer messages at the beginning are the prompt of the agent that they name, otherwise of all agents;
 later ones are read like a user's. An `assistant` is an agent, by its `name`; so is a `user` whose name an assistant
 has too, since frameworks of several agents show the others to each as users. A `tool` is named after the call that it
-answers.
+answers. Anthropic's parts are read too: `tool_use` is a call, `tool_result` a tool's message. A part or a call that is
+not understood is an error: what it says would be lost.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
 from framework.core.serialization import from_json
-from framework.gbc.graph.trace import BadLine
+from framework.core.text_files import BadLine
 from framework.gbc.logs.schema import (
     JsonObject,
     Log,
@@ -22,11 +23,18 @@ from framework.gbc.logs.schema import (
     Role,
     ToolCall,
     json_object,
-    parse_line,
+    parse_log,
     read_logs,
 )
 
 _SYSTEM = ("system", "developer")
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
+"""Keys of a call's arguments: OpenAI's, Llama's, Anthropic's, LangChain's."""
+_NO_TEXT = {
+    *("image", "image_url", "input_image", "audio", "input_audio", "video", "video_url", "file", "input_file"),
+    *("document", "thinking", "redacted_thinking", "reasoning"),
+}
+"""Types of parts that are named in place of their content: others than the author see no thoughts, a model no file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +59,7 @@ def read_openai(path: str | Path, *, skip_bad_lines: bool = False) -> tuple[list
     """
 
     def parse(line: str, number: int) -> Log:
-        parsed = parse_line(line)
+        parsed = parse_log(line)
         value = json_object({"messages": cast(object, parsed)} if isinstance(parsed, list) else parsed)
         if value is None:
             raise ValueError("neither a list of messages nor an object")
@@ -105,7 +113,7 @@ def log_of_messages(
     found: list[Message] = []
     numbers: list[int] = []
     names: dict[str, str] = {}
-    for number, message in enumerate(objects):
+    for number, message in _expanded(objects):
         try:
             if message.get("role") in _SYSTEM and not found:
                 own = _name(message)
@@ -172,8 +180,43 @@ def _content(message: JsonObject) -> str:
         return content
     parts = _objects(content)
     if parts is not None:
-        return "\n".join(str(part.get("text") or part.get("refusal") or f"[{part.get('type')}]") for part in parts)
+        return "\n".join(map(_text_of_part, parts))
     raise ValueError(f"content is {str(content)[:40]!r}, not a text or a list of parts")
+
+
+def _text_of_part(part: JsonObject) -> str:
+    text = part.get("text", part.get("refusal"))
+    if isinstance(text, str):
+        return text
+    if part.get("type") in _NO_TEXT:
+        return f"[{part['type']}]"
+    raise ValueError(f"a part of the type {part.get('type')!r}, which is not understood")
+
+
+def _expanded(messages: Sequence[JsonObject]) -> Iterator[tuple[int, JsonObject]]:
+    """The messages with their numbers, those with Anthropic's parts as OpenAI writes them.
+
+    Calls leave the content of their message; each result of a tool is a message of its own, before what the user says.
+    """
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        parts = _objects(content) if isinstance(content, list) else None
+        kinds = {part.get("type") for part in parts or ()}
+        if parts is None or not kinds & {"tool_use", "tool_result"}:
+            yield number, message
+            continue
+        results = [part for part in parts if part.get("type") == "tool_result"]
+        calls = [part for part in parts if part.get("type") == "tool_use"]
+        others = [part for part in parts if part.get("type") not in ("tool_use", "tool_result")]
+        for result in results:
+            said = result.get("content", "")
+            yield number, {"role": "tool", "tool_call_id": result.get("tool_use_id"), "content": said}
+        if others or calls:
+            yield number, {**message, "content": others, "tool_calls": [*_listed(message.get("tool_calls")), *calls]}
+
+
+def _listed(value: object) -> list[object]:
+    return cast(list[object], value) if isinstance(value, list) else []
 
 
 def _calls(message: JsonObject) -> tuple[ToolCall, ...]:
@@ -186,11 +229,15 @@ def _calls(message: JsonObject) -> tuple[ToolCall, ...]:
     found: list[ToolCall] = []
     for each in calls:
         call = json_object(each) or {}
-        function = json_object(call.get("function")) or {}
+        function = json_object(call.get("function")) or call
         name = function.get("name")
         if not isinstance(name, str):
             raise ValueError(f"the call {str(each)[:40]!r} has no function with a name")
-        arguments: object = function.get("arguments", "")
+        given = [function[key] for key in _ARGUMENTS if function.get(key) is not None]
+        unknown = function.keys() - {"name", "id", "type", "index", "description", *_ARGUMENTS}
+        if len(given) > 1 or (unknown and not given):
+            raise ValueError(f"the call {str(each)[:40]!r} does not say what its arguments are")
+        arguments = given[0] if given else ""
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         found.append(ToolCall(id=str(call.get("id") or ""), name=name, arguments=text))
     return tuple(found)

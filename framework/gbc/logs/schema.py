@@ -9,7 +9,7 @@ from typing import Literal, cast
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
-from framework.gbc.graph.trace import BadLine
+from framework.core.text_files import BadLine, parse_json, read_json_lines, refuse_half_characters
 
 Role = Literal["user", "agent", "tool"]
 
@@ -150,10 +150,12 @@ def log_from_line(line: str) -> Log:
     """The log of a line; fields that have a default may be left out.
 
     Raises:
-        ValueError: not JSON, or a field that is missing, unknown or of another type.
+        ValueError: not JSON, half of a character, or a field that is missing, unknown or of another type.
         DataError: what `Log` finds.
     """
-    return from_json(Log, parse_object(line), allow_missing=True)
+    fields = parse_object(line)
+    refuse_half_characters(fields)
+    return from_json(Log, fields, allow_missing=True)
 
 
 def json_object(value: object) -> JsonObject | None:
@@ -161,12 +163,15 @@ def json_object(value: object) -> JsonObject | None:
     return cast(JsonObject, value) if isinstance(value, dict) else None
 
 
-def parse_line(line: str) -> object:
-    """The JSON value of a line; ValueError if there is none."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from None
+def parse_log(text: str | bytes) -> object:
+    """The JSON value of a text.
+
+    Raises:
+        ValueError: there is none, or half of a character in it.
+    """
+    value: object = parse_json(text)
+    refuse_half_characters(value)
+    return value
 
 
 def write_logs(path: str | Path, logs: Iterable[Log]) -> int:
@@ -190,27 +195,16 @@ def read_logs(
         parse: a line and its number, from 1, to its log; by default `log_from_line`.
 
     Raises:
-        DataError: no such file, two logs of one id, or malformed lines: their number, and the first with its problem.
+        DataError: no such file, or malformed lines, a second log of one id among them: their number, and the first
+            with its problem.
     """
     logs: dict[str, Log] = {}
-    bad: list[BadLine] = []
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            log = parse(line.decode(), number) if parse else log_from_line(line.decode())
-        except (ValueError, DataError) as error:
-            bad.append(BadLine(number=number, problem=str(error)))
-            continue
+
+    def parse_new(line: str, number: int) -> Log:
+        log = parse(line, number) if parse else log_from_line(line)
         if log.id in logs:
-            problem = f"{path}, line {number}: a second log {log.id!r}"
-            raise DataError(problem, hint="give every log an id of its own")
+            raise ValueError(f"a second log {log.id!r}: give every log an id of its own")
         logs[log.id] = log
-    if bad and not skip_bad_lines:
-        problem = f"{path}: {len(bad)} malformed lines, the first is line {bad[0].number} ({bad[0].problem})"
-        raise DataError(problem, hint="correct them, or ask to skip bad lines")
-    return list(logs.values()), bad
+        return log
+
+    return read_json_lines(path, parse_new, skip_bad_lines=skip_bad_lines)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import cast
 
 from framework.core.errors import DataError
-from framework.gbc.graph.trace import BadLine
-from framework.gbc.logs.schema import JsonObject, Log, Message, Mistake, Role, json_object, parse_line
+from framework.core.text_files import BadLine
+from framework.gbc.logs.schema import JsonObject, Log, Message, Mistake, Role, json_object, parse_log
 
 _USERS = {"human", "user"}
 _TOOLS = {"computer_terminal", "computerterminal"}
@@ -42,7 +42,7 @@ def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[li
     bad: list[BadLine] = []
     for number, file in enumerate(files, 1):
         try:
-            logs.append(log_of_case(parse_line(file.read_text(encoding="utf-8")), id=file.stem))
+            logs.append(log_of_case(parse_log(file.read_bytes()), id=file.stem))
         except OSError as error:
             raise DataError(f"{file} cannot be read ({error.strerror})", hint=_HINT) from None
         except (ValueError, DataError) as error:

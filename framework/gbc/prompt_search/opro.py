@@ -3,6 +3,7 @@
 Published, after OPRO (Yang et al. 2023, arXiv 2309.03409); the words are ours.
 """
 
+import logging
 import random
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
+from framework.gbc.language_models.tool_calls import without_thoughts
 from framework.gbc.prompt_search.search import CreditKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
@@ -18,13 +20,15 @@ INSTRUCTION = (
     "system, the prompts that were tried with their losses (lower is better), and what went wrong, with the way that "
     "the error took through the system. Answer with the new prompt alone, between <prompt> and </prompt>."
 )
+_logger = logging.getLogger(__name__)
+_LONGEST_QUOTE = 120
 _ANSWER = re.compile(r"<prompt>(.*?)</prompt>", re.DOTALL)
 
 
 class Opro:
     """Asks a model for a new prompt for each of the agents with the most credit for errors, and tries them one by one.
 
-    An answer without a prompt between the marks proposes nothing.
+    An answer without one new prompt between the marks proposes nothing, and a warning says why.
 
     Args:
         model: local or on a server.
@@ -71,6 +75,8 @@ class Opro:
         scores = {agent: evidence.score_of(agent, self.by) for agent in agents}
         agents = sorted(filter(lambda agent: any(scores[agent]), agents), key=lambda agent: scores[agent], reverse=True)
         agents = agents[: self.agents_per_step]
+        if not agents:
+            _logger.warning("no proposal: no error of a training task is attributed to an agent")
         requests = [
             Request(
                 step=f"opro for {agent}",
@@ -81,13 +87,15 @@ class Opro:
             )
             for agent in agents
         ]
-        changes = []
+        changes: list[dict[str, str]] = []
         for agent, reply in zip(agents, self.model.reply(requests), strict=True):
             if isinstance(reply, FrameworkError):
                 raise reply
-            found = _ANSWER.search(reply.output)
-            if found and found[1].strip() and found[1].strip() != prompts[agent]:
-                changes.append({agent: found[1].strip()})
+            found, reason = _proposed(reply.output, prompts[agent])
+            if reason:
+                _logger.warning("no proposal for %s: %s", agent, reason)
+            else:
+                changes.append({agent: found})
         return changes
 
     def is_done(self, state: OptimizerState, graph: Graph) -> bool:
@@ -126,3 +134,22 @@ class Opro:
             lines += [f"  {step.name} said: {step.output}" for step in trace.steps if step.name in walk.split(" <- ")]
         lines.append(f"\nWrite a better prompt for {agent}.")
         return "\n".join(lines)
+
+
+def _proposed(answer: str, prompt: str) -> tuple[str, str]:
+    """The prompt that an answer proposes, or why it proposes none.
+
+    Args:
+        answer: of the model.
+        prompt: what the agent has now.
+    """
+    said = without_thoughts(answer)
+    found = list(dict.fromkeys(text.strip() for text in _ANSWER.findall(said)))
+    if len(found) > 1:
+        return "", f"the answer has {len(found)} prompts between <prompt> and </prompt>"
+    if not found or not found[0]:
+        return (
+            "",
+            f"the answer has no prompt between <prompt> and </prompt>: {' '.join(said.split())[:_LONGEST_QUOTE]!r}",
+        )
+    return found[0], "the answer is the prompt that the agent has" if found[0] == prompt else ""

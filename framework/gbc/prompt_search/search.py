@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from framework.core.collectives import broadcast_object, rank_and_size
-from framework.core.errors import ConfigError, FrameworkError
+from framework.core.errors import ConfigError, FrameworkError, TrainingError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import AgentCredit, Attribution, mean_credits
@@ -25,6 +25,7 @@ from framework.gbc.prompt_search.state import OptimizerState, Trial, save_state
 
 CreditKind = Literal["walk", "own", "through"]
 """A credit of an agent: its share of the walks, what ends at it, or what passes through it."""
+TaskKind = Literal["training", "held-out"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,21 @@ class Evidence:
         """What agents are compared by: a credit, and of equals the walk's."""
         credit = self.credit_of(agent)
         return getattr(credit, by), credit.walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRuns:
+    """What became of tasks that were run together.
+
+    Attributes:
+        kind: what they are for.
+        num_tasks: how many there were.
+        failures: the reason of each that failed.
+    """
+
+    kind: TaskKind
+    num_tasks: int
+    failures: tuple[str, ...]
 
 
 @runtime_checkable
@@ -228,13 +244,14 @@ class PromptSearch:
         loss = self.evaluate(self.graph.with_prompts(prompts))
         # Decided once: processes whose arithmetic differs in the last bit must not part.
         kept = broadcast_object(loss < state.loss - self.min_gain)
+        trial = Trial(step=state.step, changes=dict(changes), loss=loss, kept=kept, loss_before=state.loss)
         return replace(
             state,
             prompts=prompts if kept else state.prompts,
             loss=loss if kept else state.loss,
             evaluations=state.evaluations + 1,
             runs=state.runs + self.runs_per_evaluation,
-            trials=(*state.trials, Trial(step=state.step, changes=dict(changes), loss=loss, kept=kept)),
+            trials=(*state.trials, trial),
         )
 
 
@@ -250,6 +267,7 @@ def optimize(
     state: OptimizerState | None = None,
     save_to: str | Path | None = None,
     on_step: Callable[[OptimizerState], None] = lambda state: None,
+    on_runs: Callable[[TaskRuns], None] = lambda runs: None,
 ) -> OptimizerState:
     """Improves the prompts of a graph.
 
@@ -264,24 +282,43 @@ def optimize(
         state: to go on from.
         save_to: file for the state, written after every step.
         on_step: called after every step, once its state is saved.
+        on_runs: called after tasks have run, with those that failed.
 
     Raises:
         ConfigError: no tasks, or a state with other agents or another seed.
+        TrainingError: every task failed, whatever the prompts.
     """
     if not train or not held_out:
         raise ConfigError(f"{len(train)} training tasks, {len(held_out)} held out", hint="give some of both")
     if state is not None and (state.prompts.keys() != graph.prompts.keys() or state.seed != options.seed):
         raise ConfigError("the state is of another graph or seed", hint="use the graph and the seed that it began with")
 
+    num_finished = 0
+    first_failure = ""
+
+    def note(kind: TaskKind, traces: Sequence[Trace]) -> None:
+        nonlocal num_finished, first_failure
+        failures = tuple(trace.failure for trace in traces if trace.failure is not None)
+        num_finished += len(traces) - len(failures)
+        first_failure = first_failure or next(iter(failures), "")
+        on_runs(TaskRuns(kind=kind, num_tasks=len(traces), failures=failures))
+
+    def evaluate(tried: Graph) -> float:
+        traces = list(run_graph(tried, models, held_out, options=options.run))
+        note("held-out", traces)
+        return mean_loss(traces, loss, failed_loss=options.failed_loss)
+
     def evidence(current: Graph, generator: random.Random) -> Evidence:
         count = min(options.batch_size, len(train)) if proposer.needs_attribution else 0
-        return gather_evidence(current, models, loss, generator.sample(list(train), count), options)
+        traces = list(run_graph(current, models, generator.sample(list(train), count), options=options.run))
+        note("training", traces)
+        return gather_evidence(current, models, loss, traces, options)
 
     search = PromptSearch(
         graph,
         proposer,
         seed=options.seed,
-        evaluate=lambda tried: mean_loss(tried, models, loss, held_out, options),
+        evaluate=evaluate,
         evidence=evidence,
         min_gain=options.min_gain,
         goal=options.goal,
@@ -289,28 +326,37 @@ def optimize(
     )
     search.state = state
     while search.state is None or (search.state.step < options.steps and not search.finished):
-        search.step()
+        tried = search.step()
         assert search.state is not None
+        if first_failure and not num_finished and not tried:
+            raise _all_failed(first_failure)
         if save_to is not None:
             save_state(save_to, search.state)
         on_step(search.state)
+    if first_failure and not num_finished:
+        raise _all_failed(first_failure)
     return search.state
 
 
+def _all_failed(first: str) -> TrainingError:
+    hint = "correct what fails; `framework agents run` shows each task"
+    return TrainingError(f"every task failed, with every prompt that was tried; the first: {first}", hint=hint)
+
+
 def gather_evidence(
-    graph: Graph, models: Mapping[str, LanguageModel], loss: Loss, tasks: Sequence[Task], options: OptimizeOptions
+    graph: Graph, models: Mapping[str, LanguageModel], loss: Loss, traces: Sequence[Trace], options: OptimizeOptions
 ) -> Evidence:
-    """Runs training tasks, and attributes the errors among them.
+    """Attributes the errors of training tasks.
 
     Args:
         graph: with the current prompts.
         models: by the names that the agents use.
         loss: of a trace that did not fail.
-        tasks: training tasks; without any, the evidence is empty.
-        options: how the graph runs and errors are attributed.
+        traces: of training tasks; without any, the evidence is empty.
+        options: how errors are attributed.
     """
-    traces = [trace for trace in run_graph(graph, models, tasks, options=options.run) if trace.failure is None]
-    pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in traces) if found.value > 0]
+    finished = [trace for trace in traces if trace.failure is None]
+    pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in finished) if found.value > 0]
     wrong, losses = [trace for trace, _ in pairs], [found for _, found in pairs]
     attributions = attribute(wrong, graph, models, losses, options.attribution) if pairs else []
     return Evidence(
@@ -319,24 +365,17 @@ def gather_evidence(
         losses=tuple(losses),
         attributions=tuple(attributions),
         credits=mean_credits([each.agents for each in attributions], [each.loss for each in attributions]),
-        num_runs=len(tasks),
+        num_runs=len(traces),
     )
 
 
-def mean_loss(
-    graph: Graph, models: Mapping[str, LanguageModel], loss: Loss, tasks: Sequence[Task], options: OptimizeOptions
-) -> float:
-    """Mean loss of a graph over tasks; a run that failed counts as `options.failed_loss`.
+def mean_loss(traces: Sequence[Trace], loss: Loss, *, failed_loss: float) -> float:
+    """Mean loss of runs.
 
     Args:
-        graph: the system.
-        models: by the names that the agents use.
+        traces: at least one.
         loss: of a trace that did not fail.
-        tasks: at least one.
-        options: how the graph runs.
+        failed_loss: of one that did.
     """
-    values = [
-        loss(trace).value if trace.failure is None else options.failed_loss
-        for trace in run_graph(graph, models, tasks, options=options.run)
-    ]
+    values = [loss(trace).value if trace.failure is None else failed_loss for trace in traces]
     return sum(values) / len(values)

@@ -20,12 +20,14 @@ class Trial:
         changes: the new prompts by agent.
         loss: mean over the held-out tasks.
         kept: whether it was better than what there was.
+        loss_before: of the prompts that it was compared with; None where an older version did not write it.
     """
 
     step: int
     changes: dict[str, str]
     loss: float
     kept: bool
+    loss_before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,12 @@ class OptimizerState:
 def save_state(path: str | Path, state: OptimizerState) -> None:
     """Writes a state as JSON, a whole file or none; makes the folder. Raises OSError."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": FORMAT, **to_json(state)}, indent=1)
+    record = to_json(state)
+    for trial in record["trials"]:
+        if trial["loss_before"] is None:
+            # As it was read.
+            del trial["loss_before"]
+    text = json.dumps({"format": FORMAT, **record}, indent=1)
     with atomic_write(Path(path)) as stream:
         stream.write(text.encode() + b"\n")
 
@@ -76,7 +83,7 @@ def load_state(path: str | Path) -> OptimizerState:
         value = parse_object(Path(path).read_bytes())
         if value.pop("format", None) != FORMAT:
             raise ValueError(f"not of format {FORMAT}")
-        return from_json(OptimizerState, value)
+        return from_json(OptimizerState, value, allow_missing=True)
     except (OSError, ValueError) as error:
         hint = "give a file that an optimization has saved"
         raise CheckpointError(f"{path} holds no state of an optimization ({error})", hint=hint) from None

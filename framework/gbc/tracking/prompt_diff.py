@@ -45,7 +45,7 @@ def difference(before: str, after: str) -> tuple[Part, ...]:
 
 def shortened(parts: Sequence[Part]) -> tuple[Part, ...]:
     """The parts with only a few lines of what is the same around every change; `[...]` stands for the others."""
-    found = []
+    found: list[Part] = []
     for place, part in enumerate(parts):
         lines = part.text.splitlines(keepends=True)
         head = _CONTEXT if place > 0 else 0

@@ -55,7 +55,7 @@ def forget_prompts(run_dir: Path, *, from_step: int) -> None:
 def read_prompts(run_dir: Path) -> list[TriedPrompt]:
     """The run's list, in its order; what a killed process left in pieces is passed over."""
     file = run_dir / FILE
-    found = []
+    found: list[TriedPrompt] = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
             found.append(from_json(TriedPrompt, parse_object(line), ignore_unknown=True))

@@ -6,10 +6,10 @@ wants the kind of pass that is chosen makes it; every other one only gathers the
 again; one that is done does so until all are done. Any code may then use the models as if they were whole.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -40,14 +40,16 @@ class CollectiveModels:
         # Forward before backward: a process may want to read several times before it goes back.
         self.passes = [_Pass(number, backward) for backward in (False, True) for number in range(len(models))]
         # Of its own: votes must not mix with the traffic of the layers.
-        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group = None
+        if dist.is_initialized():
+            self._group = dist.new_group(backend="gloo")  # pyright: ignore[reportUnknownMemberType]
         for number, layers in enumerate(self.models):
             # Before the hooks that gather.
             layers[0].module.register_forward_pre_hook(partial(self._expect_forward, number), prepend=True)
             layers[-1].module.register_forward_hook(partial(self._expect_backward, number), prepend=True)
 
     @contextmanager
-    def synchronized(self) -> Iterator[None]:
+    def synchronized(self) -> Generator[None]:
         """Within it the models may be used; it ends on all processes together. An error leaves at once."""
         yield
         self._agree(None)
@@ -58,14 +60,19 @@ class CollectiveModels:
     def _expect_backward(self, number: int, module: nn.Module, inputs: object, output: object) -> None:
         hidden = _hidden(output)
         if hidden.requires_grad:
-            hidden.register_hook(lambda gradient: self._agree(_Pass(number, True)))
+
+            def expect(gradient: Float[Tensor, "... hidden"]) -> None:
+                self._agree(_Pass(number, True))
+
+            hidden.register_hook(expect)  # pyright: ignore[reportUnknownMemberType]
 
     def _agree(self, wanted: _Pass | None) -> None:
         """Votes until all want what this process wants; meanwhile takes part in what others do."""
         while self.models and self._group is not None:
             votes = torch.tensor([each == wanted for each in self.passes], dtype=torch.int32)
-            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group)
-            chosen = next((each for each, vote in zip(self.passes, votes.tolist(), strict=True) if vote), None)
+            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group)  # pyright: ignore[reportUnknownMemberType]
+            voted = cast("list[int]", votes.tolist())  # pyright: ignore[reportUnknownMemberType]
+            chosen = next((each for each, vote in zip(self.passes, voted, strict=True) if vote), None)
             if chosen == wanted:
                 return
             assert chosen is not None
@@ -82,9 +89,9 @@ def shard_layers(local: LocalModel, placement: Placement) -> list[ShardedLayer]:
     """
     local.adapters.assign({agent: value.to(placement.device) for agent, value in local.adapters.values.items()})
     if placement.shard is None:
-        local.model.to(placement.device)  # pyright: ignore[reportArgumentType]
+        local.model.to(placement.device)  # pyright: ignore
         return []
-    modules: list[nn.Module] = list(local.model.get_decoder().layers)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    modules = list(cast("Iterable[nn.Module]", local.model.get_decoder().layers))  # pyright: ignore
     inner = {id(tensor) for module in modules for tensor in [*module.parameters(), *module.buffers()]}
     for tensor in [*local.model.parameters(), *local.model.buffers()]:
         if id(tensor) not in inner:
@@ -100,6 +107,6 @@ def shard_layers(local: LocalModel, placement: Placement) -> list[ShardedLayer]:
 
 
 def _hidden(output: object) -> Float[Tensor, "... hidden"]:
-    hidden = output[0] if isinstance(output, tuple) else output
+    hidden = cast("tuple[object, ...]", output)[0] if isinstance(output, tuple) else output
     assert isinstance(hidden, Tensor)
     return hidden

@@ -15,6 +15,7 @@ from typing_extensions import NotRequired, TypedDict, override
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.data.loading.batch import EpisodeBatch
+from framework.data.module import ShardDataModule
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.execution.budget import Budget, BudgetConfig, BudgetState
 from framework.gbc.execution.runner import RunOptions, Task
@@ -192,8 +193,10 @@ class GBCModule(LightningModule):
         """Mean over the held-out episodes of the search."""
         assert self.search_config is not None
         if self._held_out is None:
-            shards = self.trainer.datamodule.validation_set  # pyright: ignore[reportAttributeAccessIssue]
-            numbers, episodes = read_spread(shards, self.search_config.num_held_out)
+            # Lightning's Trainer declares no datamodule.
+            data = cast("ShardDataModule", self.trainer.datamodule)  # pyright: ignore
+            assert data.validation_set is not None
+            numbers, episodes = read_spread(data.validation_set, self.search_config.num_held_out)
             self._held_out = split_episodes(numbers, episodes, self.worker.tasks_of)
         results = self.worker.run_shared(graph, self._held_out, self._detached(self.steering()))
         return weighted_loss(results, failed_loss=self.search_config.failed_loss)

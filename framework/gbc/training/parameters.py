@@ -216,7 +216,7 @@ def straight_through_gradients(
     local.set_agent_parameters(agent_parameters.with_values(leaves))
     total = torch.zeros((), device=local.device)
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
-    connected = []
+    connected: list[float] = []
     for start in range(0, len(traces), at_once):
         part = slice(start, start + at_once)
         found = straight_through_loss(local, name, traces[part], targets[part], weights[part])

@@ -234,7 +234,7 @@ def tried_prompts(
         prompts: before the update.
         loss: held-out loss of these.
     """
-    prompts, found = dict(prompts), []
+    prompts, found = dict(prompts), list[TriedPrompt]()
     for number, trial in enumerate(trials, start=first):
         for agent, after in trial.changes.items():
             found.append(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.data.shards.reader import ShardSet
@@ -59,7 +60,7 @@ def one_task(episode: object) -> Sequence[Task]:
     if not isinstance(episode, Mapping):
         problem = f"an episode is {type(episode).__name__}, not a task"
         raise DataError(problem, hint="give JSON objects, or set model.tasks to what makes tasks of episodes")
-    return [episode]
+    return [cast("Task", episode)]
 
 
 def split_episodes(
@@ -76,7 +77,8 @@ def split_episodes(
     for sample, episode in zip(samples, episodes, strict=True):
         try:
             tasks = list(tasks_of(episode))
-            if not tasks or not all(isinstance(task, Mapping) for task in tasks):
+            # A user's function may give anything.
+            if not tasks or not all(isinstance(task, Mapping) for task in cast("list[object]", tasks)):
                 raise DataError(f"episode {sample} has no tasks", hint="leave it out")
         except ConfigError:
             raise

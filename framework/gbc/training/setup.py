@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.io import atomic_write
@@ -20,6 +21,7 @@ from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import Proposer
 from framework.gbc.training.collective_models import CollectiveModels, shard_layers
 from framework.gbc.training.prompt_steps import SearchConfig, TrainingSearch
+from framework.training.strategies.backend import ShardedLayer
 from framework.training.strategies.placement import Placement
 
 Declared = str | JsonDict
@@ -62,7 +64,7 @@ def load_system(graph: Declared, models: Declared, placement: Placement, *others
     """
     declared = read_yaml(graph) if isinstance(graph, str) else graph
     made = parse_graph(declared, source=graph if isinstance(graph, str) else "model.graph")
-    sharded = []
+    sharded: list[list[ShardedLayer]] = []
 
     def load_local(config: LocalModelConfig) -> LocalModel:
         # Sharded layers go to the device one by one.
@@ -168,11 +170,11 @@ def target_of(
         except Exception as error:
             problem = f"target {name} raised {type(error).__name__} ({error}) on task {task.get('id')!r}"
             raise DataError(problem, hint="see the fields of the task, and the function") from error
-        texts = list(value.values()) if isinstance(value, Mapping) else [value]
+        texts = list(cast("Mapping[object, object]", value).values()) if isinstance(value, Mapping) else [value]
         if not texts or not all(isinstance(text, str) for text in texts):
             problem = f"task {task.get('id')!r} has no text {name!r} to train for"
             raise DataError(problem, hint=hint)
-        return value  # pyright: ignore[reportReturnType]
+        return cast("Target", value)
 
     return target
 

@@ -1,9 +1,10 @@
 """What one process does with its part of a batch: run, attribute, take gradients; and what it tells the others."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -98,7 +99,7 @@ class RolloutWorker:
         self._clock = time.monotonic()
 
     @contextmanager
-    def synchronized(self, agent_parameters: AgentParameters) -> Iterator[None]:
+    def synchronized(self, agent_parameters: AgentParameters) -> Generator[None]:
         """Context in which all processes use the models, the trained one with these parameters."""
         with self.system.collective_models.synchronized():
             if self.soft is not None:
@@ -121,7 +122,8 @@ class RolloutWorker:
 
     def tasks(self, batch: EpisodeBatch) -> list[tuple[EpisodeResult, Task]]:
         """The tasks of a batch."""
-        return split_episodes(batch.indices.tolist(), batch.episodes, self.tasks_of)
+        indices = cast("list[int]", batch.indices.tolist())  # pyright: ignore[reportUnknownMemberType]
+        return split_episodes(indices, batch.episodes, self.tasks_of)
 
     def run_shared(
         self, graph: Graph, tasks: Sequence[tuple[EpisodeResult, Task]], agent_parameters: AgentParameters

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import yaml
 
 from framework.core.console import console
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.io import atomic_write
+from framework.core.text_files import read_yaml
 from framework.evaluation.features import FeatureNetwork
 from framework.pra.commands.evaluate import evaluate
 from framework.pra.commands.sample import sample
@@ -139,7 +139,7 @@ class _Measurement:
             checkpoint=str(run) if with_gap else None,
             out=str(report),
         )
-        return json.loads(report.read_text())["metrics"]
+        return json.loads(report.read_bytes())["metrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class _Row:
 
 
 def _read_recipe(path: str) -> dict[str, Any]:
-    settings = yaml.safe_load(Path(path).read_text())
+    settings = read_yaml(path)
     architecture = settings.get("model", {}).get("init_args", {}).get("architecture")
     if architecture is None or "validation" not in settings.get("data", {}):
         problem = f"{path} is not the recipe of a PRA run with validation data"

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import torch
-from rich.console import Console
 
-from framework.core.console import console
+from framework.core.console import console, results
 from framework.core.devices import pick_device
 from framework.core.errors import DataError
 from framework.evaluation.features import FeatureNetwork
@@ -70,7 +69,7 @@ def evaluate(
         }
         report = replace(report, metrics={**report.metrics, **measured})
     report.to_json(out)
-    Console().print(report.table())
+    results().print(report.table())
     console.print(f"report in {out}")
 
 

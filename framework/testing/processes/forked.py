@@ -92,7 +92,7 @@ class Forked:
     def exitcodes(self) -> list[int | None]:
         """By rank; None of those that run."""
         files = [Path(self._folder.name, f"{pid}.exit") for pid in self.pids]
-        return [int(file.read_text()) if file.exists() else None for file in files]
+        return [int(file.read_text(encoding="utf-8")) if file.exists() else None for file in files]
 
     def finish(self, timeout: float = 120) -> ForkedRun:
         """Waits for the end of all; those that hang after the death of another are killed a while later.
@@ -111,7 +111,7 @@ class Forked:
                         os.kill(pid, signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
         folder = Path(self._folder.name)
-        results = {int(path.stem): json.loads(path.read_text()) for path in folder.glob("*.json")}
+        results = {int(path.stem): json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
         output = "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob("*.log")))
         self._folder.cleanup()
         ended = [code for code in codes if code is not None]
@@ -225,7 +225,7 @@ def _serve() -> None:
             # Renamed: it is read as soon as it is there.
             partial = Path(folders.pop(pid), f"{pid}.partial")
             with suppress(FileNotFoundError):
-                partial.write_text(str(os.waitstatus_to_exitcode(status)))
+                partial.write_text(str(os.waitstatus_to_exitcode(status)), encoding="utf-8")
                 partial.rename(partial.with_suffix(".exit"))
     for pid in folders:
         os.kill(pid, signal.SIGKILL)
@@ -252,7 +252,7 @@ def _run(target: str, arguments: dict[str, object], rank: int, num_processes: in
     code = 1
     try:
         result = load_function(target)(**arguments)
-        Path(folder, f"{rank}.json").write_text(json.dumps(result))
+        Path(folder, f"{rank}.json").write_text(json.dumps(result), encoding="utf-8")
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)

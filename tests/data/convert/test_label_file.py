@@ -41,7 +41,7 @@ def test_columns_by_name(tmp_path: Path):
     [
         ("a.csv", b"", "has no line with a label"),
         ("a.csv", b"path,label\n", "has no line with a label"),
-        ("a.csv", b"path,label\n\xff,a\n", r"a.csv cannot be read .*UTF-8"),
+        ("a.csv", b"path,label\n\xff,a\n", r"a.csv is not UTF-8 .*in line 2"),
         ("a.csv", b"path,label\na,b,c\n", "line 2 of .* has 3 values for 2 columns: put values with a comma"),
         ("a.csv", b"path,path\na,b\n", "two columns of .* have the same name"),
         ("a.csv", b"path,label\n,b\n", "line 2 of .* names no image in 'path'"),

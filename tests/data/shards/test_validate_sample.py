@@ -37,7 +37,7 @@ def test_facts_of_an_episode():
         (b"text", "images", "not an image of a known format"),
         (image_bytes(3)[:-30], "images", "damaged: truncated in chunk"),
         (b"{", "episodes", "not JSON"),
-        (b"\xff", "episodes", "not JSON"),
+        (b"\xff", "episodes", "not UTF-8"),
         (b"[1]", "episodes", r"JSON, but not an object \(list\)"),
         (b"[" * 100_000, "episodes", "not JSON"),
     ],

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,8 +17,16 @@ from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.graph.verbal_loss import Place, VerbalLoss
-from framework.gbc.language_models.local import LocalModel
-from framework.testing.language_models import CHATML, GEMMA, LinearLM, tiny_local_model, tiny_tokenizer
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
+from framework.testing.language_models import (
+    CHATML,
+    GEMMA,
+    Hybrid,
+    LinearLM,
+    tiny_hybrid_model,
+    tiny_local_model,
+    tiny_tokenizer,
+)
 
 LOSS = VerbalLoss(value=2.0, text="wrong")
 
@@ -340,3 +348,20 @@ def test_what_cannot_be_attributed(model, traces):
 def test_options_that_cannot_be_used(options: dict[str, Any]):
     with pytest.raises(ConfigError):
         AttributionOptions(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", get_args(Hybrid))
+def test_hybrid_models_are_attributed(family: Hybrid):
+    tokenizer = tiny_tokenizer()
+    model = LocalModel(tiny_hybrid_model(family, vocabulary=len(tokenizer)), tokenizer, LocalModelConfig(path=""))
+    agents = (
+        Agent(name="a", prompt="Say.", model="m", reads=("user",), max_new_tokens=4),
+        Agent(name="b", prompt="Write.", model="m", reads=("user", "a"), max_new_tokens=4),
+    )
+    graph, task = Graph(agents=agents), {"user": "a cheap hotel", "expected": {"area": "north"}}
+    (trace,) = run_graph(graph, {"m": model}, [task], options=RunOptions(on_empty="keep"))
+    loss = VerbalLoss(value=1.0, text="Wrong.", places=(Place(step="b", start=0, stop=2, expected="no"),))
+    for options in (AttributionOptions(), AttributionOptions(edits=None)):
+        (found,) = attribute([trace], graph, {"m": model}, [loss], options)
+        assert found.gap == pytest.approx(0.0, abs=1e-6)

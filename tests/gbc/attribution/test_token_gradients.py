@@ -14,7 +14,8 @@ from framework.gbc.attribution.reference import kept_graph_scores
 from framework.gbc.attribution.token_gradients import TokenRow, likeliest_tokens, output_log_probs, token_scores
 from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.prefix_cache import frozen_prefix
-from framework.testing.language_models import Family, LinearLM, tiny_language_model
+from framework.gbc.language_models.transformers_compat import keeps_keys_and_values
+from framework.testing.language_models import Family, Hybrid, LinearLM, tiny_hybrid_model, tiny_language_model
 
 VOCABULARY = 97
 
@@ -225,3 +226,20 @@ def test_rows_that_cannot_be_scored(prefix: int, outputs: tuple[int, ...]):
 def test_options_that_cannot_be_used(options: dict[str, Any]):
     with pytest.raises(ConfigError):
         GradientOptions(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", get_args(Hybrid))
+def test_models_that_keep_other_states_read_the_prefix_again(family: Hybrid):
+    model = tiny_hybrid_model(family, vocabulary=VOCABULARY)
+    assert not keeps_keys_and_values(model)
+    found = token_scores(model, ROWS, GradientOptions(scalar="sequence_log_prob"))
+    for row, scores in zip(ROWS, found, strict=True):
+        ids = torch.tensor([[*row.input_ids, *row.output_ids[:-1]]])
+        read = model.get_input_embeddings()(ids).requires_grad_()
+        logits = model(inputs_embeds=read, use_cache=False).logits[0, len(row.input_ids) - 1 :]
+        log_probs = logits.log_softmax(dim=-1).gather(1, torch.tensor(row.output_ids)[:, None])[:, 0]
+        (gradient,) = torch.autograd.grad(log_probs.sum(), read)
+        expected = gradient[0, row.prefix : len(row.input_ids)].abs().sum(dim=-1)[None]
+        assert far(scores.l1, expected) < 1e-4
+        assert far(scores.log_probs, log_probs.detach()) < 1e-4

@@ -9,6 +9,7 @@ from framework.cli.main import main
 from framework.core.errors import ConfigError, DataError
 from framework.core.serialization import from_json
 from framework.gbc.attribution.results import Attribution
+from framework.gbc.commands import attribute_logs as commands
 from framework.gbc.commands.attribute_logs import attribute_logs
 from framework.gbc.logs.schema import Log, Message, Mistake, write_logs
 from framework.gbc.logs.surrogate import SurrogateOptions
@@ -110,3 +111,58 @@ def test_the_other_schemas_and_what_cannot_be_read(tmp_path, surrogate, capsys):
     assert "nothing to blame" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is not a folder"):
         attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), schema="who_when")
+
+
+@pytest.mark.slow
+def test_what_is_cut_off_goes_on_and_equals_a_whole_run(tmp_path, surrogate, capsys, monkeypatch):
+    path = tmp_path / "logs.jsonl"
+    write_logs(path, [log_of("a"), log_of("b"), log_of("c")])
+
+    def call(out: str, **options) -> None:
+        attribute_logs(trace=str(path), model=surrogate, out=str(tmp_path / out), show=0, **options)
+
+    call("whole")
+    capsys.readouterr()
+    asked: list[str] = []
+    real = commands.attribute
+
+    def counted(traces, *others):
+        asked.append(traces[0].id)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(traces, *others)
+
+    monkeypatch.setattr(commands, "attribute", counted)
+    with pytest.raises(KeyboardInterrupt):
+        call("parts")
+    # What is done is there, and half a line of what a killed process was writing.
+    lines = tmp_path / "parts" / "attributions.jsonl"
+    assert [json.loads(line)["id"] for line in lines.read_text().splitlines()] == ["a"]
+    with lines.open("a") as stream:
+        stream.write('{"id": "b", "lo')
+    call("parts", resume=True)
+    assert asked == ["a", "b", "b", "c"]
+    told = capsys.readouterr().err
+    assert "1 of 3: log 'a', most blamed " in told
+    for name in ("attributions.jsonl", "summary.json", "settings.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    # A log that has changed is attributed again, whatever its id.
+    write_logs(path, [log_of("a"), log_of("b", correct=None), Log(id="c", messages=(Message(agent="x", content="y"),))])
+    call("parts", resume=True, limit=3)
+    assert asked[4:] == ["c"]
+    with pytest.raises(ConfigError, match=r"parts was begun with another surrogate: leave out --resume"):
+        call("parts", resume=True, surrogate=SurrogateOptions(max_tokens=170))
+    call("few", limit=1)
+    assert asked[5:] == ["a"]
+    assert "1 of 1: log 'a'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="limit 0"):
+        call("few", limit=0)
+
+
+def test_a_page_shows_as_many_logs_as_it_has_room_for(tmp_path, surrogate, monkeypatch):
+    monkeypatch.setattr(commands, "MOST_BYTES", 1)
+    write_logs(tmp_path / "logs.jsonl", [log_of("a"), log_of("b")])
+    attribute_logs(trace=str(tmp_path / "logs.jsonl"), model=surrogate, out=str(tmp_path / "blame"), show=0)
+    page = (tmp_path / "blame" / "blame.html").read_text()
+    assert "Blame of 2 logs, the first 1, " in page
+    assert page.count("A surrogate read this log") == 1

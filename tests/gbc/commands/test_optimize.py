@@ -158,3 +158,20 @@ def test_what_cannot_be_optimized(files, capsys):
     main([*CHOOSE, "--out", "b"])
     Path("held.jsonl").write_text('{"user": "x"}')
     assert "b is an optimization with another held_out: use another --out" in error_of(capsys, *CHOOSE, "--out", "b")
+
+
+def test_what_fails_and_what_is_dropped_is_told(files, capsys):
+    tasks = [{"id": f"t{i}", "user": "hotel"} for i in range(2)] + [{"id": "bad"}]
+    Path("held.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    Path("candidates.yaml").write_text(json.dumps({"manager": ["A."], "writer": ["C."]}))
+    main([*CHOOSE, "--out", "some"])
+    told = capsys.readouterr().err
+    assert told.count("1 of 3 held-out tasks failed:") == 1
+    assert "1 x task 'bad' has no text 'user'" in told
+    state = load_state("some/state.json")
+    for trial in state.trials:
+        assert ("kept" if trial.kept else f"dropped: not below {trial.loss_before:.4g}") in told
+    for name in ("tasks", "held"):
+        Path(f"{name}.jsonl").write_text(json.dumps({"id": "bad"}))
+    line = error_of(capsys, *CHOOSE, "--out", "none", code=1)
+    assert "every task failed, with every prompt that was tried; the first: task 'bad' has no text 'user'" in line

@@ -80,7 +80,7 @@ def test_tasks_have_an_id_each(tmp_path):
         (b"", "has no tasks"),
         (b'{"user": "a"}\n{"user"\n', "line 2: not JSON"),
         (b'["a"]', "line 1: not a JSON object"),
-        (b'"\xff"', "line 1: not JSON"),
+        (b'"\xff"', "line 1: not UTF-8"),
         (b'{"id": "7"}\n{}\n{"id": 7}', "line 3: a second task '7'"),
     ],
 )
@@ -154,3 +154,18 @@ def test_memory_that_is_not_enough():
         raise torch.OutOfMemoryError(message)
     with pytest.raises(RuntimeError, match="another"), enough_memory("use less"):
         raise RuntimeError("another")
+
+
+def test_tasks_as_other_programs_write_them(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"user": "a"}\r\n\r\n{"user": "b \\ud83d"}\n{"user": "\xe2\x80\xa8"}')
+    # Half of a character fails its task when it runs: the others are not to blame.
+    assert [task["user"] for task in load_tasks(path)] == ["a", "b \ud83d", "\u2028"]
+    for data, words in (
+        (b'{"user": "a"}\n{"user": "\xe9"}', r"line 2: not UTF-8 \(byte 0xe9\)"),
+        (b'{"user": "a", "user": "b"}', "line 1: .*two values of 'user'"),
+        ('{"user": "a"}'.encode("utf-16"), "UTF-16"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=words):
+            load_tasks(path)

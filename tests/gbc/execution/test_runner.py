@@ -197,3 +197,29 @@ def test_the_size_of_batches_changes_nothing():
     single = RunOptions(on_empty="keep", seed=3, tasks_at_once=1)
     alone = list(run_graph(graph, {"m": tiny_local_model(temperature=1.0, batch_size=1)}, tasks, options=single))
     assert whole == alone
+
+
+def test_half_of_a_character_fails_its_task_alone():
+    def half(texts: Mapping[str, str]) -> str:
+        return "\udc00" if "tool" in texts["user"] else "fine"
+
+    tools = (Tool(name="t", reads=("user",), function=half),)
+    graph = Graph(agents=(agent("a", "user", "t"),), tools=tools)
+    model = Scripted(lambda prompt, message: "\ud83d" if "said" in message else "well")
+    users = ["x \ud83d", "tool", "said", "good"]
+    tasks = [{"id": str(place), "user": user} for place, user in enumerate(users)]
+    tasks.append({"id": "\ud83d", "user": "good", "expected": "right"})
+    tasks.append({"id": "label", "user": "good", "expected": ["\ud83d"]})
+    found = {trace.id: trace for trace in run_graph(graph, {"m": model}, tasks)}
+    assert found["3"].output == "well"
+    failures = {
+        "0": "task '0' has half of a character (\\ud83d) at place 2 of user: give whole characters",
+        "1": "tool 't' returned half of a character (\\udc00) at place 0",
+        "2": "agent 'a' says half of a character (\\ud83d) at place 0",
+        "\ud83d": "task '\\ud83d' has half of a character (\\ud83d) at place 0 of id",
+        "label": "at place 0 of expected[0]",
+    }
+    for id, words in failures.items():
+        assert words in (found[id].failure or "")
+        # Traces of failed tasks are kept, and read again by --resume.
+        assert trace_from_line(trace_to_line(found[id])) == found[id]

@@ -164,3 +164,20 @@ def test_prompts_are_changed_in_a_copy():
     changed = graph.with_prompts({"b": "New."})
     assert changed.prompts == {"a": "You are a.", "b": "New."}
     assert graph.prompts["b"] == "You are b."
+
+
+def test_a_tool_beside_the_graph_is_found_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "system"
+    folder.mkdir()
+    (folder / "tool_beside_graph.py").write_text("def shout(texts):\n    return str(texts).upper()\n")
+    (folder / "graph.yaml").write_text(
+        "agents: [{name: a, prompt: P, model: m, reads: [user, t], stop: ['###']}]\n"
+        "tools: [{name: t, reads: [user], function: tool_beside_graph.shout}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    graph = load_graph("system/graph.yaml")
+    assert graph.tools[0].function({"user": "x"}) == "{'USER': 'X'}"
+    assert graph.agents[0].stop == ("###",)
+    with pytest.raises(ConfigError, match="agent 'a' stops at an empty text"):
+        Agent(name="a", prompt="P", model="m", reads=("user",), stop=("",))

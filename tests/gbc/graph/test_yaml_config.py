@@ -97,5 +97,15 @@ def test_files_that_are_no_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     for name in ("a.yaml", "b.yaml", "none.yaml"):
-        with pytest.raises(ConfigError, match="cannot be read"):
+        with pytest.raises(ConfigError, match=r"cannot be read|UTF-16"):
             read_yaml(tmp_path / name)
+
+
+def test_a_key_that_stands_twice_would_lose_the_first(tmp_path):
+    path = tmp_path / "graph.yaml"
+    path.write_bytes(b"\xef\xbb\xbfagents: []\ntools: []\nagents: []\n")
+    with pytest.raises(ConfigError, match=r"graph.yaml cannot be read .line 3: the key 'agents' stands twice"):
+        read_yaml(path)
+    path.write_bytes("agents: [café]".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"graph.yaml is not UTF-8 \(byte 0xe9\): save it as UTF-8"):
+        read_yaml(path)

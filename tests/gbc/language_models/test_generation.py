@@ -3,7 +3,13 @@
 import torch
 from transformers import GenerationConfig
 
-from framework.gbc.language_models.generation import GumbelNoise, end_tokens, pad_left, plain_generation_config
+from framework.gbc.language_models.generation import (
+    GumbelNoise,
+    StopTexts,
+    end_tokens,
+    pad_left,
+    plain_generation_config,
+)
 from framework.testing.language_models import tiny_language_model, tiny_tokenizer
 
 
@@ -44,3 +50,12 @@ def test_the_sampling_of_the_models_folder_is_put_aside():
     with plain_generation_config(model):
         assert not model.generation_config.do_sample
     assert model.generation_config is kept
+
+
+def test_rows_end_at_their_own_texts():
+    words = {1: "a", 2: "b", 3: "c"}
+    stop = StopTexts([["b"], ["ca"], []], lambda ids: "".join(words[token] for token in ids), num_read=1)
+    ids = torch.tensor([[2, 1], [3, 1], [2, 2]])
+    assert stop(ids, torch.zeros(3, 3)).tolist() == [False, False, False]
+    ids = torch.tensor([[2, 1, 2], [3, 3, 1], [2, 2, 2]])
+    assert stop(ids, torch.zeros(3, 3)).tolist() == [True, True, False]

@@ -7,7 +7,7 @@ import pytest
 from framework.core.errors import DataError, FrameworkError
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
-from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
+from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request, stop_in
 from framework.gbc.language_models.server import ServerModel, ServerModelConfig
 from framework.testing.language_models import tiny_local_model
 
@@ -52,3 +52,9 @@ def test_any_object_of_the_protocol_answers_agents():
     good, bad = run_graph(graph, {"m": Echo()}, tasks, options=RunOptions())
     assert good.output == "<hi>"
     assert bad.failure == "a secret: ask for something else"
+
+
+def test_where_an_answer_stops():
+    assert stop_in("abcab", ("b", "c")) == 1
+    assert stop_in("abc", ("x",)) is None
+    assert stop_in("abc", ()) is None

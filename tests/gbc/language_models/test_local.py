@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from framework.core.errors import ConfigError, DataError
-from framework.gbc.language_models.interface import Piece, Request
+from framework.gbc.language_models.interface import Piece, Reply, Request
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.testing.language_models import (
     GEMMA,
@@ -122,3 +122,29 @@ def test_a_prompt_that_is_longer_than_the_context():
 def test_options_that_cannot_be_used(options):
     with pytest.raises(ConfigError):
         LocalModelConfig(path="", **options)
+
+
+def test_an_answer_ends_before_a_text_that_stops_it():
+    model = tiny_local_model()
+
+    def ask(message: str, *stop: str) -> Request:
+        return Request(step="a", prompt="P", pieces=(Piece(text=message),), max_new_tokens=12, stop=stop)
+
+    whole, other = (each for each in model.reply([ask("x"), ask("yz")]) if isinstance(each, Reply))
+    middle = len(whole.output) // 2
+    text = whole.output[middle : middle + 2]
+    first = whole.output.index(text)
+    # In one batch with one that does not stop.
+    cut, same = model.reply([ask("x", text), ask("yz")])
+    assert isinstance(cut, Reply)
+    assert same == other
+    assert (cut.output, cut.finish) == (whole.output[:first], "stop")
+    assert cut.output_ids == whole.output_ids[: len(cut.output_ids)]
+    assert text in model.decode(cut.output_ids)
+    assert text not in model.decode(cut.output_ids[:-1])
+    # Tokens of the text that stops it have no text of the answer.
+    assert cut.output_spans[-1][1] == len(cut.output)
+    assert "".join(cut.output[start:stop] for start, stop in cut.output_spans) == cut.output
+    # Nor are they there where the text never comes.
+    (never,) = model.reply([ask("x", "\u2603")])
+    assert never == whole

@@ -1,17 +1,28 @@
 """The client against a real HTTP server that is well, slow, down or strange."""
 
+import re
 import socket
 import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
 from framework.core.errors import ConfigError, DataError
+from framework.gbc.execution.loading import read_model_configs
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
-from framework.gbc.language_models.interface import Piece, Request
-from framework.gbc.language_models.server import ServerError, ServerModel, ServerModelConfig
-from framework.testing.servers.model_server import serving
+from framework.gbc.language_models.interface import Piece, Reply, Request
+from framework.gbc.language_models.server import (
+    RequestFields,
+    ServerError,
+    ServerModel,
+    ServerModelConfig,
+    proxy_of,
+    retry_after_s,
+)
+from framework.testing.servers.model_server import Answer, serving
 
 
 def client(url: str, **options: Any) -> ServerModel:
@@ -99,7 +110,14 @@ def test_finished_tasks_are_kept_when_the_server_fails():
 
 
 @pytest.mark.parametrize(
-    "options", [{"url": "localhost"}, {"url": "http://x", "retries": -1}, {"url": "http://x", "timeout_s": 0.0}]
+    "options",
+    [
+        {"url": "localhost"},
+        {"url": "http://"},
+        {"url": "http://[::1"},
+        {"url": "http://x", "retries": -1},
+        {"url": "http://x", "timeout_s": 0.0},
+    ],
 )
 def test_options_that_cannot_be_used(options):
     with pytest.raises(ConfigError):
@@ -107,5 +125,158 @@ def test_options_that_cannot_be_used(options):
 
 
 def test_a_key_file_that_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match="key file"):
+    with pytest.raises(ConfigError, match=r"none cannot be read .*: give a readable file with the key"):
         client("http://x", key_file=str(tmp_path / "none"))
+
+
+def test_a_server_that_takes_other_fields_says_which_setting_helps():
+    refused = {
+        "max_tokens": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
+        "temperature": "'temperature' does not support 0.0 with this model.",
+        "seed": "Extra inputs are not permitted: seed",
+        "system": "Unknown role: system",
+    }
+    request: dict[str, Any] = {}
+    hints = {
+        "max_tokens": "max_completion_tokens",
+        "temperature": None,
+        "seed": None,
+        "system": None,
+    }
+    with serving(refused=refused) as server:
+        for name, value in hints.items():
+            (error,) = client(server.url, request=RequestFields(**request)).reply([ask("t")])
+            assert f"`request: {{{name}: {value or 'null'}}}`" in str(error)
+            request[name] = value
+        extra = {"chat_template_kwargs": {"enable_thinking": False}}
+        (reply,) = client(server.url, request=RequestFields(**request, extra=extra)).reply([ask("t")])
+    assert isinstance(reply, Reply)
+    assert reply.output == "BE BRIEF.\n\nT"
+    assert server.seen[-1][2] == {
+        "model": "big",
+        "messages": [{"role": "user", "content": "Be brief.\n\nt"}],
+        "max_completion_tokens": 9,
+        **extra,
+    }
+
+
+def test_a_prompt_in_another_role_and_a_file_of_models_that_says_so(tmp_path):
+    path = tmp_path / "models.yaml"
+    with serving() as server:
+        path.write_text(f"big: {{url: '{server.url}', model: big, request: {{system: developer, seed: null}}}}")
+        config = read_model_configs(path)["big"]
+        assert isinstance(config, ServerModelConfig)
+        ServerModel(config).reply([ask("t")])
+    body = server.seen[0][2]
+    assert body["messages"][0]["role"] == "developer"
+    assert "seed" not in body
+
+
+def test_a_prompt_that_is_too_long_fails_its_task_alone():
+    answer = Answer(status=400, body=b'{"message": "This model\'s maximum context length is 16 tokens."}')
+    with serving(answer) as server:
+        error, reply = client(server.url, parallel=1).reply([ask("t"), ask("u")])
+    assert isinstance(error, DataError)
+    assert "state 400" in str(error)
+    assert isinstance(reply, Reply)
+
+
+def test_the_wait_that_a_server_asks_for():
+    limited = Answer(status=429, headers={"Retry-After": "0.2"}, body=b"slow down")
+    with serving(limited) as server:
+        begin = time.monotonic()
+        (reply,) = client(server.url).reply([ask("t")])
+        assert time.monotonic() - begin >= 0.2
+        assert isinstance(reply, Reply)
+    limited = Answer(status=429, headers={"Retry-After": "3600"}, body=b"quota")
+    with serving(limited) as server:
+        (error,) = client(server.url).reply([ask("t")])
+    assert "asks to wait 3600 s (state 429: quota): go on later, or raise longest_wait_s" in str(error)
+    assert len(server.seen) == 1
+
+
+def test_forms_of_retry_after():
+    assert retry_after_s({}) is None
+    assert retry_after_s({"retry-after": "7"}) == 7
+    assert retry_after_s({"retry-after": "soon"}) is None
+    assert retry_after_s({"retry-after": "nan"}) is None
+    assert retry_after_s({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0
+    assert retry_after_s({"retry-after": format_datetime(datetime.now(timezone.utc) + timedelta(60))}) > 5e6
+    assert retry_after_s({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            Answer(message={"content": None, "reasoning_content": "Hm"}, finish="length"),
+            "all of its 9 new tokens on th",
+        ),
+        (Answer(message={"content": ""}, finish="length"), "raise max_new_tokens of the agent, or turn thinking off"),
+        (Answer(message={"content": "<think>Let me"}, finish="length"), "spent all of its 9 new tokens on thoughts"),
+        (Answer(message={"content": "", "reasoning_content": "Hm"}), "thought 2 characters and said nothing"),
+        (Answer(message={"content": None, "refusal": "No."}), "no chat completion with a text: .*No[.]"),
+        (Answer(message={"content": None}, finish="content_filter"), "content_filter"),
+        (Answer(message=None), "no chat completion to 'a'"),
+        (Answer(message={"content": "x \ud83d"}), "half of a character .*ud83d"),
+        (Answer(body=b'{"choices": [{"message": {"content": "\xe9"}}]}'), "not UTF-8"),
+    ],
+)
+def test_an_answer_without_a_text_fails_its_task_and_says_why(answer: Answer, words: str):
+    with serving(answer) as server:
+        error, reply = client(server.url, parallel=1).reply([ask("t"), ask("u")])
+    assert isinstance(error, DataError)
+    assert re.search(words, str(error))
+    assert isinstance(reply, Reply)
+
+
+def test_answers_in_parts_and_with_a_byte_order_mark():
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "A"}, {"type": "text", "text": "B"}]
+    marked = b'\xef\xbb\xbf{"choices": [{"message": {"content": "C"}}]}'
+    with serving(Answer(message={"content": parts}), Answer(body=marked)) as server:
+        replies = client(server.url, parallel=1).reply([ask("t"), ask("u")])
+    assert [reply.output for reply in replies if isinstance(reply, Reply)] == ["AB", "C"]
+
+
+def test_a_proxy_that_swallows_localhost_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with serving(403, 502, Answer(body=b"<html>Log in")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:secret@"))
+        asking = client("http://localhost:1/v1", retries=0)
+        errors = [asking.reply([ask("t")])[0] for _ in range(3)]
+        assert proxy.seen[0][0] == "http://localhost:1/v1/chat/completions"
+    for error in errors:
+        assert f"(through the proxy 127.0.0.1:{proxy.server_port} of http_proxy)" in str(error)
+        assert "secret" not in str(error)
+    assert "set NO_PROXY=localhost" in str(errors[0])
+    monkeypatch.setenv("http_proxy", "gopher://x")
+    with pytest.raises(ConfigError, match="the proxy that the environment names cannot be used"):
+        asking.reply([ask("t")])
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.delenv("no_proxy")
+    assert proxy_of("http://localhost:1/v1") is None
+
+
+@pytest.mark.parametrize("key", [b"", b"a\nb", "clé".encode(), b"\xff", b"two words"])
+def test_a_key_file_that_holds_no_key(tmp_path, key: bytes):
+    (tmp_path / "key").write_bytes(key)
+    with pytest.raises(ConfigError, match="key"):
+        client("http://x", key_file=str(tmp_path / "key"))
+
+
+def test_a_key_that_an_editor_saved(tmp_path):
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfsecret\r\n\r\n")
+    assert client("http://x", key_file=str(tmp_path / "key")).headers["Authorization"] == "Bearer secret"
+
+
+def test_texts_that_end_an_answer():
+    request = Request(step="a", prompt="P", pieces=(Piece(text="one END two"),), max_new_tokens=9, stop=("END",))
+    with serving() as server:
+        (reply,) = client(server.url).reply([request])
+        (other,) = client(server.url, request=RequestFields(stop=None)).reply([request])
+    # This server does not stop, as some do not.
+    assert [each.output for each in (reply, other) if isinstance(each, Reply)] == ["ONE ", "ONE "]
+    assert isinstance(reply, Reply)
+    assert reply.finish == "stop"
+    assert [body.get("stop") for _, _, body in server.seen] == [["END"], None]

@@ -1,6 +1,7 @@
 """What we use of transformers beyond its documentation: each test says what moved when a new version moves it."""
 
 from importlib import import_module
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import DynamicCache
 
 from framework.core.errors import ConfigError
 from framework.gbc.language_models import transformers_compat as compat
-from framework.testing.language_models import tiny_language_model
+from framework.testing.language_models import Family, tiny_language_model
 
 HERE = "see framework/gbc/language_models/transformers_compat.py"
 
@@ -80,3 +81,8 @@ def test_embeddings_and_their_number():
     found = compat.embeddings_of(model, torch.tensor([3]))
     scaled = model.get_input_embeddings().weight[3] * 32**0.5
     torch.testing.assert_close(found[0], scaled, msg=moved("where Gemma scales its embeddings"))
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+def test_models_that_keep_keys_and_values_alone(family):
+    assert compat.keeps_keys_and_values(tiny_language_model(family)), moved("DynamicCache(config=...).layers")

@@ -110,3 +110,50 @@ def test_what_is_no_message_list_says_why(tmp_path, value, problem):
     (tmp_path / "runs.jsonl").write_text(json.dumps(value))
     with pytest.raises(DataError, match=problem):
         read_openai(tmp_path / "runs.jsonl")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"id": "1", "function": {"name": "a", "parameters": {"x": 1}}},
+        {"id": "1", "name": "a", "args": {"x": 1}, "type": "tool_call"},
+        {"id": "1", "type": "function", "function": {"name": "a", "arguments": {"x": 1}, "description": "…"}},
+    ],
+)
+def test_arguments_under_other_names_are_kept(written):
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [written]}]
+    (call,) = log_of_messages(messages, id="x").messages[1].tool_calls
+    assert call == ToolCall(id="1", name="a", arguments='{"x": 1}')
+
+
+def test_parts_of_anthropic_are_calls_and_answers():
+    use = {"type": "tool_use", "id": "1", "name": "a", "input": {"x": 1}}
+    answer = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "hot"}]}
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": "Hm"}, use]},
+        {"role": "user", "content": [answer, {"type": "text", "text": "And?"}]},
+        {"role": "assistant", "content": "Hot."},
+    ]
+    log = log_of_messages(messages, id="x", mistake=Mistake(step=3))
+    assert [(each.agent, each.role, each.text, each.call) for each in log.messages] == [
+        ("user", "user", "?", None),
+        ("assistant", "agent", '[thinking]\nHm\na({"x": 1})', None),
+        ("a", "tool", "hot", "1"),
+        ("user", "user", "And?", None),
+        ("assistant", "agent", "Hot.", None),
+    ]
+    assert log.mistake == Mistake(step=4)
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        ({"tool_calls": [{"id": "1", "function": {"name": "a", "x": 1}}]}, "does not say what its arguments are"),
+        ({"tool_calls": [{"function": {"name": "a", "arguments": "1", "parameters": "2"}}]}, "does not say what"),
+        ({"content": [{"type": "widget", "value": 3}]}, "a part of the type 'widget', which is not understood"),
+    ],
+)
+def test_what_would_be_lost_is_refused(message, problem):
+    with pytest.raises(ValueError, match=rf"messages\[1\]: .*{problem}"):
+        log_of_messages([{"role": "user", "content": "?"}, {"role": "assistant", **message}], id="x")

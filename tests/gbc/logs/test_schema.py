@@ -97,7 +97,7 @@ def test_what_is_no_log_says_why(tmp_path, text, problem):
 
 def test_two_logs_of_one_id_and_a_missing_file(tmp_path):
     (tmp_path / "logs.jsonl").write_text(f"{line()}\n{line()}\n")
-    with pytest.raises(DataError, match="line 2: a second log '1'"):
+    with pytest.raises(DataError, match=r"line 2 \(a second log '1'"):
         read_logs(tmp_path / "logs.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         read_logs(tmp_path / "none.jsonl")
@@ -110,3 +110,21 @@ def test_the_documented_example_is_one():
     assert log.failed
     assert log.mistake is not None
     assert log.messages[log.mistake.step or 0].agent == log.mistake.agent
+
+
+def test_lines_as_other_programs_write_them(tmp_path):
+    path = tmp_path / "logs.jsonl"
+    line = {"id": "1", "messages": [{"agent": "a", "content": "né"}]}
+    whole = json.dumps(line, ensure_ascii=False).encode()
+    half = json.dumps({**line, "id": "2", "task": "x \ud83d"}).encode()
+    path.write_bytes(
+        b"\xef\xbb\xbf" + whole + b"\r\n\r\n" + half + b"\n" + whole.decode().encode("latin-1") + b"\n" + whole
+    )
+    logs, bad = read_logs(path, skip_bad_lines=True)
+    assert [(log.id, log.messages[0].content) for log in logs] == [("1", "né")]
+    problems = ["half of a character (\\ud83d) at place 2 of task", "not UTF-8 (byte 0xe9)", "a second log '1'"]
+    assert [(line.number, line.problem[: len(words)]) for line, words in zip(bad, problems, strict=True)] == [
+        (number, words) for number, words in zip((3, 4, 5), problems, strict=True)
+    ]
+    with pytest.raises(DataError, match=r"logs.jsonl: 3 malformed lines, the first is line 3 \(half of a character"):
+        read_logs(path)

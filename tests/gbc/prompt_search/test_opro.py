@@ -54,3 +54,25 @@ def test_bounds_that_cannot_be_used():
         Opro(Writer(), agents_per_step=0)
     with pytest.raises(ConfigError, match="history -1"):
         Opro(Writer(), max_history=-1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("I would not know.", "no proposal for end: the answer has no prompt between <prompt> and </prompt>: 'I would"),
+        ("<prompt> </prompt>", "no prompt between"),
+        ("<prompt>mumble</prompt>", "the answer is the prompt that the agent has"),
+        ("<prompt>join</prompt> or <prompt>shout</prompt>", "the answer has 2 prompts"),
+        ("<think><prompt>join</prompt>", "no prompt between"),
+    ],
+)
+def test_why_a_proposal_is_dropped_is_told(answer: str, reason: str, caplog: pytest.LogCaptureFixture):
+    state = run({"end": "mumble"}, Opro(Writer(answer), by="through"), steps=1)
+    assert state.trials == ()
+    assert reason in caplog.text
+
+
+def test_a_draft_among_thoughts_is_no_proposal():
+    answer = "<think>Perhaps <prompt>shout</prompt></think><prompt>join</prompt>"
+    state = run({"end": "mumble"}, Opro(Writer(answer), by="through"), steps=1)
+    assert [trial.changes for trial in state.trials] == [{"end": "join"}]

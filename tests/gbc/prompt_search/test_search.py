@@ -1,13 +1,16 @@
 """Optimization: keeps only what helps, spends on the blamed, goes on as if never interrupted."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from framework.core.errors import ConfigError
+from framework.core.errors import ConfigError, TrainingError
+from framework.gbc.graph.spec import Graph
+from framework.gbc.language_models.interface import LanguageModel, Reply, Request
 from framework.gbc.prompt_search.candidates import Candidates
-from framework.gbc.prompt_search.search import OptimizeOptions, optimize
+from framework.gbc.prompt_search.search import OptimizeOptions, TaskRuns, optimize
 from framework.gbc.prompt_search.state import OptimizerState, load_state
 from tests.gbc.prompt_search.one_word_agents import CANDIDATES, GOOD, GRAPH, TASKS, Obedient, loss, run
 
@@ -58,3 +61,44 @@ def test_what_cannot_be_optimized():
         OptimizeOptions(steps=0)
     with pytest.raises(ConfigError, match="0 held out"):
         optimize(GRAPH, {"m": Obedient()}, loss, Candidates(CANDIDATES), train=TASKS, held_out=[])
+
+
+class Failing(Obedient):
+    """Answers nothing but with the given prompt."""
+
+    def __init__(self, working: str) -> None:
+        self.working = working
+
+    def _reply(self, request: Request) -> Reply:
+        reply = super()._reply(request)
+        return reply if request.prompt == self.working else replace(reply, output="")
+
+
+def search(model: LanguageModel, candidates: dict[str, list[str]], runs: list[TaskRuns]) -> OptimizerState:
+    graph = Graph(agents=(GRAPH.agents[0],)).with_prompts({"left": "mumble"})
+    proposer, options = Candidates(candidates), OptimizeOptions(batch_size=2)
+    return optimize(
+        graph, {"m": model}, loss, proposer, train=TASKS[:2], held_out=TASKS[2:], options=options, on_runs=runs.append
+    )
+
+
+def test_failures_are_told_and_where_nothing_ever_finishes_it_is_an_error():
+    runs: list[TaskRuns] = []
+    with pytest.raises(TrainingError, match=r"every task failed, .* the first: agent 'left' says nothing"):
+        search(Failing("none"), {"left": ["copy", "shout"]}, runs)
+    # The prompts that there are, and both candidates.
+    assert [each.kind for each in runs].count("held-out") == 3
+    assert all(len(each.failures) == each.num_tasks == 2 for each in runs)
+    runs.clear()
+    state = search(Failing("copy"), {"left": ["copy"]}, runs)
+    assert state.prompts == {"left": "copy"}
+    assert [len(each.failures) for each in runs if each.kind == "held-out"] == [2, 0]
+
+
+def test_what_a_trial_was_compared_with():
+    state = run({"left": "mumble"})
+    before = 0.5
+    for trial in state.trials:
+        assert trial.loss_before == before
+        assert trial.kept == (trial.loss < before)
+        before = trial.loss if trial.kept else before

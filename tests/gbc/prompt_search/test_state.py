@@ -32,3 +32,19 @@ def test_states_that_cannot_be_used(tmp_path):
     path.write_text('{"format": 1, "seed": "x"}')
     with pytest.raises(CheckpointError, match="no state"):
         load_state(path)
+
+
+def test_a_state_that_an_older_version_wrote(tmp_path):
+    path = tmp_path / "state.json"
+    state = OptimizerState(
+        seed=1,
+        step=1,
+        prompts={"a": "b"},
+        loss=0.5,
+        evaluations=2,
+        runs=4,
+        trials=(Trial(step=0, changes={"a": "c"}, loss=0.6, kept=False),),
+    )
+    save_state(path, state)
+    assert "loss_before" not in path.read_text()
+    assert load_state(path) == state

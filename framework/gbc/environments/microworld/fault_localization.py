@@ -91,7 +91,8 @@ def score_leave_one_out(model: LocalModel, episodes: Sequence[Episode]) -> Metho
     for episode in episodes:
         leave_agents_out(episode.fault.graph, {MODEL: recorder}, [episode.trace], answer_loss, options=options)
     remembered.reply(recorder.requests)
-    blame, answers, tokens = [], 0, 0
+    blame: list[Mapping[str, float]] = []
+    answers, tokens = 0, 0
     for episode in episodes:
         models = {MODEL: remembered}
         (found,) = leave_agents_out(episode.fault.graph, models, [episode.trace], answer_loss, options=options)

@@ -65,7 +65,7 @@ def _manage(routes: dict[str, str], request: str) -> str:
 
 
 def _fill(domain: str, rows: dict[str, tuple[str, str]], asked: dict[str, str]) -> list[str]:
-    words = []
+    words: list[str] = []
     for field in FIELDS:
         source, style = rows.get(field, (NOTHING, SAME))
         words += [f"{domain}-{field}", styled(asked.get(f"{domain}-{source}", NONE), style)]

@@ -42,7 +42,7 @@ def draw_request(rng: random.Random, system: System, *, most: int = 3) -> str:
         most: domains of a request, 2 or more.
     """
     domains = rng.sample(system.domains, rng.randint(2, min(most, len(system.domains))))
-    parts = []
+    parts: list[str] = []
     for domain in domains:
         fields = rng.sample(FIELDS, len(FIELDS))
         parts.append(" ".join(f"{domain}-{field} {rng.choice(list(VALUES[field]))}" for field in fields))

@@ -74,7 +74,7 @@ class AnswerLoss:
         text = "" if step is None else trace.step(step).output
         mentions = self._reader.read(text)
         told = {(each.domain, each.attribute) for each in mentions}
-        words = []
+        words: list[str] = []
         missed = 0
         for request in requested:
             domain, _, attribute = request.partition("-")
@@ -84,7 +84,7 @@ class AnswerLoss:
                     f"The user asked for the {attribute} of the {domain}, the answer does not tell it (missed request)."
                 )
         offers = [each for each in mentions if each.attribute in ("name", "trainid") and each.entities]
-        places = []
+        places: list[Place] = []
         for offer in offers:
             if self._fits(offer, expected):
                 continue

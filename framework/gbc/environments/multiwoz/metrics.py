@@ -39,7 +39,8 @@ class _ByDomain(Metric):
     def __init__(self, sums: Sequence[str], **options: object) -> None:
         super().__init__(**options)
         for name in sums:
-            self.add_state(name, default=torch.zeros(len(_ROWS), dtype=torch.long), dist_reduce_fx="sum")
+            rows = torch.zeros(len(_ROWS), dtype=torch.long)
+            self.add_state(name, default=rows, dist_reduce_fx="sum")  # pyright: ignore[reportUnknownMemberType]
 
     def _add(self, name: str, counts: Mapping[str, int]) -> None:
         """Adds counts by row."""

@@ -125,7 +125,8 @@ def active_domains(states: Sequence[State]) -> list[str]:
     several did, another of those comes (Nekvinda & Dušek 2021, their program).
     """
     found: list[str] = []
-    current, before, several = "", {}, []
+    current, several = "", list[str]()
+    before: State = {}
     for state in states:
         changed = {domain_of(slot) for slot, value in state.items() if before.get(slot) != value}
         ordered = [domain for domain in DOMAINS if domain in changed]
@@ -134,7 +135,7 @@ def active_domains(states: Sequence[State]) -> list[str]:
             current = several[0] if several else current
         elif current not in ordered:
             sizes = {domain: sum(domain_of(slot) == domain for slot in state) for domain in ordered}
-            current = max(ordered, key=lambda domain: sizes[domain])
+            current = max(ordered, key=sizes.__getitem__)
         several = ordered if ordered else several
         before = state
         found.append(current)

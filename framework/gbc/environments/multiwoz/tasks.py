@@ -45,7 +45,7 @@ def state_tasks(dialogue: Dialogue, *, max_context_turns: int | None = None) -> 
         dialogue: the episode.
         max_context_turns: the last turns that the context has; all by default.
     """
-    tasks = []
+    tasks: list[JsonDict] = []
     lines: list[str] = []
     for number, turn in enumerate(dialogue.turns):
         shown = lines if max_context_turns is None else lines[max(0, len(lines) - 2 * max_context_turns) :]
@@ -114,7 +114,7 @@ def state_fields(text: str, *, domain: str = "") -> tuple[Field, ...]:
         text: of an agent.
         domain: of an agent for one domain, which may leave out the domain's name.
     """
-    found = []
+    found: list[Field] = []
     for text_name, (value, start, stop) in parse_fields(text).items():
         # What precedes the first field, such as "State:", is not a part of its name.
         name = re.sub(r"^.*:\s*", "", text_name)
@@ -173,7 +173,7 @@ def answers_of(dialogue: Dialogue, traces: Iterable[Trace]) -> list[Answer]:
         traces: of its turns.
     """
     found = {trace.task["turn"]: trace for trace in traces if trace.failure is None}
-    answers = []
+    answers: list[Answer] = []
     for number, turn in enumerate(dialogue.turns):
         trace = found.get(number)
         step = None if trace is None else answer_step(trace)
@@ -190,7 +190,7 @@ def describe_found(database: Database, states: Mapping[str, Mapping[str, str]], 
         states: by domain the state that it is asked with.
         num_shown: entities that are told in full.
     """
-    lines = []
+    lines: list[str] = []
     for domain, state in states.items():
         if domain not in database.entities:
             continue

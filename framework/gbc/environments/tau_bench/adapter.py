@@ -82,7 +82,7 @@ class TauReward:
 
     value: float
     database: bool
-    outputs: dict[str, bool] = field(default_factory=dict)
+    outputs: dict[str, bool] = field(default_factory=dict[str, bool])
 
 
 @runtime_checkable

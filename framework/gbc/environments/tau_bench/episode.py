@@ -1,13 +1,12 @@
 """An episode of tau-bench as a trace: an agent that talks to a user and calls tools, turn by turn.
 
 Every message is a step: `user@1`, `agent@1`, and of tools `get_order_details@1`, numbered by the agent's message that
-called them. The agent reads all that was said; a tool reads the call. No gradient flows through tools and users:
-credit passes through a tool to the call, and ends at the user. All messages of the agent are outputs of the system,
-since each may change the database or tell what must be told.
+called them (`get_order_details@1.2` is the second call of it there). The agent reads all that was said; a tool reads
+the call. No gradient flows through tools and users: credit passes through a tool to the call, and ends at the user. All
+messages of the agent are outputs of the system, since each may change the database or tell what must be told.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -15,10 +14,12 @@ from typing import Literal
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.seeding import seed_of
 from framework.core.serialization import JsonDict, to_json
+from framework.core.text_files import half_character_in
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
+from framework.gbc.language_models.tool_calls import parse_tool_calls, without_thoughts
 
 AGENT, USER = "agent", "user"
 
@@ -139,28 +140,19 @@ def run_episode(
     return Episode(trace=trace, reward=reward)
 
 
-def parse_action(text: str) -> Action:
-    """What the agent's message does: a JSON object, also in a code fence or a `<tool_call>` tag, is a tool call.
+def parse_actions(text: str) -> tuple[Action, ...]:
+    """What the agent's message does: the calls in it, in their order, or else what it says to the user.
 
     Raises:
-        DataError: it begins like a call and is none.
+        DataError: it begins like a call and is none, or thinks and says nothing.
     """
-    tagged = re.search(r"<tool_call>(.*?)(</tool_call>|$)", text, re.DOTALL)
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*(\{.*?)\s*```\s*", text, re.DOTALL)
-    body = (tagged or fenced)[1].strip() if tagged or fenced else text.strip()  # pyright: ignore[reportOptionalSubscript]
-    if not tagged and not body.startswith("{"):
-        return Action(name=RESPOND, arguments={"content": text.strip()})
-    hint = 'answer with {"name": "TOOL", "arguments": {...}}'
-    try:
-        call = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise DataError(f"malformed tool call {body[:80]!r} ({error})", hint=hint) from None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise DataError(f"malformed tool call {body[:80]!r} (no name)", hint=hint)
-    arguments = call.get("arguments", {})
-    if not isinstance(arguments, dict):
-        raise DataError(f"malformed tool call {body[:80]!r} (arguments are no object)", hint=hint)
-    return Action(name=call["name"], arguments=arguments)
+    calls = parse_tool_calls(text)
+    if calls:
+        return tuple(Action(name=call.name, arguments=call.arguments) for call in calls)
+    said = without_thoughts(text)
+    if not said:
+        raise DataError("the agent thinks and says nothing", hint="raise its max_new_tokens, or turn its thoughts off")
+    return (Action(name=RESPOND, arguments={"content": said}),)
 
 
 class _Run:
@@ -177,25 +169,38 @@ class _Run:
         for turn in range(1, self.options.max_turns + 1):
             step = self._ask(turn)
             self.steps.append(step)
-            action = parse_action(step.output)
-            is_call = action.name != RESPOND
-            if is_call and action.name not in self.known:
-                hint = f"use one of {', '.join(sorted(self.known))}"
-                raise DataError(f"a call of {action.name!r}, which is not a tool", hint=hint)
-            if not is_call and not isinstance(action.arguments.get("content"), str):
-                raise DataError("a message to the user without content", hint="write the message itself")
-            seen = self.bench.act(action)
-            if is_call:
-                self.actions.append({"step": step.name, **to_json(action), "changed": seen.changed})
-                self._keep(f"{action.name}@{turn}", action.name, "tool", seen.text, step)
-            else:
-                self.hear(seen.text, turn + 1)
-            if seen.raised is not None and self.options.on_tool_error == "fail":
-                raise DataError(f"the tool {action.name!r} raised {seen.raised}", hint="see the call's arguments")
-            if seen.done:
-                return
+            actions = parse_actions(step.output)
+            # Before any of them is done.
+            for action in actions:
+                self._check(action)
+            for number, action in enumerate(actions, 1):
+                if self._act(action, step, turn):
+                    if number < len(actions):
+                        problem = f"{len(actions) - number} calls after {action.name!r}, which ends the conversation"
+                        raise DataError(problem, hint="call one tool at a time")
+                    return
         problem = f"no end after {self.options.max_turns} messages of the agent"
         raise DataError(problem, hint="see whether it repeats itself, or raise max_turns")
+
+    def _check(self, action: Action) -> None:
+        if action.name == RESPOND:
+            if not isinstance(action.arguments.get("content"), str):
+                raise DataError("a message to the user without content", hint="write the message itself")
+        elif action.name not in self.known:
+            hint = f"use one of {', '.join(sorted(self.known))}"
+            raise DataError(f"a call of {action.name!r}, which is not a tool", hint=hint)
+
+    def _act(self, action: Action, step: Step, turn: int) -> bool:
+        """Does what the agent wants; whether the conversation is over."""
+        seen = self.bench.act(action)
+        if action.name == RESPOND:
+            self.hear(seen.text, turn + 1)
+        else:
+            self.actions.append({"step": step.name, **to_json(action), "changed": seen.changed})
+            self._keep(f"{action.name}@{turn}", action.name, "tool", seen.text, step)
+        if seen.raised is not None and self.options.on_tool_error == "fail":
+            raise DataError(f"the tool {action.name!r} raised {seen.raised}", hint="see the call's arguments")
+        return seen.done
 
     def hear(self, text: str, turn: int = 1) -> None:
         """Keeps what the user says before the agent's message number `turn`."""
@@ -211,6 +216,7 @@ class _Run:
             prompt=self.agent.prompt,
             pieces=(*pieces, Piece(text=f"{self.agent.name}:")),
             max_new_tokens=self.agent.max_new_tokens,
+            stop=self.agent.stop,
             seed=seed_of(self.options.seed, self.id, name),
         )
         (reply,) = self.model.reply([request])
@@ -222,6 +228,13 @@ class _Run:
         return Step(name=name, node=self.agent.name, kind="agent", model=self.agent.model, controls=(), **fields)
 
     def _keep(self, name: str, node: str, kind: Literal["user", "tool"], text: str, call: Step | None = None) -> None:
+        if (found := half_character_in(text)) is not None:
+            raise DataError(f"{node!r} says {found}", hint="see where its text comes from")
+        taken = {step.name for step in self.steps}
+        # Of two calls of a tool in one message.
+        name = next(
+            each for each in (name, *(f"{name}.{count}" for count in range(2, len(taken) + 3))) if each not in taken
+        )
         said = "" if call is None else call.output.strip()
         block = (
             Block(source=call.name, kind="message", text=said, chars=(0, len(said)), tokens=(0, 0)) if call else None

@@ -12,7 +12,7 @@ from framework.gbc.environments.tau_bench.episode import (
     EpisodeOptions,
     episode_graph,
     make_agent,
-    parse_action,
+    parse_actions,
     run_episode,
     system_prompt,
 )
@@ -25,6 +25,9 @@ from framework.testing.language_models import tiny_local_model
 
 def call(name: str, order: str) -> str:
     return json.dumps({"name": name, "arguments": {"order_id": order}})
+
+
+CALLS = (call("get_order", "1"), call("cancel_order", "1"), call("get_order", "1"))
 
 
 def agent_of(shop, **options) -> Agent:
@@ -164,9 +167,64 @@ def test_means(shop, lines):
     ],
 )
 def test_what_a_message_does(text, action):
-    assert parse_action(text) == action
+    assert parse_actions(text) == (action,)
 
 
 def test_a_tag_without_a_call():
     with pytest.raises(DataError, match="malformed"):
-        parse_action("<tool_call>f(1)</tool_call>")
+        parse_actions("<tool_call>f(1)</tool_call>")
+
+
+def test_all_calls_of_a_message_are_done_in_their_order(shop, lines):
+    model = lines("".join(f"<tool_call>{each}</tool_call>" for each in CALLS), "Done.")
+    trace = run_episode(shop, 0, ScriptedUser(), agent_of(shop), model).trace
+    assert trace.failure is None
+    assert [step.name for step in trace.steps if step.kind == "tool"] == [
+        "get_order@1",
+        "cancel_order@1",
+        "get_order@1.2",
+    ]
+    assert [step.output for step in trace.steps if step.kind == "tool"][::2] == ["pending", "cancelled"]
+    assert {block.source for step in trace.steps if step.kind == "tool" for block in step.blocks} == {"agent@1"}
+    assert [each["changed"] for each in trace.task["actions"]] == [False, True, False]
+    assert trace_from_line(trace_to_line(trace)) == trace
+
+
+def test_no_call_is_done_where_one_of_them_cannot_be(shop, lines):
+    model = lines(f"{call('cancel_order', '1')}\n{call('refund', '1')}")
+    trace = run_episode(shop, 0, ScriptedUser(), agent_of(shop), model).trace
+    assert "a call of 'refund'" in (trace.failure or "")
+    assert trace.task["actions"] == []
+    model = lines(f'{{"name": "hand_over"}}\n{call("cancel_order", "1")}')
+    trace = run_episode(shop, 0, ScriptedUser(), agent_of(shop), model).trace
+    assert "1 calls after 'hand_over', which ends the conversation" in (trace.failure or "")
+
+
+def test_thoughts_are_neither_done_nor_said(shop, lines):
+    thought = f"<think>I could <tool_call>{call('cancel_order', '1')}</tool_call></think>"
+    model = lines(f"{thought} Which order?", f"{thought[7:]} Well?", "<think>Hm")
+    user = HeardUser(["Cancel it.", "The first.", "Yes."])
+    trace = run_episode(shop, 0, user, agent_of(shop), model).trace
+    assert user.heard == ["Which order?", "Well?"]
+    assert trace.task["actions"] == []
+    assert "the agent thinks and says nothing: raise its max_new_tokens" in (trace.failure or "")
+
+
+def test_half_of_a_character_ends_an_episode_with_the_reason(shop, lines):
+    said = '{"name": "get_order", "arguments": {"order_id": "\\ud83d"}}'
+    trace = run_episode(shop, 0, ScriptedUser(), agent_of(shop), lines(said)).trace
+    assert "half of a character" in (trace.failure or "")
+    trace = run_episode(shop, 0, ScriptedUser(["x \ud83d"]), agent_of(shop), lines("Hello.")).trace
+    assert "'user' says half of a character" in (trace.failure or "")
+
+
+class HeardUser(ScriptedUser):
+    """Keeps what it is told."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(lines)
+        self.heard: list[str] = []
+
+    def step(self, content: str) -> str:
+        self.heard.append(content)
+        return super().step(content)

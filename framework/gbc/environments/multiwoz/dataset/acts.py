@@ -1,6 +1,7 @@
 """Dialogue acts of a release: what the user asks for, and answers with placeholders for values."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, attribute_name
 
@@ -38,7 +39,7 @@ class ActReader:
         if isinstance(user, dict):
             pairs = [
                 (domain if domain in DOMAINS else current, slot)
-                for (domain, act), slots in _acts_by_kind(user)
+                for (domain, act), slots in _acts_by_kind(cast("object", user))
                 for slot, _ in slots
                 if act == "request"
             ]
@@ -69,7 +70,7 @@ def delexicalised(text: str, spans: object, domain: str) -> str | None:
     if not isinstance(spans, list):
         return None
     tokens = text.split()
-    for act, slot, value, first, last in sorted(spans, key=lambda span: span[3], reverse=True):
+    for act, slot, value, first, last in sorted(cast("list[_Span]", spans), key=lambda span: span[3], reverse=True):
         # Some spans are off, or overlap with one that is replaced already.
         if " ".join(tokens[first : last + 1]).lower() != str(value).lower():
             continue
@@ -77,6 +78,10 @@ def delexicalised(text: str, spans: object, domain: str) -> str | None:
         named = named if named in DOMAINS else domain
         tokens[first : last + 1] = [f"[{named}_{attribute_name(slot, domain=named)}]"]
     return " ".join(tokens)
+
+
+_Span = tuple[str, str, object, int, int]
+"""[act, slot, value, first token, last token]; a span of another form is an error of the dialogue."""
 
 
 def _acts(acts: object) -> list[tuple[str, str]]:
@@ -87,8 +92,8 @@ def _acts_by_kind(acts: object) -> list[tuple[tuple[str, str], list[tuple[str, s
     """((domain, act), its slots and values) in lower case; none for "No Annotation"."""
     if not isinstance(acts, dict):
         return []
-    found = []
-    for name, slots in acts.items():
+    found: list[tuple[tuple[str, str], list[tuple[str, str]]]] = []
+    for name, slots in cast("dict[str, list[tuple[object, object]]]", acts).items():
         domain, _, act = name.lower().partition("-")
         found.append(((domain, act), [(str(slot), str(value)) for slot, value in slots]))
     return found

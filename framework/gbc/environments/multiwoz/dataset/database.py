@@ -114,7 +114,7 @@ def domain_part(state: Mapping[str, str], domain: str) -> dict[str, str]:
 
 
 def _entities(domain: str, rows: Any) -> list[Entity]:
-    found = []
+    found: list[Entity] = []
     for number, row in enumerate(rows):
         texts = {
             attribute_name(key, domain=domain): value

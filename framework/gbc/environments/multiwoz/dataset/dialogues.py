@@ -1,7 +1,7 @@
 """Dialogues as episodes: the records, their JSON, and how a release's labels become them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict, from_json
@@ -127,7 +127,7 @@ def read_dialogue(id: str, value: object, *, split: Split | None, acts: object =
         DataError: empty, truncated, an unknown slot, or another form.
     """
     try:
-        dialogue = _read(id, value, split, acts if isinstance(acts, dict) else {})
+        dialogue = _read(id, value, split, cast("JsonDict", acts) if isinstance(acts, dict) else {})
     except DataError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -143,7 +143,7 @@ def _read(id: str, value: Any, split: Split | None, acts: JsonDict) -> Dialogue:
         raise DataError(f"dialogue {id} is truncated: turn {len(log) - 1} has no answer", hint=_HINT)
     goal = _goal(value.get("goal", {}))
     reader = ActReader({domain: wanted.request for domain, wanted in goal.items()})
-    turns = []
+    turns: list[Turn] = []
     for number, (user, system) in enumerate(zip(log[::2], log[1::2], strict=True)):
         if not system["metadata"]:
             raise DataError(f"dialogue {id}, turn {number} has no state", hint=_HINT)
@@ -165,7 +165,7 @@ def _read(id: str, value: Any, split: Split | None, acts: JsonDict) -> Dialogue:
 
 def _goal(value: JsonDict) -> dict[str, Goal]:
     """The goal by domain. Constraints that were to fail first (`fail_info`) are none of the end."""
-    goals = {}
+    goals: dict[str, Goal] = {}
     for domain in DOMAINS:
         part = value.get(domain)
         if not part:

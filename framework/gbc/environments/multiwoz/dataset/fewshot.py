@@ -1,11 +1,12 @@
 """The few-shot files of IC-DST (Hu et al. 2022): a JSON list of turns, each with all that was said before it."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
+from typing import cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
+from framework.core.text_files import parse_json, read_text, refuse_half_characters
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State, Turn, check_dialogue
 from framework.gbc.environments.multiwoz.dataset.slots import UNTRACKED_DOMAINS, is_untracked, slot_name
 from framework.gbc.environments.multiwoz.dataset.values import normalise
@@ -20,15 +21,15 @@ def read_turns(source: str | Path) -> dict[str, list[JsonDict]]:
         DataError: no such file, or not a JSON list of objects with `ID`.
     """
     try:
-        records = json.loads(Path(source).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror})", hint=_HINT) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{source} is not JSON ({error})", hint=_HINT) from None
-    if not isinstance(records, list) or not all(isinstance(each, dict) and "ID" in each for each in records):
+        records = parse_json(read_text(source, hint=_HINT))
+        refuse_half_characters(records)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}", hint=_HINT) from None
+    listed = cast("list[object]", records) if isinstance(records, list) else [None]
+    if not all(isinstance(each, dict) and "ID" in each for each in listed):
         raise DataError(f"{source} is not a list of objects with an ID", hint=_HINT)
-    found = defaultdict(list)
-    for record in records:
+    found: defaultdict[str, list[JsonDict]] = defaultdict(list)
+    for record in cast("list[JsonDict]", listed):
         found[str(record["ID"])].append(record)
     return dict(found)
 

@@ -121,7 +121,7 @@ class _Lexicon:
 
     def find(self, text: str, attribute: str) -> list[Mention]:
         """The mentions, one for each domain that has such an entity."""
-        found = []
+        found: list[Mention] = []
         for match in self._form.finditer(text):
             entities = self._entities.get(plain_text(match[0]), {}).values()
             for domain in dict.fromkeys(entity.domain for entity in entities):
@@ -161,7 +161,7 @@ def _pattern(text: str) -> str:
         "mutliple": "mu(?:lti|tli)ple",
         "archaeology": "archa(?:eo|e)logy",
     }
-    words = []
+    words: list[str] = []
     for word in text.split():
         known = spellings.get(word)
         if known is None:

@@ -1,15 +1,15 @@
 """The files of a MultiWOZ release as its authors publish it: a folder, or the zip, of 2.1 or 2.4 (one layout)."""
 
-import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
+from framework.core.text_files import decode_text, parse_json, refuse_half_characters
 
 Split = Literal["train", "validation", "test"]
 _PathT = TypeVar("_PathT", Path, PurePosixPath)
@@ -63,7 +63,7 @@ def read_release(source: str | Path) -> Release:
         dialogues = _object(read(_DATA), _DATA)
         lists = {split: _ids(names, read) for split, names in _LISTS.items()}
         texts = ((name, read(name)) for name in _ACTS)
-        acts = next((_object(text, name) for name, text in texts if text is not None), {})
+        acts = next((_object(text, name) for name, text in texts if text is not None), JsonDict())
     both = sorted(set(lists["validation"]) & set(lists["test"]))
     if both:
         raise DataError(f"{both[0]} is in the lists of validation and of test", hint=_HINT)
@@ -89,7 +89,7 @@ def read_tables(source: str | Path) -> JsonDict:
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[Callable[[str], str | None]]:
+def _opened(source: Path) -> Generator[Callable[[str], str | None]]:
     """A function from a file's name to its text, None where it is missing. Nothing is unpacked."""
     if source.is_dir():
         folder = _only(
@@ -133,23 +133,25 @@ def _only(folders: list[_PathT]) -> _PathT:
 
 def _text(data: bytes, where: str) -> str:
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not text in UTF-8 ({error})", hint=_HINT) from None
+        return decode_text(data)
+    except ValueError as error:
+        raise DataError(f"{where} is {error}", hint=_HINT) from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({error})", hint=_HINT) from None
+        value = parse_json(text)
+        refuse_half_characters(value)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}", hint=_HINT) from None
+    return value
 
 
 def _object(text: str | None, where: str) -> JsonDict:
     value = _parse(text or "", where)
     if not isinstance(value, dict):
         raise DataError(f"{where} holds no JSON object of dialogues ({type(value).__name__})", hint=_HINT)
-    return value
+    return cast("JsonDict", value)
 
 
 def _ids(names: tuple[str, ...], read: Callable[[str], str | None]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def write_multiwoz_shards(
         return read_dialogue(id, release.dialogues[id], split=splits[id], acts=acts)
 
     missing = tuple(Skipped(source=id, reason="listed, but not in data.json") for id in release.missing())
-    written = {}
+    written: dict[str, Manifest] = {}
     for split in SPLITS:
         ids = [id for id, found in splits.items() if found == split]
         if ids:

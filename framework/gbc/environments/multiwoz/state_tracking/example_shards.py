@@ -61,9 +61,9 @@ def write_example_shards(
         "practice": draw_tasks(tuning, f"{seed}/practice", num_practice),
         "validation": draw_examples(aside, f"{seed}/validation", min(num_examples, _MOST_VALIDATION), augmented=False),
     }
-    written = {}
+    written: dict[str, Manifest] = {}
     for name, episodes in parts.items():
         samples = {str(number): episode for number, episode in enumerate(episodes)}
         written[name] = write_samples(dest / name, samples, options)
-    tokenizer.save_pretrained(str(dest / "tokenizer"))
+    tokenizer.save_pretrained(str(dest / "tokenizer"))  # pyright: ignore[reportUnknownMemberType]
     return written

@@ -53,7 +53,7 @@ def learn_tokenizer(dialogues: Sequence[Dialogue], *, vocabulary_size: int = 153
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token=UNKNOWN, continuing_subword_prefix=_PIECE)
     )
-    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_special_tokens(list(SPECIAL))  # pyright: ignore[reportUnknownMemberType]
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(prefix=_PIECE, cleanup=False)

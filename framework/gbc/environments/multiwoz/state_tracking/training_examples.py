@@ -94,7 +94,7 @@ def read_parts(source: str | Path, sizes: Sequence[int], *, seed: int) -> list[l
         hint = f"use 1 or more, together fewer than the {len(dialogues)} dialogues of {source}"
         raise ConfigError(f"parts of {', '.join(map(str, sizes))} dialogues", hint=hint)
     order = random.Random(f"parts/{seed}").sample(range(len(dialogues)), len(dialogues))
-    parts = []
+    parts: list[list[Dialogue]] = []
     for size in (*sizes, len(dialogues) - sum(sizes)):
         parts.append([dialogues[number] for number in sorted(order[:size])])
         order = order[size:]

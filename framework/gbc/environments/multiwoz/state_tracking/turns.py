@@ -196,7 +196,7 @@ def track(
     turns = [exchanges(dialogue) for dialogue in dialogues]
     for number in range(max(map(len, turns))):
         rows = [row for row, found in enumerate(turns) if number < len(found)]
-        tasks = []
+        tasks: list[JsonDict] = []
         for row in rows:
             met = turns[row][number]
             met = Exchange(before=states[row], system=met.system, user=met.user, change=met.change)

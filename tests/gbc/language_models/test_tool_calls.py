@@ -1,0 +1,113 @@
+"""Calls of tools in each form that models write, thoughts that are no calls, and what cannot be understood."""
+
+import json
+
+import pytest
+
+from framework.core.errors import DataError
+from framework.gbc.language_models.tool_calls import CalledTool, call_of, parse_tool_calls, without_thoughts
+
+A = CalledTool(name="a", arguments={"x": 1})
+B = CalledTool(name="b", arguments={})
+HERMES = '<tool_call>\n{"name": "a", "arguments": {"x": 1}}\n</tool_call>'
+OPENAI = {"id": "1", "type": "function", "function": {"name": "a", "arguments": '{"x": 1}'}}
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('{"name": "a", "arguments": {"x": 1}}', (A,)),
+        ('{"name": "a", "parameters": {"x": 1}}', (A,)),
+        ('{"type": "function", "name": "a", "parameters": {"x": 1}}', (A,)),
+        ('{"name": "a", "input": {"x": 1}}', (A,)),
+        ('{"name": "a", "arguments": {"x": 1}, "parameters": {"x": 1}}', (A,)),
+        ('{"name": "a", "arguments": "{\\"x\\": 1}"}', (A,)),
+        ('{"name": "b"}', (B,)),
+        ('{"name": "b", "arguments": null}', (B,)),
+        ('{"name": "b", "arguments": ""}', (B,)),
+        ('{"name": "a", "parameters": {"x": 1}}; {"name": "b"}', (A, B)),
+        ('{"name": "a", "parameters": {"x": 1}}\n{"name": "b"}', (A, B)),
+        ('[{"name": "a", "arguments": {"x": 1}}, {"name": "b"}]', (A, B)),
+        (
+            json.dumps({"role": "assistant", "content": None, "tool_calls": [OPENAI, {"function": {"name": "b"}}]}),
+            (A, B),
+        ),
+        (json.dumps(OPENAI), (A,)),
+        ('```json\n{"name": "a", "arguments": {"x": 1}}\n```', (A,)),
+        ('```\n{"name": "a", "arguments": {"x": 1}}\n```\n```json\n{"name": "b"}```', (A, B)),
+        (HERMES, (A,)),
+        (f'I will look.\n{HERMES}\n<tool_call>{{"name": "b"}}</tool_call>', (A, B)),
+        (HERMES.replace("</tool_call>", ""), (A,)),
+        ('<tool_call>{"name": "a", "arguments": {"x": 1}}\n{"name": "b"}</tool_call>', (A, B)),
+        ('<tool_call>{"name": "b"}<tool_call>{"name": "b"}</tool_call>', (B, B)),
+        ('<function=a>{"x": 1}</function>', (A,)),
+        ('<|python_tag|>{"name": "a", "parameters": {"x": 1}}', (A,)),
+        ('[TOOL_CALLS] [{"name": "a", "arguments": {"x": 1}}]', (A,)),
+        (f"<think>Or <tool_call>f</tool_call>?</think>{HERMES}", (A,)),
+        (f"Or <tool_call>f</tool_call>? </think>\n{HERMES}", (A,)),
+        ('<think>hm</think>\n{"name": "b"}', (B,)),
+        ('<tool_call>{"name": "a", "arguments": {"x": "</think>"}}</tool_call>', None),
+        ('{"name": "a", "arguments": {"x": "<think>b</think> <tool_call>"}}', None),
+    ],
+)
+def test_calls(text: str, calls: tuple[CalledTool, ...] | None):
+    found = parse_tool_calls(text)
+    if calls is None:
+        # Marks in the text of an argument belong to it.
+        ((name, value),) = found[0].arguments.items()
+        assert (found[0].name, name) == ("a", "x")
+        assert value in text
+    else:
+        assert found == calls
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Hello.", "Hello."),
+        ("", ""),
+        ("[Note] Hello.", "[Note] Hello."),
+        ("```python\nf(1)\n```", "```python\nf(1)\n```"),
+        (f"<think>{HERMES}</think> Hello.", "Hello."),
+        (f"{HERMES} no.</think>Hello.", "Hello."),
+        (f"<thinking>{HERMES}</thinking> Hello. <think>b</think> Bye.", "Hello.  Bye."),
+        (f"Hello.<think>{HERMES}", "Hello."),
+        (f"<think>{HERMES}", ""),
+    ],
+)
+def test_what_is_no_call(text: str, said: str):
+    assert parse_tool_calls(text) == ()
+    assert without_thoughts(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"name": "a", "arguments": ', "not JSON"),
+        ('{"name": "a", "x": 1}', "unknown x"),
+        ('{"function": {"name": "a"}, "x": 1}', "unknown x"),
+        ('{"tool": "a"}', "no name"),
+        ('{"name": "a", "arguments": [1]}', "arguments are no object"),
+        ('{"name": "a", "arguments": "x"}', "not JSON"),
+        ('{"name": "a", "arguments": {}, "parameters": {"x": 1}}', "arguments and parameters differ"),
+        ('{"name": "a", "name": "b"}', "two values of 'name'"),
+        ('{"name": "a", "arguments": {"x": "\\ud83d"}}', "half of a character"),
+        ('{"name": "a"} Thank you.', "text beside it"),
+        ("<tool_call>f(1)</tool_call>", "not JSON up to </tool_call>"),
+        ('<tool_call>{"name": "a"} and f(1)</tool_call>', "not JSON up to </tool_call>"),
+        ("<tool_call></tool_call>", "no call in it"),
+        ("<tool_call><function=a><parameter=x>1</parameter></function></tool_call>", "no call in it"),
+        ("<function=a></function>", "not one object of arguments"),
+        ("<|python_tag|>f(1)", "no call in it"),
+        ('{"tool_calls": []}', "no call in it"),
+        (f'{HERMES}<tool_call>{{"name"</tool_call>', "not JSON"),
+    ],
+)
+def test_what_cannot_be_understood(text: str, words: str):
+    with pytest.raises(DataError, match=f"malformed tool call .*{words}"):
+        parse_tool_calls(text)
+
+
+def test_a_call_must_be_an_object():
+    with pytest.raises(ValueError, match="not an object"):
+        call_of(["a"])
