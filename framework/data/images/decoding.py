@@ -22,6 +22,9 @@ from framework.data.images.options import DAMAGE, DEFAULT, ReadOptions, Unreadab
 from framework.data.images.orientation import UPRIGHT, orientation_of, turn, turn_back, upright_size
 
 _JPEG = b"\xff\xd8\xff"
+_SCAN = b"\xff\xda"
+_SCAN_SIZES = (b"\0\x08\1", b"\0\x0a\2", b"\0\x0c\3", b"\0\x0e\4")
+"""Behind it, the size of the scan's header in bytes and its number of components (ITU-T T.81, B.2.3)."""
 _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DRAWINGS = ("EPS", "WMF", "EMF")
@@ -126,7 +129,7 @@ def _read_plain_jpeg(
         options: how it is read.
         out: as in `decode_pixels`.
     """
-    if b"Exif\0" in data or b"tiff:Orientation" in data:
+    if _may_be_turned(data):
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -145,6 +148,14 @@ def _read_plain_jpeg(
     if channels == 1 and not is_gray:
         pixels = to_channels(pixels, 1)
     return pixels, "L" if is_gray else "RGB"
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """Whether a JPEG has metadata before its pixels that may say which way up it is."""
+    scan = data.find(_SCAN)
+    # What looks like the start of the pixels may stand in a colour profile.
+    end = scan if data[scan + 2 : scan + 5] in _SCAN_SIZES else len(data)
+    return data.find(b"Exif\0", 0, end) >= 0 or data.find(b"tiff:Orientation", 0, end) >= 0
 
 
 def _guarded(read: Callable[[bytes, ReadOptions], Value], data: bytes, options: ReadOptions) -> Value:

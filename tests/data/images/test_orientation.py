@@ -73,6 +73,18 @@ def test_xmp_counts_where_exif_is_silent():
     assert read_image(stream.getvalue()).pixels.shape == (7, 5, 3)
 
 
+def test_metadata_behind_a_profile_that_looks_like_pixels():
+    stream = io.BytesIO()
+    Image.new("RGB", (7, 5)).save(stream, "JPEG", icc_profile=b"\xff\xda" * 50)
+    profile = stream.getvalue()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    segment = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    segment = b"\xff\xe1" + (len(segment) + 2).to_bytes(2) + segment
+    place = profile.index(b"\xff\xdb")
+    assert read_image(profile[:place] + segment + profile[place:]).pixels.shape == (7, 5, 3)
+
+
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_a_value_that_means_nothing_turns_nothing(value: int):
     data = oriented(value, "JPEG", {})
