@@ -99,11 +99,7 @@ def attribute_logs(
     """
     if show < 0 or (limit is not None and limit < 1):
         raise ConfigError(f"show {show}, limit {limit}", hint="show 0 or more, of a limit of 1 or more")
-    logs, bad = read_schema(trace, schema, skip_bad=skip_bad)
-    for line in bad:
-        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow")
-    failed = [log for log in logs if log.failed]
-    console.print(f"{trace}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
+    failed = _failed_logs(trace, schema, skip_bad=skip_bad)
     if not failed:
         console.print("nothing to blame")
         return
@@ -122,14 +118,25 @@ def attribute_logs(
     if not attributed:
         console.print("nothing is left to blame")
         return
-    accuracy = attribution_accuracy(
-        [each.read for each in attributed],
-        {method: [each.verdicts[method] for each in attributed] for method in METHODS},
-        tolerances,
-    )
+    accuracy = _accuracy(attributed, tolerances)
     _save(Path(out), attributed, accuracy, caption)
     _show(attributed, accuracy, caption, show=show)
     console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
+
+
+def _failed_logs(path: str, schema: Schema, *, skip_bad: bool) -> list[Log]:
+    """The logs of failed runs; prints how many there are, and what is left out."""
+    logs, bad = read_schema(path, schema, skip_bad=skip_bad)
+    for line in bad:
+        console.print(f"{path}, {line.number} is not a log: {line.problem}", style="yellow")
+    failed = [log for log in logs if log.failed]
+    console.print(f"{path}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
+    return failed
+
+
+def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    verdicts = {method: [each.verdicts[method] for each in attributed] for method in METHODS}
+    return attribution_accuracy([each.read for each in attributed], verdicts, tolerances)
 
 
 def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
