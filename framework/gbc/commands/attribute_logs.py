@@ -13,7 +13,7 @@ from rich.table import Table
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
-from framework.core.serialization import to_json
+from framework.core.serialization import JsonDict, to_json
 from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
@@ -104,13 +104,8 @@ def attribute_logs(
         console.print("nothing to blame")
         return
     config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
-    settings = {
-        **{name: getattr(config, name) for name in ("path", "dtype", "plain_format")},
-        "surrogate": to_json(surrogate),
-        "options": to_json(options),
-    }
     reader = LocalModel.load(config)
-    kept = LogResults(Path(out), settings, resume=resume)
+    kept = LogResults(Path(out), _settings(config, surrogate, options), resume=resume)
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
     work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
@@ -132,6 +127,12 @@ def _failed_logs(path: str, schema: Schema, *, skip_bad: bool) -> list[Log]:
     failed = [log for log in logs if log.failed]
     console.print(f"{path}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
     return failed
+
+
+def _settings(config: LocalModelConfig, surrogate: SurrogateOptions, options: AttributionOptions) -> JsonDict:
+    """What attributions depend on beside the logs."""
+    of_model = {name: getattr(config, name) for name in ("path", "dtype", "plain_format")}
+    return {**of_model, "surrogate": to_json(surrogate), "options": to_json(options)}
 
 
 def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...]) -> dict[str, dict[str, float]]:
