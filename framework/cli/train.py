@@ -60,7 +60,7 @@ class RecipeParser(OneLineParser, LightningArgumentParser):
         Raises:
             ConfigError: a recipe of the user's own that names what has moved.
         """
-        text = read_text(path, hint="give a recipe in YAML", error=ConfigError)
+        text = read_text(Path(path), hint="give a recipe in YAML", error=ConfigError)
         if not is_written_by_run(Path(path)):
             # What is not YAML is told of by the parser.
             with suppress(yaml.YAMLError):

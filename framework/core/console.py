@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
+from typing import Any, cast
 
 from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.style import Style
@@ -90,6 +91,7 @@ def results(*, soft_wrap: bool = False, min_width: int = 0) -> Console:
 
 def escape_unencodable() -> None:
     """Characters that stdout's encoding does not have become escapes there, as on stderr, and no error."""
-    if isinstance(sys.stdout, TextIOWrapper):
+    stdout: object = sys.stdout
+    if isinstance(stdout, TextIOWrapper):
         with suppress(OSError, ValueError):
-            sys.stdout.reconfigure(errors="backslashreplace")
+            cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")

@@ -232,7 +232,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 class _YamlLoader(yaml.SafeLoader):
     """Plain values alone; what would be lost or cannot be encoded is an error."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    # The stubs say that an anchor is a dict.
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
@@ -243,12 +244,13 @@ class _YamlLoader(yaml.SafeLoader):
                 seen.add(name)
         return node
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        text = super().construct_scalar(node)
-        if not isinstance(text, str) or not _HALF.search(text):
-            return text
+    # Of a mapping with the key "=", too.
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if not _HALF.search(value):
+            return value
         try:
             # YAML reads the two halves of a character that JSON escapes as two.
-            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            raise ConstructorError(None, None, half_character_in(text), node.start_mark) from None
+            raise ConstructorError(None, None, half_character_in(value), node.start_mark) from None

@@ -13,7 +13,7 @@ from rich.table import Table
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
-from framework.core.serialization import to_json
+from framework.core.serialization import JsonDict, to_json
 from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
@@ -99,22 +99,13 @@ def attribute_logs(
     """
     if show < 0 or (limit is not None and limit < 1):
         raise ConfigError(f"show {show}, limit {limit}", hint="show 0 or more, of a limit of 1 or more")
-    logs, bad = read_schema(trace, schema, skip_bad=skip_bad)
-    for line in bad:
-        console.print(f"{trace}, {line.number} is not a log: {line.problem}", style="yellow")
-    failed = [log for log in logs if log.failed]
-    console.print(f"{trace}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
+    failed = _failed_logs(trace, schema, skip_bad=skip_bad)
     if not failed:
         console.print("nothing to blame")
         return
     config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
-    settings = {
-        **{name: getattr(config, name) for name in ("path", "dtype", "plain_format")},
-        "surrogate": to_json(surrogate),
-        "options": to_json(options),
-    }
     reader = LocalModel.load(config)
-    kept = LogResults(Path(out), settings, resume=resume)
+    kept = LogResults(Path(out), _settings(config, surrogate, options), resume=resume)
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
     work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
@@ -122,14 +113,31 @@ def attribute_logs(
     if not attributed:
         console.print("nothing is left to blame")
         return
-    accuracy = attribution_accuracy(
-        [each.read for each in attributed],
-        {method: [each.verdicts[method] for each in attributed] for method in METHODS},
-        tolerances,
-    )
+    accuracy = _accuracy(attributed, tolerances)
     _save(Path(out), attributed, accuracy, caption)
     _show(attributed, accuracy, caption, show=show)
     console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
+
+
+def _failed_logs(path: str, schema: Schema, *, skip_bad: bool) -> list[Log]:
+    """The logs of failed runs; prints how many there are, and what is left out."""
+    logs, bad = read_schema(path, schema, skip_bad=skip_bad)
+    for line in bad:
+        console.print(f"{path}, {line.number} is not a log: {line.problem}", style="yellow")
+    failed = [log for log in logs if log.failed]
+    console.print(f"{path}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
+    return failed
+
+
+def _settings(config: LocalModelConfig, surrogate: SurrogateOptions, options: AttributionOptions) -> JsonDict:
+    """What attributions depend on beside the logs."""
+    of_model = {name: getattr(config, name) for name in ("path", "dtype", "plain_format")}
+    return {**of_model, "surrogate": to_json(surrogate), "options": to_json(options)}
+
+
+def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    verdicts = {method: [each.verdicts[method] for each in attributed] for method in METHODS}
+    return attribution_accuracy([each.read for each in attributed], verdicts, tolerances)
 
 
 def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:

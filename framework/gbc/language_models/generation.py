@@ -66,7 +66,9 @@ class StopTexts(StoppingCriteria):
     ) -> None:
         self.texts, self.decode, self.num_read = texts, decode, num_read
 
-    def __call__(self, input_ids: TokenIds, scores: Tensor, **kwargs: object) -> Bool[Tensor, "batch"]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a tensor, not the legacy BoolTensor
+        self, input_ids: TokenIds, scores: object, **kwargs: object
+    ) -> Bool[Tensor, "batch"]:
         """Which rows are done."""
         done = [
             bool(texts) and stop_in(self.decode(ints(row[self.num_read :])), texts) is not None

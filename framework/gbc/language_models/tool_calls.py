@@ -116,8 +116,9 @@ def _arguments(value: object) -> JsonDict:
         value = parse_json(value) if value.strip() else {}
     if not isinstance(value, dict):
         raise ValueError("arguments are no object")
-    refuse_half_characters(value)
-    return cast(JsonDict, value)
+    arguments = cast(JsonDict, value)
+    refuse_half_characters(arguments)
+    return arguments
 
 
 def _calls(values: list[object], text: str, start: int, *, name: str | None = None) -> list[CalledTool]:
@@ -137,7 +138,7 @@ def _calls(values: list[object], text: str, start: int, *, name: str | None = No
         found: list[CalledTool] = []
         for value in values:
             listed = cast("dict[str, object]", value).get("tool_calls") if isinstance(value, dict) else value
-            objects = cast("list[object]", listed) if isinstance(listed, list) else [value]
+            objects: list[object] = cast("list[object]", listed) if isinstance(listed, list) else [value]
             found += map(call_of, objects)
         if not found:
             raise ValueError("no call in it")

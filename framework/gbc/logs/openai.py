@@ -200,7 +200,7 @@ def _expanded(messages: Sequence[JsonObject]) -> Iterator[tuple[int, JsonObject]
     """
     for number, message in enumerate(messages):
         content = message.get("content")
-        parts = _objects(content) if isinstance(content, list) else None
+        parts = _objects(content)
         kinds = {part.get("type") for part in parts or ()}
         if parts is None or not kinds & {"tool_use", "tool_result"}:
             yield number, message

@@ -292,34 +292,13 @@ def optimize(
         raise ConfigError(f"{len(train)} training tasks, {len(held_out)} held out", hint="give some of both")
     if state is not None and (state.prompts.keys() != graph.prompts.keys() or state.seed != options.seed):
         raise ConfigError("the state is of another graph or seed", hint="use the graph and the seed that it began with")
-
-    num_finished = 0
-    first_failure = ""
-
-    def note(kind: TaskKind, traces: Sequence[Trace]) -> None:
-        nonlocal num_finished, first_failure
-        failures = tuple(trace.failure for trace in traces if trace.failure is not None)
-        num_finished += len(traces) - len(failures)
-        first_failure = first_failure or next(iter(failures), "")
-        on_runs(TaskRuns(kind=kind, num_tasks=len(traces), failures=failures))
-
-    def evaluate(tried: Graph) -> float:
-        traces = list(run_graph(tried, models, held_out, options=options.run))
-        note("held-out", traces)
-        return mean_loss(traces, loss, failed_loss=options.failed_loss)
-
-    def evidence(current: Graph, generator: random.Random) -> Evidence:
-        count = min(options.batch_size, len(train)) if proposer.needs_attribution else 0
-        traces = list(run_graph(current, models, generator.sample(list(train), count), options=options.run))
-        note("training", traces)
-        return gather_evidence(current, models, loss, traces, options)
-
+    rollouts = _Rollouts(models, loss, train, held_out, options, proposer.needs_attribution, on_runs)
     search = PromptSearch(
         graph,
         proposer,
         seed=options.seed,
-        evaluate=evaluate,
-        evidence=evidence,
+        evaluate=rollouts.evaluate,
+        evidence=rollouts.evidence,
         min_gain=options.min_gain,
         goal=options.goal,
         runs_per_evaluation=len(held_out),
@@ -328,19 +307,53 @@ def optimize(
     while search.state is None or (search.state.step < options.steps and not search.finished):
         tried = search.step()
         assert search.state is not None
-        if first_failure and not num_finished and not tried:
-            raise _all_failed(first_failure)
+        if not tried:
+            rollouts.refuse_where_all_failed()
         if save_to is not None:
             save_state(save_to, search.state)
         on_step(search.state)
-    if first_failure and not num_finished:
-        raise _all_failed(first_failure)
+    rollouts.refuse_where_all_failed()
     return search.state
 
 
-def _all_failed(first: str) -> TrainingError:
-    hint = "correct what fails; `framework agents run` shows each task"
-    return TrainingError(f"every task failed, with every prompt that was tried; the first: {first}", hint=hint)
+@dataclass
+class _Rollouts:
+    """Runs of the tasks of an optimization, and what became of them."""
+
+    models: Mapping[str, LanguageModel]
+    loss: Loss
+    train: Sequence[Task]
+    held_out: Sequence[Task]
+    options: OptimizeOptions
+    needs_attribution: bool
+    on_runs: Callable[[TaskRuns], None]
+    num_finished: int = 0
+    first_failure: str = ""
+
+    def evaluate(self, graph: Graph) -> float:
+        """Mean loss of a graph over the held-out tasks."""
+        traces = self._run(graph, "held-out", self.held_out)
+        return mean_loss(traces, self.loss, failed_loss=self.options.failed_loss)
+
+    def evidence(self, graph: Graph, generator: random.Random) -> Evidence:
+        """What proposals rest on: errors of some training tasks."""
+        count = min(self.options.batch_size, len(self.train)) if self.needs_attribution else 0
+        traces = self._run(graph, "training", generator.sample(list(self.train), count))
+        return gather_evidence(graph, self.models, self.loss, traces, self.options)
+
+    def refuse_where_all_failed(self) -> None:
+        """Raises TrainingError if tasks ran and none of them ever finished."""
+        if self.first_failure and not self.num_finished:
+            problem = f"every task failed, with every prompt that was tried; the first: {self.first_failure}"
+            raise TrainingError(problem, hint="correct what fails; `framework agents run` shows each task")
+
+    def _run(self, graph: Graph, kind: TaskKind, tasks: Sequence[Task]) -> list[Trace]:
+        traces = list(run_graph(graph, self.models, tasks, options=self.options.run))
+        failures = tuple(trace.failure for trace in traces if trace.failure is not None)
+        self.num_finished += len(traces) - len(failures)
+        self.first_failure = self.first_failure or next(iter(failures), "")
+        self.on_runs(TaskRuns(kind=kind, num_tasks=len(traces), failures=failures))
+        return traces
 
 
 def gather_evidence(

@@ -6,7 +6,7 @@ from typing import cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
-from framework.core.text_files import parse_json, read_text, refuse_half_characters
+from framework.core.text_files import half_character_in, parse_json, read_text
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State, Turn, check_dialogue
 from framework.gbc.environments.multiwoz.dataset.slots import UNTRACKED_DOMAINS, is_untracked, slot_name
 from framework.gbc.environments.multiwoz.dataset.values import normalise
@@ -22,9 +22,10 @@ def read_turns(source: str | Path) -> dict[str, list[JsonDict]]:
     """
     try:
         records = parse_json(read_text(source, hint=_HINT))
-        refuse_half_characters(records)
     except ValueError as error:
-        raise DataError(f"{source}: {error}", hint=_HINT) from None
+        raise DataError(f"{source} is {error}", hint=_HINT) from None
+    if (half := half_character_in(records)) is not None:
+        raise DataError(f"{source} has {half}", hint=_HINT)
     listed = cast("list[object]", records) if isinstance(records, list) else [None]
     if not all(isinstance(each, dict) and "ID" in each for each in listed):
         raise DataError(f"{source} is not a list of objects with an ID", hint=_HINT)

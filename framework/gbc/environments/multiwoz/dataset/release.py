@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
-from framework.core.text_files import decode_text, parse_json, refuse_half_characters
+from framework.core.text_files import decode_text, half_character_in, parse_json
 
 Split = Literal["train", "validation", "test"]
 _PathT = TypeVar("_PathT", Path, PurePosixPath)
@@ -141,9 +141,10 @@ def _text(data: bytes, where: str) -> str:
 def _parse(text: str, where: str) -> Any:
     try:
         value = parse_json(text)
-        refuse_half_characters(value)
     except ValueError as error:
-        raise DataError(f"{where}: {error}", hint=_HINT) from None
+        raise DataError(f"{where} is {error}", hint=_HINT) from None
+    if (found := half_character_in(value)) is not None:
+        raise DataError(f"{where} has {found}", hint=_HINT)
     return value
 
 
