@@ -50,7 +50,11 @@ def test_a_users_mistake_is_one_line_and_code_2(capsys, recipe, options, words):
     [
         ("max_steps: 4", "max_stepz: 4", ["tiny.yaml, line 12: trainer.max_stepz is not", "trainer.max_steps?"]),
         ("width: 16", "widht: 16", ["tiny.yaml, line 7: model.init_args.architecture.widht", "architecture.width?"]),
-        ("max_steps: 4", "max_steps: 4, max_steps: 5", ["tiny.yaml cannot be read (line 12: ", "'max_steps' stands twice"]),
+        (
+            "max_steps: 4",
+            "max_steps: 4, max_steps: 5",
+            ["tiny.yaml cannot be read (line 12: ", "'max_steps' stands twice"],
+        ),
         ("batch_size: 4", "batch_size: four", ["tiny.yaml, line 3: data.batch_size is four: give a whole number"]),
         ("batch_size: 4", "batch_size: 4, images: 3", ["tiny.yaml cannot be read (line 3: ", "'images' stands twice"]),
         ("images: {size: 8, channels: 3}", "images: 3", ["tiny.yaml, line 3: data.images is 3", "a group of settings"]),
