@@ -66,9 +66,13 @@ class ConsoleHandler(logging.Handler):
 def _run(command: str, options: list[str]) -> None:
     # Imported when asked for: a look at runs need not wait for everything that training imports.
     if command in RECIPES:
+        from framework.cli.parser import GIVEN, Given
         from framework.cli.train import PlanCLI, TrainingCLI
 
-        PlanCLI(options) if command == "plan" else TrainingCLI([command, *options])
+        try:
+            PlanCLI(options) if command == "plan" else TrainingCLI([command, *options])
+        finally:
+            GIVEN.set(Given())
         return
     known = commands(methods())
     if command not in known:

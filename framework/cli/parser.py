@@ -1,15 +1,25 @@
 """Parsers of command lines whose errors are one line."""
 
-import re
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from framework.cli.mistakes import Given, describe_mistake
 from framework.core.moved.recipe_keys import explain_moved_key
+
+GIVEN: ContextVar[Given] = ContextVar("GIVEN", default=Given())  # noqa: B039 - frozen
+"""What the command that runs was given. The parsers of classes, which find most mistakes, know nothing of it."""
 
 
 class OneLineParser(ArgumentParser):
-    """A parser whose errors are one line and whose yes-or-no options need no value: `--strict` is `--strict true`."""
+    """A parser whose errors are one line and whose yes-or-no options need no value: `--strict` is `--strict true`.
+
+    Options are written out: one that is a part of another's name is a mistake.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def add_argument(self, *args: str, **kwargs: Any) -> Any:
         if kwargs.get("type") is bool:
@@ -17,14 +27,14 @@ class OneLineParser(ArgumentParser):
         return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        cause = explain_moved_key(message) or _first_cause(message)
-        self.exit(2, f"error: {cause} (see: {self.prog.replace(' [options]', '')} --help)\n")
+        parser = getattr(ex, "subcommand_parser", None) or self
+        given = GIVEN.get()
+        told = explain_moved_key(message) or describe_mistake(message, settings_of(parser), given)
+        # A parser of a class's arguments has the name of the script.
+        program = f"framework {given.command}" if given.command else parser.prog.replace(" [options]", "")
+        self.exit(2, f"error: {told} (see: {program} --help)\n")
 
 
-def _first_cause(message: str) -> str:
-    """One line of a parser's message: where it lists a cause for each type that a value could have, the first."""
-    message = message.partition("Given value type:")[0]
-    _, listed, causes = message.partition("Errors:")
-    if listed:
-        message = re.split(r"\n\s*- ", causes.strip().removeprefix("- "))[0]
-    return " ".join(message.split())
+def settings_of(parser: ArgumentParser) -> dict[str, object]:
+    """A parser's settings, dotted, with their defaults."""
+    return {key: value for key, value in parser.get_defaults(skip_validation=True).items() if key != "config"}

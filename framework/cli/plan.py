@@ -16,11 +16,14 @@ from framework.core.imports import import_object
 from framework.core.method import Method, method_of
 from framework.core.serialization import to_json
 from framework.data.sampling.batching import needed_accumulation
-from framework.tracking.devices import GIB, Device, named_device
+from framework.tracking.devices import GIB, HERE, Device, named_device, this_machine
+from framework.training.display.pace import duration
 from framework.training.planning import Plan, PlannedRun, Precision
 from framework.training.strategies.backend import named_backend
 from framework.training.strategies.config import StrategyConfig
 
+_UTILISATION = 0.4
+"""Share of a device's peak that the model's operations take; a usual one."""
 Planner = Callable[[PlannedRun], Plan]
 """What a run of one model needs."""
 
@@ -76,7 +79,8 @@ class PlanOptions:
     Args:
         nodes: how many nodes.
         devices: devices on each node.
-        device: their name (such as H100) or their memory (such as 48GiB), to compare with.
+        device: their name (such as H100), or `here` for what this machine has, or their memory (such as 48GiB), to
+            compare with.
         json: print JSON instead of a table.
     """
 
@@ -99,7 +103,7 @@ class PlanOptions:
             return None, None
         if size := re.fullmatch(r"(\d+(?:\.\d+)?) ?(B|GB|GiB)?", self.device):
             return None, round(float(size[1]) * {"GB": 10**9, "GiB": GIB}.get(size[2], 1))
-        device = named_device(self.device)
+        device = this_machine() if self.device == HERE else named_device(self.device)
         return device, device.memory_bytes
 
 
@@ -111,11 +115,13 @@ class Subject:
         run: strategy, devices and batch.
         planner: what a run of the recipe's model needs.
         sample_unit: what a sample is.
+        max_steps: where the recipe ends, if it says so.
     """
 
     run: PlannedRun
     planner: Planner
     sample_unit: str
+    max_steps: int | None = None
 
 
 def read_recipe(recipe: Mapping[str, Any], options: PlanOptions, methods: Sequence[Method]) -> Subject:
@@ -135,7 +141,9 @@ def read_recipe(recipe: Mapping[str, Any], options: PlanOptions, methods: Sequen
         known = ", ".join(path for each in methods if each.plan is not None for path in each.class_paths)
         raise ConfigError(f"model {path} cannot be planned", hint=f"plan knows {known}")
     planner = partial(import_object(method.plan), recipe["model"]["init_args"])
-    return Subject(run=_run_of(recipe, options), planner=planner, sample_unit=method.sample_unit)
+    steps = recipe["trainer"]["max_steps"]
+    run = _run_of(recipe, options)
+    return Subject(run=run, planner=planner, sample_unit=method.sample_unit, max_steps=steps if steps > 0 else None)
 
 
 def _run_of(recipe: Mapping[str, Any], options: PlanOptions) -> PlannedRun:
@@ -165,9 +173,14 @@ def show_plan(subject: Subject, options: PlanOptions) -> None:
     device, memory_bytes = options.found_device()
     plan = subject.planner(subject.run)
     if options.json:
-        print(json.dumps(as_json(plan, subject.sample_unit, device, memory_bytes), indent=2))
+        content = as_json(plan, subject.sample_unit, device, memory_bytes)
+        print(json.dumps({**content, "max_steps": subject.max_steps}, indent=2))
         return
-    results().print(as_table(plan, subject.sample_unit, device, memory_bytes))
+    table = as_table(plan, subject.sample_unit, device, memory_bytes)
+    if device is not None and subject.max_steps is not None:
+        seconds = subject.max_steps * _seconds_per_step(plan, device)
+        table.add_row(f"for {subject.max_steps:,} steps", duration(seconds))
+    results().print(table)
     if memory_bytes is not None and not plan.fits(memory_bytes):
         changes = what_would_fit(subject.run, subject.planner, memory_bytes)
         screen = results(soft_wrap=True)
@@ -236,9 +249,13 @@ def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: 
     table.add_row("operations per step", f"{plan.flops_per_step / 1e12:.1f} TFLOP")
     table.add_row("sent per step", gib(plan.bytes_sent))
     if device is not None:
-        seconds = plan.flops_per_step / run.num_devices / device.bfloat16_flops
-        table.add_row("seconds per step at 40 % utilisation", f"{seconds / 0.4:.3f}")
+        seconds = _seconds_per_step(plan, device)
+        table.add_row(f"seconds per step at {_UTILISATION:.0%} utilisation", f"{seconds:.3f}")
     return table
+
+
+def _seconds_per_step(plan: Plan, device: Device) -> float:
+    return plan.flops_per_step / plan.run.num_devices / device.bfloat16_flops / _UTILISATION
 
 
 def gib(value: int) -> str:

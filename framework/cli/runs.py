@@ -89,9 +89,9 @@ def show(run: str) -> None:
     starts = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("start", "UTC", "from step", "to step", "end", "processes", "host", "git"):
         starts.add_column(name)
-    for restart in found.restarts:
+    for number, restart in enumerate(found.restarts):
         start, end = restart.start, restart.end
-        cells = [str(start.restart), start.time[:19].replace("T", " "), str(start.step)]
+        cells = [str(number), start.time[:19].replace("T", " "), str(start.step)]
         cells += [str(end.step), end.outcome] if end else ["", "running" if _runs(found, restart) else "killed"]
         starts.add_row(*cells, str(start.world_size), start.host, (start.git_revision or "")[:10])
     out.print(starts)

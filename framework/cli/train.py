@@ -1,18 +1,20 @@
 """The commands `fit`, `validate` and `plan`, which read recipes: where data, module and strategy meet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
 
-import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from framework.cli.parser import OneLineParser
+from framework.cli.mistakes import Given, find_empty, find_misfit
+from framework.cli.parser import GIVEN, OneLineParser, settings_of
 from framework.cli.plan import PlanOptions, read_recipe, show_plan
 from framework.cli.registry import RECIPES, methods
 from framework.core.compat.lightning_compat import OpenLightningCLI
@@ -22,7 +24,8 @@ from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
-from framework.core.text_files import read_text
+from framework.core.text_files import parse_yaml, read_text
+from framework.core.yaml_text import read_keys
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
@@ -33,16 +36,28 @@ from framework.training.callbacks.curves import Curves
 from framework.training.callbacks.guards import GuardConfig, make_guards
 from framework.training.callbacks.histograms import Histograms
 from framework.training.callbacks.manifests import ManifestArtifacts
-from framework.training.callbacks.progress import StepProgressBar
+from framework.training.callbacks.preemption import Preemption
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.restarts import Restarts
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.choose import refuse_existing
 from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
 from framework.training.checkpoint.strategy import checkpoints_of
+from framework.training.display.announcements import ModelParts, TimeLimit, TimeNeeded
+from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig, StrategyName
+from framework.training.trainer import RecipeTrainer
+from framework.training.trainer_options import check_trainer_options
 
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,
+    "use_distributed_sampler": False,
+    # Weights gathered in inference mode could not be gathered into again outside of it.
+    "inference_mode": False,
+}
 _DESCRIPTION = "Train what a recipe describes: a model of one of the methods, on shards."
 
 
@@ -58,13 +73,19 @@ class RecipeParser(OneLineParser, LightningArgumentParser):
             **kwargs: as jsonargparse has them.
 
         Raises:
-            ConfigError: a recipe of the user's own that names what has moved.
+            ConfigError: not a recipe; a key that is there twice; or one of the user's own that names what has moved.
         """
-        text = read_text(Path(path), hint="give a recipe in YAML", error=ConfigError)
-        if not is_written_by_run(Path(path)):
-            # What is not YAML is told of by the parser.
-            with suppress(yaml.YAMLError):
-                refuse_moved(yaml.safe_load(text), str(path))
+        file, given = Path(path), GIVEN.get()
+        text = read_text(file, hint="give a recipe in YAML", error=ConfigError)
+        content = parse_yaml(text, str(file), hint="give a recipe in YAML")
+        GIVEN.set(replace(given, files={**given.files, file: read_keys(text)}))
+        if not isinstance(content, dict):
+            hint = "give sections such as run, data, model and trainer"
+            raise ConfigError(f"{file} holds {'nothing' if content is None else 'no sections'}", hint=hint)
+        model = content.get("model")
+        _import_short_names([model.get("class_path") if isinstance(model, dict) else model])
+        if not is_written_by_run(file):
+            refuse_moved(content, str(path))
         elif (current := current_text(text)) != text:
             return self.parse_string(current, str(path), *args, **kwargs)
         return super().parse_path(path, *args, **kwargs)
@@ -103,25 +124,37 @@ def import_modules() -> None:
             import_object(path)
 
 
+def _import_short_names(named: Iterable[object]) -> None:
+    """Imports what can be trained if a model is named without its path; by its path it is imported alone."""
+    if any(isinstance(name, str) and "." not in name for name in named):
+        import_modules()
+
+
+def _named_models(words: Sequence[str]) -> Iterator[str]:
+    """What a command line names as its model; a name without a path too where help is asked for."""
+    for word, following in pairwise([*words, ""]):
+        option, _, value = word.partition("=")
+        if option in ("--model", "--model.class_path"):
+            yield value or following
+        elif option in ("-h", "--help") or option.endswith(".help"):
+            yield "help"
+
+
 class TrainingCLI(OpenLightningCLI):
     """`fit` and `validate`: a recipe's `run`, `model`, `data`, `trainer` and `checkpoint` sections put together."""
 
+    _trial: TemporaryDirectory[str] | None = None
+    """The folder of a `fast_dev_run`, in place of the run's."""
+
     def __init__(self, argv: Sequence[str]) -> None:
-        refuse_moved(list(argv), "the command line")
-        import_modules()
+        self._prepare(*argv)
         super().__init__(
             datamodule_class=ShardDataModule,
             save_config_callback=SaveRecipe,
             save_config_kwargs={"save_to_log_dir": False},
+            trainer_class=RecipeTrainer,
             seed_everything_default=0,
-            trainer_defaults={
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "check_val_every_n_epoch": None,
-                "use_distributed_sampler": False,
-                # Weights gathered in inference mode could not be gathered into again outside of it.
-                "inference_mode": False,
-            },
+            trainer_defaults=dict(_TRAINER_DEFAULTS),
             parser_class=RecipeParser,
             parser_kwargs={"prog": "framework", "description": _DESCRIPTION}
             | {name: {"description": RECIPES[name].capitalize() + "."} for name in self.subcommands()},
@@ -129,6 +162,13 @@ class TrainingCLI(OpenLightningCLI):
             load_from_checkpoint_support=False,
             args=list(argv),
         )
+
+    @staticmethod
+    def _prepare(command: str, *words: str) -> None:
+        refuse_moved(list(words), "the command line")
+        _import_short_names(_named_models(words))
+        classes = tuple(path for method in methods() for path in method.class_paths)
+        GIVEN.set(Given(command=command, words=words, classes=classes))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -140,6 +180,11 @@ class TrainingCLI(OpenLightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(cast("Sequence[str] | None", args))
+        trainer = self.config.get(str(self.config.get("subcommand")), self.config)["trainer"]
+        for name in ("limit_train_batches", "limit_val_batches"):
+            if isinstance(trainer[name], float):
+                # The parser has a type of its own for a share.
+                trainer[name] = float(trainer[name])
         refuse_removed(self.config.as_dict())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -156,37 +201,82 @@ class TrainingCLI(OpenLightningCLI):
             "folder to start from, until the run has checkpoints of its own",
         )
 
+    def before_instantiate_classes(self) -> None:
+        if misfit := find_misfit(self._defaults(), GIVEN.get()):
+            raise misfit
+        strategy = self.section(self.config, "strategy")["name"]
+        check_trainer_options(self.section(self.config, "trainer").as_dict(), strategy=strategy)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            # The parser lets a null through, and in a class's arguments a value in place of a group.
+            path = self.section(self.config, "model")["class_path"]
+            of_class = RecipeParser()
+            of_class.add_class_arguments(import_object(path))
+            below = ("model", "init_args")
+            given, known = GIVEN.get(), settings_of(of_class)
+            mistake = find_misfit(known, given, below=below) or find_empty(known, given, below=below)
+            if mistake := mistake or find_empty(self._defaults(), given):
+                raise mistake from error
+            raise
+
+    def _defaults(self) -> dict[str, object]:
+        return settings_of(self.parser if self.subcommand is None else self.parser_of(self.subcommand))
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self.section(self.config_init, "trainer")
-        if given["default_root_dir"] is not None:
-            raise ConfigError(f"trainer.default_root_dir {given['default_root_dir']}", hint="set run.dir instead")
-        if given["strategy"] != "auto":
-            raise ConfigError(f"trainer.strategy {given['strategy']}", hint="set strategy.name instead")
         run: RunConfig = self.section(self.config_init, "run")
         fitting = self.subcommand == "fit"
-        if fitting:
+        if fitting and given["fast_dev_run"]:
+            self._trial = TemporaryDirectory(prefix="framework-trial-")
+        if fitting and self._trial is None:
             _recall_wandb_id(Path(run.dir))
-        logger = given["logger"] if given["logger"] is not None else (make_loggers(run) if fitting else False)
-        unit = sample_unit_of(type(self.model), methods())
-        guards = make_guards(self.section(self.config_init, "guards"))
-        self.trainer_defaults["callbacks"] = [*guards, Throughput(unit), RandomState(), BadSamples(), Curves()]
-        if fitting:
-            self.trainer_defaults["callbacks"].append(Restarts())
-            if run.histogram_every_n_steps:
-                self.trainer_defaults["callbacks"].append(Histograms(run.histogram_every_n_steps))
-            if run.artifacts:
-                self.trainer_defaults["callbacks"].append(ManifestArtifacts())
-        if given["enable_progress_bar"] is not False:
-            self.trainer_defaults["callbacks"].append(StepProgressBar())
+        logger = given["logger"]
+        if logger is None:
+            logger = make_loggers(run) if fitting and self._trial is None else False
+        self.trainer_defaults["callbacks"] = self._callbacks(
+            run, fitting=fitting, progress=given["enable_progress_bar"]
+        )
+        if fitting and given["enable_model_summary"] is not False:
+            self.trainer_defaults["callbacks"].append(ModelParts())
         if not fitting:
             self.save_config_callback = None
         strategy = make_strategy(
             self.section(self.config_init, "strategy"),
             **{name: given[name] for name in ("accelerator", "devices", "num_nodes")},
         )
-        return super().instantiate_trainer(default_root_dir=run.dir, logger=logger, strategy=strategy, **kwargs)
+        trainer = super().instantiate_trainer(
+            default_root_dir=run.dir if self._trial is None else self._trial.name,
+            logger=logger,
+            strategy=strategy,
+            enable_model_summary=False,
+            **kwargs,
+        )
+        if self._trial is not None:
+            kept = [each for each in trainer.callbacks if not isinstance(each, Checkpoints | Preemption)]  # type: ignore[attr-defined]
+            trainer.callbacks = kept  # type: ignore[attr-defined]
+        return trainer
+
+    def _callbacks(self, run: RunConfig, *, fitting: bool, progress: bool | None) -> list[Callback]:
+        guards = make_guards(self.section(self.config_init, "guards"))
+        unit = sample_unit_of(type(self.model), methods())
+        callbacks = [*guards, Throughput(unit), RandomState(), BadSamples(), Curves()]
+        if fitting:
+            callbacks += [Restarts(), TimeLimit(), TimeNeeded()]
+            if run.histogram_every_n_steps:
+                callbacks.append(Histograms(run.histogram_every_n_steps))
+            if run.artifacts:
+                callbacks.append(ManifestArtifacts())
+        if progress is not False:
+            callbacks.append(StepProgressBar())
+        return callbacks
 
     def fit(self, model: LightningModule, datamodule: ShardDataModule) -> None:
+        if self._trial is not None:
+            self._try(model, datamodule, self._trial)
+            return
         run_dir, strategy = Path(self.trainer.default_root_dir), checkpoints_of(self.trainer.strategy)
         resume = self.section(self.config, "resume")
         assert self.subcommand is not None
@@ -202,7 +292,18 @@ class TrainingCLI(OpenLightningCLI):
             told = "recipe, checkpoints, metrics and curves are there"
             console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
 
+    def _try(self, model: LightningModule, datamodule: ShardDataModule, folder: TemporaryDirectory[str]) -> None:
+        """A few batches in a folder of their own, which goes with them."""
+        with folder:
+            self.trainer.fit(model, datamodule=datamodule)
+        if self.trainer.is_global_zero:
+            told = f"{self.trainer.global_step} steps were tried; nothing is left of them"
+            console.print(f"{told}: leave trainer.fast_dev_run out to train")
+
     def validate(self, model: LightningModule, datamodule: ShardDataModule) -> None:
+        if (resume := self.section(self.config, "resume")) != "auto":
+            hint = "leave it out: the newest checkpoint in run.dir is validated"
+            raise ConfigError(f"--resume {resume} of validate", hint=hint)
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.trainer.default_root_dir, weights_only=True)
 
 
@@ -211,6 +312,8 @@ def _start(run_dir: Path, resume: str) -> Path | None:
     if resume == "never":
         refuse_existing(run_dir)
         return None
+    if resume == "must" and not list_checkpoints(run_dir / FOLDER):
+        raise CheckpointError(f"no checkpoint in {run_dir / FOLDER}", hint="check --run.dir, or use --resume auto")
     if resume in ("auto", "must"):
         return run_dir
     source = Path(resume)
@@ -235,8 +338,7 @@ class PlanCLI(TrainingCLI):
     """`plan`: parses a recipe and every option of `fit`, without opening data or making anything."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        refuse_moved(list(argv), "the command line")
-        import_modules()
+        self._prepare("plan", *argv)
         names = get_args(StrategyName)
         short = [
             "--strategy.name" if word == "--strategy" and following in names else word
@@ -245,6 +347,8 @@ class PlanCLI(TrainingCLI):
         LightningCLI.__init__(
             self,
             datamodule_class=ShardDataModule,
+            trainer_class=RecipeTrainer,
+            trainer_defaults=dict(_TRAINER_DEFAULTS),
             seed_everything_default=0,
             parser_class=RecipeParser,
             parser_kwargs={"prog": "framework plan", "description": RECIPES["plan"].capitalize() + "."},

@@ -24,6 +24,7 @@ from framework.data.sampling.progress import (
     plan_for,
     recount,
     to_state,
+    used_batches,
 )
 from framework.data.shards.manifest import Kind
 from framework.data.shards.reader import ShardSet
@@ -148,6 +149,13 @@ class ShardDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes of the training set."""
         return len(self.class_names)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch of the trainer; known from `setup` on."""
+        plan, trainer = self._plan, self.trainer
+        whole = self.stream.usable(0, plan.global_batch) // plan.micro_step
+        return -(-(whole if trainer is None else used_batches(trainer, whole)) // plan.accumulation)
 
     @property
     def num_bad_samples(self) -> int:

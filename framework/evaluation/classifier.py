@@ -22,6 +22,7 @@ from framework.core.serialization import from_json, to_json
 from framework.core.shapes import Images
 from framework.data.loading.batch import ImageBatch
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
+from framework.training.length import total_steps
 
 CHECKPOINT_KEY = "classifier"
 GROUPS = 8
@@ -142,14 +143,14 @@ class ClassifierModule(LightningModule):
         self.log("accuracy/validation", self.validation_accuracy, prog_bar=True, batch_size=len(batch.labels))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        num_steps = self.trainer.estimated_stepping_batches
-        if num_steps in (-1, float("inf")):
+        num_steps = total_steps(self.trainer)
+        if num_steps < 0:
             raise ConfigError(
                 "training without an end leaves the learning rate's cycle without one",
                 hint="set trainer.max_epochs or trainer.max_steps",
             )
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=int(num_steps))
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -39,6 +39,7 @@ from framework.core.seeding import seed_of
 from framework.core.serialization import to_json
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
+from framework.training.length import total_steps
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 
 CHECKPOINT_KEY = "language_model"
@@ -166,7 +167,7 @@ class LanguageModelModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.model, self.optimizer_config)
-        schedule = build_schedule(optimizer, self.optimizer_config, int(self.trainer.estimated_stepping_batches))
+        schedule = build_schedule(optimizer, self.optimizer_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -28,6 +28,7 @@ from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes
 from framework.pra.shapes import Scalar
 from framework.training.ema import check_decay, decay_at, update_ema
+from framework.training.length import total_steps
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 from framework.training.strategies.placement import build_with_ema, placement_of
 
@@ -179,7 +180,7 @@ class PRAModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.model, self.optimizer_config)
-        schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
+        schedule = build_schedule(optimizer, self.optimizer_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -262,7 +262,7 @@ class Bar:
     """A start in the timeline.
 
     Attributes:
-        number: its restart count.
+        number: from 0 and without gaps, which restart counts of older runs have.
         outcome: how it ended, or `running` or `killed`.
         x, width: of 1000.
     """
@@ -304,11 +304,12 @@ def _timeline(run: Run) -> list[Bar]:
     if len(run.restarts) < 2 or span <= 0:
         return []
     bars = []
-    for restart, (begin, following), end in zip(run.restarts, pairwise([*begins, span]), ends, strict=True):
+    places = zip(run.restarts, pairwise([*begins, span]), ends, strict=True)
+    for number, (restart, (begin, following), end) in enumerate(places):
         # A gap between neighbours, and a bar even for a moment.
         width = max(1000 * ((following if end is None else end) - begin) / span - 1.5, 1.5)
         outcome = _outcome(run, restart)
-        bars.append(Bar(number=restart.start.restart, outcome=outcome, x=1000 * begin / span, width=width))
+        bars.append(Bar(number=number, outcome=outcome, x=1000 * begin / span, width=width))
     return bars
 
 

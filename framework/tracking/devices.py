@@ -1,10 +1,15 @@
 """What accelerators can do: memory and peak speed, from data sheets (decision 018)."""
 
+import os
+import time
 from dataclasses import dataclass
 
 from framework.core.errors import ConfigError
 
 GIB = 2**30
+HERE = "here"
+"""Names the machine that a command runs on."""
+_MEASURED_SIZE, _MEASURED_TIMES = 1024, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,27 @@ def named_device(name: str) -> Device:
         if device.name.lower() == name.lower():
             return device
     known = ", ".join(device.name for device in DEVICES)
-    raise ConfigError(f"device {name!r} is not known", hint=f"use one of {known}, or its memory such as 48GiB")
+    raise ConfigError(f"device {name!r} is not known", hint=f"use one of {known}, {HERE}, or its memory such as 48GiB")
+
+
+def this_machine() -> Device:
+    """This machine's GPU, if it is in the table; else its processor, with the speed at which it multiplies matrices.
+
+    Takes about a second; the speed is of float32.
+    """
+    import torch
+
+    if torch.cuda.is_available() and (found := recognised_device(torch.cuda.get_device_name())):
+        return found
+    matrix = torch.ones(_MEASURED_SIZE, _MEASURED_SIZE)
+    seconds = []
+    for _ in range(_MEASURED_TIMES):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        seconds.append(time.perf_counter() - start)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    flops = 2 * _MEASURED_SIZE**3 / min(seconds)
+    return Device(name="this machine's processor", memory_bytes=memory, bfloat16_flops=flops, words=())
 
 
 def recognised_device(reported: str) -> Device | None:

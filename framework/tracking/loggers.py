@@ -56,7 +56,7 @@ def make_loggers(config: RunConfig) -> list[Logger]:
     """CSV files in `metrics/version_N` (one for each start of the run) and, unless disabled, W&B."""
     folder = Path(config.dir)
     # Written at every call: a killed process loses no metric of a step before its last checkpoint.
-    loggers: list[Logger] = [CSVLogger(folder, name=METRICS, flush_logs_every_n_steps=1)]
+    loggers: list[Logger] = [CSVLogger(folder, name=METRICS, version=_next_start(folder), flush_logs_every_n_steps=1)]
     if config.wandb != "disabled":
         loggers.append(
             TrackedRun(
@@ -71,11 +71,26 @@ def make_loggers(config: RunConfig) -> list[Logger]:
     return loggers
 
 
+def _next_start(folder: Path) -> int:
+    """Number of the start that begins: one more than the last that trained.
+
+    Lightning would count the folders of starts that ended before training too, such as one with another architecture.
+    """
+    number = _after_noted(folder)
+    while (folder / METRICS / f"version_{number}" / "metrics.csv").is_file():
+        number += 1
+    return number
+
+
 def restart_count(loggers: Iterable[Logger], run_dir: Path) -> int:
     """Number of this start: that of its CSV folder; without CSV files, one more than the starts noted so far."""
     for logger in loggers:
         if isinstance(logger, CSVLogger) and isinstance(logger.version, int):
             return logger.version
+    return _after_noted(run_dir)
+
+
+def _after_noted(run_dir: Path) -> int:
     return max((restart.start.restart + 1 for restart in read_restarts(run_dir)), default=0)
 
 

@@ -122,11 +122,13 @@ def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: i
     Args:
         optimizer: whose rates it sets.
         config: of the schedule.
-        total_steps: optimizer steps of the run; 0 or less where it has no end.
+        total_steps: optimizer steps of the run (`framework.training.length`); 0 or less where it has no end.
 
     Raises:
         ConfigError: a cosine over a run without a known length.
     """
     if config.schedule == "cosine" and total_steps <= 0:
-        raise ConfigError("a cosine schedule in a run without an end", hint="set trainer.max_steps")
+        raise ConfigError(
+            "a cosine schedule in a run without an end", hint="set trainer.max_steps or trainer.max_epochs"
+        )
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, total_steps))

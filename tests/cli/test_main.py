@@ -50,7 +50,7 @@ def test_mistakes_before_a_recipe(capsys, tmp_path):
     assert "nowhere.yaml" in error_of(capsys, "fit", "--config", "nowhere.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("trainer: [")
-    assert "Problems parsing config" in error_of(capsys, "fit", "--config", broken)
+    assert "broken.yaml cannot be read (line 1: " in error_of(capsys, "fit", "--config", broken)
     assert "/nowhere" in error_of(capsys, "sample", "/nowhere", tmp_path / "x.npz")
     assert "/nowhere" in error_of(capsys, "shards", "images", "/nowhere", tmp_path / "x")
 

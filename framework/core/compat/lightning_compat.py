@@ -7,12 +7,10 @@ from typing import Any
 
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
 
 __all__ = [
-    "DescribedProgressBar",
     "OpenDeepSpeedStrategy",
     "OpenLightningCLI",
     "OpenModelParallelStrategy",
@@ -73,17 +71,6 @@ class OpenDeepSpeedStrategy(strategies.DeepSpeedStrategy):
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()
-
-
-class DescribedProgressBar(RichProgressBar):
-    """Rich's bar, with words of one's own before it."""
-
-    def describe_epoch(self, epoch: int) -> str:
-        """What stands before the bar of an epoch, which is counted from 0."""
-        return super()._get_train_description(epoch)
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return self.describe_epoch(current_epoch)
 
 
 class OpenLightningCLI(LightningCLI):

@@ -117,7 +117,7 @@ def recount(trainer: Trainer, position: Position, stream: SampleStream, plan: Ba
     assert isinstance(total, ProcessedTracker)
     assert isinstance(current, ProcessedTracker)
     size = plan.global_batch
-    if trainer.limit_train_batches != 1.0:
+    if _is_limited(trainer):
         # An epoch of the trainer is a part of one of the samples: only the step must be a whole one.
         ready = current.ready - current.ready % plan.accumulation
     elif position.samples == 0:
@@ -143,13 +143,25 @@ def check_limit(trainer: Trainer, num_batches: int, accumulation: int) -> None:
     Raises:
         ConfigError: `limit_train_batches` leaves micro-batches over.
     """
-    limit = trainer.limit_train_batches
-    if limit == 1.0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if not _is_limited(trainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    used = min(int(limit * num_batches) if isinstance(limit, float) else limit, num_batches)
+    used = used_batches(trainer, num_batches)
     if used % accumulation:
-        problem = f"limit_train_batches {limit} gives epochs of {used} batches, of which {accumulation} make a step"
+        problem = f"limit_train_batches {trainer.limit_train_batches} gives epochs of {used} batches"
+        problem += f", of which {accumulation} make a step"
         raise ConfigError(problem, hint=f"use {used - used % accumulation or accumulation}")
+
+
+def used_batches(trainer: Trainer, num_batches: int) -> int:
+    """Micro-batches of an epoch of the trainer, of as many as a whole epoch of the samples has."""
+    limit = trainer.limit_train_batches
+    return min(limit if isinstance(limit, int) else int(limit * num_batches), num_batches)
+
+
+def _is_limited(trainer: Trainer) -> bool:
+    """Whether an epoch of the trainer is a part of one of the samples: 1 is a batch, 1.0 all of them."""
+    limit = trainer.limit_train_batches
+    return isinstance(limit, int) or limit < 1.0
 
 
 def _set(tracker: ProcessedTracker, count: int) -> None:

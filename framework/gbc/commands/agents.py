@@ -11,7 +11,6 @@ from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict
 from framework.gbc.commands.failures import print_failures
-from framework.gbc.execution.loading import enough_memory, load_loss, load_models, load_tasks
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, load_graph
 from framework.gbc.graph.trace import Trace, append_trace, read_traces, write_traces
@@ -41,6 +40,9 @@ def run(
         loss: exact_match, slot_loss or an import path; adds the mean over the finished traces.
         options: how the graph runs.
     """
+    # Imported here: the other commands need no language model.
+    from framework.gbc.execution.loading import enough_memory, load_loss, load_models, load_tasks
+
     declared, wanted, path = load_graph(graph), load_tasks(tasks), Path(out)
     unroll(declared)
     loss_of = load_loss(loss) if loss is not None else None
@@ -109,6 +111,7 @@ def track(
     """
     from framework.gbc.environments.multiwoz.state_tracking.turns import Tracked, read_dialogues, tracking_metrics
     from framework.gbc.environments.multiwoz.state_tracking.turns import track as track_dialogues
+    from framework.gbc.execution.loading import load_models
 
     declared = load_graph(graph)
     known = load_models(models, declared)

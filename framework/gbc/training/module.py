@@ -44,6 +44,7 @@ from framework.gbc.training.prompt_tracking import EpisodeTracker, TrackingConfi
 from framework.gbc.training.rollouts import EpisodeResult, mean_loss, read_spread, split_episodes, weighted_loss
 from framework.gbc.training.setup import Declared, check_data, load_system, make_search, save_declared
 from framework.gbc.training.worker import all_episodes, all_errors, make_worker
+from framework.training.length import total_steps
 from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
 from framework.training.strategies.placement import placement_of
 
@@ -243,7 +244,7 @@ class GBCModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.steering, self.optimizer_config)
-        schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
+        schedule = build_schedule(optimizer, self.optimizer_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -116,7 +116,7 @@ def newest_undamaged(run_dir: Path, say: Callable[[str], None] = log.warning) ->
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in skipped)
         raise CheckpointError(
             f"every checkpoint in {folder} is damaged ({reasons})",
-            hint="restore one from a copy, or start anew with another --run.dir",
+            hint="restore one from a copy, or start anew in another run's folder",
         )
     return Choice()
 
@@ -145,7 +145,7 @@ def choose_checkpoint(path: Path, *, may_be_none: bool = False) -> Choice:
     if choice.path is None and not may_be_none:
         if not path.exists():
             raise CheckpointError(f"{path} does not exist", hint="give a checkpoint or a run's folder")
-        raise CheckpointError(f"no checkpoint in {path / FOLDER}", hint="check --run.dir, or use --resume auto")
+        raise CheckpointError(f"no checkpoint in {path / FOLDER}", hint="give the folder of a run that has saved one")
     return choice
 
 

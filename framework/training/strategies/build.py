@@ -5,11 +5,13 @@ its `configure_model`; the strategies know no model.
 """
 
 import warnings
+from contextlib import suppress
 
 import torch
 from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import Strategy
 
+from framework.core.errors import ConfigError
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
 from framework.training.strategies.shutdown import end_groups_at_exit
@@ -34,7 +36,8 @@ def make_strategy(
         num_nodes: how many nodes.
 
     Raises:
-        ConfigError: a mesh that does not fit the processes; DeepSpeed without its package or without a GPU.
+        ConfigError: devices that cannot be understood; a mesh that does not fit the processes; DeepSpeed without its
+            package or without a GPU.
     """
     found = Devices(of_node=tuple(_devices(accelerator, devices)), num_nodes=num_nodes)
     if found.num_processes > 1:
@@ -53,9 +56,26 @@ def _devices(accelerator: str | Accelerator, devices: int | str | list[int]) -> 
     name = str(accelerator)
     if name in ("cuda", "gpu", "auto") and CUDAAccelerator.is_available():
         count = CUDAAccelerator.auto_device_count() if devices == "auto" else devices
-        indices = CUDAAccelerator.parse_devices(count) or []
+        try:
+            indices = CUDAAccelerator.parse_devices(count) or []
+        except ValueError:
+            raise _not_devices(devices) from None
         return [torch.device("cuda", index) for index in indices] or [torch.device("cpu")]
     if name in ("mps", "gpu", "auto") and MPSAccelerator.is_available():
         return [torch.device("mps", 0)]
-    count = 1 if devices == "auto" else int(devices) if isinstance(devices, int | str) else len(devices)
-    return [torch.device("cpu")] * max(1, count)
+    return [torch.device("cpu")] * _count(devices)
+
+
+def _count(devices: int | str | list[int]) -> int:
+    """How many processes run on a node's processor."""
+    if devices == "auto":
+        return 1
+    with suppress(ValueError):
+        if not isinstance(devices, list) and (count := int(devices)) > 0:
+            return count
+    raise _not_devices(devices)
+
+
+def _not_devices(given: int | str | list[int]) -> ConfigError:
+    hint = "on a CPU give a number of processes, 1 or more; on GPUs also auto, -1 for all, or a list such as [0, 1]"
+    return ConfigError(f"trainer.devices {given}", hint=hint)

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Trainer, strategies
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 
 from framework.core.compat.lightning_compat import (
-    DescribedProgressBar,
     OpenDeepSpeedStrategy,
     OpenLightningCLI,
     OpenModelParallelStrategy,
@@ -29,7 +27,6 @@ PRIVATE = {
     "lightning.pytorch.strategies:DeepSpeedStrategy._init_config_if_needed": "complete DeepSpeed's settings early",
     "lightning.pytorch.strategies:DeepSpeedStrategy._format_config": "replace DeepSpeed's mixed precision",
     "lightning.pytorch.strategies:DeepSpeedStrategy._init_deepspeed_distributed": "test DeepSpeed without a GPU",
-    "lightning.pytorch.callbacks:RichProgressBar._get_train_description": "show an epoch of a run that steps bound",
     "lightning.pytorch.cli:LightningCLI._get": "read a recipe's sections",
     "lightning.pytorch.cli:LightningCLI._parser": "write the resolved recipe",
 }
@@ -82,7 +79,6 @@ def test_settings_of_model_parallelism():
     ("ours", "theirs", "method"),
     [
         (OpenDeepSpeedStrategy, strategies.DeepSpeedStrategy, "_format_config"),
-        (DescribedProgressBar, RichProgressBar, "_get_train_description"),
     ],
 )
 def test_what_is_overridden_is_called_by_lightning(ours: type, theirs: type, method: str):

@@ -1,0 +1,23 @@
+"""Lightning's Trainer as recipes make it."""
+
+from typing import Any, TypeAlias
+
+from jsonargparse.typing import ClosedUnitInterval
+from lightning.pytorch import Trainer
+
+BatchLimit: TypeAlias = int | ClosedUnitInterval | None  # pyright: ignore[reportInvalidTypeForm]
+"""A number of batches, or a share of them: 1 is one batch, 1.0 all of them."""
+
+
+class RecipeTrainer(Trainer):
+    """A Trainer whose limits are read as they are written.
+
+    Of Lightning's own annotation, `Optional[Union[int, float]]`, Python keeps one object for either order of the two
+    types, that of whoever named it first in the process; where this was `float`, 1 is read as 1.0, a batch as all.
+    The arguments are those of the class that it extends.
+    """
+
+    def __init__(
+        self, *, limit_train_batches: BatchLimit = None, limit_val_batches: BatchLimit = None, **kwargs: Any
+    ) -> None:
+        super().__init__(limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches, **kwargs)
