@@ -3,6 +3,7 @@
 # This file is where they may be used.
 # pyright: reportPrivateUsage=false
 
+import threading
 from typing import Any
 
 from lightning.fabric.utilities.seed import reset_seed
@@ -18,6 +19,7 @@ __all__ = [
     "OpenModelParallelStrategy",
     "ProcessedTracker",
     "leave_signals_alone",
+    "let_children_end",
     "log_finished_step",
     "replaces_samplers",
 ]
@@ -28,6 +30,14 @@ def leave_signals_alone(trainer: Trainer) -> None:
     loop: Any = trainer.fit_loop.epoch_loop
     assert hasattr(loop, "_broadcast_sigterm_tensor")
     loop._broadcast_sigterm_tensor = lambda: None
+
+
+def let_children_end() -> None:
+    """The processes that Lightning has started may end without this one being killed for it."""
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            assert hasattr(thread, "_child_processes")
+            thread._child_processes = []
 
 
 def log_finished_step(trainer: Trainer) -> None:

@@ -12,7 +12,8 @@ from lightning.pytorch.strategies import Strategy
 
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
-from framework.training.strategies.shutdown import end_groups_at_exit
+from framework.training.strategies.launchers import check_launched
+from framework.training.strategies.shutdown import end_groups_at_exit, forget_error
 
 
 def make_strategy(
@@ -34,9 +35,12 @@ def make_strategy(
         num_nodes: how many nodes.
 
     Raises:
-        ConfigError: a mesh that does not fit the processes; DeepSpeed without its package or without a GPU.
+        ConfigError: a mesh that does not fit the processes; DeepSpeed without its package or without a GPU; a launcher
+            that has started another number of processes.
     """
     found = Devices(of_node=tuple(_devices(accelerator, devices)), num_nodes=num_nodes)
+    check_launched(num_nodes=num_nodes, num_devices=len(found.of_node))
+    forget_error()
     if found.num_processes > 1:
         end_groups_at_exit()
     for name in STRATEGIES:
