@@ -1,20 +1,29 @@
 #!/usr/bin/env python3
 """Runs a command and ends with its exit code: supervise.py [--deaf] [--code FILE] COMMAND...
 
-SIGUSR1 and SIGTERM to this process are passed on as SIGUSR1, again and again until the command ends: a process that is
-still starting up does not hear the first ones. With --deaf the command starts with both ignored, so that one that comes
-during its imports does not kill it. The command does not outlive this process. The code is also written to FILE, for
-shells: bash loses the code of a child that ends while a trap runs (seen in 3 of 40).
+SIGUSR1 and SIGTERM to this process are passed on as SIGUSR1, SIGUSR2 and SIGINT (Ctrl-C) as SIGUSR2, again and again
+until the command ends: a process that is still starting up does not hear the first ones. SIGQUIT ends the command and
+all that it has started at once. With --deaf the command starts with the others ignored, so that one that comes during
+its imports does not kill it; without, with SIGINT ignored, which reaches all processes of a terminal. The command does
+not outlive this process. The code is also written to FILE, for shells: bash loses the code of a child that ends while a
+trap runs (seen in 3 of 40).
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-SIGNALS = {signal.SIGUSR1, signal.SIGTERM}
-EVENTS = SIGNALS | {signal.SIGCHLD}
+PASSED_ON = {
+    signal.SIGUSR1: signal.SIGUSR1,
+    signal.SIGTERM: signal.SIGUSR1,
+    signal.SIGUSR2: signal.SIGUSR2,
+    signal.SIGINT: signal.SIGUSR2,
+}
+EVENTS = {*PASSED_ON, signal.SIGQUIT, signal.SIGCHLD}
 PAUSE_SECONDS = 2
 PR_SET_PDEATHSIG = 1
 
@@ -28,9 +37,8 @@ def supervise(command: "list[str]", deaf: bool) -> int:
         # A command that outlived this process would train on beside the run that is started again; one that starts
         # others (srun, torchrun) has to end them. Linux only, as the launchers are.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if deaf else signal.SIGTERM)
-        if deaf:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+        for number in PASSED_ON if deaf else (signal.SIGINT,):
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, EVENTS)
 
     try:
@@ -38,13 +46,34 @@ def supervise(command: "list[str]", deaf: bool) -> int:
     except OSError as error:
         print(f"error: {command[0]} cannot be started: {error.strerror}", file=sys.stderr)
         return 127
-    heard = False
+    heard = None
     while child.poll() is None:
-        if heard:
-            child.send_signal(signal.SIGUSR1)
-        event = signal.sigtimedwait(EVENTS, PAUSE_SECONDS) if heard else signal.sigwaitinfo(EVENTS)
-        heard = heard or (event is not None and event.si_signo in SIGNALS)
+        if heard is not None:
+            child.send_signal(heard)
+        event = signal.sigwaitinfo(EVENTS) if heard is None else signal.sigtimedwait(EVENTS, PAUSE_SECONDS)
+        if event is not None and event.si_signo == signal.SIGQUIT:
+            kill_with_children(child.pid)
+            child.wait()
+        elif event is not None and event.si_signo in PASSED_ON:
+            # A user's wish counts more than a scheduler's.
+            heard = signal.SIGUSR2 if heard == signal.SIGUSR2 else PASSED_ON[signal.Signals(event.si_signo)]
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def kill_with_children(pid: int) -> None:
+    """Kills a process and all that it has started, and these."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name before it may hold anything.
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    for each in found:
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def main() -> int:

@@ -29,8 +29,8 @@ _NONE, _PREEMPT, _INTERRUPT = range(3)
 class Preemption(Callback):
     """On a signal to stop on any rank: all ranks finish the step, save together and end with a code that says why.
 
-    SIGTERM and SIGUSR1 are a scheduler's: exit code 75, start me again. SIGINT (Ctrl-C) and SIGUSR2 are the user's: exit
-    code 130. A second SIGINT ends the process at once; where SIGINT is ignored, as under the launchers and in the
+    SIGTERM and SIGUSR1 are a scheduler's: exit code 75, start me again. SIGINT (Ctrl-C) and SIGUSR2 are the user's:
+    exit code 130. A second SIGINT ends the process at once; where SIGINT is ignored, as under the launchers and in the
     background of a shell, it stays so.
 
     The handler sets a flag, no more; Lightning's, which save or broadcast inside the handler, are replaced and put back

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.compat.torch_compat import default_store
-from framework.core.errors import ConfigError
+from framework.core.errors import ConfigError, Interrupted, Preempted
 from framework.training.callbacks.order import AfterOthers, put_last
 from framework.training.shapes import Scalar
 
@@ -160,8 +160,9 @@ class Watchdog(Callback):
         self._enter(trainer, "end of the run", self.config.checkpoint_seconds)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._watch is not None and self._watch.num_ranks > 1:
-            # What is left to do may wait for ranks that do not come any more; it goes on until the process's end.
+        together = isinstance(exception, Preempted | Interrupted)
+        if self._watch is not None and self._watch.num_ranks > 1 and not together:
+            # What is left to do may wait for ranks that do not come any more: it is watched until the process's end.
             self._watch.enter("end after an error", trainer.global_step, self.config.checkpoint_seconds)
             self._watch = None
         self._stop()

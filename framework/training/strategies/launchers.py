@@ -1,13 +1,13 @@
 """How many processes a launcher has started, by the environment that it gives them: compared with what is asked for.
 
-Lightning compares these numbers for some launchers and some strategies. Where it does not, a process that is alone takes
-itself for one of several and trains on its share of the samples, or several that each take themselves for the only one
-train the same run.
+Lightning compares these numbers for some launchers and some strategies. Where it does not, a process that is alone
+takes itself for one of several and trains on its share of the samples, or several that each take themselves for the
+only one train the same run.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framework.core.errors import ConfigError
 
@@ -25,11 +25,13 @@ class Launch:
         launcher: its name.
         num_processes: of all nodes together.
         hint: how to let it start as many as are asked for.
+        num_nodes: where they have to be those of the trainer.
     """
 
     launcher: str
     num_processes: int
     hint: str
+    num_nodes: int | None = None
 
 
 def found_launch(environment: Mapping[str, str]) -> Launch | None:
@@ -48,8 +50,11 @@ def found_launch(environment: Mapping[str, str]) -> Launch | None:
         return _launch("DeepSpeed's launcher", environment["WORLD_SIZE"], hint)
     if "SLURM_NTASKS" in environment and environment.get("SLURM_JOB_NAME") not in _INTERACTIVE:
         hint = "start it by launch/slurm/submit.sh, or by srun with --nodes and --ntasks-per-node, without --ntasks"
-        # Only srun makes steps; what a job's script starts by itself is one process.
-        return _launch("SLURM", environment["SLURM_NTASKS"] if "SLURM_STEP_ID" in environment else "1", hint)
+        if "SLURM_STEP_ID" not in environment:
+            # Only srun makes steps; what a job's script starts by itself is one process.
+            return _launch("SLURM", "1", hint)
+        nodes = int(environment["SLURM_NNODES"])
+        return replace(_launch("SLURM", environment["SLURM_NTASKS"], hint), num_nodes=nodes)
     for name in _OTHERS:
         if name in environment:
             hint = "start as many as the trainer's nodes times devices"
@@ -58,7 +63,7 @@ def found_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def _by_hand(environment: Mapping[str, str]) -> Launch | None:
-    """RANK and WORLD_SIZE as set by hand or by an operator of Kubernetes; Lightning, which sets no RANK, starts none."""
+    """RANK and WORLD_SIZE as set by hand or by an operator of Kubernetes; Lightning itself sets no RANK."""
     world = environment.get("WORLD_SIZE", "1")
     if "RANK" not in environment or ("LOCAL_RANK" not in environment and (world == "1" or "NODE_RANK" in environment)):
         return None
@@ -81,9 +86,9 @@ def check_launched(*, num_nodes: int, num_devices: int) -> None:
         ConfigError: more or fewer.
     """
     launch, asked = found_launch(os.environ), num_nodes * num_devices
-    if launch is not None and launch.num_processes != asked:
-        raise ConfigError(
-            f"{launch.launcher} has started {launch.num_processes} process(es), and trainer.num_nodes {num_nodes} x "
-            f"trainer.devices {num_devices} asks for {asked}",
-            hint=launch.hint,
-        )
+    if launch is None or (launch.num_processes == asked and launch.num_nodes in (None, num_nodes)):
+        return
+    nodes = f" on {launch.num_nodes} node(s)" if launch.num_nodes is not None else ""
+    started = f"{launch.launcher} has started {launch.num_processes} process(es){nodes}"
+    wanted = f"trainer.num_nodes {num_nodes} x trainer.devices {num_devices} asks for {asked}"
+    raise ConfigError(f"{started}, and {wanted}", hint=launch.hint)
