@@ -8,6 +8,7 @@ from typing import cast
 import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
+from framework.core.paths import expand_paths
 from framework.core.serialization import JsonDict, parse_object
 from framework.core.text_files import numbered_lines
 from framework.gbc.graph.spec import Graph
@@ -39,7 +40,7 @@ def read_model_configs(models: str | Path | Mapping[str, object]) -> dict[str, L
         if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
             raise ConfigError(what, hint="give it a `path` (a folder) or a `url` (a server)")
         kind = LocalModelConfig if "path" in entry else ServerModelConfig
-        configs[str(name)] = parse_record(kind, cast("JsonDict", entry), source=what)
+        configs[str(name)] = parse_record(kind, expand_paths(cast("JsonDict", entry)), source=what)
     return configs
 
 
