@@ -81,7 +81,7 @@ is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
 # From here on SIGUSR1, SIGTERM and Ctrl-C are noted, for `supervise` to act on.
 listen() {
-  SIGNALLED='' INTERRUPTS=0
+  SIGNALLED='' INTERRUPTS=0 TO_RANKS=''
   trap 'SIGNALLED=SIGUSR1' USR1
   trap 'SIGNALLED=SIGTERM' TERM
   trap interrupt INT
@@ -101,8 +101,9 @@ pass_on() { # its process
   kill "-$name" "$1" 2>/dev/null || true
 }
 
-# Runs a command and returns its exit code; signals are passed on to it by supervise.py, which says how.
-supervise() {
+# Runs a command and returns its exit code; signals are passed on to it by supervise.py, which says how, or to its ranks
+# where TO_RANKS is set.
+supervise() { # command...
   local child file code
   # Nothing has been started: there is nothing to save.
   case $SIGNALLED in
@@ -111,7 +112,7 @@ supervise() {
     *) return "$RESUME_ME" ;;
   esac
   file=$(mktemp)
-  "$ROOT/launch/supervise.py" --code "$file" "$@" &
+  "$ROOT/launch/supervise.py" ${TO_RANKS:+--ranks} --code "$file" "$@" &
   child=$!
   while kill -0 "$child" 2>/dev/null; do
     # Until its end, or a signal.

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Runs a command and ends with its exit code: supervise.py [--deaf] [--code FILE] COMMAND...
+"""Runs a command and ends with its exit code: supervise.py [--deaf | --ranks] [--code FILE] COMMAND...
 
 SIGUSR1 and SIGTERM to this process are passed on as SIGUSR1, SIGUSR2 and SIGINT (Ctrl-C) as SIGUSR2, again and again
 until the command ends: a process that is still starting up does not hear the first ones. SIGQUIT ends the command and
 all that it has started at once. With --deaf the command starts with the others ignored, so that one that comes during
 its imports does not kill it; without, with SIGINT ignored, which reaches all processes of a terminal. The command does
 not outlive this process. The code is also written to FILE, for shells: bash loses the code of a child that ends while a
-trap runs (seen in 3 of 40).
+trap runs (seen in 3 of 40). With --ranks signals go to the processes of rank.sh below the command, for one that passes
+none on, as DeepSpeed's launcher; where they are on other machines, it gets SIGTERM, by which it ends them.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ PAUSE_SECONDS = 2
 PR_SET_PDEATHSIG = 1
 
 
-def supervise(command: "list[str]", deaf: bool) -> int:
+def supervise(command: "list[str]", deaf: bool, ranks: bool = False) -> int:
     """Exit code of the command; 128 and its number for a signal that killed it."""
     # They are waited for, never handled: nothing can come at the wrong moment.
     signal.pthread_sigmask(signal.SIG_BLOCK, EVENTS)
@@ -46,10 +47,13 @@ def supervise(command: "list[str]", deaf: bool) -> int:
     except OSError as error:
         print(f"error: {command[0]} cannot be started: {error.strerror}", file=sys.stderr)
         return 127
-    heard = None
+    heard, told = None, False
     while child.poll() is None:
-        if heard is not None:
+        if heard is not None and not ranks:
             child.send_signal(heard)
+        elif heard is not None and not tell_ranks(child.pid, heard) and not told:
+            child.terminate()
+            told = True
         event = signal.sigwaitinfo(EVENTS) if heard is None else signal.sigtimedwait(EVENTS, PAUSE_SECONDS)
         if event is not None and event.si_signo == signal.SIGQUIT:
             kill_with_children(child.pid)
@@ -62,6 +66,24 @@ def supervise(command: "list[str]", deaf: bool) -> int:
 
 def kill_with_children(pid: int) -> None:
     """Kills a process and all that it has started, and these."""
+    for each in with_children(pid):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
+def tell_ranks(pid: int, number: signal.Signals) -> bool:
+    """Sends a signal to the processes of rank.sh below a process; whether there are any."""
+    found = False
+    for each in with_children(pid):
+        with suppress(OSError):
+            if b"--deaf" in Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0"):
+                os.kill(each, number)
+                found = True
+    return found
+
+
+def with_children(pid: int) -> "list[int]":
+    """A process, all that it has started, and these."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -71,18 +93,15 @@ def kill_with_children(pid: int) -> None:
     found = [pid]
     for each in found:
         found += children.get(each, [])
-    for each in found:
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
+    return found
 
 
 def main() -> int:
     """Runs the program of the command line; its exit code."""
     words = sys.argv[1:]
-    deaf = words[0] == "--deaf"
-    words = words[deaf:]
+    mode = words.pop(0) if words[0] in ("--deaf", "--ranks") else ""
     file = Path(words[1]) if words[0] == "--code" else None
-    code = supervise(words[2:] if file else words, deaf)
+    code = supervise(words[2:] if file else words, deaf=mode == "--deaf", ranks=mode == "--ranks")
     if file:
         file.write_text(str(code))
     return code

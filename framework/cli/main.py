@@ -51,7 +51,7 @@ def _quiet() -> None:
         ours.addHandler(ConsoleHandler())
         ours.setLevel(logging.INFO)
     # Of what is loaded our own line tells; Lightning's is also there when there was nothing.
-    unwanted = ("litlogger", "Restoring states from", "Restored all states from")
+    unwanted = ("litlogger", "Restoring states from", "Restored all states from", "Detected KeyboardInterrupt")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not any(words in record.getMessage() for words in unwanted)
     )

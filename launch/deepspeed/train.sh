@@ -51,4 +51,6 @@ fi
 PATH=$PATH:$(dirname "$FRAMEWORK")
 command -v deepspeed >/dev/null || fail "there is no deepspeed" "pip install deepspeed"
 listen
+# shellcheck disable=SC2034
+TO_RANKS=1
 run_to_end "${run[@]}"
