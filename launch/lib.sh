@@ -59,7 +59,7 @@ print_places() { # log
   echo "metrics      $RUN_DIR/metrics"
   case $WANDB in
     online) echo "W&B          online; the run's id is in $RUN_DIR/wandb-id" ;;
-    offline) echo "W&B          offline, in $RUN_DIR/wandb; 'wandb sync' sends it" ;;
+    offline) echo "W&B          offline, in $RUN_DIR/wandb; 'framework runs sync' sends it" ;;
     *) echo "W&B          disabled" ;;
   esac
 }
