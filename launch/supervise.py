@@ -33,6 +33,9 @@ def supervise(command: "list[str]", deaf: bool, ranks: bool = False) -> int:
     """Exit code of the command; 128 and its number for a signal that killed it."""
     # They are waited for, never handled: nothing can come at the wrong moment.
     signal.pthread_sigmask(signal.SIG_BLOCK, EVENTS)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        # A shell starts what it does not wait for with these ignored, and such a signal may never come.
+        signal.signal(number, signal.SIG_DFL)
 
     def before_command() -> None:
         # A command that outlived this process would train on beside the run that is started again; one that starts
@@ -52,8 +55,12 @@ def supervise(command: "list[str]", deaf: bool, ranks: bool = False) -> int:
         if heard is not None and not ranks:
             child.send_signal(heard)
         elif heard is not None and not tell_ranks(child.pid, heard) and not told:
-            child.terminate()
             told = True
+            if is_elsewhere(child.pid):
+                child.terminate()
+            else:
+                # None has started: there is nothing to save.
+                kill_with_children(child.pid)
         event = signal.sigwaitinfo(EVENTS) if heard is None else signal.sigtimedwait(EVENTS, PAUSE_SECONDS)
         if event is not None and event.si_signo == signal.SIGQUIT:
             kill_with_children(child.pid)
@@ -76,10 +83,24 @@ def tell_ranks(pid: int, number: signal.Signals) -> bool:
     found = False
     for each in with_children(pid):
         with suppress(OSError):
-            if b"--deaf" in Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0"):
+            # After the interpreter and this file.
+            if words_of(each)[2:3] == ["--deaf"]:
                 os.kill(each, number)
                 found = True
     return found
+
+
+def is_elsewhere(pid: int) -> bool:
+    """Whether a process has started others on other machines, by pdsh."""
+    return any(word.endswith("pdsh") for each in with_children(pid) for word in words_of(each)[:1])
+
+
+def words_of(pid: int) -> "list[str]":
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def with_children(pid: int) -> "list[int]":

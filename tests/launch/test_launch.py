@@ -225,7 +225,16 @@ def test_ctrl_c_saves_and_a_second_one_ends_at_once(bench: Bench, what: str, tim
     """The terminal sends it to all processes; torchrun's code says nothing."""
     bench.framework(f"exec {sys.executable} -S {bench.folder}/listener.py {what}")
     (bench.folder / "listener.py").write_text(INTERRUPTED)
-    bench.program("torchrun", '#!/bin/bash\n"${@:$(($# - 4))}"; exit 1')
+    # It hears what it is told to hear, and waits for its processes.
+    bench.program(
+        "torchrun",
+        """#!/bin/bash
+        trap : USR2
+        "${@:$(($# - 4))}" &
+        while kill -0 $!; do wait; done 2>/dev/null
+        exit 1
+        """,
+    )
     process = bench.start("launch/torchrun/train.sh", "--devices=1", *RUN, **ONE)
     until = time.monotonic() + 60
     while not (bench.folder / "listening").exists() and time.monotonic() < until:

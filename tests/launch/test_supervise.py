@@ -15,7 +15,7 @@ SLOW_TO_HEAR = """
 import os, pathlib, signal, sys, time
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(1)
-signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(75))
 time.sleep(60)
 """
 
@@ -51,7 +51,7 @@ def test_a_signal_is_repeated_until_it_is_heard(tmp_path: Path, number: signal.S
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
 def test_ctrl_c_is_passed_on_as_a_signal_that_may_come_twice(tmp_path: Path, number: signal.Signals):
-    heard = SLOW_TO_HEAR.replace("signal.SIGUSR1, lambda *_: sys.exit(75)", "signal.SIGUSR2, lambda *_: sys.exit(130)")
+    heard = SLOW_TO_HEAR.replace("signal.SIGUSR1, lambda *_: os._exit(75)", "signal.SIGUSR2, lambda *_: os._exit(130)")
     file = tmp_path / "pid"
     process = subprocess.Popen([*SUPERVISE, "--deaf", sys.executable, "-c", heard, str(file)])
     wait_until(lambda: file.exists() and file.read_text().isdigit())

@@ -95,7 +95,8 @@ class Stuck(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         if trainer.global_step == 2:
             Path(trainer.default_root_dir, "stuck").touch()
-            # Signals' handlers wait for it, as for a collective.
+            # Signals' handlers wait for it, as for a collective, which does not return for a signal.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             ctypes.CDLL(None).sleep(60)
 
 
