@@ -38,7 +38,8 @@ def expand_paths(value: object) -> object:
     if isinstance(value, Mapping):
         entries = cast("Mapping[object, object]", value).items()
         return {expand_paths(key): expand_paths(item) for key, item in entries}
-    if type(value) is list or type(value) is tuple:
-        expanded = [expand_paths(item) for item in cast("list[object] | tuple[object, ...]", value)]
-        return expanded if type(value) is list else tuple(expanded)
+    if type(value) is list:
+        return [expand_paths(item) for item in cast("list[object]", value)]
+    if type(value) is tuple:
+        return tuple(expand_paths(item) for item in cast("tuple[object, ...]", value))
     return value

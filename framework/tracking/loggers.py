@@ -93,11 +93,16 @@ def _wandb_id(folder: Path) -> str:
     return identity
 
 
+@rank_zero_only
+def _tell_of_mode(mode: WandbMode, recipe: WandbMode) -> None:
+    log.info("WANDB_MODE says %s: that counts, and not run.wandb %s", mode, recipe)
+
+
 def make_loggers(config: RunConfig) -> list[Logger]:
     """CSV files in `metrics/version_N` (one for each start of the run) and, unless disabled, W&B."""
     folder, mode = Path(config.dir), wandb_mode(config)
-    if mode != config.wandb and rank_zero_only.rank == 0:
-        log.info("WANDB_MODE says %s: that counts, and not run.wandb %s", mode, config.wandb)
+    if mode != config.wandb:
+        _tell_of_mode(mode, config.wandb)
     # Written at every call: a killed process loses no metric of a step before its last checkpoint.
     loggers: list[Logger] = [CSVLogger(folder, name=METRICS, flush_logs_every_n_steps=1)]
     if mode != "disabled":

@@ -34,7 +34,8 @@ def leave_signals_alone(trainer: Trainer) -> None:
 
 def let_children_end() -> None:
     """The processes that Lightning has started may end without this one being killed for it."""
-    for thread in threading.enumerate():
+    watching: list[Any] = list(threading.enumerate())
+    for thread in watching:
         if thread.name == "child-process-observer":
             assert hasattr(thread, "_child_processes")
             thread._child_processes = []
