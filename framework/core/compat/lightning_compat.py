@@ -6,6 +6,7 @@
 import threading
 from typing import Any
 
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.callbacks import RichProgressBar
@@ -34,10 +35,8 @@ def leave_signals_alone(trainer: Trainer) -> None:
 
 def let_children_end() -> None:
     """The processes that Lightning has started may end without this one being killed for it."""
-    watching: list[Any] = list(threading.enumerate())
-    for thread in watching:
-        if thread.name == "child-process-observer":
-            assert hasattr(thread, "_child_processes")
+    for thread in threading.enumerate():
+        if isinstance(thread, ChildProcessObserver):
             thread._child_processes = []
 
 
