@@ -98,7 +98,7 @@ def is_elsewhere(pid: int) -> bool:
 def words_of(pid: int) -> "list[str]":
     """The command line of a process; empty where it has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
         return []
 

@@ -160,6 +160,23 @@ def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path:
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_reaches_the_loaders_workers_too(recipe: Path, tmp_path: Path):
+    options = ["--config", str(recipe), "--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
+    options += ["--model.init_args.grid.every_n_steps", "0", "--data.loading.num_workers", "1"]
+    command, run = start_command("fit", *options), tmp_path / "run"
+    until = time.monotonic() + 60
+    while not list(run.glob("metrics/*/metrics.csv")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(command.pids[0], signal.SIGINT)
+    ended = command.finish(timeout=60)
+    assert ended.exitcodes == [130], ended.output
+    assert "Traceback" not in ended.output
+    assert "\nstopped by Ctrl-C at step " in ended.output
+    assert read_run(run).state == "interrupted"
+    assert read_run(run).step in read_run(run).checkpoints
+
+
 def preempt(run_dir: str) -> dict[str, Any]:
     """One rank alone gets a signal, once of each kind."""
     found = {}
