@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 from jsonargparse import ArgumentParser, Namespace
 
 from framework.core.moved.recipe_keys import explain_moved_key
-from framework.core.paths import expand_paths
+from framework.tracking.paths import expand_paths
 
 
 class OneLineParser(ArgumentParser):

@@ -22,11 +22,11 @@ from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
-from framework.core.paths import expand_paths
 from framework.core.text_files import read_text
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers, wandb_mode
+from framework.tracking.paths import expand_paths
 from framework.tracking.run_folder import RECIPE, is_written_by_run, keep_wandb_id, saved_wandb_id
 from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_yaml
 from framework.training.callbacks.checkpoints import Checkpoints

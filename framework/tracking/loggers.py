@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from framework.core.errors import ConfigError
-from framework.core.paths import expand_path
+from framework.tracking.paths import expand_path
 from framework.tracking.restarts import read_restarts
 from framework.tracking.run_folder import METRICS, keep_wandb_id, saved_wandb_id
 from framework.tracking.wandb_run import TrackedRun

@@ -8,7 +8,6 @@ from typing import cast
 import torch
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
-from framework.core.paths import expand_paths
 from framework.core.serialization import JsonDict, parse_object
 from framework.core.text_files import numbered_lines
 from framework.gbc.graph.spec import Graph
@@ -18,6 +17,7 @@ from framework.gbc.graph.yaml_config import make_function, parse_record, read_ya
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.server import ServerModel, ServerModelConfig
+from framework.tracking.paths import expand_paths
 
 _LOSSES = {"exact_match": exact_match, "slot_loss": slot_loss}
 

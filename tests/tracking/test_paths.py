@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.core.paths import expand_path, expand_paths
+from framework.tracking.paths import expand_path, expand_paths
 
 
 @pytest.fixture(autouse=True)
