@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             # Once more, while the interpreter ends: silently.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         # Where training was not imported, there are no others to wait for.
-        if (shutdown := sys.modules.get("framework.training.strategies.shutdown")) is not None:
+        if (shutdown := sys.modules.get("framework.training.shutdown")) is not None:
             shutdown.leave_others(told.code)
         sys.exit(told.code)
 

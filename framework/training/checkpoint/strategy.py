@@ -41,8 +41,8 @@ from framework.training.checkpoint.tensors import (
 )
 from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
 from framework.training.shapes import AnyTensor, NamedTensors
+from framework.training.shutdown import note_error
 from framework.training.strategies.config import CheckpointKind
-from framework.training.strategies.shutdown import note_error
 
 if TYPE_CHECKING:
     _Base = Strategy

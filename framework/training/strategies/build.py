@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import Strategy
 
+from framework.training.shutdown import end_groups_at_exit, forget_error
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
 from framework.training.strategies.launchers import check_launched
-from framework.training.strategies.shutdown import end_groups_at_exit, forget_error
 
 
 def make_strategy(
