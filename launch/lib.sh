@@ -3,6 +3,8 @@
 
 # Of a run that a signal stopped after it had saved itself: started again, it goes on (framework.core.errors.Preempted).
 RESUME_ME=75
+# Of a run that Ctrl-C stopped after it had saved itself: its user starts it again, nobody else does (Interrupted).
+INTERRUPTED=130
 
 fail() { # problem, hint
   echo "error: $1: $2" >&2
@@ -27,20 +29,10 @@ check_run() { # RECIPE [override...]
     esac
   done
   find_framework
-  resolved=$("$FRAMEWORK" fit --config "$@" --print_config) || exit 2
-  RUN_DIR=$(run_setting dir "$resolved")
-  WANDB=$(run_setting wandb "$resolved")
-  [ "${RUN_DIR:-null}" != null ] || fail "run.dir is not set" "give it in the recipe, or as --run.dir FOLDER"
-}
-
-run_setting() { # name, resolved recipe
-  awk -v name="  $1:" '
-    /^[^ ]/ { inside = $1 == "run:" }
-    inside && index($0, name) == 1 {
-      value = substr($0, length(name) + 2)
-      gsub(/^'\''|'\''$/, "", value)
-      print value
-    }' <<<"$2"
+  resolved=$("$FRAMEWORK" where --config "$@") || exit $(($? == INTERRUPTED ? INTERRUPTED : 2))
+  RUN_DIR=$(sed -n 's/^run\.dir: //p' <<<"$resolved")
+  WANDB=$(sed -n 's/^run\.wandb: //p' <<<"$resolved")
+  [ -n "$RUN_DIR" ] || fail "'framework where' names no folder" "see what it prints: framework where --config $1"
 }
 
 # The command of one process: the numbers of nodes and devices are the launcher's, all else is passed through.
@@ -67,7 +59,7 @@ print_places() { # log
   echo "metrics      $RUN_DIR/metrics"
   case $WANDB in
     online) echo "W&B          online; the run's id is in $RUN_DIR/wandb-id" ;;
-    offline) echo "W&B          offline, in $RUN_DIR/wandb; 'wandb sync' sends it" ;;
+    offline) echo "W&B          offline, in $RUN_DIR/wandb; 'framework runs sync' sends it" ;;
     *) echo "W&B          disabled" ;;
   esac
 }
@@ -87,25 +79,45 @@ count_gpus() {
 
 is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
-# From here on SIGUSR1 and SIGTERM are noted, for `supervise` to act on.
+# From here on SIGUSR1, SIGTERM and Ctrl-C are noted, for `supervise` to act on.
 listen() {
-  SIGNALLED=
+  SIGNALLED='' INTERRUPTS=0 TO_RANKS=''
   trap 'SIGNALLED=SIGUSR1' USR1
   trap 'SIGNALLED=SIGTERM' TERM
+  trap interrupt INT
 }
 
-# Runs a command and returns its exit code; signals are passed on to it by supervise.py, which says how.
-supervise() {
+interrupt() {
+  SIGNALLED=SIGINT INTERRUPTS=$((INTERRUPTS + 1))
+  [ "$INTERRUPTS" -gt 1 ] ||
+    echo "Ctrl-C: the run saves itself after this step and stops. Once more: it stops at once, and saves nothing." >&2
+}
+
+# Tells supervise.py what has been noted.
+pass_on() { # its process
+  local name=USR1
+  [ -n "$SIGNALLED" ] || return 0
+  [ "$SIGNALLED" != SIGINT ] || name=$([ "$INTERRUPTS" -gt 1 ] && echo QUIT || echo USR2)
+  kill "-$name" "$1" 2>/dev/null || true
+}
+
+# Runs a command and returns its exit code; signals are passed on to it by supervise.py, which says how, or to its ranks
+# where TO_RANKS is set.
+supervise() { # command...
   local child file code
   # Nothing has been started: there is nothing to save.
-  [ -z "$SIGNALLED" ] || return "$RESUME_ME"
+  case $SIGNALLED in
+    '') ;;
+    SIGINT) return "$INTERRUPTED" ;;
+    *) return "$RESUME_ME" ;;
+  esac
   file=$(mktemp)
-  "$ROOT/launch/supervise.py" --code "$file" "$@" &
+  "$ROOT/launch/supervise.py" ${TO_RANKS:+--ranks} --code "$file" "$@" &
   child=$!
   while kill -0 "$child" 2>/dev/null; do
     # Until its end, or a signal.
     wait "$child" || true
-    [ -z "$SIGNALLED" ] || kill -USR1 "$child" 2>/dev/null || true
+    pass_on "$child"
   done
   # Empty when supervise.py itself was killed.
   code=$(cat "$file")
@@ -113,19 +125,23 @@ supervise() {
   return "${code:-137}"
 }
 
-# Runs a launcher's command to its end, and exits with its code; with 75 where the run was stopped, since launchers return
-# a code of their own (torchrun 1 for all that happens), and whoever started this should know that it may start it again.
+# Runs a launcher's command to its end, and exits with its code; with 75 or 130 where the run was stopped, since launchers
+# return a code of their own (torchrun 1 for all that happens), and whoever started this should know whether to start it
+# again.
 run_to_end() { # command...
   local code=0
   print_places "this terminal"
   rm -f "$RUN_DIR/preempted.json"
   supervise "$@" || code=$?
-  [ "$code" -eq 0 ] || ! was_stopped "$code" || code=$RESUME_ME
+  if [ "$code" -ne 0 ]; then
+    if [ "$SIGNALLED" = SIGINT ]; then code=$INTERRUPTED; elif was_stopped "$code"; then code=$RESUME_ME; fi
+  fi
   exit "$code"
 }
 
-# Whether a run that ended with this exit code, not 0, was asked to end.
+# Whether a run that ended with this exit code, not 0, was asked to end, and not by its user.
 was_stopped() { # exit code
+  [ "$SIGNALLED" != SIGINT ] || return 1
   # The mark is for launchers that return a code of their own, as torchrun does.
   [ "$1" -eq "$RESUME_ME" ] || [ -n "$SIGNALLED" ] || [ -e "$RUN_DIR/preempted.json" ]
 }

@@ -9,6 +9,9 @@ import pytest
 # Tensors here are tiny: more threads would only wait for each other. Read when torch is loaded.
 assert "torch" not in sys.modules, "a plugin has loaded torch before its threads were set"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Inside of a job of SLURM the trainers here would take themselves for its tasks; and runs here use W&B as they say.
+for name in [name for name in os.environ if name.startswith("SLURM_") or name == "WANDB_MODE"]:
+    del os.environ[name]
 
 from framework.testing.images import make_image_shards  # noqa: E402
 

@@ -18,7 +18,7 @@ PAGES = [
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "extending.md"),
 ]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-WITH_RECIPES = ("fit", "validate", "plan")
+WITH_RECIPES = ("fit", "validate", "plan", "where")
 """Their options are those of Lightning, of the model and of the data of a recipe."""
 
 

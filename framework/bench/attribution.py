@@ -5,6 +5,7 @@ had before.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -204,7 +205,9 @@ def _scores(model: PreTrainedModel, case: Case, way: Way) -> TokenScores:
 
 def _peak_mib(model: PreTrainedModel, case: Case, way: Way) -> float:
     if not case.device.startswith("cuda"):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        # Ctrl-C ends it without a word of its own.
+        spawn, quietly = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=signal.signal, initargs=quietly) as pool:
             return pool.submit(_resident_peak_mib, case, way, torch.get_num_threads()).result()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

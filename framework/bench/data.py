@@ -6,6 +6,7 @@ be trusted, not the numbers.
 
 import gc
 import io
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -149,7 +150,11 @@ def measure_speed(shards: Path, *, size: int, num_workers: int, rounds: int) -> 
     loader, usual = data.train_dataloader(), _usual_loader(shards, batch_size=batch_size, num_workers=num_workers)
     num_images = len(data.train_sets[0])
     seconds: dict[str, list[float]] = {}
-    with ProcessPoolExecutor(num_workers, mp_context=worker_context()) as pool:
+    # Ctrl-C ends them without a word of theirs.
+    quietly = (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(
+        num_workers, mp_context=worker_context(), initializer=signal.signal, initargs=quietly
+    ) as pool:
         tasks = [(shards, worker, num_workers) for worker in range(num_workers)]
         # WebDataset's processes are forks of this one: they start before it has others.
         ways: dict[str, Callable[[], object]] = {

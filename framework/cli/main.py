@@ -2,14 +2,16 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from framework.cli.registry import RECIPES, commands, listing, methods
 from framework.core.console import console, escape_unencodable
-from framework.core.errors import ConfigError, FrameworkError
+from framework.core.errors import ConfigError, FrameworkError, Interrupted
 from framework.core.imports import import_object
 from framework.core.method import Command
 from framework.tracking.secrets import scrubbed_text
@@ -49,7 +51,7 @@ def _quiet() -> None:
         ours.addHandler(ConsoleHandler())
         ours.setLevel(logging.INFO)
     # Of what is loaded our own line tells; Lightning's is also there when there was nothing.
-    unwanted = ("litlogger", "Restoring states from", "Restored all states from")
+    unwanted = ("litlogger", "Restoring states from", "Restored all states from", "Detected KeyboardInterrupt")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not any(words in record.getMessage() for words in unwanted)
     )
@@ -67,10 +69,11 @@ def _run(command: str, options: list[str]) -> None:
     # Imported when asked for: a look at runs need not wait for everything that training imports.
     if command in RECIPES:
         from framework.cli.parser import GIVEN, Given
-        from framework.cli.train import PlanCLI, TrainingCLI
+        from framework.cli.train import PlanCLI, TrainingCLI, WhereCLI
 
+        reading = {"plan": PlanCLI, "where": WhereCLI}
         try:
-            PlanCLI(options) if command == "plan" else TrainingCLI([command, *options])
+            reading[command](options) if command in reading else TrainingCLI([command, *options])
         finally:
             GIVEN.set(Given())
         return
@@ -95,7 +98,7 @@ def _functions(command: Command, options: list[str]) -> Callable[..., object] | 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; exit code 2 for what the user can fix, with one line that says how."""
+    """Entry point; exit code 2 for what the user can fix, with one line that says how, and 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     escape_unencodable()
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -105,12 +108,50 @@ def main(argv: Sequence[str] | None = None) -> None:
     _quiet()
     try:
         _run(command, options)
-    except Exception as error:
-        message, code = _fixable(error)
-        if message is None:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        told = _told(command, error)
+        if told is None:
             raise
-        console.print(f"error: {scrubbed_text(' '.join(message.split()))}", style="red")
-        sys.exit(code)
+        console.print(told.text, style=told.style)
+        if told.code == Interrupted.exit_code:
+            # Once more, while the interpreter ends: silently.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Where training was not imported, there are no others to wait for.
+        if (shutdown := sys.modules.get("framework.training.shutdown")) is not None:
+            shutdown.leave_others(told.code)
+        sys.exit(told.code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """A command's end in one line.
+
+    Attributes:
+        text: the line.
+        style: its colour.
+        code: exit code.
+    """
+
+    text: str
+    style: str
+    code: int
+
+
+def _told(command: str, error: BaseException) -> _Told | None:
+    """How a command has ended, unless by a bug or an exit that was meant."""
+    # Lightning makes an exit of it.
+    meant = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(meant, KeyboardInterrupt):
+        return _Told(text=f"framework {command}: interrupted", style="yellow", code=Interrupted.exit_code)
+    if isinstance(error, SystemExit):
+        return None
+    message, code = _fixable(error)
+    if message is None:
+        return None
+    text = scrubbed_text(" ".join(message.split()))
+    if code == Interrupted.exit_code:
+        return _Told(text=text, style="yellow", code=code)
+    return _Told(text=f"error: {text}", style="red", code=code)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Parsers of command lines whose errors are one line."""
 
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from framework.cli.mistakes import Given, describe_mistake
 from framework.core.moved.recipe_keys import explain_moved_key
+from framework.tracking.paths import expand_paths
 
 GIVEN: ContextVar[Given] = ContextVar("GIVEN", default=Given())  # noqa: B039 - frozen
 """What the command that runs was given. The parsers of classes, which find most mistakes, know nothing of it."""
@@ -15,7 +16,9 @@ GIVEN: ContextVar[Given] = ContextVar("GIVEN", default=Given())  # noqa: B039 - 
 class OneLineParser(ArgumentParser):
     """A parser whose errors are one line and whose yes-or-no options need no value: `--strict` is `--strict true`.
 
-    Options are written out: one that is a part of another's name is a mistake.
+    Options are written out: one that is a part of another's name is a mistake. Settings may begin with `~` or `$NAME/`:
+    what is made of them sees the expanded path, and a recipe that is saved keeps what was written, for another home or
+    another machine.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -25,6 +28,16 @@ class OneLineParser(ArgumentParser):
         if kwargs.get("type") is bool:
             kwargs |= {"nargs": "?", "const": True}
         return super().add_argument(*args, **kwargs)
+
+    def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Namespace:
+        """What the settings make, with every path expanded: the one place where that happens.
+
+        Args:
+            namespace: the settings.
+            *args: as jsonargparse has them.
+            **kwargs: as jsonargparse has them.
+        """
+        return super().instantiate(cast(Namespace, expand_paths(namespace)), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self

@@ -10,6 +10,7 @@ RECIPES = {
     "fit": "train from a recipe, or go on with a run",
     "validate": "losses of a run's newest checkpoint on the validation set",
     "plan": "memory, operations and communication of a recipe on given devices, before anything is started",
+    "where": "the folder of a recipe's run and what W&B gets of it; refuses settings that fit would refuse",
 }
 """Those that read recipes, by their lines of help; `cli.train` runs them."""
 GENERAL = {

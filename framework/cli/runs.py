@@ -24,7 +24,14 @@ from framework.tracking.restarts import Restart
 from framework.tracking.run_folder import UNSENT, saved_wandb_id
 from framework.tracking.wandb_compat import INCLUDE_ONLINE_OPTION, is_synced, server_url
 
-_STYLES = {"running": "cyan", "finished": "green", "preempted": "yellow", "failed": "red", "unknown": "dim"}
+_STYLES = {
+    "running": "cyan",
+    "finished": "green",
+    "preempted": "yellow",
+    "interrupted": "yellow",
+    "failed": "red",
+    "unknown": "dim",
+}
 _REACH_SECONDS = 10.0
 
 

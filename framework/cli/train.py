@@ -7,7 +7,7 @@ from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast, get_args
+from typing import Any, ClassVar, cast, get_args
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,7 +28,8 @@ from framework.core.text_files import parse_yaml, read_text
 from framework.core.yaml_text import read_keys
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
-from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
+from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers, wandb_mode
+from framework.tracking.paths import expand_paths
 from framework.tracking.run_folder import RECIPE, is_written_by_run, keep_wandb_id, saved_wandb_id
 from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_yaml
 from framework.training.callbacks.checkpoints import Checkpoints
@@ -278,7 +279,7 @@ class TrainingCLI(OpenLightningCLI):
             self._try(model, datamodule, self._trial)
             return
         run_dir, strategy = Path(self.trainer.default_root_dir), checkpoints_of(self.trainer.strategy)
-        resume = self.section(self.config, "resume")
+        resume = self.section(self.config_init, "resume")
         assert self.subcommand is not None
         strategy.recipe = scrubbed_yaml(self.parser_of(self.subcommand).dump(self.config[self.subcommand]))
         strategy.start_anew = resume == "auto"
@@ -334,16 +335,13 @@ def _recall_wandb_id(run_dir: Path) -> None:
                 return
 
 
-class PlanCLI(TrainingCLI):
-    """`plan`: parses a recipe and every option of `fit`, without opening data or making anything."""
+class ReadingCLI(TrainingCLI):
+    """Parses a recipe and every option of `fit`, without opening data or making anything."""
+
+    command: ClassVar[str]
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._prepare("plan", *argv)
-        names = get_args(StrategyName)
-        short = [
-            "--strategy.name" if word == "--strategy" and following in names else word
-            for word, following in zip(argv, [*argv[1:], ""], strict=True)
-        ]
+        self._prepare(self.command, *argv)
         LightningCLI.__init__(
             self,
             datamodule_class=ShardDataModule,
@@ -351,11 +349,33 @@ class PlanCLI(TrainingCLI):
             trainer_defaults=dict(_TRAINER_DEFAULTS),
             seed_everything_default=0,
             parser_class=RecipeParser,
-            parser_kwargs={"prog": "framework plan", "description": RECIPES["plan"].capitalize() + "."},
+            parser_kwargs={
+                "prog": f"framework {self.command}",
+                "description": RECIPES[self.command].capitalize() + ".",
+            },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=short,
+            args=list(argv),
             run=False,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """All of them, with their paths expanded."""
+        return cast(Namespace, expand_paths(self.config)).as_dict()
+
+
+class PlanCLI(ReadingCLI):
+    """`plan`: what a recipe needs of its devices."""
+
+    command = "plan"
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        names = get_args(StrategyName)
+        super().__init__(
+            [
+                "--strategy.name" if word == "--strategy" and following in names else word
+                for word, following in zip(argv, [*argv[1:], ""], strict=True)
+            ]
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -363,6 +383,16 @@ class PlanCLI(TrainingCLI):
         parser.add_class_arguments(PlanOptions)
 
     def instantiate_classes(self) -> None:
-        recipe = self.config.as_dict()
+        recipe = self.settings()
         options = PlanOptions(**{field.name: recipe[field.name] for field in fields(PlanOptions)})
         show_plan(read_recipe(recipe, options, methods()), options)
+
+
+class WhereCLI(ReadingCLI):
+    """`where`: a recipe that `fit` takes, and where its run will be; a line each, which the launchers read."""
+
+    command = "where"
+
+    def instantiate_classes(self) -> None:
+        run = RunConfig(**self.settings()["run"])
+        print(f"run.dir: {run.dir}\nrun.wandb: {wandb_mode(run)}")

@@ -44,3 +44,10 @@ class Preempted(FrameworkError):
 
     # EX_TEMPFAIL of sysexits.h: "try again". Never 0, which would say that the run is finished.
     exit_code = 75
+
+
+class Interrupted(FrameworkError):
+    """A run that its user stopped by Ctrl-C after it had saved itself: it goes on when the user says so."""
+
+    # As shells say of a process that SIGINT has ended.
+    exit_code = 130

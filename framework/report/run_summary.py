@@ -19,7 +19,7 @@ from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, sa
 from framework.tracking.wandb_compat import data_files, is_offline, is_synced
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
 
-State = Literal["running", "finished", "preempted", "failed", "unknown"]
+State = Literal["running", "finished", "preempted", "interrupted", "failed", "unknown"]
 _DEPTH = 4
 
 

@@ -78,6 +78,7 @@ def make_run_folders(root: Path) -> Path:
     make_run_folder(root / "a" / "preempted", stretches=((0, 5, "preempted", "SIGTERM"),))
     (root / "a" / "preempted" / "preempted.json").write_text("{}")
     make_run_folder(root / "failed", stretches=((0, 5, "preempted", ""), (5, 7, "failed", "TrainingError: nan")))
+    make_run_folder(root / "interrupted", stretches=((0, 6, "interrupted", "Interrupted: stopped by Ctrl-C"),))
     make_run_folder(root / "killed", stretches=((0, 5, None, ""),))
     (root / "unknown").mkdir()
     (root / "unknown" / "recipe.yaml").write_text("trainer: {max_steps: -1}")

@@ -1,5 +1,6 @@
 """A run's folder and its loggers: CSV files, and Weights & Biases without an account by default."""
 
+import logging
 import os
 import secrets
 from collections.abc import Iterable
@@ -8,11 +9,27 @@ from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from framework.core.errors import ConfigError
+from framework.tracking.paths import expand_path
 from framework.tracking.restarts import read_restarts
 from framework.tracking.run_folder import METRICS, keep_wandb_id, saved_wandb_id
 from framework.tracking.wandb_run import TrackedRun
+
+WandbMode = Literal["offline", "online", "disabled"]
+_MODE_VARIABLE = "WANDB_MODE"
+_MODES: dict[str, WandbMode] = {
+    "offline": "offline",
+    "online": "online",
+    "disabled": "disabled",
+    # Of W&B's older versions, which still take them.
+    "dryrun": "offline",
+    "run": "online",
+}
+_PROJECT = "framework"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +38,12 @@ class RunConfig:
 
     Args:
         dir: the run's folder: recipe, checkpoints, metrics, samples and W&B's files. The same folder is the same run:
-            `fit` goes on from its newest checkpoint.
-        name: name shown in W&B; the folder's name by default.
-        project: W&B project.
+            `fit` goes on from its newest checkpoint. May begin with `~` or `$NAME/`.
+        name: name shown in W&B; by default the environment's WANDB_NAME, else the folder's name.
+        project: W&B project; by default the environment's WANDB_PROJECT, else `framework`.
         wandb: `offline` writes W&B's files for a later `framework runs sync` and needs no account; `online` sends them
-            at once, and falls back to `offline` where W&B cannot be reached; `disabled` writes none.
+            at once, and falls back to `offline` where W&B cannot be reached; `disabled` writes none. WANDB_MODE in the
+            environment comes before it, but for `disabled`.
         histogram_every_n_steps: optimizer steps between histograms of the weights and gradients of each part of the
             model, in W&B; 0 makes none.
         artifacts: let W&B know, by reference, the manifests of the checkpoints and of the shard sets.
@@ -33,14 +51,37 @@ class RunConfig:
 
     dir: str
     name: str | None = None
-    project: str = "framework"
-    wandb: Literal["offline", "online", "disabled"] = "offline"
+    project: str | None = None
+    wandb: WandbMode = "offline"
     histogram_every_n_steps: int = 0
     artifacts: bool = False
 
     def __post_init__(self) -> None:
         if self.histogram_every_n_steps < 0:
             raise ConfigError(f"run.histogram_every_n_steps {self.histogram_every_n_steps}", hint="use 0 or more")
+        if not self.dir or "://" in self.dir:
+            raise ConfigError(f"run.dir {self.dir!r} is not a folder", hint="give a path of a file system")
+        object.__setattr__(self, "dir", expand_path(self.dir))
+        # It would become a folder of that name.
+        if self.dir.startswith(("~", "$")):
+            problem = f"run.dir {self.dir} begins with a user or a variable that is not known"
+            raise ConfigError(problem, hint="set the variable, or give the whole path (./~x for such a name)")
+
+
+def wandb_mode(config: RunConfig) -> WandbMode:
+    """How W&B is used: as WANDB_MODE in the environment says, else as the recipe does.
+
+    A recipe that does not use W&B is not made to by a variable.
+
+    Raises:
+        ConfigError: WANDB_MODE is none of W&B's modes.
+    """
+    given = os.environ.get(_MODE_VARIABLE, "").strip()
+    if config.wandb == "disabled" or not given:
+        return config.wandb
+    if given not in _MODES:
+        raise ConfigError(f"WANDB_MODE is {given}", hint=f"set it to one of {', '.join(_MODES)}, or unset it")
+    return _MODES[given]
 
 
 def _wandb_id(folder: Path) -> str:
@@ -52,19 +93,26 @@ def _wandb_id(folder: Path) -> str:
     return identity
 
 
+@rank_zero_only
+def _tell_of_mode(mode: WandbMode, recipe: WandbMode) -> None:
+    log.info("WANDB_MODE says %s: that counts, and not run.wandb %s", mode, recipe)
+
+
 def make_loggers(config: RunConfig) -> list[Logger]:
     """CSV files in `metrics/version_N` (one for each start of the run) and, unless disabled, W&B."""
-    folder = Path(config.dir)
+    folder, mode = Path(config.dir), wandb_mode(config)
+    if mode != config.wandb:
+        _tell_of_mode(mode, config.wandb)
     # Written at every call: a killed process loses no metric of a step before its last checkpoint.
     loggers: list[Logger] = [CSVLogger(folder, name=METRICS, version=_next_start(folder), flush_logs_every_n_steps=1)]
-    if config.wandb != "disabled":
+    if mode != "disabled":
         loggers.append(
             TrackedRun(
                 folder,
                 identity=_wandb_id(folder),
-                name=config.name or folder.name,
-                project=config.project,
-                online=config.wandb == "online",
+                name=config.name or os.environ.get("WANDB_NAME") or folder.resolve().name,
+                project=config.project or os.environ.get("WANDB_PROJECT") or _PROJECT,
+                online=mode == "online",
                 restart=lambda: restart_count(loggers, folder),
             )
         )

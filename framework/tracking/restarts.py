@@ -22,7 +22,7 @@ CONTAINER = "FRAMEWORK_CONTAINER"
 _COUNT_KEY = "attempt"
 """Of the restart count in the file, as in those that were written before."""
 
-Outcome = Literal["finished", "preempted", "failed"]
+Outcome = Literal["finished", "preempted", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class End:
 
     Attributes:
         restart: restart count of the start that ended.
-        outcome: `finished`, `preempted` (it saved itself and waits to go on) or `failed`.
+        outcome: `finished`, `preempted` (it saved itself and waits to go on), `interrupted` (by its user) or `failed`.
         step: optimizer steps done.
         time: UTC, ISO 8601.
         message: of the error.

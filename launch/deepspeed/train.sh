@@ -21,14 +21,26 @@ done
 [ "${1:-}" = -- ] || fail "no -- before the recipe" "train.sh --hostfile FILE -- RECIPE"
 shift
 [ -f "$hostfile" ] || fail "--hostfile '$hostfile' is not a file" "copy launch/deepspeed/hostfile and name your hosts"
-bad=$(grep -Ev '^[[:space:]]*(#.*)?$|^[^[:space:]]+ slots=[1-9][0-9]*$' "$hostfile") && fail "$hostfile: $bad" "HOST slots=DEVICES"
+space='[[:space:]]'
+bad=$(grep -Ev "^$space*(#.*)?\$|^[^[:space:]#]+$space+slots=[1-9][0-9]*$space*(#.*)?\$" "$hostfile") && fail "$hostfile: $bad" "HOST slots=DEVICES"
 # Lightning counts the same number of devices on every node.
-mapfile -t slots < <(sed -n 's/^[^#].* slots=//p' "$hostfile")
+mapfile -t slots < <(sed -En "s/^[^[:space:]#]+$space+slots=([0-9]+).*/\1/p" "$hostfile")
 [ ${#slots[@]} -gt 0 ] || fail "$hostfile names no host" "a line for each: HOST slots=DEVICES"
 [ "$(printf '%s\n' "${slots[@]}" | sort -u | wc -l)" -eq 1 ] || fail "$hostfile: hosts differ in slots" "give all the same number"
+asked=(--processes=$((${#slots[@]} * slots[0])))
+for option in "${options[@]}"; do
+  # What they leave of the hostfile, DeepSpeed knows.
+  case $option in --include* | --exclude* | --num_nodes* | --num_gpus* | -i* | -e*) asked=() ;; esac
+done
+# Its ssh takes the words of paths for several.
+case "${options[*]} ${#slots[@]}" in
+  *--no_ssh* | *' 1') ;;
+  *) [[ $ROOT$PWD != *[[:space:]]* ]] || fail "a space in $ROOT or $PWD" "use paths without, or --no_ssh on every host" ;;
+esac
 check_run "$@"
 
-run=(deepspeed --hostfile "$hostfile" "${options[@]}" --no_python --no_local_rank "$ROOT/launch/rank.sh" "$@")
+run=(deepspeed --hostfile "$hostfile" "${options[@]}" --no_python --no_local_rank "$ROOT/launch/rank.sh")
+run+=("${asked[@]}" "$@")
 if [ -n "$dry" ]; then
   printf '%q ' "${run[@]}"
   echo
@@ -39,4 +51,6 @@ fi
 PATH=$PATH:$(dirname "$FRAMEWORK")
 command -v deepspeed >/dev/null || fail "there is no deepspeed" "pip install deepspeed"
 listen
+# shellcheck disable=SC2034
+TO_RANKS=1
 run_to_end "${run[@]}"

@@ -17,6 +17,10 @@ while [ $# -gt 0 ]; do
     --nodes | --nodes=*) read_value "$@"; nodes=$VALUE; shift "$((WORDS - 1))" ;;
     --devices | --devices=*) read_value "$@"; devices=$VALUE; shift "$((WORDS - 1))" ;;
     --output | --output=*) read_value "$@"; output=$VALUE; shift "$((WORDS - 1))" ;;
+    --ntasks | --ntasks=* | --ntasks-per-* | -n* | -N*)
+      fail "$1 among the options" "--nodes and --devices say how many processes there are" ;;
+    --gpus-per-task | --gpus-per-task=*)
+      fail "$1 among the options" "every process has to see all GPUs of its node, which --devices asks for" ;;
     *) options+=("$1") ;;
   esac
   shift

@@ -54,9 +54,11 @@ else
 fi
 # c10d finds a new port for every start: with a fixed one the processes hang after a restart.
 run=(torchrun --nnodes="$nodes" --nproc-per-node="$devices" --rdzv-backend=c10d --rdzv-endpoint="$meet" --rdzv-id="$id")
-run+=(--max-restarts="$restarts" "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+run+=(--max-restarts="$restarts" "--signals-to-handle=SIGTERM,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
 [ -z "$outside" ] || run+=(--rdzv-conf=is_host=false)
-run+=(--no-python "$ROOT/launch/rank.sh" "$@")
+run+=(--no-python "$ROOT/launch/rank.sh")
+[ "$least" -ne "$most" ] || run+=("--processes=$((most * devices))")
+run+=("$@")
 
 if [ -n "$dry" ]; then
   printf 'on each node:'

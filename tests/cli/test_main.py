@@ -1,8 +1,11 @@
 """The commands as a user calls them."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 # Its log keeps the stderr that there is when it is imported: pytest's of one test, if a command does it.
 import lightning.pytorch  # noqa: F401
@@ -12,8 +15,10 @@ from PIL import Image
 
 from framework.cli.main import main
 from framework.cli.registry import RECIPES, commands, methods
+from framework.core.method import Command
 from framework.testing.command_line import error_of
 from framework.testing.images import make_image_folder
+from framework.testing.processes.forked import start_command
 
 COMMANDS = (*RECIPES, *commands(methods()))
 
@@ -53,6 +58,68 @@ def test_mistakes_before_a_recipe(capsys, tmp_path):
     assert "broken.yaml cannot be read (line 1: " in error_of(capsys, "fit", "--config", broken)
     assert "/nowhere" in error_of(capsys, "sample", "/nowhere", tmp_path / "x.npz")
     assert "/nowhere" in error_of(capsys, "shards", "images", "/nowhere", tmp_path / "x")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def exit_by_interrupt() -> None:
+    """As Lightning does where it is interrupted."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("function", [interrupt, exit_by_interrupt])
+def test_ctrl_c_is_one_line_and_code_130(capsys, monkeypatch, function):
+    command = Command(help="is interrupted", function=f"{__name__}:{function.__name__}")
+    monkeypatch.setattr("framework.cli.main.commands", lambda known: {"wait": command})
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(["wait"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "framework wait: interrupted\n"
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_training_starts(tmp_path):
+    """Its data are a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "recipe.yaml")
+    command = start_command("fit", "--config", str(tmp_path / "recipe.yaml"))
+    time.sleep(1)
+    os.kill(command.pids[0], signal.SIGINT)
+    ended = command.finish(timeout=30)
+    assert (ended.exitcodes, ended.output) == ([130], "framework fit: interrupted\n")
+
+
+@pytest.mark.slow
+def test_a_home_folder_is_one_place(recipe, tmp_path, monkeypatch):
+    """Lightning expands it too: checkpoints and the run's other files stay together."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", str(recipe), "--run.dir", "~/runs/x", "--run.wandb", "offline"])
+    run = tmp_path / "home/runs/x"
+    assert {"checkpoints", "metrics", "wandb-id", "recipe.yaml", "wandb"} <= {path.name for path in run.iterdir()}
+    assert "dir: ~/runs/x" in (run / "recipe.yaml").read_text()
+    assert not (tmp_path / "~").exists()
+
+
+def test_where_a_run_will_be(capsys, tmp_path, monkeypatch, recipe):
+    monkeypatch.setenv("HOME", "/home/ada")
+    # Longer than a line of YAML, which is folded at spaces.
+    name = "a long name " * 12 + "it's: [1]"
+    main(["where", "--config", str(recipe), "--run.dir", f"~/runs/{name}", "--run.wandb", "online"])
+    assert capsys.readouterr().out == f"run.dir: /home/ada/runs/{name}\nrun.wandb: online\n"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    main(["where", "--config", str(recipe), "--run.wandb", "online"])
+    assert capsys.readouterr().out == f"run.dir: {tmp_path}/run\nrun.wandb: offline\n"
+    assert not (tmp_path / "run").exists()
+    assert "max_stepz" in error_of(capsys, "where", "--config", recipe, "--trainer.max_stepz", "3")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 
 from framework.cli.parser import OneLineParser
+from framework.tracking.loggers import RunConfig
 
 
 @pytest.fixture
@@ -38,3 +39,12 @@ def test_a_key_that_has_moved_is_named_by_its_new_name(parser: OneLineParser, ca
     with pytest.raises(SystemExit):
         parser.parse_args(["--data.crop", "random"])
     assert capsys.readouterr().err == "error: data.crop is now data.images.crop (see: framework look --help)\n"
+
+
+def test_paths_are_expanded_where_things_are_made_and_kept_as_written(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    parser = OneLineParser()
+    parser.add_class_arguments(RunConfig, "run")
+    settings = parser.parse_args(["--run.dir", "~/runs/x"])
+    assert parser.instantiate(settings).run.dir == "/home/ada/runs/x"
+    assert "dir: ~/runs/x" in parser.dump(settings)

@@ -25,6 +25,7 @@ def test_ls(root: Path, capsys: pytest.CaptureFixture[str]):
         ["a/finished", "finished", "12/12"],
         ["a/preempted", "preempted", "5/12"],
         ["failed", "failed", "7/12"],
+        ["interrupted", "interrupted", "6/12"],
         ["killed", "failed", "5/12"],
         ["unknown", "unknown", "0"],
     ]

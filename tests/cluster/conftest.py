@@ -94,9 +94,11 @@ class Slurm(Hosts):
     def __call__(self, *command: str) -> str:
         return self.run("login", *command, SLURM_CONF=str(self.folder / "slurm.conf"))
 
-    def submit(self, run_dir: Path, recipe: Path, overrides: list[str], *options: str, nodes: int = 2) -> str:
+    def submit(
+        self, run_dir: Path, recipe: Path, overrides: list[str], *options: str, nodes: int = 2, root: Path = ROOT
+    ) -> str:
         """Submits by the shipped script, one process a node; the job's number."""
-        script = [str(ROOT / "launch/slurm/submit.sh"), "--cpu", "--nodes", str(nodes), "--devices", "1", *options]
+        script = [str(root / "launch/slurm/submit.sh"), "--cpu", "--nodes", str(nodes), "--devices", "1", *options]
         printed = self(*script, "--", str(recipe), *overrides, f"--run.dir={run_dir}")
         found = re.search(r"Submitted batch job (\d+)", printed)
         assert found is not None, printed
@@ -107,6 +109,10 @@ class Slurm(Hosts):
 
     def restarts(self, job: str) -> int:
         return int(re.findall(r"Restarts=(\d+)", self("scontrol", "show", "job", job))[0])
+
+    def exit_code(self, job: str) -> str:
+        """Its code and the signal that has ended it."""
+        return re.findall(r" ExitCode=(\S+)", self("scontrol", "show", "job", job))[0]
 
     def finish(self, job: str, timeout: float = 400) -> str:
         """Waits for a job's end; its last state."""

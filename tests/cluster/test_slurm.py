@@ -3,6 +3,8 @@
 One interruption of each kind; with `--repeats` as many in the life of one run.
 """
 
+import shlex
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from framework.report.run_summary import read_run
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
 from .conftest import ROOT, TRAINING, Slurm, losses, wait_for_step, wait_until
@@ -175,6 +178,68 @@ def test_an_array_makes_a_run_for_each_line(slurm: Slurm, overrides: Overrides, 
     wait_until(lambda: not slurm("squeue", "-h", "-j", job).strip(), 200, "the array")
     for task, rate in ((1, "0.0001"), (2, "0.001")):
         assert f"learning_rate: {rate}" in (tmp_path / f"sweep/{task}/recipe.yaml").read_text(), task
+
+
+def test_one_task_of_an_array_restarts_and_the_others_do_not(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    lines = tmp_path / "grid.txt"
+    lines.write_text("--seed_everything=1\n--seed_everything=2\n--seed_everything=3\n")
+    script = ["sbatch", "--parsable", "--array=1-3", "--nodes=1", "--ntasks-per-node=1", f"--output={tmp_path}/%a.out"]
+    more = [*overrides(trainer__max_steps="1000000"), f"--run.dir={tmp_path / 'sweep'}"]
+    job = slurm(*script, str(ROOT / "launch/sweep/array.sbatch"), str(lines), str(RECIPE), *more).strip()
+    try:
+        for task in (1, 2, 3):
+            wait_for_step(tmp_path / f"sweep/{task}", 5)
+        # Each in turn: one of them has the number of the whole array.
+        for task in (1, 2, 3):
+            slurm("scancel", "--signal=USR1", f"{job}_{task}")
+            wait_until(partial(has_restarted, slurm, f"{job}_{task}", 1), 100, f"the restart of task {task}")
+            assert [slurm.restarts(f"{job}_{each}") for each in (1, 2, 3)] == [int(each <= task) for each in (1, 2, 3)]
+            assert "with everything saved" in (tmp_path / f"{task}.out").read_text()
+    finally:
+        slurm("scancel", job)
+    wait_until(lambda: not slurm("squeue", "-h", "-j", job).strip(), 100, "the end of the array")
+
+
+def test_paths_with_spaces(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    """The checkout's, and a run's folder that YAML would fold."""
+    root, run_dir = tmp_path / "my  checkout", tmp_path / ("a run with a long name " * 5) / "it's"
+    shutil.copytree(ROOT / "launch", root / "launch")
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps="3"), root=root)
+    assert slurm.finish(job) == "COMPLETED", log_of(run_dir)
+    assert sorted(losses(run_dir)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("options", [["--ntasks=1"], ["--ntasks=3", "--nodes=2"]])
+def test_fewer_processes_than_were_asked_for(slurm: Slurm, overrides: Overrides, tmp_path: Path, options: list[str]):
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    with pytest.raises(AssertionError, match=r"error: --ntasks=1 among the options"):
+        slurm.submit(run_dir, RECIPE, overrides(), "--ntasks=1", nodes=1)
+    given = [str(RECIPE), *overrides(trainer__max_steps="3"), f"--run.dir={run_dir}"]
+    script = ["sbatch", "--parsable", "--nodes=1", "--ntasks-per-node=2", *options, f"--output={log}"]
+    job = slurm(*script, str(ROOT / "launch/slurm/train.sbatch"), *given).strip()
+    assert (slurm.finish(job), slurm.exit_code(job)) == ("FAILED", "2:0")
+    assert "error: --ntasks " in log.read_text()
+
+    # Without the shipped files.
+    log.unlink()
+    fit = shlex.join(["framework", "fit", "--config", *given, "--trainer.devices=2"])
+    for command in (f"srun {fit}", fit):
+        wrapped = ["--parsable", "--nodes=1", "--ntasks=1", "--open-mode=append", f"--output={log}", "--wrap"]
+        job = slurm("sbatch", *wrapped, command).strip()
+        assert (slurm.finish(job), slurm.exit_code(job)) == ("FAILED", "2:0"), log.read_text()
+    assert log.read_text().count("SLURM has started 1 process(es)") == 2
+    assert not run_dir.exists()
+
+
+def test_ctrl_c_of_a_job_saves_and_nobody_starts_it_again(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    job = slurm.submit(run_dir, RECIPE, overrides(trainer__max_steps="1000000"))
+    wait_for_step(run_dir, 5)
+    slurm("scancel", "--signal=INT", job)
+    assert slurm.finish(job) == "FAILED"
+    assert (slurm.restarts(job), slurm.exit_code(job)) == (0, "130:0")
+    assert "stopped by Ctrl-C" in log_of(run_dir)
+    assert read_run(run_dir).state == "interrupted"
 
 
 def test_wrong_settings_are_refused_before_anything_is_queued(slurm: Slurm, overrides: Overrides, tmp_path: Path):

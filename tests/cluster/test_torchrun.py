@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from framework.report.run_summary import read_run
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
 from .conftest import ROOT, TRAINING, Hosts, losses, wait_for_step, wait_until
@@ -136,6 +137,41 @@ def test_a_signal_to_every_node_ends_with_75_and_the_next_start_goes_on(
     assert {host: end(process, logs[host]) for host, process in started.items()} == {"a": 0, "b": 0}
     assert sorted(losses(run_dir)) == list(range(last + 10))
     assert not (run_dir / "preempted.json").exists()
+
+
+def test_ctrl_c_at_a_terminal_saves_and_ends_with_130(hosts: Hosts, overrides: Overrides, tmp_path: Path):
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    command = [
+        TRAIN,
+        "--devices=2",
+        "--",
+        str(RECIPE),
+        *overrides(trainer__max_steps="1000000"),
+        f"--run.dir={run_dir}",
+    ]
+    # A terminal's Ctrl-C reaches the whole group.
+    process = hosts.start("a", "setsid", "--wait", *command, log=log)
+    wait_for_step(run_dir, 5)
+    leader = hosts.run("a", "pgrep", "--oldest", "-f", "bash .*torchrun/train.sh").strip()
+    hosts.run("a", "kill", "-INT", "--", f"-{leader}")
+    assert end(process, log) == 130, log.read_text(errors="replace")[-5000:]
+    assert "with everything saved" in log.read_text(errors="replace")
+    assert read_run(run_dir).state == "interrupted"
+    assert not (run_dir / "preempted.json").exists()
+
+
+def test_nodes_with_other_numbers_of_processes_are_refused(hosts: Hosts, overrides: Overrides, tmp_path: Path):
+    logs = {host: tmp_path / f"{host}.log" for host in ("a", "b")}
+    started = {
+        host: hosts.start(
+            host, TRAIN, "--nodes=2", f"--devices={devices}", "--master=a", "--max-restarts=0", "--", str(RECIPE),
+            *overrides(trainer__max_steps="3"), f"--run.dir={tmp_path / 'run'}", log=logs[host],
+        )
+        for host, devices in (("a", 1), ("b", 2))
+    }  # fmt: skip
+    assert {host: end(process, logs[host]) for host, process in started.items()} == {"a": 1, "b": 1}
+    assert "3 process(es) were started and 2 asked for" in logs["a"].read_text(errors="replace")
+    assert "3 process(es) were started and 4 asked for" in logs["b"].read_text(errors="replace")
 
 
 def test_deepspeed_s_launcher_with_a_hostfile(hosts: Hosts, overrides: Overrides, tmp_path: Path):

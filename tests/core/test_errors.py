@@ -7,6 +7,7 @@ from framework.core.errors import (
     ConfigError,
     DataError,
     FrameworkError,
+    Interrupted,
     Preempted,
     TrainingError,
 )
@@ -14,7 +15,7 @@ from framework.core.errors import (
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [(ConfigError, 2), (DataError, 2), (CheckpointError, 2), (TrainingError, 1), (Preempted, 75)],
+    [(ConfigError, 2), (DataError, 2), (CheckpointError, 2), (TrainingError, 1), (Preempted, 75), (Interrupted, 130)],
 )
 def test_problem_and_hint_are_one_line_and_the_kind_says_the_exit_code(kind, code):
     error = kind("depth is 0", hint="give 1 or more")

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Knows the recipe's settings, as the real one does; otherwise does what the test says.
+# Knows the run's settings, as the real one does; otherwise does what the test says.
 FRAMEWORK = """#!/bin/bash
 for word; do
   case $word in
     --run.dir=*) dir=${word#*=} ;;
     --wrong=*) echo "error: unknown key wrong" >&2; exit 2 ;;
-    --print_config)
-      printf '%s\\n' 'seed_everything: 0' run: "  dir: ${dir:-null}" '  name: null' '  wandb: offline' data: '  dir: no'
-      exit ;;
   esac
 done
+if [ "$1" = where ]; then
+  [ -n "$dir" ] || { echo "error: run.dir is not set" >&2; exit 2; }
+  printf 'run.dir: %s\nrun.wandb: offline\n' "$dir"
+  exit
+fi
 """
 
 
@@ -43,15 +45,23 @@ class Bench:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         return {**kept, "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}", **more}
 
-    def start(self, script: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    def start(
+        self, script: str | Path, *arguments: str, folder: Path | None = None, **more: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(ROOT / script), *arguments],
-            cwd=self.folder, env=self.environment(**more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=folder or self.folder,
+            env=self.environment(**more),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
-    def run(self, script: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.finish(self.start(script, *arguments, **more))
+    def run(
+        self, script: str | Path, *arguments: str, folder: Path | None = None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self.finish(self.start(script, *arguments, folder=folder, **more))
 
     @staticmethod
     def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:

@@ -52,6 +52,18 @@ def test_nothing_but_what_is_named_enters_the_image():
     assert {f"!{name}" for line in copied for name in line.split()} == {line for line in lines if line.startswith("!")}
 
 
+def test_the_image_compiles_where_recipes_do_and_sees_gpus_by_every_tool():
+    compiling = [path for path in (ROOT / "recipes").rglob("*.yaml") if "compile: true" in path.read_text()]
+    text = (ROOT / "docker/Dockerfile").read_text()
+    [packages] = re.findall(r'^ARG PACKAGES="(.*)"$', text, re.MULTILINE)
+    assert compiling
+    # Triton compiles with the first, torch's CPU kernels with the second; the headers come with Python.
+    assert {"gcc", "g++", "libc6-dev"} <= set(packages.split())
+    assert "Python.h" in text
+    # enroot and pyxis read them from the image, where docker and Kubernetes set them.
+    assert re.search(r"^ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility$", text, re.MULTILINE)
+
+
 def test_compose_and_dockerfile_agree():
     compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
     build = compose["services"]["train"]["build"]

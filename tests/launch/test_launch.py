@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import stat
 import sys
@@ -96,6 +97,9 @@ def test_sbatch_gets_its_options_and_the_rest_unchanged(bench: Bench):
         ("slurm/submit.sh", ["--nodes=2", "--devices=2", "--", "recipe.yaml"], "run.dir is not set"),
         ("slurm/submit.sh", ["--nodes=2", "--devices=2", *RUN, "--wrong=1"], "unknown key wrong"),
         ("slurm/submit.sh", ["--nodes=2", "--devices=2", *RUN, "--trainer.devices=1"], "--trainer.devices among"),
+        ("slurm/submit.sh", ["--nodes=1", "--devices=2", "--ntasks=1", *RUN], "--ntasks=1 among the options"),
+        ("slurm/submit.sh", ["--nodes=1", "--devices=2", "-n1", *RUN], "-n1 among the options"),
+        ("slurm/submit.sh", ["--nodes=1", "--devices=2", "--gpus-per-task=1", *RUN], "--gpus-per-task=1 among"),
         ("torchrun/train.sh", ["--nodes=3:1", "--devices=2", *RUN], "--nodes 3:1"),
         ("torchrun/train.sh", ["--nodes=2", "--devices=2", *RUN], "--master is not set"),
         ("torchrun/train.sh", ["--nodes=two", "--devices=2", *RUN], "--nodes 'two'"),
@@ -105,6 +109,7 @@ def test_sbatch_gets_its_options_and_the_rest_unchanged(bench: Bench):
         ("deepspeed/train.sh", RUN, "--hostfile ''"),
         ("deepspeed/train.sh", ["--hostfile=uneven", *RUN], "hosts differ in slots"),
         ("deepspeed/train.sh", ["--hostfile=bad", *RUN], "bad: b slots=x"),
+        ("deepspeed/train.sh", ["--hostfile=two", *RUN], "a space in "),
         ("rank.sh", ["recipe.yaml"], "no launcher has started this"),
     ],
 )
@@ -114,19 +119,30 @@ def test_wrong_settings_are_refused_with_the_mend(bench: Bench, script: str, arg
     bench.program("nvidia-smi", "#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9")
     (bench.folder / "uneven").write_text("a slots=2\nb slots=4\n")
     (bench.folder / "bad").write_text("a slots=2\nb slots=x\n")
-    done = bench.run(f"launch/{script}", *arguments)
+    (bench.folder / "two").write_text("a slots=2\nb slots=2\n")
+    folder = bench.folder / "a b"
+    for path in ("uneven", "bad", "two", "recipe.yaml"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes((bench.folder / path).read_bytes())
+    done = bench.run(f"launch/{script}", *arguments, folder=folder if "--hostfile=two" in arguments else None)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
     assert not (bench.folder / "started").exists()
 
 
+# What each launcher tells the processes of 3 nodes with 4 each.
+TORCHRUN = {"GROUP_WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}
+DEEPSPEED = {"CROSS_SIZE": "3", "LOCAL_SIZE": "4", "CROSS_RANK": "2", "WORLD_SIZE": "12"}
+SRUN = {"SLURM_PROCID": "5", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NTASKS": "12"}
+
+
 @pytest.mark.parametrize(
     ("more", "node_rank"),
     [
-        ({"GROUP_WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NNODES": "9"}, "none"),
-        ({"CROSS_SIZE": "3", "LOCAL_SIZE": "4", "CROSS_RANK": "2"}, "2"),
-        ({"SLURM_PROCID": "5", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "4"}, "none"),
+        ({**TORCHRUN, "SLURM_PROCID": "0", "SLURM_NNODES": "9"}, "none"),
+        (DEEPSPEED, "2"),
+        (SRUN, "none"),
     ],
     ids=["torchrun in a SLURM job", "deepspeed", "srun"],
 )
@@ -137,6 +153,24 @@ def test_a_rank_takes_the_numbers_from_its_launcher(bench: Bench, more: dict[str
     assert done.stdout.splitlines() == [
         f"a  b {node_rank}", "fit", "--config", *RUN[1:], "--trainer.num_nodes=3", "--trainer.devices=4",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "said"),
+    [
+        # Nodes with other numbers of processes.
+        ({**TORCHRUN, "WORLD_SIZE": "11"}, [], "11 process(es) were started on 3 node(s) with 4 here"),
+        # Of a hostfile of 3 times 5.
+        (DEEPSPEED, ["--processes=15"], "12 process(es) were started and 15 asked for"),
+        ({**SRUN, "SLURM_NTASKS": "1"}, [], "1 process(es) were started on 3 node(s) with 4 here"),
+    ],
+)
+def test_a_rank_refuses_to_be_of_fewer_than_were_asked_for(
+    bench: Bench, given: dict[str, str], asked: list[str], said: str
+):
+    done = bench.run("launch/rank.sh", *asked, *RUN[1:], **given)
+    assert done.returncode == 2
+    assert said in done.stderr
 
 
 # It does not listen at first, as a process that imports torch.
@@ -175,6 +209,48 @@ def test_a_signal_reaches_a_rank_whenever_it_comes(bench: Bench, number: signal.
     assert (done.returncode, done.stdout) == (75, "saved\n"), done.stderr
 
 
+ONE = {"GROUP_WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1"}
+INTERRUPTED = """
+import os, signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGUSR2, lambda *_: (print("saved", flush=True), os._exit(130)) if sys.argv[1] == "save" else None)
+Path("listening").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "times"), [("save", 1), ("hang", 2)])
+def test_ctrl_c_saves_and_a_second_one_ends_at_once(bench: Bench, what: str, times: int):
+    """The terminal sends it to all processes; torchrun's code says nothing."""
+    bench.framework(f"exec {sys.executable} -S {bench.folder}/listener.py {what}")
+    (bench.folder / "listener.py").write_text(INTERRUPTED)
+    # It hears what it is told to hear, and waits for its processes.
+    bench.program(
+        "torchrun",
+        """#!/bin/bash
+        trap : USR2
+        "${@:$(($# - 4))}" &
+        while kill -0 $!; do wait; done 2>/dev/null
+        exit 1
+        """,
+    )
+    process = bench.start("launch/torchrun/train.sh", "--devices=1", *RUN, **ONE)
+    until = time.monotonic() + 60
+    while not (bench.folder / "listening").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    began = time.monotonic()
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+    done = bench.finish(process)
+    assert done.returncode == 130, done.stderr
+    assert ("saved" in done.stdout) == (what == "save")
+    assert done.stderr.count("Ctrl-C: the run saves itself") == 1
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 20
+
+
 def mark_of(bench: Bench) -> Path:
     return bench.folder / "runs/a b/preempted.json"
 
@@ -189,19 +265,28 @@ def test_torchrun_hides_the_code_and_the_mark_brings_it_back(bench: Bench):
     assert bench.run("launch/torchrun/train.sh", "--devices=1", *RUN, STOP="").returncode == 1
 
 
-def job(bench: Bench, script: str = "launch/slurm/train.sbatch", **more: str) -> tuple[int, str, list[str]]:
+def job(
+    bench: Bench,
+    *words: str,
+    script: str = "launch/slurm/train.sbatch",
+    root: Path = ROOT,
+    name: str = "17",
+    **more: str,
+) -> tuple[int, str, list[str]]:
     """Runs the job file as SLURM would: its code, what it printed, the words that srun got."""
-    # For an array, a line for each task.
-    shown = f"  Command={ROOT / script} recipe.yaml\\n"
-    bench.program(
-        "scontrol",
-        f"#!/bin/bash\ncase $1 in show) printf '{shown}{shown}';; *) echo \"$@\";; esac",
-    )
+    # Words are not quoted, and the number of an array is that of all its tasks.
+    shown = f"  Command={root / script} recipe.yaml --note=/a/b"
+    bench.program("scontrol", f"#!/bin/bash\ncase $1$3 in show{name}) echo '{shown}';; *) echo \"$@\";; esac")
     bench.program("squeue", '#!/bin/bash\necho "${STATE:-RUNNING None}"')
     bench.program("srun", f'#!/bin/bash\nprintf "%s\\n" "$@" >{bench.folder}/srun; exit "${{CODE:-0}}"')
     given = {"SLURM_JOB_ID": "17", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
-    done = bench.run(script, *RUN[1:], **given, **more)
-    return done.returncode, done.stdout + done.stderr, (bench.folder / "srun").read_text().splitlines()
+    # SLURM runs a copy.
+    copied = bench.folder / "spool/slurm_script"
+    copied.parent.mkdir(exist_ok=True)
+    shutil.copy(root / script, copied)
+    done = bench.run(copied, *(words or RUN[1:]), **{**given, "SLURM_NTASKS": "4", **more})
+    started = bench.folder / "srun"
+    return done.returncode, done.stdout + done.stderr, started.read_text().splitlines() if started.exists() else []
 
 
 @pytest.mark.slow
@@ -210,7 +295,38 @@ def test_a_job_ends_with_the_code_of_srun_and_requeues_itself_once(bench: Bench,
     ended, printed, words = job(bench, CODE=str(code))
     assert ended == code
     assert printed.count("requeue 17") == (code in (75, 124, 137))
-    assert words[-4:] == [str(ROOT / "launch/rank.sh"), *RUN[1:]]
+    assert words[-5:] == [str(ROOT / "launch/rank.sh"), "--processes=4", *RUN[1:]]
+
+
+def test_a_job_of_fewer_tasks_than_nodes_times_devices_is_refused(bench: Bench):
+    code, printed, words = job(bench, SLURM_NTASKS="1")
+    assert (code, words) == (2, [])
+    assert "--ntasks 1, and 2 node(s) x 2 tasks are 4" in printed
+
+
+@pytest.mark.slow
+def test_a_task_of_an_array_is_named_by_its_place(bench: Bench):
+    """The job's own number is, for the last task, that of the whole array."""
+    (bench.folder / "grid.txt").write_text("--x=1\n--rate=2 '--note=a  b'\r\n")
+    code, printed, words = job(
+        bench, "grid.txt", *RUN[1:3],
+        script="launch/sweep/array.sbatch", name="17_2", CODE="75", SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="2",
+    )  # fmt: skip
+    assert code == 75
+    assert "requeue 17_2" in printed
+    assert words[-4:] == ["--run.dir=runs/a b", "--rate=2", "--note=a  b", "--run.dir=runs/a b/2"]
+
+
+@pytest.mark.slow
+def test_a_checkout_whose_path_has_spaces(bench: Bench):
+    root = bench.folder / "my  checkout of it"
+    shutil.copytree(ROOT / "launch", root / "launch")
+    code, printed, words = job(bench, root=root)
+    assert code == 0, printed
+    assert words[-5:] == [str(root / "launch/rank.sh"), "--processes=4", *RUN[1:]]
+    bench.program("torchrun", '#!/bin/bash\nprintf "%s\\n" "$@"')
+    done = bench.run(root / "launch/torchrun/train.sh", "--devices=2", *RUN)
+    assert done.stdout.splitlines()[-5:] == [str(root / "launch/rank.sh"), "--processes=2", *RUN[1:]], done.stderr
 
 
 @pytest.mark.slow
@@ -246,7 +362,7 @@ def test_what_the_agent_of_a_sweep_starts(bench: Bench):
     bench.program("torchrun", '#!/bin/bash\nprintf "%s\\n" "$@"')
     done = bench.run(sweep["program"], *rest, *chosen, WANDB_RUN_ID="abc")
     assert done.returncode == 0, done.stderr
-    given = [str(ROOT / "launch/rank.sh"), *rest, *chosen, "--run.dir=runs/sweep/abc"]
+    given = [str(ROOT / "launch/rank.sh"), "--processes=1", *rest, *chosen, "--run.dir=runs/sweep/abc"]
     assert done.stdout.splitlines()[-len(given) :] == given
 
 
@@ -254,10 +370,10 @@ def test_what_the_agent_of_a_sweep_starts(bench: Bench):
 def test_containers(bench: Bench):
     _, _, words = job(bench, CONTAINER="registry/image:1", CONTAINER_MOUNTS="/data:/data")
     assert {"--container-image=registry/image:1", "--container-mounts=/data:/data"} <= set(words)
-    assert words[-4:] == ["/opt/framework/launch/rank.sh", *RUN[1:]]
+    assert words[-5:] == ["/opt/framework/launch/rank.sh", "--processes=4", *RUN[1:]]
     _, _, words = job(bench, CONTAINER="/images/framework.sif", CONTAINER_MOUNTS="/data:/data")
     enter = ["apptainer", "exec", "--nv", "--bind", "/data:/data", "/images/framework.sif"]
-    assert words[-10:] == [*enter, "/opt/framework/launch/rank.sh", *RUN[1:]]
+    assert words[-11:] == [*enter, "/opt/framework/launch/rank.sh", "--processes=4", *RUN[1:]]
 
 
 def test_the_entry_point_runs_the_framework_or_a_program(bench: Bench):

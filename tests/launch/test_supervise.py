@@ -15,7 +15,7 @@ SLOW_TO_HEAR = """
 import os, pathlib, signal, sys, time
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(1)
-signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(75))
 time.sleep(60)
 """
 
@@ -45,6 +45,39 @@ def test_it_ends_with_the_command_s_code(tmp_path: Path, command: str, code: int
 def test_a_signal_is_repeated_until_it_is_heard(tmp_path: Path, number: signal.Signals):
     process = started(tmp_path / "pid", "--deaf")
     process.send_signal(number)
+    assert process.wait(30) == 75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
+def test_ctrl_c_is_passed_on_as_a_signal_that_may_come_twice(tmp_path: Path, number: signal.Signals):
+    heard = SLOW_TO_HEAR.replace("signal.SIGUSR1, lambda *_: os._exit(75)", "signal.SIGUSR2, lambda *_: os._exit(130)")
+    file = tmp_path / "pid"
+    process = subprocess.Popen([*SUPERVISE, "--deaf", sys.executable, "-c", heard, str(file)])
+    wait_until(lambda: file.exists() and file.read_text().isdigit())
+    for _ in range(3):
+        process.send_signal(number)
+    assert process.wait(30) == 130
+
+
+@pytest.mark.slow
+def test_sigquit_kills_all_that_the_command_has_started(tmp_path: Path):
+    file = tmp_path / "pid"
+    script = f"(trap '' TERM INT; echo $BASHPID >{file}; sleep 60) & wait"
+    process = subprocess.Popen([*SUPERVISE, "bash", "-c", script])
+    wait_until(lambda: file.exists() and file.read_text().strip().isdigit())
+    process.send_signal(signal.SIGQUIT)
+    assert process.wait(30) == 137
+    wait_until(lambda: not Path("/proc", file.read_text().strip()).exists())
+
+
+@pytest.mark.slow
+def test_a_launcher_that_passes_no_signals_on_lives_until_its_ranks_end(tmp_path: Path):
+    rank = [*SUPERVISE, "--deaf", sys.executable, "-c", SLOW_TO_HEAR, str(tmp_path / "pid")]
+    launcher = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    process = subprocess.Popen([*SUPERVISE, "--ranks", sys.executable, "-c", launcher, *rank])
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().isdigit())
+    process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 75
 
 

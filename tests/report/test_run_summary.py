@@ -29,6 +29,7 @@ def test_states(root: Path):
     assert {name: run.state for name, run in found.items()} == {
         "finished": "finished",
         "preempted": "preempted",
+        "interrupted": "interrupted",
         "failed": "failed",
         "killed": "failed",
         "unknown": "unknown",
@@ -36,6 +37,7 @@ def test_states(root: Path):
     assert {name: run.step for name, run in found.items()} == {
         "finished": 12,
         "preempted": 5,
+        "interrupted": 6,
         "failed": 7,
         "killed": 5,
         "unknown": 0,

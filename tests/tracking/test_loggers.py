@@ -1,11 +1,14 @@
 """A run's loggers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from framework.tracking.loggers import RunConfig, make_loggers
+from framework.core.errors import ConfigError
+from framework.tracking.loggers import RunConfig, make_loggers, wandb_mode
+from framework.tracking.wandb_run import TrackedRun
 
 
 def wandb_of(run_dir: Path, **options: str) -> WandbLogger:
@@ -15,8 +18,7 @@ def wandb_of(run_dir: Path, **options: str) -> WandbLogger:
 
 
 def test_wandb_is_offline_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    # Lightning sets it.
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     wandb = wandb_of(tmp_path / "digits")
     wandb.log_metrics({"loss/total": 2.5}, step=3)
     run = wandb.experiment
@@ -56,3 +58,47 @@ def test_every_start_of_a_run_has_metrics_of_its_own(tmp_path: Path):
         csv.log_metrics({"loss/total": value}, step=0)
         csv.save()
     assert sorted(path.name for path in (tmp_path / "metrics").iterdir()) == ["version_0", "version_1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "recipe", "mode"),
+    [
+        ("offline", "online", "offline"),
+        ("dryrun", "online", "offline"),
+        ("online", "offline", "online"),
+        ("disabled", "online", "disabled"),
+        ("disabled", "offline", "disabled"),
+        # A recipe that does not use it is not made to.
+        ("online", "disabled", "disabled"),
+        ("", "online", "online"),
+    ],
+)
+def test_wandb_mode_of_the_environment_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, recipe: Any, mode: str
+):
+    monkeypatch.setenv("WANDB_MODE", said)
+    config = RunConfig(dir=str(tmp_path / "run"), wandb=recipe)
+    assert wandb_mode(config) == mode
+    tracked = [logger for logger in make_loggers(config) if isinstance(logger, TrackedRun)]
+    assert [logger._online for logger in tracked] == ([] if mode == "disabled" else [mode == "online"])
+    assert (tmp_path / "run" / "wandb-id").exists() == (mode != "disabled")
+
+
+def test_a_mode_that_wandb_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "of")
+    with pytest.raises(ConfigError, match="WANDB_MODE is of: set it to one of offline, online, disabled"):
+        make_loggers(RunConfig(dir=str(tmp_path)))
+
+
+def test_names_that_the_recipe_does_not_give_are_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_NAME", "called")
+    chosen = wandb_of(tmp_path / "a", project="ours", name="mine")
+    taken = wandb_of(tmp_path / "a")
+    assert [(each._project, each._name) for each in (chosen, taken)] == [("ours", "mine"), ("theirs", "called")]
+
+
+@pytest.mark.parametrize("folder", ["", "s3://bucket/run", "~nobody-of-that-name/x", "$NOWHERE/x"])
+def test_what_is_not_a_folder_is_refused(folder: str):
+    with pytest.raises(ConfigError, match=r"run\.dir"):
+        RunConfig(dir=folder)

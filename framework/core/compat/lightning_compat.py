@@ -3,8 +3,10 @@
 # This file is where they may be used.
 # pyright: reportPrivateUsage=false
 
+import threading
 from typing import Any
 
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,6 +18,7 @@ __all__ = [
     "OpenModelParallelStrategy",
     "ProcessedTracker",
     "leave_signals_alone",
+    "let_children_end",
     "log_finished_step",
     "replaces_samplers",
 ]
@@ -26,6 +29,13 @@ def leave_signals_alone(trainer: Trainer) -> None:
     loop: Any = trainer.fit_loop.epoch_loop
     assert hasattr(loop, "_broadcast_sigterm_tensor")
     loop._broadcast_sigterm_tensor = lambda: None
+
+
+def let_children_end() -> None:
+    """The processes that Lightning has started may end without this one being killed for it."""
+    for thread in threading.enumerate():
+        if isinstance(thread, ChildProcessObserver):
+            thread._child_processes = []
 
 
 def log_finished_step(trainer: Trainer) -> None:

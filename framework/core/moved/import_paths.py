@@ -55,7 +55,7 @@ _MOVED = {
     "training.strategy_config": "training.strategies.config",
     "training.strategies": "training.strategies.build",
     "training.sharding": "training.strategies.placement",
-    "training.process_end": "training.strategies.shutdown",
+    "training.process_end": "training.shutdown",
     "training.checkpoint.deepspeed_files": "training.strategies.deepspeed_files",
     "training.callbacks.attempts": "training.callbacks.restarts",
     "training.callbacks.spike": "training.callbacks.loss_spike",

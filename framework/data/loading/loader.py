@@ -1,6 +1,7 @@
 """Samples to batches: map-style datasets over shard sets, and their loader."""
 
 import os
+import signal
 import threading
 import warnings
 from abc import abstractmethod
@@ -299,8 +300,10 @@ def start_workers_server() -> None:
 def _end_with_training(worker: int) -> None:
     """Ends this worker when the training process has died, by whatever signal.
 
-    Torch's own watch looks at the parent, which is the server; and that waits for its children.
+    Torch's own watch looks at the parent, which is the server; and that waits for its children. Ctrl-C reaches all
+    processes of a terminal: training finishes its step, and needs its workers for that.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     training = parent_process()
     assert training is not None, "a worker is a child"
 

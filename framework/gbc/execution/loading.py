@@ -17,6 +17,7 @@ from framework.gbc.graph.yaml_config import make_function, parse_record, read_ya
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.server import ServerModel, ServerModelConfig
+from framework.tracking.paths import expand_paths
 
 _LOSSES = {"exact_match": exact_match, "slot_loss": slot_loss}
 
@@ -39,7 +40,7 @@ def read_model_configs(models: str | Path | Mapping[str, object]) -> dict[str, L
         if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
             raise ConfigError(what, hint="give it a `path` (a folder) or a `url` (a server)")
         kind = LocalModelConfig if "path" in entry else ServerModelConfig
-        configs[str(name)] = parse_record(kind, cast("JsonDict", entry), source=what)
+        configs[str(name)] = parse_record(kind, expand_paths(cast("JsonDict", entry)), source=what)
     return configs
 
 

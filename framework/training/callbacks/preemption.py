@@ -11,17 +11,27 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.compat.lightning_compat import leave_signals_alone, log_finished_step
-from framework.core.errors import Preempted
+from framework.core.errors import Interrupted, Preempted
 from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.order import put_last
+from framework.training.callbacks.restarts import Restarts
+from framework.training.interrupts import InterruptWatch
 from framework.training.shapes import Flag
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPTING = (signal.SIGINT, signal.SIGUSR2)
+"""The second is how the launchers pass Ctrl-C on: it may come more than once."""
+_NONE, _PREEMPT, _INTERRUPT = range(3)
+"""What a rank has been told; the largest counts."""
 
 
 class Preemption(Callback):
-    """On SIGTERM or SIGUSR1 on any rank: all ranks finish the step, save together and end with exit code 75.
+    """On a signal to stop on any rank: all ranks finish the step, save together and end with a code that says why.
+
+    SIGTERM and SIGUSR1 are a scheduler's: exit code 75, start me again. SIGINT (Ctrl-C) and SIGUSR2 are the user's:
+    exit code 130. A second SIGINT ends the process at once; where SIGINT is ignored, as under the launchers and in the
+    background of a shell, it stays so.
 
     The handler sets a flag, no more; Lightning's, which save or broadcast inside the handler, are replaced and put back
     by Lightning's own clean-up. The ranks agree by a maximum over their flags in a CPU group: it starts at the end of a
@@ -30,13 +40,15 @@ class Preemption(Callback):
 
     Raises:
         Preempted: after the checkpoint is complete.
+        Interrupted: the same, when the user has asked for it.
     """
 
     def __init__(self) -> None:
-        self._received: str | None = None
+        self._received: signal.Signals | None = None
+        self._watch: InterruptWatch | None = None
         self._group: dist.ProcessGroup | None = None
         self._vote: tuple[dist.Work, Flag] | None = None
-        self._agreed = False
+        self._agreed = _NONE
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -45,20 +57,29 @@ class Preemption(Callback):
             put_last(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._received, self._vote, self._agreed, self._step = None, None, False, trainer.global_step
+        self._received, self._vote, self._agreed, self._step = None, None, _NONE, trainer.global_step
         if trainer.world_size > 1:
             group = dist.new_group(backend="gloo")
             assert not isinstance(group, int), "every rank is a member"
             self._group = group
             # The vote replaces Lightning's own broadcast.
             leave_signals_alone(trainer)
-        for number in SIGNALS:
-            signal.signal(number, self._note)
+        for number in (*PREEMPTING, *INTERRUPTING):
+            if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
+        if self._watch is None:
+            code, speaks = Interrupted.exit_code, trainer.is_global_zero
+            self._watch = InterruptWatch(lambda: _note_interrupt(trainer), code=code, speaks=speaks)
         if trainer.is_global_zero:
             (Path(trainer.default_root_dir) / PREEMPTED).unlink(missing_ok=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = self._received or signal.Signals(number).name
+        # A user's wish counts more than a scheduler's.
+        if self._received is None or (number in INTERRUPTING and self._received in PREEMPTING):
+            self._received = signal.Signals(number)
+
+    def _wish(self) -> int:
+        return _NONE if self._received is None else _INTERRUPT if self._received in INTERRUPTING else _PREEMPT
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -69,44 +90,65 @@ class Preemption(Callback):
             self._leave(trainer)
         self._step = trainer.global_step
 
-    def _vote_of_last_batch(self, trainer: Trainer) -> bool:
-        """Whether any rank had a signal by the end of the last batch; if none had, starts the next vote."""
+    def _vote_of_last_batch(self, trainer: Trainer) -> int:
+        """What any rank had been told by the end of the last batch; if nothing, starts the next vote."""
         if trainer.world_size == 1:
-            return self._received is not None
+            return self._wish()
         if self._vote is not None:
             work, flag = self._vote
             work.wait()
             self._vote = None
-            if flag.item():
-                return True
-        flag = torch.tensor([int(self._received is not None)])
+            if agreed := int(flag.item()):
+                return agreed
+        flag = torch.tensor([self._wish()])
         work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None
         self._vote = work, flag
-        return False
+        return _NONE
 
     def _leave(self, trainer: Trainer) -> None:
         # More signals may come while it saves.
-        received = self._received
+        received, agreed = self._received, self._agreed
         checkpoints = [c for c in trainer.callbacks if isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
         for callback in checkpoints:
             callback.save(trainer)
             callback.wait()
-        cause = received or "a signal to another rank"
-        if trainer.is_global_zero:
-            content = {"step": trainer.global_step, "signal": received}
+        if trainer.is_global_zero and agreed == _PREEMPT:
+            content = {"step": trainer.global_step, "signal": received.name if received else None}
             (Path(trainer.default_root_dir) / PREEMPTED).write_text(json.dumps(content))
         # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
         log_finished_step(trainer)
-        raise Preempted(
-            f"stopped by {cause} at step {trainer.global_step}, with everything saved",
-            hint="start the same command again to go on",
-        )
+        hint = "start the same command again to go on"
+        if agreed == _INTERRUPT:
+            raise Interrupted(f"stopped by Ctrl-C at step {trainer.global_step}, with everything saved", hint=hint)
+        cause = received.name if received else "a signal to another rank"
+        raise Preempted(f"stopped by {cause} at step {trainer.global_step}, with everything saved", hint=hint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._vote is not None:
             self._vote[0].wait()
             self._vote = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop_watch()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop_watch()
+
+    def _stop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+
+
+def _note_interrupt(trainer: Trainer) -> None:
+    """What is quickly done when the process is about to end, in a thread of its own."""
+    # They would wait in a collective for this one.
+    for child in getattr(trainer.strategy.launcher, "procs", []):
+        child.kill()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Restarts):
+            callback.note_interrupt(trainer)
 
 
 def _finished(trainer: Trainer) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.core.errors import Preempted
+from framework.core.errors import Interrupted, Preempted
 from framework.core.serialization import to_json
 from framework.tracking.loggers import restart_count
 from framework.tracking.metric_files import write_merged
@@ -48,8 +48,19 @@ class Restarts(Callback):
         self._end(trainer, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        outcome: Outcome = "preempted" if isinstance(exception, Preempted) else "failed"
+        outcome: Outcome = "failed"
+        if isinstance(exception, Preempted):
+            outcome = "preempted"
+        elif isinstance(exception, Interrupted | KeyboardInterrupt):
+            outcome = "interrupted"
         self._end(trainer, outcome, " ".join(f"{type(exception).__name__}: {exception}".split()))
+
+    def note_interrupt(self, trainer: Trainer) -> None:
+        """Notes that the user ends this start at once; its metrics stay as they are."""
+        if self._restart is not None:
+            step, message = trainer.global_step, "Ctrl-C twice: nothing was saved"
+            run_dir = Path(trainer.default_root_dir)
+            note_end(run_dir, restart=self._restart, outcome="interrupted", step=step, message=message)
 
     def _end(self, trainer: Trainer, outcome: Outcome, message: str = "") -> None:
         if self._restart is None:

@@ -10,14 +10,14 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from framework.core.compat.torch_compat import default_store
-from framework.core.errors import ConfigError
+from framework.core.errors import ConfigError, Interrupted, Preempted
 from framework.training.callbacks.order import AfterOthers, put_last
 from framework.training.shapes import Scalar
 
@@ -112,6 +112,7 @@ class Watchdog(Callback):
         if stage != "fit":
             return
         self._started = False
+        _Watch.stop_last()
         # A store may outlive the job that the launcher starts again: signs of life of the last one mean nothing.
         restart = trainer.strategy.broadcast(secrets.token_hex(8))
         self._watch = _Watch(_first_mark(self.config.startup_seconds), restart)
@@ -159,6 +160,11 @@ class Watchdog(Callback):
         self._enter(trainer, "end of the run", self.config.checkpoint_seconds)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        together = isinstance(exception, Preempted | Interrupted)
+        if self._watch is not None and self._watch.num_ranks > 1 and not together:
+            # What is left to do may wait for ranks that do not come any more: it is watched until the process's end.
+            self._watch.enter("end after an error", trainer.global_step, self.config.checkpoint_seconds)
+            self._watch = None
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -197,7 +203,10 @@ class _Watch:
     Two connections to the store, of their own: one may be blocked in a thread that nobody waits for.
     """
 
+    _last: ClassVar["_Watch | None"] = None
+
     def __init__(self, mark: _Mark, restart: str) -> None:
+        _Watch._last = self
         self.mark = mark
         self._ended, self._called = threading.Event(), threading.Event()
         grouped = dist.is_available() and dist.is_initialized()
@@ -228,9 +237,16 @@ class _Watch:
         if limit is not None:
             self._arm()
 
+    @classmethod
+    def stop_last(cls) -> None:
+        """Ends the watch of a run that an error has ended, in a process that goes on."""
+        if cls._last is not None:
+            cls._last.stop()
+
     def stop(self) -> None:
         """Ends the watch."""
         self._ended.set()
+        _Watch._last = None
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self) -> None:

@@ -41,6 +41,7 @@ from framework.training.checkpoint.tensors import (
 )
 from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
 from framework.training.shapes import AnyTensor, NamedTensors
+from framework.training.shutdown import note_error
 from framework.training.strategies.config import CheckpointKind
 
 if TYPE_CHECKING:
@@ -155,13 +156,16 @@ class DirectoryCheckpoints(_Base):
     def finish_save(self) -> None:
         """Lets a save in the background come to its end when training has failed.
 
-        A state from before the fault is worth its time; a failure of its own is not the one to tell of.
+        A state from before the fault is worth its time; a failure of its own, or of the connection to a rank that is
+        gone, is not the one to tell of.
         """
-        with suppress(CheckpointError, TimeoutError):
+        with suppress(Exception):
             self._background.wait(_PATIENCE_SECONDS)
 
     def on_exception(self, exception: BaseException) -> None:
         self.finish_save()
+        # Of a launcher that has started processes itself.
+        note_error(exception, getattr(self.launcher, "procs", []))
         super().on_exception(exception)
 
     # Loading.

@@ -12,9 +12,10 @@ from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAcce
 from lightning.pytorch.strategies import Strategy
 
 from framework.core.errors import ConfigError
+from framework.training.shutdown import end_groups_at_exit, forget_error
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
-from framework.training.strategies.shutdown import end_groups_at_exit
+from framework.training.strategies.launchers import check_launched
 
 
 def make_strategy(
@@ -37,9 +38,11 @@ def make_strategy(
 
     Raises:
         ConfigError: devices that cannot be understood; a mesh that does not fit the processes; DeepSpeed without its
-            package or without a GPU.
+            package or without a GPU; a launcher that has started another number of processes.
     """
     found = Devices(of_node=tuple(_devices(accelerator, devices)), num_nodes=num_nodes)
+    check_launched(num_nodes=num_nodes, num_devices=len(found.of_node))
+    forget_error()
     if found.num_processes > 1:
         end_groups_at_exit()
     for name in STRATEGIES:

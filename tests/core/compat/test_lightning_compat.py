@@ -1,5 +1,6 @@
 """Lightning's private parts are where we use them, and do what we use them for."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from framework.core.compat.lightning_compat import (
     OpenModelParallelStrategy,
     ProcessedTracker,
     leave_signals_alone,
+    let_children_end,
     replaces_samplers,
 )
 from framework.testing.models import quiet_trainer
 from tests.core.compat.found import find, moved
 
+_OBSERVER = "lightning.fabric.strategies.launchers.subprocess_script:_ChildProcessObserver"
 PRIVATE = {
     "lightning.pytorch.loops.progress:_ProcessedTracker": "count the finished batches",
     "lightning.pytorch.loops:_TrainingEpochLoop._broadcast_sigterm_tensor": "agree on a stop without waiting",
@@ -27,10 +30,12 @@ PRIVATE = {
     "lightning.pytorch.strategies:DeepSpeedStrategy._init_config_if_needed": "complete DeepSpeed's settings early",
     "lightning.pytorch.strategies:DeepSpeedStrategy._format_config": "replace DeepSpeed's mixed precision",
     "lightning.pytorch.strategies:DeepSpeedStrategy._init_deepspeed_distributed": "test DeepSpeed without a GPU",
+    f"{_OBSERVER}._child_processes": "end with the code of the process that failed",
     "lightning.pytorch.cli:LightningCLI._get": "read a recipe's sections",
     "lightning.pytorch.cli:LightningCLI._parser": "write the resolved recipe",
 }
 ON_INSTANCES = {
+    "_ChildProcessObserver._child_processes",
     "Trainer._logger_connector",
     "Trainer._accelerator_connector",
     "ModelParallelStrategy._data_parallel_size",
@@ -46,6 +51,25 @@ def test_it_is_where_we_use_it(path: str):
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     return quiet_trainer(tmp_path, max_steps=1)
+
+
+def test_children_that_end_with_an_error_take_this_process_with_them_only_until_they_are_let_go():
+    child = subprocess.Popen(["false"])
+    observer = find("lightning", _OBSERVER, "end with the code of the process that failed")(0, [child], 1)
+    killed: list[int] = []
+    observer._terminate_all = lambda: killed.append(child.pid)
+    child.wait()
+    assert observer._run()
+    assert killed == [child.pid]
+    # One that runs is found.
+    observer._child_processes, observer._run = [child], lambda: False
+    observer.start()
+    let_children_end()
+    assert observer._child_processes == []
+    assert type(observer)._run(observer)
+    assert killed == [child.pid], "not once more"
+    observer._run = lambda: True
+    observer.join(10)
 
 
 def test_parts_of_the_trainer(trainer: Trainer):

@@ -1,0 +1,94 @@
+"""How many processes a launcher has started, by the environment that it gives them: compared with what is asked for.
+
+Lightning compares these numbers for some launchers and some strategies. Where it does not, a process that is alone
+takes itself for one of several and trains on its share of the samples, or several that each take themselves for the
+only one train the same run.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from framework.core.errors import ConfigError
+
+_INTERACTIVE = ("bash", "interactive")
+"""Names of SLURM jobs in whose shell Lightning starts the processes itself."""
+_OTHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
+"""How many processes mpirun, its relatives and jsrun have started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a launcher has started.
+
+    Attributes:
+        launcher: its name.
+        num_processes: of all nodes together.
+        hint: how to let it start as many as are asked for.
+        num_nodes: where they have to be those of the trainer.
+    """
+
+    launcher: str
+    num_processes: int
+    hint: str
+    num_nodes: int | None = None
+
+
+def found_launch(environment: Mapping[str, str]) -> Launch | None:
+    """The launcher of this process; None where nothing tells of one, and Lightning starts the others, if any.
+
+    In the order in which Lightning looks for them: torchrun may run inside of a SLURM job.
+
+    Args:
+        environment: variables of this process.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        hint = "let --nnodes and --nproc-per-node be the same on every node, and those of the trainer"
+        return _launch("torchrun", environment["WORLD_SIZE"], hint)
+    if "CROSS_SIZE" in environment:
+        hint = "give every host of the hostfile the same slots, and the trainer their number"
+        return _launch("DeepSpeed's launcher", environment["WORLD_SIZE"], hint)
+    if "SLURM_NTASKS" in environment and environment.get("SLURM_JOB_NAME") not in _INTERACTIVE:
+        hint = "start it by launch/slurm/submit.sh, or by srun with --nodes and --ntasks-per-node, without --ntasks"
+        if "SLURM_STEP_ID" not in environment:
+            # Only srun makes steps; what a job's script starts by itself is one process.
+            return _launch("SLURM", "1", hint)
+        nodes = int(environment["SLURM_NNODES"])
+        return replace(_launch("SLURM", environment["SLURM_NTASKS"], hint), num_nodes=nodes)
+    for name in _OTHERS:
+        if name in environment:
+            hint = "start as many as the trainer's nodes times devices"
+            return _launch(f"a launcher that sets {name}", environment[name], hint)
+    return _by_hand(environment)
+
+
+def _by_hand(environment: Mapping[str, str]) -> Launch | None:
+    """RANK and WORLD_SIZE as set by hand or by an operator of Kubernetes; Lightning itself sets no RANK."""
+    world = environment.get("WORLD_SIZE", "1")
+    if "RANK" not in environment or ("LOCAL_RANK" not in environment and (world == "1" or "NODE_RANK" in environment)):
+        return None
+    hint = "start it by torchrun, which launch/torchrun/train.sh does, or unset RANK and WORLD_SIZE"
+    return _launch("whoever set RANK and WORLD_SIZE", world, hint)
+
+
+def _launch(launcher: str, num_processes: str, hint: str) -> Launch:
+    return Launch(launcher=launcher, num_processes=int(num_processes), hint=hint)
+
+
+def check_launched(*, num_nodes: int, num_devices: int) -> None:
+    """Whether as many processes were started as the trainer is asked to be.
+
+    Args:
+        num_nodes: the trainer's.
+        num_devices: the trainer's, of each node.
+
+    Raises:
+        ConfigError: more or fewer.
+    """
+    launch, asked = found_launch(os.environ), num_nodes * num_devices
+    if launch is None or (launch.num_processes == asked and launch.num_nodes in (None, num_nodes)):
+        return
+    nodes = f" on {launch.num_nodes} node(s)" if launch.num_nodes is not None else ""
+    started = f"{launch.launcher} has started {launch.num_processes} process(es){nodes}"
+    wanted = f"trainer.num_nodes {num_nodes} x trainer.devices {num_devices} asks for {asked}"
+    raise ConfigError(f"{started}, and {wanted}", hint=launch.hint)
