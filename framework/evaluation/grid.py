@@ -19,7 +19,7 @@ _FONT_SIZE, _LINE = 11, 16
 
 def save_grid(
     path: Path,
-    images: Images | Sequence[Float[Tensor, "channel height width"]],
+    images: Images | Sequence[Float[Tensor, "channel _ _"]],
     *,
     columns: int,
     headings: Sequence[str] = (),
