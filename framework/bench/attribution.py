@@ -26,7 +26,7 @@ from framework.bench.language_models import (
     generate_answers,
     measure_in_turns,
 )
-from framework.bench.record import write_record
+from framework.bench.record import check_record, write_record
 from framework.core.console import results
 from framework.core.devices import pick_device
 from framework.core.errors import TrainingError
@@ -126,6 +126,7 @@ def bench_attribution(
         ConfigError: a number out of range, or a device that cannot be used.
         TrainingError: the ways give other scores in float32.
     """
+    check_record(out)
     check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size)
     device = str(pick_device(device))
     model = build_model(shape, device)

@@ -17,7 +17,7 @@ import numpy as np
 from rich.progress import track
 from rich.table import Table
 
-from framework.bench.record import machine_of, write_record
+from framework.bench.record import check_record, machine_of, write_record
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.text_files import read_yaml
@@ -58,6 +58,7 @@ def bench_busy(
         ConfigError: a number out of range.
         TrainingError: a training process failed.
     """
+    check_record(out)
     if seconds <= 0 or rounds < 1 or min(beside, default=0) < 0:
         raise ConfigError(f"seconds {seconds}, rounds {rounds}, beside {beside}", hint="use positive numbers")
     variants = {LIBRARIES: {}, OURS: None} | {f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": str(n)} for n in spin_counts}

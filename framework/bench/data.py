@@ -21,7 +21,7 @@ from rich.table import Table
 from webdataset.compat import WebDataset, WebLoader
 
 from framework.bench.image_shards import make_jpeg_shards, repeat_shards
-from framework.bench.record import machine_of, write_record
+from framework.bench.record import check_record, machine_of, write_record
 from framework.core.compat.torch_compat import worker_pids
 from framework.core.console import results
 from framework.core.errors import ConfigError
@@ -105,6 +105,7 @@ def bench_data(
     Raises:
         ConfigError: a number out of range.
     """
+    check_record(out)
     for name, values, least in (("sizes", sizes, 8), ("workers", workers, 1), ("rounds", (rounds,), 1)):
         if not values or min(values) < least:
             raise ConfigError(f"{name} is {values}", hint=f"give at least {least}")

@@ -21,7 +21,7 @@ from framework.bench.language_models import (
     generate_answers,
     measure_in_turns,
 )
-from framework.bench.record import write_record
+from framework.bench.record import check_record, write_record
 from framework.core.console import results
 from framework.core.devices import pick_device
 from framework.core.serialization import to_json
@@ -85,6 +85,7 @@ def bench_episodes(
     Raises:
         ConfigError: a number out of range, or a device that cannot be used.
     """
+    check_record(out)
     check_counts(prompt=prompt, read=read, new=new, rounds=rounds, batch_size=batch_size, scalars=scalars)
     device = str(pick_device(device))
     model = build_model(shape, device, dtype)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from framework.bench.record import machine_of, write_record
+from framework.bench.record import check_record, machine_of, write_record
 from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
@@ -60,6 +60,7 @@ def bench_fault_localization(
     Raises:
         ConfigError: a number out of range.
     """
+    check_record(out)
     for name, value in (("num_episodes", num_episodes), ("num_choosing", num_choosing)):
         if value < len(KINDS):
             raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from framework.bench.record import machine_of, write_record
+from framework.bench.record import check_record, machine_of, write_record
 from framework.core.console import results
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import AttributionOptions
@@ -46,6 +46,7 @@ def bench_repair(
     Raises:
         ConfigError: a number out of range.
     """
+    check_record(out)
     started = time.perf_counter()
     language_model = load_model(None if model is None else str(model))
     damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, seed=seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, check_outputs
 
 
 def machine_of(device: str = "cpu") -> str:
@@ -16,6 +16,12 @@ def machine_of(device: str = "cpu") -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def check_record(out: str | Path | None) -> None:
+    """Whether the numbers can be written, if a file is named, before anything is measured. Raises ConfigError."""
+    if out is not None:
+        check_outputs(out)
 
 
 def write_record(out: str | Path | None, record: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.bench.image_shards import make_jpeg_shards
-from framework.bench.record import write_record
+from framework.bench.record import check_record, write_record
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.seeding import seed_of
@@ -109,6 +109,7 @@ def bench_training(
         ConfigError: a number out of range.
         TrainingError: a run failed.
     """
+    check_record(out)
     for name, value, least in (("window", window, 1), ("rounds", rounds, 1), ("save_every", save_every, 0)):
         if value < least:
             raise ConfigError(f"{name} is {value}", hint=f"give at least {least}")

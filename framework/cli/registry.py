@@ -36,6 +36,7 @@ GENERAL = {
         help="speed of loader, training and attribution against bare ones; blame and repair of planted faults",
         function={
             "busy": "framework.bench.busy_machine:bench_busy",
+            "distances": "framework.bench.distances:bench_distances",
             "data": "framework.bench.data:bench_data",
             "training": "framework.bench.training:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",

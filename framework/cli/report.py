@@ -4,7 +4,7 @@ from pathlib import Path
 
 from framework.cli.registry import methods
 from framework.core.console import console
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, check_outputs
 from framework.report.page import page
 from framework.report.run_summary import read_run
 
@@ -27,11 +27,11 @@ def write_report(run: str | Path, path: Path) -> Path:
     """Writes the page of the run in a folder.
 
     Raises:
-        ConfigError: not the folder of a run.
-        OSError: the file cannot be written.
+        ConfigError: not the folder of a run, or a file that cannot be written.
     """
-    text = page(read_run(run), methods())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    found = read_run(run)
+    check_outputs(path)
+    text = page(found, methods())
     with atomic_write(path) as file:
         file.write(text.encode())
     return path

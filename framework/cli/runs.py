@@ -19,6 +19,7 @@ from framework.core.method import Method
 from framework.core.serialization import to_json
 from framework.report.run_summary import Run, find_runs, headline, read_run
 from framework.tracking import metric_names as metrics
+from framework.tracking.data_identity import read_data
 from framework.tracking.metric_files import merged_steps
 from framework.tracking.restarts import Restart
 from framework.tracking.run_folder import UNSENT, saved_wandb_id
@@ -33,6 +34,7 @@ _STYLES = {
     "unknown": "dim",
 }
 _REACH_SECONDS = 10.0
+_NUM_CLASSES = 20
 
 
 def ls(root: str, *, json_lines: bool = False) -> None:
@@ -81,7 +83,7 @@ def _cells(run: Run, root: Path, known: Sequence[Method]) -> list[str | Text]:
 
 
 def show(run: str) -> None:
-    """Show a run: its state, every start and how it ended, checkpoints, the last value of every metric.
+    """Show a run: its state, checkpoints, data and classes, every start and its end, the last value of every metric.
 
     Args:
         run: folder of the run.
@@ -93,6 +95,7 @@ def show(run: str) -> None:
     out.print(f"{found.folder}: ", state, f", {steps}" + (f" ({found.reason})" if found.reason else ""), sep="")
     out.print(f"W&B id {found.wandb_id or 'none'}, {len(found.unsent)} files to send")
     out.print(f"checkpoints {', '.join(map(str, found.checkpoints)) or 'none'}")
+    _show_data(found.folder, out)
     starts = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("start", "UTC", "from step", "to step", "end", "processes", "host", "git"):
         starts.add_column(name)
@@ -111,6 +114,19 @@ def show(run: str) -> None:
         row = next(row for row in reversed(rows) if name in row.values)
         values.add_row(name, f"{row.values[name]:.6g}", str(row.step))
     out.print(values)
+
+
+def _show_data(folder: Path, out: Console) -> None:
+    data = read_data(folder)
+    if data is None:
+        return
+    for purpose, shards in [("training", each) for each in data.train] + [("validation", data.validation)]:
+        if shards is not None:
+            told = f"{purpose} data {shards.path}: {shards.num_samples:,} samples, digest {shards.digest[:12]}"
+            out.print(told)
+    if data.classes:
+        more = f" and {len(data.classes) - _NUM_CLASSES:,} more" if len(data.classes) > _NUM_CLASSES else ""
+        out.print(f"{len(data.classes):,} classes: {', '.join(data.classes[:_NUM_CLASSES])}{more}")
 
 
 def _runs(run: Run, restart: Restart) -> bool:

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.filesize import decimal
 from rich.table import Table
 
+from framework.cli.contact_sheet import save_contact_sheet
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
+from framework.core.io import check_outputs
 from framework.core.text_files import read_lines
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.digits import write_digit_images
@@ -21,7 +22,6 @@ from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.convert.label_file import LabelColumns
 from framework.data.images.notes import NoteCounter
 from framework.data.images.options import DAMAGE, Damaged, Orientation, ReadOptions
-from framework.data.images.transforms import ImageTransform
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.check import CheckOptions, check_shards
 from framework.data.shards.reader import ShardSet
@@ -30,7 +30,6 @@ from framework.data.shards.stats import measure
 from framework.data.shards.summary import print_notes, print_summary
 from framework.data.shards.validate_sample import TrainingPixels
 from framework.data.shards.writer import WriteOptions
-from framework.evaluation.grid import save_grid
 
 _NUM_LISTED = 20
 
@@ -352,13 +351,13 @@ def peek(
     size: int = 128,
     cache: RemoteConfig = RemoteConfig(),
 ) -> None:
-    """Look at a shard set: a contact sheet of images spread evenly over it, or the JSON of its first episodes.
+    """Look at a shard set: a contact sheet of images spread evenly over it, with their classes, or its first episodes.
 
     Args:
         dest: its folder or URL.
         num: number of samples.
         out: the PNG file to write.
-        size: side of each image in pixels, at most that of the images; the middle of an image is shown.
+        size: side of each image in pixels, at most its own; the middle of an image is shown.
         cache: for a URL, where and how its files are kept.
     """
     if num < 1 or size < 1:
@@ -369,11 +368,8 @@ def peek(
         for number in range(num):
             print(json.dumps(json.loads(shards.read(number)[0]), indent=2, ensure_ascii=False))
         return
-    sides = [int(side) for name in shards.manifest.image_sizes for side in name.split("x")]
-    transform = ImageTransform(size=min([size, *sides]), channels=3, read=shards.manifest.read)
-    numbers = [row * len(shards) // num for row in range(num)]
-    images = [transform(shards.read(number)[0], name=shards.describe(number)) for number in numbers]
-    save_grid(Path(out), torch.stack(images), columns=min(8, num))
+    check_outputs(out, inputs=[dest])
+    save_contact_sheet(Path(out), shards, num=num, size=size)
     console.print(f"{num} images of {dest}, in its order row by row, in {out}")
 
 

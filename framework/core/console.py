@@ -8,14 +8,22 @@ escape sequences of terminals, or one that is not UTF-8, is shown with those byt
 import os
 import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from rich.console import Console, JustifyMethod, OverflowMethod
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 from rich.style import Style
 from rich.text import Text
+
+Item = TypeVar("Item")
+_PATIENCE_SECONDS = 10.0
+"""What takes no longer says nothing where no bar can be shown, and then a line as often."""
 
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but for tab and line break, those that turn the direction of writing, and halves of characters."""
@@ -95,3 +103,52 @@ def escape_unencodable() -> None:
     if isinstance(stdout, TextIOWrapper):
         with suppress(OSError, ValueError):
             cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")
+
+
+def tracked(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
+    """Yields the items, and shows how many are done: a bar on a terminal, elsewhere now and then a line.
+
+    Args:
+        items: to be worked on, one after the other.
+        description: of the work, for people.
+        total: number of the items, where they do not tell.
+    """
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    if console.is_terminal:
+        yield from track(items, description=escape(description), total=total, console=console, transient=True)
+        return
+    start = said = time.monotonic()
+    for number, item in enumerate(items):
+        if (now := time.monotonic()) - said > _PATIENCE_SECONDS:
+            said = now
+            done = f"{number:,} of {total:,}" if total else f"{number:,}"
+            console.print(f"{description}: {done} after {now - start:.0f} s")
+        yield item
+
+
+@contextmanager
+def working(description: str) -> Generator[None, None, None]:
+    """Shows that something is being worked on that cannot say how far it is, and for how long already.
+
+    Args:
+        description: of the work, for people.
+    """
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(escape(description), total=None)
+            yield
+        return
+    done, start = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(_PATIENCE_SECONDS):
+            console.print(f"{description}: {time.monotonic() - start:.0f} s so far")
+
+    thread = threading.Thread(target=tell, name="sign of life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

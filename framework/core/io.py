@@ -5,12 +5,12 @@ import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from framework.core.errors import CheckpointError, DataError
+from framework.core.errors import CheckpointError, ConfigError, DataError
 
 PARTIAL = ".partial"
 _CHUNK = 1 << 20
@@ -38,6 +38,48 @@ def atomic_write(path: Path) -> Generator[BinaryIO, None, None]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def check_outputs(*outputs: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+    """Whether a command can write its files, before it begins with what may take hours; makes their folders.
+
+    Args:
+        *outputs: the files.
+        inputs: what the command reads, files or folders.
+
+    Raises:
+        ConfigError: one cannot be written, is a folder, is what is read, or is the same as another one.
+    """
+    taken = {Path(path).resolve(): "what is read" for path in inputs}
+    for path in map(Path, outputs):
+        if path.name:
+            _probe(path)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder", hint="give the name of a file for what is written")
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is {taken[path.resolve()]}", hint="give another name for what is written")
+        taken[path.resolve()] = "written twice"
+
+
+def check_output_folder(folder: str | Path) -> None:
+    """The same for a folder that files are written into. Raises ConfigError."""
+    _probe(Path(folder) / "output")
+
+
+def _probe(path: Path) -> None:
+    """Makes the file that will become the one at a path, and removes it."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.open("xb").close()
+        partial.unlink()
+    except FileExistsError as error:
+        # Of one that is being written, or was cut off; or a file in the place of a folder.
+        if not partial.is_file():
+            raise ConfigError(f"{error.filename} is not a folder", hint="give a place that is one") from None
+    except OSError as error:
+        where = path if error.filename in (None, str(partial)) else error.filename
+        raise ConfigError(f"{where} cannot be written ({error.strerror})", hint="give a place that can be") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,13 +1,16 @@
 """The data side of a training run: shards to batches, and where training stands in them."""
 
+import logging
 import warnings
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from framework.core.errors import ConfigError
+from framework.core.collectives import all_gather_object, rank_and_size
+from framework.core.errors import ConfigError, DataError
+from framework.core.serialization import from_json, to_json
 from framework.data.images.transforms import ImageConfig, ImageTransform
 from framework.data.loading.batch import PixelBatch
 from framework.data.loading.datasets import EpisodeDataset, ImageDataset
@@ -28,9 +31,15 @@ from framework.data.sampling.progress import (
 )
 from framework.data.shards.manifest import Kind
 from framework.data.shards.reader import ShardSet
+from framework.tracking.data_identity import DataIdentity, SetIdentity, class_changes, data_changes
+from framework.tracking.secrets import scrubbed_text
+
+log = logging.getLogger(__name__)
 
 Loader = ShardLoader[Any]
 """A loader of batches of whatever kind the shards are."""
+OnChangedData = Literal["stop", "allow"]
+"""What becomes of a run that would go on with other data than before."""
 
 
 class ShardDataModule(LightningDataModule):
@@ -58,6 +67,8 @@ class ShardDataModule(LightningDataModule):
         order: of the training samples.
         loading: the processes that decode, and what becomes of bad samples.
         remote: the cache, and how patient to be, where a set is a URL.
+        on_changed_data: what a resume does where the training data are not those of the checkpoint: other class names,
+            samples or another order of them. `stop` says what differs, `allow` says so and goes on.
 
     Raises:
         ConfigError: a number out of range, fewer samples than a global batch, a global batch that does not divide, or
@@ -80,6 +91,7 @@ class ShardDataModule(LightningDataModule):
         order: OrderConfig = OrderConfig(),
         loading: LoadingConfig = LoadingConfig(),
         remote: RemoteConfig = RemoteConfig(),
+        on_changed_data: OnChangedData = "stop",
     ) -> None:
         super().__init__()
         for name, value, minimum in (
@@ -99,6 +111,7 @@ class ShardDataModule(LightningDataModule):
         self.batch_size, self.global_batch, self.seed = batch_size, global_batch, seed
         self.validation_samples = validation_samples
         self.images, self.order, self.loading, self.remote = images, order, loading, remote
+        self.on_changed_data: OnChangedData = on_changed_data
         if kind == "images":
             self.train_transform = images.training_transform()
             self.validation_transform = images.evaluation_transform()
@@ -139,6 +152,16 @@ class ShardDataModule(LightningDataModule):
         if isinstance(self.train, str):
             return orders[0]
         return Mixture(orders, list(self.train.values()))
+
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """Class names and digests, by which a checkpoint knows its data again."""
+        validation = self.validation_set
+        return DataIdentity(
+            classes=self.class_names,
+            train=tuple(_identity_of(each) for each in self.train_sets),
+            validation=None if validation is None else _identity_of(validation),
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -189,6 +212,7 @@ class ShardDataModule(LightningDataModule):
                 problem = f"{sets[0].path} and {each.path} differ in their classes, such as {differing!r}"
                 raise ConfigError(problem, hint="make both from sources with the same class folders")
         if stage == "fit":
+            self._refuse_unlike_processes()
             self._plan = plan_for(self.trainer, batch_size=self.batch_size, global_batch=self.global_batch)
             self._progress = Progress(trainer=self.trainer, start=Position(), batches=0)
 
@@ -232,10 +256,15 @@ class ShardDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, object]:
         """Where training stands: samples of the optimizer steps that all processes have finished."""
         position = self._progress.position(self.stream, self._plan)
-        return {**to_state(position), "order": self.stream.describe()}
+        return {**to_state(position), "order": self.stream.describe(), "data": to_json(self.identity)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Goes on from a checkpoint; the trainer's own counters are restored after this, before the loader is made."""
+        """Goes on from a checkpoint; the trainer's own counters are restored after this, before the loader is made.
+
+        Raises:
+            DataError: the data are not those that the checkpoint was trained on.
+        """
+        self._compare(state_dict.get("data"))
         before, now = state_dict.get("order"), self.stream.describe()
         if before not in (None, now):
             warnings.warn(
@@ -244,6 +273,35 @@ class ShardDataModule(LightningDataModule):
                 stacklevel=2,
             )
         self._restored = state_dict
+
+    def _compare(self, saved: object) -> None:
+        """Compares the data with those of a checkpoint; of one that only validates the class names alone."""
+        rank = rank_and_size()[0]
+        if saved is None:
+            if rank == 0:
+                log.info("the checkpoint is of before data were recorded: whether these are the same is not checked")
+            return
+        before, now = from_json(DataIdentity, saved, allow_missing=True, ignore_unknown=True), self.identity
+        validates = self.trainer is not None and self.trainer.state.fn == "validate"
+        changes = class_changes(before.classes, now.classes) if validates else data_changes(before, now)
+        if changes and self.on_changed_data == "stop":
+            raise DataError(
+                f"the data are not those that the checkpoint was trained on ({'; '.join(changes)})",
+                hint="give the data of before, use another --run.dir for a new run, or take these for them by "
+                "--data.on_changed_data allow",
+            )
+        if before.validation and now.validation and before.validation.digest != now.validation.digest:
+            changes.append(f"validation is on {now.validation.path}, which is another set than before")
+        for change in changes if rank == 0 else ():
+            log.warning("other data than before: %s", change)
+
+    def _refuse_unlike_processes(self) -> None:
+        """Raises DataError where processes have opened different sets, such as copies on the disks of their nodes."""
+        found = all_gather_object(self.identity)
+        for rank, each in enumerate(found):
+            if changes := data_changes(found[0], each):
+                problem = f"process {rank} has other data than process 0 ({'; '.join(changes)})"
+                raise DataError(problem, hint="copy one set to all nodes")
 
     def _evaluation_loader(self, shards: ShardSet, wanted: int | None) -> Loader:
         total = len(shards)
@@ -271,3 +329,8 @@ class ShardDataModule(LightningDataModule):
             max_bad_samples=self.loading.max_bad_samples,
             most_samples=self.batch_size,
         )
+
+
+def _identity_of(shards: ShardSet) -> SetIdentity:
+    manifest = shards.manifest
+    return SetIdentity(path=scrubbed_text(str(shards.path)), digest=manifest.digest, num_samples=manifest.num_samples)

@@ -21,10 +21,12 @@ from framework.core.io import atomic_write
 from framework.core.serialization import from_json, to_json
 from framework.core.shapes import Images
 from framework.data.loading.batch import ImageBatch
+from framework.training.checkpoint.layout import Manifest
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.length import total_steps
 
 CHECKPOINT_KEY = "classifier"
+_CLASSES_KEY = "class_names"
 GROUPS = 8
 """Groups of channels that are normalised together."""
 
@@ -81,11 +83,15 @@ class ImageClassifier(nn.Module):
     """Three stages of two residual blocks at full, half and quarter size, then the mean over positions.
 
     Images are in [-1, 1], of any size from 8.
+
+    Attributes:
+        class_names: names of the classes by their numbers, where what it was loaded from tells.
     """
 
-    def __init__(self, config: ClassifierConfig) -> None:
+    def __init__(self, config: ClassifierConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__()
         self.config = config
+        self.class_names = class_names
         widths = [config.width, 2 * config.width, 4 * config.width]
         blocks: list[nn.Module] = [nn.Conv2d(config.channels, config.width, 3, padding=1)]
         for stage, width in enumerate(widths):
@@ -160,6 +166,8 @@ class ClassifierModule(LightningModule):
 def save_classifier(path: str | Path, classifier: ImageClassifier) -> None:
     """Write the weights as .safetensors with the architecture in its metadata, atomically."""
     metadata = {CHECKPOINT_KEY: json.dumps(to_json(classifier.config))}
+    if classifier.class_names is not None:
+        metadata[_CLASSES_KEY] = json.dumps(classifier.class_names)
     weights = {key: value.contiguous() for key, value in classifier.state_dict().items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as file:
@@ -175,9 +183,11 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     hint = "give a checkpoint that `framework fit` wrote for ClassifierModule, or a file of save_classifier"
     try:
         read = _read_safetensors if Path(path).suffix == ".safetensors" else _read_lightning
-        config, weights = read(Path(path))
-        classifier = ImageClassifier(from_json(ClassifierConfig, config, allow_missing=True))
-        classifier.load_state_dict(weights)
+        saved = read(Path(path))
+        config = from_json(ClassifierConfig, saved.config, allow_missing=True)
+        names = saved.class_names if len(saved.class_names or ()) == config.num_classes else None
+        classifier = ImageClassifier(config, names)
+        classifier.load_state_dict(saved.weights)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint {path}", hint="check the path") from None
     except KeyError:
@@ -187,12 +197,31 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     return classifier.eval()
 
 
-def _read_safetensors(path: Path) -> tuple[object, Mapping[str, Shaped[Tensor, "..."]]]:
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """What a file holds of a classifier: its configuration in JSON, weights, and names of classes, if it has them."""
+
+    config: object
+    weights: Mapping[str, Shaped[Tensor, "..."]]
+    class_names: tuple[str, ...] | None
+
+
+def _read_safetensors(path: Path) -> _Saved:
     with safe_open(path, framework="pt") as file:
-        config = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
-        return config, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+        metadata = file.metadata() or {}
+        names = json.loads(metadata.get(_CLASSES_KEY, "null"))
+        return _Saved(
+            config=json.loads(metadata[CHECKPOINT_KEY]),
+            weights={key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118  (not a mapping)
+            class_names=None if names is None else tuple(map(str, names)),
+        )
 
 
-def _read_lightning(path: Path) -> tuple[object, Mapping[str, Shaped[Tensor, "..."]]]:
+def _read_lightning(path: Path) -> _Saved:
     checkpoint = find_checkpoint(path)
-    return read_state(checkpoint)[CHECKPOINT_KEY], read_tensors(checkpoint, "classifier.")
+    data = Manifest.read(checkpoint).data
+    return _Saved(
+        config=read_state(checkpoint)[CHECKPOINT_KEY],
+        weights=read_tensors(checkpoint, "classifier."),
+        class_names=None if data is None else data.classes,
+    )

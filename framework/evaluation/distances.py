@@ -1,22 +1,25 @@
 """Distances between a set of samples and a set of real images. Pure functions of features or of pixels."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
+from framework.core.console import tracked, working
 from framework.core.errors import ConfigError, DataError
-from framework.evaluation.samples import SampleSet
+from framework.evaluation.samples import FeatureStatistics, SampleSet
 
 CHUNK = 1024
 """Rows of a block of pairwise distances, which bounds memory whatever the size of the sets."""
-MAX_FRECHET_FEATURES = 16_384
-"""Above it, a covariance alone takes more than 2 GiB and its square root hours."""
+_BLOCK_VALUES = 2**27
+"""Values of a block of features in float64: 1 GiB."""
+MAX_FRECHET_RANK = 16_384
+"""Above it, the covariances' product alone takes more than 2 GiB and its singular values hours."""
 NEAR_COPY_RMS = 0.02
 """Root-mean-square difference per value, in [0, 1], under which an image is a near copy (ours): 5 of 255 levels."""
 
@@ -55,28 +58,68 @@ class NeighbourSummary:
 
 
 def frechet_distance(
-    sample_features: Float[Tensor, "sample feature"], reference_features: Float[Tensor, "reference feature"]
+    sample_features: Float[Tensor, "sample feature"],
+    reference: Float[Tensor, "reference feature"] | FeatureStatistics,
 ) -> float:
-    """Fréchet distance of the Gaussians fitted to both sets, by torchmetrics, in float64 on the CPU.
+    """Fréchet distance of the Gaussians fitted to both sets, in float64 on the CPU.
 
     `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` (Dowson and Landau 1982; Heusel et al. 2017), in squared feature
-    units, >= 0. It is FID only with Inception's features.
+    units, >= 0. It is FID only with Inception's features. With factors `C = A^T A`, such as the centred features over
+    `sqrt(n - 1)`, the last trace is the sum of the singular values of `A1 A2^T`, whose sides are at most the numbers of
+    images and of features: no square root of a matrix is taken, and no covariance is made.
+
+    Args:
+        sample_features: of the samples.
+        reference: features of real images, or their mean and covariance.
 
     Raises:
-        DataError: fewer than 2 images on a side.
-        ConfigError: more than `MAX_FRECHET_FEATURES` features, such as the pixels of large images.
+        DataError: fewer than 2 images on a side, or statistics of other features.
+        ConfigError: more than `MAX_FRECHET_RANK` images and features.
     """
-    num_features = sample_features.shape[1]
-    if num_features > MAX_FRECHET_FEATURES:
-        raise ConfigError(f"a Fréchet distance in {num_features:,} features", hint="choose a network that gives fewer")
     _require_count(sample_features, 2, "samples")
-    _require_count(reference_features, 2, "reference images")
-    # The distance does not depend on the origin; features far from it would lose digits in torchmetrics' sums.
-    origin = reference_features.double().mean(dim=0).cpu()
-    metric = FrechetInceptionDistance(feature=_GivenFeatures(num_features))
-    metric.update(sample_features.double().cpu() - origin, real=False)
-    metric.update(reference_features.double().cpu() - origin, real=True)
-    return max(0.0, metric.compute().item())  # rounding can leave equal sets below 0
+    if isinstance(reference, Tensor):
+        _require_count(reference, 2, "reference images")
+        rank = min(len(sample_features), len(reference), sample_features.shape[1])
+        if rank > MAX_FRECHET_RANK:
+            problem = f"a Fréchet distance of {rank:,} or more images in {sample_features.shape[1]:,} features"
+            raise ConfigError(problem, hint="choose a network that gives fewer features, or give fewer images")
+    elif len(reference.mean) != sample_features.shape[1]:
+        problem = f"the reference's mu has {len(reference.mean):,} features, the network {sample_features.shape[1]:,}"
+        raise DataError(problem, hint="use the network that the statistics are of, or a reference of images alone")
+    with working(f"Fréchet distance in {sample_features.shape[1]:,} features"):
+        # The distance does not depend on the origin; features far from it would lose digits.
+        origin = sample_features.double().mean(dim=0).cpu()
+        ours, theirs = _fit(sample_features, origin), _fit(reference, origin)
+        cross = torch.linalg.svdvals(ours.factor @ theirs.factor.T).sum()
+        traces = ours.factor.square().sum() + theirs.factor.square().sum()
+        distance = (ours.mean - theirs.mean).square().sum() + traces - 2 * cross
+    return max(0.0, distance.item())  # rounding can leave equal sets below 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gaussian:
+    """A mean, and a factor A of the covariance A^T A with no more rows than columns."""
+
+    mean: Float[Tensor, "feature"]
+    factor: Float[Tensor, "row feature"]
+
+
+def _fit(data: Float[Tensor, "sample feature"] | FeatureStatistics, origin: Float[Tensor, "feature"]) -> _Gaussian:
+    """The Gaussian of features, or of their statistics, about an origin near them."""
+    if isinstance(data, FeatureStatistics):
+        values, vectors = torch.linalg.eigh(torch.from_numpy(data.covariance).double())
+        factor = values.clamp(min=0).sqrt()[:, None] * vectors.T
+        return _Gaussian(mean=torch.from_numpy(data.mean).double() - origin, factor=factor)
+    num, num_features = data.shape
+    mean = data.double().mean(dim=0).cpu() - origin
+    factor = torch.empty(0, num_features, dtype=torch.float64)
+    # What A^T A needs of more rows than columns is their triangular factor, made of a block after the other.
+    for rows in data.split(max(CHUNK, min(4 * num_features, _BLOCK_VALUES // num_features))):
+        centred = (rows.double().cpu() - origin - mean) / (num - 1) ** 0.5
+        factor = torch.cat([factor, centred])
+        if num > num_features and len(factor) > num_features:
+            factor = torch.linalg.qr(factor, mode="r").R
+    return _Gaussian(mean=mean, factor=factor)
 
 
 def precision_recall(
@@ -104,10 +147,14 @@ def precision_recall(
     _require_count(reference_features, k + 1, "reference images")
     origin = reference_features.mean(dim=0)  # as above: cdist goes through inner products
     samples, reference = sample_features - origin, reference_features - origin
-    return PrecisionRecall(
-        precision=_share_inside(samples, reference, _radii(reference, k)),
-        recall=_share_inside(reference, samples, _radii(samples, k)),
-    )
+    radii, own_radii = _radii(reference, k, "reference images"), _radii(samples, k, "samples")
+    precise = torch.empty(len(samples), dtype=torch.bool, device=samples.device)
+    recalled = torch.zeros(len(reference), dtype=torch.bool, device=samples.device)
+    for start, rows in _chunks(samples, "precision and recall"):
+        distances, inside = torch.cdist(rows, reference), slice(start, start + len(rows))
+        precise[inside] = (distances <= radii).any(dim=1)
+        recalled |= (distances <= own_radii[inside, None]).any(dim=0)
+    return PrecisionRecall(precision=precise.float().mean().item(), recall=recalled.float().mean().item())
 
 
 def inception_score(logits: Float[Tensor, "sample class"], *, splits: int = 10) -> ScoreSpread:
@@ -148,7 +195,7 @@ def nearest_neighbour_distance(
         )
     chunk = max(1, min(CHUNK, 2**28 // samples.images[0].size))  # at most 1 GiB of float32 a block
     distances = torch.empty(len(samples))
-    for start in range(0, len(samples), chunk):
+    for start in tracked(range(0, len(samples), chunk), f"nearest training images of {samples.name}"):
         rows = _flat(samples.images[start : start + chunk], device)
         best = torch.full((len(rows),), torch.inf, device=device)
         index = torch.zeros(len(rows), dtype=torch.long, device=device)
@@ -172,32 +219,23 @@ def summarize_neighbours(distances: Float[Tensor, "sample"], *, num_values: int)
     )
 
 
-class _GivenFeatures(nn.Module):
-    """Stands for the network in torchmetrics: features are computed once, and serve every distance."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Float[Tensor, "sample feature"]) -> Float[Tensor, "sample feature"]:
-        return features
-
-
 def _require_count(rows: Float[Tensor, "row value"], least: int, what: str) -> None:
     if len(rows) < least:
         raise DataError(f"{len(rows)} {what}", hint=f"give {least} or more")
 
 
-def _radii(points: Float[Tensor, "sample feature"], k: int) -> Float[Tensor, "sample"]:
+def _chunks(
+    points: Float[Tensor, "sample feature"], description: str
+) -> Iterator[tuple[int, Float[Tensor, "row feature"]]]:
+    """Blocks of points with the number of their first, and a sign of how far it is."""
+    for start in tracked(range(0, len(points), CHUNK), description):
+        yield start, points[start : start + CHUNK]
+
+
+def _radii(points: Float[Tensor, "sample feature"], k: int, what: str) -> Float[Tensor, "sample"]:
     """Distance of each point to its k-th nearest other point (each is its own 0-th)."""
-    return torch.cat([torch.cdist(rows, points).kthvalue(k + 1, dim=1).values for rows in points.split(CHUNK)])
-
-
-def _share_inside(
-    points: Float[Tensor, "sample feature"], centres: Float[Tensor, "centre feature"], radii: Float[Tensor, "centre"]
-) -> float:
-    inside = [(torch.cdist(rows, centres) <= radii).any(dim=1) for rows in points.split(CHUNK)]
-    return torch.cat(inside).float().mean().item()
+    blocks = _chunks(points, f"neighbours among {what}")
+    return torch.cat([torch.cdist(rows, points).kthvalue(k + 1, dim=1).values for _, rows in blocks])
 
 
 def _flat(

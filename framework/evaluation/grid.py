@@ -1,34 +1,85 @@
 """Grids of images as PNG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from einops import rearrange
-from PIL import Image
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
+from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.shapes import Images
 from framework.evaluation.samples import quantize_images
 
 _SMALLEST_SIDE = 64
 _GAP = 2
+_FONT_SIZE, _LINE = 11, 16
 
 
-def save_grid(path: Path, images: Images, *, columns: int) -> None:
-    """Write images in [-1, 1] row by row, small ones enlarged by a whole factor without smoothing.
+def save_grid(
+    path: Path,
+    images: Images | Sequence[Float[Tensor, "channel _ _"]],
+    *,
+    columns: int,
+    headings: Sequence[str] = (),
+    captions: Sequence[str] = (),
+) -> None:
+    """Write square images row by row, small ones enlarged by a whole factor without smoothing.
 
     Args:
         path: of the PNG file.
-        images: in [-1, 1].
+        images: in [-1, 1], of one number of channels; their sides may differ, and the largest sets the tiles' side.
         columns: images side by side.
+        headings: a line above each column; none by default.
+        captions: a line below each image; none by default.
+
+    Raises:
+        ConfigError: no image, or no column.
     """
-    size = images.shape[-1]
-    zoom = -(-_SMALLEST_SIDE // size)
-    pixels = quantize_images(images).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    pixels = torch.nn.functional.pad(pixels, (_GAP, _GAP, _GAP, _GAP), value=255)
-    missing = -len(pixels) % columns
-    pixels = torch.cat([pixels, pixels.new_full((missing, *pixels.shape[1:]), 255)])
-    grid = rearrange(pixels, "(row column) c h w -> (row h) (column w) c", column=columns)
+    if len(images) < 1 or columns < 1:
+        raise ConfigError(f"a grid of {len(images)} images in {columns} columns", hint="give 1 or more of both")
+    largest = max(image.shape[-1] for image in images)
+    side = largest * -(-_SMALLEST_SIDE // largest)
+    width, top = side + 2 * _GAP, _LINE if headings else 0
+    height = width + (_LINE if captions else 0)
+    mode = "L" if images[0].shape[0] == 1 else "RGB"
+    sheet = Image.new(mode, (columns * width, top + -(-len(images) // columns) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        tile = Image.fromarray(quantize_images(image).permute(1, 2, 0).squeeze(-1).cpu().numpy())
+        zoomed = tile.width * (side // tile.width)
+        tile = tile.resize((zoomed, zoomed), Image.Resampling.NEAREST)
+        left, upper = column * width + _GAP, top + row * height + _GAP
+        sheet.paste(tile, (left + (side - zoomed) // 2, upper + (side - zoomed) // 2))
+        if captions:
+            _write_line(draw, captions[number], left=left, top=upper + side, width=side)
+    for column, heading in enumerate(headings):
+        _write_line(draw, heading, left=column * width + _GAP, top=0, width=side)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        Image.fromarray(grid.squeeze(-1).cpu().numpy()).save(file, format="PNG")
+        sheet.save(file, format="PNG")
+
+
+def column_headings(classes: Sequence[int], names: Sequence[str] | None) -> list[str]:
+    """What stands above columns of classes: their names, or numbers where those are not known."""
+    return [str(label) if names is None else names[label] for label in classes]
+
+
+def _write_line(draw: ImageDraw.ImageDraw, text: str, *, left: int, top: int, width: int) -> None:
+    """Writes as much of a text as fits, in the middle.
+
+    Args:
+        draw: on the sheet.
+        text: a class name, say.
+        left: of the place, in pixels.
+        top: of the place, in pixels.
+        width: of the place, in pixels.
+    """
+    font = ImageFont.load_default(size=_FONT_SIZE)
+    text = whole = " ".join(text.split())
+    while text and font.getlength(text) > width:
+        whole = whole[:-1]
+        text = f"{whole}…"
+    draw.text((left + (width - font.getlength(text)) / 2, top + 1), text, fill="black", font=font)

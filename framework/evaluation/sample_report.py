@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ from framework.evaluation.distances import (
 )
 from framework.evaluation.features.network import FeatureNetwork, Features, extract_features
 from framework.evaluation.samples import SampleSet
-from framework.evaluation.svm_accuracy import SupportVectorClassifier
+from framework.evaluation.svm_accuracy import MAX_TRAINING_IMAGES, SupportVectorClassifier
+from framework.tracking.data_identity import class_changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,25 +101,25 @@ def evaluate_samples(
         raise ConfigError("svm_accuracy has no training images", hint="give the shards that the model was trained on")
     given = [samples, reference] if training is None else [samples, reference, training]
     _require_one_size(given)
+    _require_one_numbering(given if svm_accuracy else [])
     fewest = 1 if all(images.is_gray for images in given) else 3
     channels = network.channels or fewest
     sample_features, reference_features = (
         extract_features(network, images.with_channels(channels), batch_size=batch_size)
         for images in (samples, reference)
     )
-    notes = _rank_notes(samples.name, sample_features) + _rank_notes(reference.name, reference_features)
-    metrics = _feature_metrics(network, sample_features, reference_features, neighbours)
+    statistics = reference.statistics if network.takes_statistics else None
+    notes = _rank_notes(samples.name, sample_features) + _reference_notes(network, reference, reference_features)
+    metrics = {network.distance_name: frechet_distance(sample_features, statistics or reference_features)}
+    metrics |= _shares(network, sample_features, reference_features, neighbours)
+    metrics |= network.sample_metrics(sample_features)
     metrics |= network.labelled_metrics("samples", samples, sample_features)
     metrics |= network.labelled_metrics("reference", reference, reference_features)
     if training is not None:
         # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
-        metrics |= _training_metrics(
-            *(images.with_channels(fewest) for images in (samples, reference, training)),
-            svm_accuracy=svm_accuracy,
-            device=sample_features.device,
-        )
-        if metrics["nearest_neighbour/held_out_exact_copy_share"] > 0.5:
-            notes.append(f"most of {reference.name} is in {training.name}: what is called held out was trained on")
+        pixels = (images.with_channels(fewest) for images in given)
+        metrics |= _training_metrics(*pixels, svm_accuracy=svm_accuracy, device=sample_features.device)
+        notes += _training_notes(metrics, reference.name, training, svm_accuracy=svm_accuracy)
     return EvaluationReport(
         metrics=metrics,
         samples=samples.name,
@@ -143,6 +145,29 @@ def _require_one_size(sets: list[SampleSet]) -> None:
             )
 
 
+def _require_one_numbering(sets: list[SampleSet]) -> None:
+    """Labels are compared: a number must mean one class everywhere."""
+    named = [each for each in sets if each.classes is not None and each.labels is not None]
+    for first, other in pairwise(named):
+        if changes := class_changes(first.classes or (), other.classes or ()):
+            raise DataError(
+                f"{first.name} and {other.name} number their classes otherwise ({'; '.join(changes)})",
+                hint="make the shards from sources with the same class folders",
+            )
+
+
+def _reference_notes(network: FeatureNetwork, reference: SampleSet, features: Features) -> list[str]:
+    if reference.statistics is None:
+        return _rank_notes(reference.name, features)
+    if network.takes_statistics:
+        images = f"its {len(features)} images"
+        return [f"{network.distance_name} is against mu and sigma in {reference.name}, not against {images}"]
+    return [
+        f"mu and sigma in {reference.name} are not used: they are of Inception's features",
+        *_rank_notes(reference.name, features),
+    ]
+
+
 def _rank_notes(name: str, features: Features) -> list[str]:
     num, num_features = features.shape
     if num > num_features:
@@ -153,16 +178,22 @@ def _rank_notes(name: str, features: Features) -> list[str]:
     ]
 
 
-def _feature_metrics(
+def _training_notes(
+    metrics: Mapping[str, float], held_out: str, training: SampleSet, *, svm_accuracy: bool
+) -> list[str]:
+    notes: list[str] = []
+    if svm_accuracy and len(training) > MAX_TRAINING_IMAGES:
+        notes.append(f"svm_accuracy is trained on {MAX_TRAINING_IMAGES:,} of the {len(training):,} images")
+    if metrics["nearest_neighbour/held_out_exact_copy_share"] > 0.5:
+        notes.append(f"most of {held_out} is in {training.name}: what is called held out was trained on")
+    return notes
+
+
+def _shares(
     network: FeatureNetwork, samples: Features, reference: Float[Tensor, "reference feature"], neighbours: int
 ) -> dict[str, float]:
     shares = precision_recall(samples, reference, k=neighbours)
-    metrics = {
-        network.distance_name: frechet_distance(samples, reference),
-        f"precision/{network.name}": shares.precision,
-        f"recall/{network.name}": shares.recall,
-    }
-    return metrics | network.sample_metrics(samples)
+    return {f"precision/{network.name}": shares.precision, f"recall/{network.name}": shares.recall}
 
 
 def _training_metrics(

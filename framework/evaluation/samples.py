@@ -2,20 +2,32 @@
 
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from framework.core.console import tracked
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
 from framework.core.shapes import Images, Labels
 from framework.data.images.transforms import ImageTransform
 from framework.data.shards.reader import ShardSet
+
+_ARRAYS = ("arr_0", "arr_1", "classes", "mu", "sigma")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStatistics:
+    """Mean and covariance of features, as ADM's reference batches hold them of Inception's (`mu`, `sigma`)."""
+
+    mean: Float[np.ndarray, "feature"]
+    covariance: Float[np.ndarray, "feature feature"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +38,15 @@ class SampleSet:
         images: uint8, channels last; one channel is gray, three are RGB.
         labels: class of each image, or None where it is not known.
         name: where the images come from, for reports and errors.
+        classes: names of the classes by their numbers, or None where they are not known.
+        statistics: of Inception's features of a larger set that the images are from, or None.
     """
 
     images: UInt8[np.ndarray, "sample height width channel"]
     labels: Int64[np.ndarray, "sample"] | None = None
     name: str = "samples"
+    classes: tuple[str, ...] | None = None
+    statistics: FeatureStatistics | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,7 +90,7 @@ class SampleSet:
         if channels == 1 and not self.is_gray:
             raise DataError(f"{self.name} has colour images", hint="use a network that takes 3 channels")
         images = self.images[..., :1] if channels == 1 else self.images.repeat(channels, axis=-1)
-        return SampleSet(images=np.ascontiguousarray(images), labels=self.labels, name=self.name)
+        return replace(self, images=np.ascontiguousarray(images))
 
 
 def quantize_images(images: Float[Tensor, "*axes"]) -> UInt8[Tensor, "*axes"]:
@@ -88,20 +104,23 @@ def dequantize_images(pixels: UInt8[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 
 def write_npz(path: str | Path, samples: SampleSet) -> None:
-    """Write `arr_0` (uint8 NHWC RGB, what ADM's evaluator.py reads) and, where labels are known, `arr_1` (int64).
+    """Write `arr_0` (uint8 NHWC RGB, what ADM's evaluator.py reads) and, where known, `arr_1` (int64 labels).
 
-    That evaluator takes three channels only, so gray is repeated (ours). Atomic; makes the folder. Raises OSError.
+    That evaluator takes three channels only, so gray is repeated (ours). The names of the classes, where known, are
+    `classes` (ours; it reads past them). Atomic; makes the folder. Raises OSError.
     """
-    arrays = [samples.with_channels(3).images]
+    arrays: dict[str, Any] = {"arr_0": samples.with_channels(3).images}
     if samples.labels is not None:
-        arrays.append(samples.labels)
+        arrays["arr_1"] = samples.labels
+    if samples.classes is not None:
+        arrays["classes"] = np.array(samples.classes, dtype=np.str_)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as file:
-        np.savez(file, *arrays)
+        np.savez(file, **arrays)
 
 
 def read_npz(path: str | Path) -> SampleSet:
-    """Read what `write_npz`, ADM's image_sample.py and their kin write.
+    """Read what `write_npz`, ADM's image_sample.py and their kin write, and ADM's reference batches.
 
     Raises:
         DataError: no such file, not an npz, no `arr_0`, or arrays of another type or shape.
@@ -110,19 +129,47 @@ def read_npz(path: str | Path) -> SampleSet:
     try:
         # Opened here, since numpy leaves it open where the archive is damaged.
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("arr_0", "arr_1") if key in file}
+            arrays = {key: file[key] for key in _ARRAYS if key in file}
     except FileNotFoundError:
         raise DataError(f"no samples file {path}", hint="check the path") from None
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz ({error})", hint=hint) from error
     if "arr_0" not in arrays:
-        raise DataError(f"{path} has no arr_0", hint=hint)
+        alone = " but mu and sigma alone, and precision and recall need images" if "mu" in arrays else ""
+        raise DataError(f"{path} has no arr_0{alone}", hint=hint)
     images, labels = arrays["arr_0"], arrays.get("arr_1")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise DataError(f"arr_0 of {path} is {images.dtype} {list(images.shape)}", hint=hint)
     if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
         raise DataError(f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}", hint=hint)
-    return SampleSet(images=images, labels=None if labels is None else labels.astype(np.int64), name=str(path))
+    return SampleSet(
+        images=images,
+        labels=None if labels is None else labels.astype(np.int64),
+        name=str(path),
+        classes=_class_names(arrays, str(path)),
+        statistics=_statistics(arrays, str(path)),
+    )
+
+
+def _class_names(arrays: Mapping[str, np.ndarray], path: str) -> tuple[str, ...] | None:
+    names = arrays.get("classes")
+    if names is None:
+        return None
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise DataError(f"classes of {path} is {names.dtype} {list(names.shape)}", hint="give names: strings [class]")
+    return tuple(names.tolist())
+
+
+def _statistics(arrays: Mapping[str, np.ndarray], path: str) -> FeatureStatistics | None:
+    if "mu" not in arrays or "sigma" not in arrays:
+        return None
+    mean, covariance = arrays["mu"], arrays["sigma"]
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape or {mean.dtype.kind, covariance.dtype.kind} != {"f"}:
+        problem = f"mu and sigma of {path} are {mean.dtype} {list(mean.shape)} and {list(covariance.shape)}"
+        raise DataError(problem, hint="give a mean [feature] and a covariance [feature, feature]")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise DataError(f"mu and sigma of {path} are not finite", hint="fetch the file again")
+    return FeatureStatistics(mean=mean, covariance=covariance)
 
 
 def read_shards(
@@ -148,12 +195,12 @@ def read_shards(
     transform = ImageTransform(size=image_size, channels=channels, read=shards.manifest.read)
     images = np.empty((count, image_size, image_size, channels), np.uint8)
     labels = np.empty(count, np.int64)
-    for row in range(count):
+    for row in tracked(range(count), f"images of {path}"):
         number = row * total // count
         data, labels[row] = shards.read(number)
         image = transform(data, name=shards.describe(number))
         images[row] = quantize_images(image).permute(1, 2, 0).numpy()
-    return SampleSet(images=images, labels=labels, name=str(path))
+    return SampleSet(images=images, labels=labels, name=str(path), classes=shards.classes)
 
 
 def read_samples(

@@ -6,8 +6,10 @@ from typing import Literal
 import torch
 
 from framework.core.errors import CheckpointError, ConfigError
+from framework.core.io import check_output_folder
 from framework.core.serialization import from_json
 from framework.language_model.module import CHECKPOINT_KEY, LanguageModelConfig, load_tokenizer, make_language_model
+from framework.tracking.data_identity import note_data
 from framework.training.checkpoint.layout import Manifest
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.export import ExportOptions
@@ -26,6 +28,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
     """
     if target.exists() and not options.overwrite:
         raise ConfigError(f"{target} exists", hint="choose another folder, or use --overwrite")
+    check_output_folder(target)
     export_language_model(checkpoint, target)
     return f"language model of step {Manifest.read(checkpoint).step} in {target}"
 
@@ -38,6 +41,8 @@ def export_language_model(
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> None:
     """Writes a run's model as the folder that `LocalModel.load` reads: weights as safetensors, config, tokenizer.
+
+    Beside them `data.json` says what it was trained on, where the checkpoint does.
 
     Args:
         checkpoint: of `LanguageModelModule`, or the run's folder for the newest.
@@ -67,3 +72,5 @@ def export_language_model(
     model.generation_config.eos_token_id = loaded.eos_token_id
     model.to(getattr(torch, dtype)).save_pretrained(dest)
     loaded.save_pretrained(dest)
+    if (data := Manifest.read(found).data) is not None:
+        note_data(Path(dest), data)

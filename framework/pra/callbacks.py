@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.errors import ConfigError
-from framework.evaluation.grid import save_grid
+from framework.evaluation.grid import column_headings, save_grid
 from framework.pra.generate import balanced_labels, generate
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig
@@ -77,7 +77,10 @@ class SampleGrid(Callback):
         if not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir) / FOLDER / f"step={trainer.global_step:08d}.png"
-        save_grid(path, images, columns=len(classes))
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        known = names if names is not None and len(names) == model.config.num_classes else None
+        headings = column_headings(classes, known) if model.config.num_classes > 1 else []
+        save_grid(path, images, columns=len(classes), headings=headings)
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
                 logger.log_image_file("samples", path, trainer.global_step)

@@ -1,6 +1,7 @@
 """A trained PRA model out of a checkpoint, without the recipe that made it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from framework.core.errors import CheckpointError, ConfigError
@@ -9,6 +10,8 @@ from framework.pra.export import ExportedModel, is_exported, load_exported
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
+from framework.tracking.data_identity import DataIdentity
+from framework.training.checkpoint.layout import Manifest
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.export import Weights
 
@@ -38,8 +41,21 @@ def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) ->
         )
 
 
-def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
-    """Load a model for sampling.
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model for sampling.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        class_names: names of its classes, by their numbers; None where it has one class or nothing tells.
+    """
+
+    model: PRA
+    class_names: tuple[str, ...] | None
+
+
+def load_trained(path: str | Path, weights: Weights = "ema") -> TrainedModel:
+    """Load a model for sampling, with the names of its classes.
 
     Args:
         path: a checkpoint or a run's folder (its newest undamaged one), or what `framework export` wrote.
@@ -49,7 +65,7 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
         CheckpointError: missing, damaged, or not of a PRA model.
     """
     if is_exported(Path(path)):
-        return load_exported(Path(path)).eval()
+        return _with_names(load_exported(Path(path)), ExportedModel.read(Path(path)).data)
     checkpoint = find_checkpoint(path)
     architecture = read_state(checkpoint).get(ARCHITECTURE)
     try:
@@ -57,7 +73,18 @@ def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
         model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))
     except (ValueError, ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not of a PRA model", hint="give a checkpoint of a PRA run") from error
-    return model.eval()
+    return _with_names(model, Manifest.read(checkpoint).data)
+
+
+def _with_names(model: PRA, data: DataIdentity | None) -> TrainedModel:
+    names = () if data is None else data.classes
+    known = len(names) == model.config.num_classes > 1
+    return TrainedModel(model=model.eval(), class_names=names if known else None)
+
+
+def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
+    """The model of `load_trained`, which says what `path` and `weights` are."""
+    return load_trained(path, weights).model
 
 
 def load_objective(path: str | Path) -> ObjectiveConfig:

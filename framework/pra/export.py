@@ -1,19 +1,24 @@
 """A trained model as files of its own, without the rest of a checkpoint: weights and, beside them, `config.json`."""
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from framework.core.collectives import rank_and_size
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sha256_of
 from framework.core.serialization import from_json, parse_object, to_json
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
+from framework.tracking.data_identity import DataIdentity, class_changes
 from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_shapes, fill_model
 
+log = logging.getLogger(__name__)
 CONFIG = "config.json"
 FORMAT = 1
 _HINT = "give what `framework export` wrote, with its config.json"
@@ -48,6 +53,7 @@ class ExportedModel:
         origin: where it comes from.
         entry: the file of the weights, or of their index.
         files: SHA-256 of every file of weights, by its name.
+        data: what it was trained on, with the names of the classes; None of a checkpoint that does not tell.
     """
 
     architecture: PRAConfig
@@ -55,6 +61,7 @@ class ExportedModel:
     origin: Origin
     entry: Path
     files: dict[str, str]
+    data: DataIdentity | None = None
 
     def write(self) -> Path:
         """Writes `config.json` beside the weights."""
@@ -139,6 +146,22 @@ def check_tensors(architecture: PRAConfig, shapes: dict[str, torch.Size], subjec
     with torch.device("meta"):
         model = PRA(architecture)
     check_shapes({name: tensor.shape for name, tensor in model.state_dict().items()}, shapes, subject)
+
+
+def warn_of_other_classes(path: Path, names: Sequence[str]) -> None:
+    """Says where the classes of an export are not those of the data that it will be trained on: labels shift.
+
+    Args:
+        path: what `framework export` wrote.
+        names: of the data's classes, by their numbers.
+
+    Raises:
+        CheckpointError: no export there.
+    """
+    data = ExportedModel.read(path).data
+    if data is not None and rank_and_size()[0] == 0:
+        for change in class_changes(data.classes, names):
+            log.warning("initial_weights %s were trained on other classes: %s", path, change)
 
 
 def initialise_from_export(model: PRA, ema_model: PRA, path: Path) -> None:

@@ -19,7 +19,7 @@ from framework.data.module import ShardDataModule
 from framework.evaluation.perceptual import ClassifierDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
-from framework.pra.export import initialise_from_export
+from framework.pra.export import initialise_from_export, warn_of_other_classes
 from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.model import PRA
@@ -124,6 +124,8 @@ class PRAModule(LightningModule):
                         f"{name} is {ours} in the model and {value} in the data",
                         hint=f"set model.architecture.{name} to {value}, or use other data",
                     )
+            if self.initial_weights and self.architecture.num_classes > 1:
+                warn_of_other_classes(Path(self.initial_weights), data.class_names)
 
     @property
     def tokens_per_sample(self) -> int:

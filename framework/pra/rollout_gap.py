@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framework.core.console import tracked
 from framework.core.seeding import seed_of
 from framework.core.shapes import Images, Labels
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation_pass
@@ -80,7 +81,8 @@ def measure_rollout_gap(
 
     def mean_errors(images: Images, labels: Labels, *, rollout: bool) -> Float[Tensor, "token"]:
         parts: list[TokenErrors] = []
-        for start in range(0, len(images), batch_size):
+        side = "rollouts" if rollout else "training inputs"
+        for start in tracked(range(0, len(images), batch_size), f"flow losses on {side}"):
             chosen = slice(start, start + batch_size)
             seeds = [seed_of("rollout gap", seed, start + i) for i in range(len(images[chosen]))]
             parts.append(_errors(model, images[chosen], labels[chosen], seeds, objective, rollout=rollout))

@@ -20,6 +20,7 @@ from framework.report.run_summary import Run, headline
 from framework.report.section import Section
 from framework.report.templates import environment, macros
 from framework.tracking import metric_names as metrics
+from framework.tracking.data_identity import read_data
 from framework.tracking.images import evenly_spaced, list_images
 from framework.tracking.metric_files import Series, read_metrics
 from framework.tracking.restarts import End, Restart, Start
@@ -30,6 +31,7 @@ SAMPLES = "samples"
 _PACKAGE = "framework.report"
 _MOST_IMAGES = 12
 _MOST_PIXELS = 640
+_MOST_CLASSES = 100
 _GROUPS = {
     "Loss": ("loss", "validation"),
     "Speed and memory": ("throughput", "time", "memory", "checkpoint"),
@@ -78,6 +80,7 @@ def report_sections(run: Run, series: Mapping[str, Series], methods: Sequence[Me
     shown = frozenset[str]().union(*(section.metrics for section in of_methods))
     yield from _curves({name: values for name, values in series.items() if name not in shown}, restarts)
     yield from _samples(run.folder)
+    yield from _data(run.folder)
     yield from _starts(run)
     yield from _recipe(run.folder)
 
@@ -239,6 +242,11 @@ def _small_png(path: Path) -> bytes:
         data = io.BytesIO()
         image.save(data, format="PNG", optimize=True)
     return data.getvalue()
+
+
+def _data(folder: Path) -> Iterator[Section]:
+    if (found := read_data(folder)) is not None:
+        yield _section("Data", "data", found, _MOST_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)

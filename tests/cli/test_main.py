@@ -126,7 +126,8 @@ def test_where_a_run_will_be(capsys, tmp_path, monkeypatch, recipe):
 def test_from_shards_to_report(capsys, recipe, tmp_path):
     run = tmp_path / "run"
     main(["fit", "--config", str(recipe), "--run.wandb", "offline"])
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["newest", "step=00000002", "step=00000004"]
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["newest", "step=00000002", "step=00000004", "validation.jsonl"]
     manifest = json.loads((run / "checkpoints/step=00000004/manifest.json").read_text())
     assert (manifest["step"], manifest["samples_consumed"], manifest["world_size"]) == (4, 16, 1)
     assert manifest["recipe"] == (run / "recipe.yaml").read_text()

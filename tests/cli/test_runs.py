@@ -9,6 +9,7 @@ from framework.cli import runs
 from framework.core.errors import ConfigError, TrainingError
 from framework.report.run_summary import unsent_files
 from framework.testing.run_folders import make_run_folder, make_run_folders
+from framework.tracking.data_identity import DataIdentity, SetIdentity, note_data
 from framework.tracking.run_folder import UNSENT
 
 
@@ -45,8 +46,14 @@ def test_show(root: Path, capsys: pytest.CaptureFixture[str]):
     assert "2026-03-04 09:15:00" in text
     for words in ("preempted", "node01", "loss/total", "throughput/images_per_second"):
         assert words in text
+    shards = SetIdentity(path="shards/[digits]", digest="0123456789abcdef" * 4, num_samples=1234)
+    note_data(root / "killed", DataIdentity(classes=tuple(map(str, range(21))), train=(shards,)))
     runs.show(str(root / "killed"))
-    assert "killed" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "killed" in text
+    assert "training data shards/[digits]: 1,234 samples, digest 0123456789ab" in text
+    assert "21 classes: 0, 1, 2" in text
+    assert "19 and 1 more" in text
     with pytest.raises(ConfigError, match="framework runs ls"):
         runs.show(str(root / "no run"))
 

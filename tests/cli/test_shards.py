@@ -37,7 +37,8 @@ def test_foreign_shards_from_index_to_peek(capsys, tmp_path: Path):
     assert all(word in text for word in ("5 images in 1 shards", "ant", "bee", "8x8", "RGB", "a.tar"))
     main(["shards", "peek", str(tmp_path), "--num", "4", "--out", str(tmp_path / "peek.png")])
     with Image.open(tmp_path / "peek.png") as sheet:
-        assert sheet.size == (4 * 68, 68)
+        assert sheet.size == (4 * 68, 68 + 16)
+    assert f"{tmp_path} is a folder" in error_of(capsys, "shards", "peek", tmp_path, "--out", tmp_path)
 
 
 def test_episodes_from_json_lines_to_peek(capsys, tmp_path: Path):

@@ -184,4 +184,4 @@ def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):
     assert f"skipped {newest}: __0_0.distcp does not match its checksum" in printed
     assert "step=00000002" in printed.split("resuming from")[1]
     names = sorted(path.name for path in newest.parent.iterdir())
-    assert names == ["newest", "step=00000004", "step=00000004.damaged", "step=00000006"]
+    assert names == ["newest", "step=00000004", "step=00000004.damaged", "step=00000006", "validation.jsonl"]

@@ -2,12 +2,14 @@
 
 import io
 import sys
+import time
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from framework.core.console import console, escape_unencodable, results, visible
+from framework.core import console as module
+from framework.core.console import console, escape_unencodable, results, tracked, visible, working
 
 NAMES = ["[pad]", "b[/c]d", ":cat:", "[bold]x[/bold]", "[link=file:x]", "\\[a]", "http://x", "'a' 1.5 None"]
 
@@ -63,3 +65,22 @@ def test_a_name_that_stdout_cannot_encode(monkeypatch: pytest.MonkeyPatch):
     print("é \u2192 \udce9")
     stdout.flush()
     assert stdout.buffer.getvalue() == b"\xe9 \\u2192 \\udce9\n"
+
+
+def test_work_without_a_terminal_gives_signs_of_life(capsys: pytest.CaptureFixture[str], monkeypatch):
+    assert list(tracked(range(3), "[work]")) == [0, 1, 2]
+    with working("more"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
+    assert list(tracked((number for number in range(3)), "[work]", total=3)) == [0, 1, 2]
+    assert "[work]: 2 of 3 after 0 s" in capsys.readouterr().err
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.01)
+    with working("[more]"):
+        time.sleep(0.1)
+    assert "[more]: 0 s so far" in capsys.readouterr().err
+
+
+def test_an_error_in_the_work_comes_out():
+    with pytest.raises(ValueError, match="broken"), working("work"):
+        raise ValueError("broken")

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from framework.core.errors import CheckpointError, DataError
-from framework.core.io import RunLock, atomic_write, locked_folder, sha256_of
+from framework.core.errors import CheckpointError, ConfigError, DataError
+from framework.core.io import (
+    PARTIAL,
+    RunLock,
+    atomic_write,
+    check_output_folder,
+    check_outputs,
+    locked_folder,
+    sha256_of,
+)
 
 HOLD = """
 import sys, time
@@ -80,3 +88,32 @@ def test_another_process_is_kept_out_until_it_dies(tmp_path: Path, kind: str):
     else:
         with locked_folder(tmp_path):
             pass
+
+
+def test_outputs_that_can_be_written_leave_no_trace(tmp_path: Path):
+    (tmp_path / "there").write_text("before")
+    (tmp_path / f"cut off{PARTIAL}").touch()
+    check_outputs(tmp_path / "there", tmp_path / "new" / "one", tmp_path / "cut off", inputs=[tmp_path])
+    check_output_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "there").read_text() == "before"
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"there", f"cut off{PARTIAL}", "new", "new/folder"}
+
+
+def test_outputs_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "same").symlink_to(tmp_path / "file")
+    for outputs, inputs, words in (
+        ([tmp_path], [], "is a folder: give the name of a file"),
+        (["."], [], "is a folder: give the name of a file"),
+        ([tmp_path / "file" / "x"], [], "(cannot be written|is not a folder)"),
+        ([tmp_path / "file" / "x" / "y"], [], "cannot be written"),
+        ([tmp_path / ("x" * 300)], [], "cannot be written .File name too long"),
+        (["/proc/x"], [], "cannot be written"),
+        ([tmp_path / "same"], [tmp_path / "file"], "same is what is read: give another name"),
+        ([tmp_path / "x", tmp_path / "y" / ".." / "x"], [], "x is written twice"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_outputs(*outputs, inputs=inputs)
+    with pytest.raises(ConfigError, match=r"(cannot be written|is not a folder)"):
+        check_output_folder(tmp_path / "file")

@@ -1,23 +1,31 @@
 """The data module under a real Trainer: what is seen, and that a resumed run sees the rest of it."""
 
 import json
+import re
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from framework.core.errors import ConfigError, DataError
+from framework.core.serialization import to_json
+from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.loading.loader import LoadingConfig
 from framework.data.module import ShardDataModule
 from framework.data.sampling.order import OrderConfig
+from framework.data.shards.reader import ShardSet
 from framework.data.shards.writer import WriteOptions
 from framework.testing.images import make_image_shards
+from framework.testing.processes.forked import run_forked
 
 pytestmark = [
     # Lightning wants more workers than a test needs.
@@ -163,6 +171,7 @@ def test_resume_goes_on_as_if_uninterrupted(
         "epoch": steps // BATCHES_PER_EPOCH,
         "samples": steps % BATCHES_PER_EPOCH * BATCH,
         "order": "22 samples in 5 shards (c626d2ba), shuffle full, seed 0, remainder drop",
+        "data": to_json(make_data(shards, validation=before["validation"]).identity),
     }
     assert fit(shards, resume=checkpoint, **after) == uninterrupted[steps * BATCH :]
 
@@ -254,6 +263,128 @@ def test_resume_with_other_shards_warns(shards: str, tmp_path: Path):
     state = data.state_dict()
     with pytest.warns(UserWarning, match=r"was another one before: 22 samples .* seed 0.*now: 22 samples .* seed 1"):
         make_data(shards, seed=1).load_state_dict(state)
+
+
+def test_a_set_is_known_by_what_is_in_it(shards: str, tmp_path: Path):
+    found = make_data(shards).identity
+    assert (found.classes, found.train[0].path, found.train[0].num_samples) == (("cat", "dog"), shards, NUM_SAMPLES)
+    assert found.train[0].digest == ShardSet(shards).manifest.digest
+    assert found.validation is None
+    # Wherever it lies, and whatever else is in the recipe.
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    other = make_data(str(copy), validation=shards, seed=7, batch_size=2).identity
+    assert [each.digest for each in other.train] == [other.validation.digest] == [found.train[0].digest]
+
+
+def changed(tmp_path: Path, change: str) -> str:
+    """The shards of the tests, made anew with a change."""
+    classes = ("cat", "dog")
+    make_image_shards(tmp_path, classes=classes, per_class=NUM_SAMPLES // 2, size=(10, 8), samples_per_shard=5)
+    images = tmp_path / "images"
+    if change == "renamed":
+        (images / "cat").rename(images / "zebra")
+    elif change == "other bytes":
+        shutil.copy(images / "cat" / "0001.png", images / "cat" / "0000.png")
+    elif change == "other order":
+        names = (images / "cat" / "0001.png", images / "cat" / "0000.png", images / "cat" / "spare.png")
+        for here, there in zip(names, (names[2], names[0], names[1]), strict=True):
+            here.rename(there)
+    elif change == "fewer":
+        (images / "dog" / "0003.png").unlink()
+    per_shard = 7 if change == "other shards" else 5
+    write_image_shards(images, tmp_path / "shards", samples_per_shard=per_shard, workers=1, overwrite=True)
+    return str(tmp_path / "shards")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("renamed", "'cat', class 0, is gone; 'dog' was class 1 and is 0; 'zebra' is new as class 1; .*digest"),
+        ("other bytes", r"is not .* as it was \(digest \w{12}, was \w{12}; 22 samples, were 22\)"),
+        ("other order", "is not .* as it was"),
+        ("other shards", "is not .* as it was"),
+        ("fewer", "21 samples, were 22"),
+    ],
+)
+def test_a_resume_on_other_data_is_refused_or_allowed(
+    shards: str, tmp_path: Path, change: str, words: str, caplog: pytest.LogCaptureFixture
+):
+    state = make_data(shards).state_dict()
+    other = changed(tmp_path, change)
+    with pytest.raises(DataError, match=rf"not those that the checkpoint was trained on \(.*{words}.*on_changed_data"):
+        make_data(other).load_state_dict(state)
+    caplog.set_level("WARNING", logger="framework")
+    with warnings.catch_warnings():
+        # Of shards of other sizes the order is another one.
+        warnings.simplefilter("ignore")
+        make_data(other, on_changed_data="allow").load_state_dict(state)
+    assert "other data than before:" in caplog.text
+
+
+def test_a_resume_on_the_same_data_says_nothing(shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="framework")
+    again = changed(tmp_path, "nothing")
+    assert again != shards
+    make_data(again).load_state_dict(make_data(shards).state_dict())
+    assert caplog.text == ""
+
+
+def test_a_checkpoint_of_before_data_were_recorded(shards: str, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="framework")
+    state = make_data(shards).state_dict()
+    del state["data"]
+    make_data(shards).load_state_dict(state)
+    assert caplog.text.count("whether these are the same is not checked") == 1
+
+
+def test_another_set_to_validate_on_is_told(shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    state = make_data(shards, validation=shards).state_dict()
+    caplog.set_level("INFO", logger="framework")
+    make_data(shards, validation=changed(tmp_path, "other bytes")).load_state_dict(state)
+    assert "validation is on" in caplog.text
+
+
+def test_a_mixture_of_the_sets_in_another_order_is_refused(shards: str, tmp_path: Path):
+    other = changed(tmp_path, "other bytes")
+    state = make_data({shards: 1.0, other: 1.0}).state_dict()
+    with pytest.raises(DataError, match="the shard sets are in another order"):
+        make_data({other: 1.0, shards: 1.0}).load_state_dict(state)
+    with pytest.raises(DataError, match="2 shard sets were trained on, and now 1"):
+        make_data(shards).load_state_dict(state)
+
+
+def test_a_validation_needs_the_classes_alone(shards: str, tmp_path: Path):
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.state.fn = TrainerFn.VALIDATING
+    state = make_data(shards).state_dict()
+    data = make_data(changed(tmp_path / "other", "other bytes"))
+    data.trainer = trainer
+    data.load_state_dict(state)
+    data = make_data(changed(tmp_path / "renamed", "renamed"))
+    data.trainer = trainer
+    with pytest.raises(DataError, match="'dog' was class 1 and is 0"):
+        data.load_state_dict(state)
+
+
+def unlike_processes(folders: str) -> str:
+    """What a process says whose set is not that of the first."""
+    torch.distributed.init_process_group("gloo")
+    data = make_data(folders.split("|")[torch.distributed.get_rank()])
+    try:
+        data.setup("fit")
+    except DataError as error:
+        return str(error)
+    finally:
+        torch.distributed.destroy_process_group()
+    return "nothing"
+
+
+@pytest.mark.slow
+def test_processes_with_unlike_copies_are_refused(shards: str, tmp_path: Path):
+    other = changed(tmp_path, "other bytes")
+    for said in run_forked(unlike_processes, 2, folders=f"{shards}|{other}").results.values():
+        assert re.search(r"process 1 has other data than process 0 \(.*digest.*copy one set to all nodes", said)
+    assert run_forked(unlike_processes, 2, folders=f"{shards}|{shards}").results == {0: "nothing", 1: "nothing"}
 
 
 def test_padding_gives_every_sample_in_every_epoch(shards: str):

@@ -13,7 +13,7 @@ from framework.evaluation.distances import (
     precision_recall,
     summarize_neighbours,
 )
-from framework.evaluation.samples import SampleSet
+from framework.evaluation.samples import FeatureStatistics, SampleSet
 
 
 def exact_gaussian(mean: torch.Tensor, covariance: torch.Tensor, num: int) -> torch.Tensor:
@@ -52,11 +52,54 @@ def test_frechet_distance_of_a_set_to_itself_is_zero():
     assert 0 <= frechet_distance(points, points) < 1e-9
 
 
+def by_square_root(samples: torch.Tensor, reference: torch.Tensor) -> float:
+    """The slow reference: the trace of a square root of the product of two covariances."""
+    first, second = samples.double(), reference.double()
+    product = first.T.cov() @ second.T.cov()
+    root = torch.linalg.eigvals(product).sqrt().real.sum()
+    traces = first.T.cov().trace() + second.T.cov().trace()
+    return float((first.mean(0) - second.mean(0)).square().sum() + traces - 2 * root)
+
+
+# Both sets larger than the features, one, neither; and in blocks of fewer rows than columns.
+@pytest.mark.parametrize("counts", [(200, 150), (200, 20), (10, 90), (12, 17)])
+@pytest.mark.parametrize("block", [2**27, 100])
+def test_frechet_distance_equals_that_of_the_covariances(counts, block, monkeypatch):
+    monkeypatch.setattr(distances, "CHUNK", 16)
+    monkeypatch.setattr(distances, "_BLOCK_VALUES", block)
+    generator = torch.Generator().manual_seed(counts[0])
+    mixing = torch.randn(40, 40, generator=generator)
+    samples, reference = (
+        torch.randn(num, 40, generator=generator) @ mixing + at for num, at in zip(counts, (3, 1), strict=True)
+    )
+    # A feature that never changes, as the rim of handwritten digits.
+    samples[:, 7] = reference[:, 7] = 0.25
+    expected = by_square_root(samples, reference)
+    assert frechet_distance(samples, reference) == pytest.approx(expected, rel=1e-5)
+    statistics = FeatureStatistics(mean=reference.mean(0).numpy(), covariance=reference.double().T.cov().numpy())
+    assert frechet_distance(samples, statistics) == pytest.approx(expected, rel=1e-5)
+
+
+def test_more_features_than_any_covariance_could_hold():
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(3, 200_000, generator=generator)
+    assert frechet_distance(points, points) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(points, points + 0.01) == pytest.approx(200_000 * 0.01**2, rel=1e-4)
+
+
+def test_frechet_distance_refuses_too_high_a_rank(monkeypatch):
+    monkeypatch.setattr(distances, "MAX_FRECHET_RANK", 4)
+    assert frechet_distance(torch.zeros(4, 9), torch.zeros(9, 9)) == 0
+    with pytest.raises(ConfigError, match="5 or more images in 9 features: choose a network"):
+        frechet_distance(torch.zeros(5, 9), torch.zeros(9, 9))
+
+
 def test_frechet_distance_refuses():
     with pytest.raises(DataError, match="1 samples: give 2 or more"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))
-    with pytest.raises(ConfigError, match="16,385 features"):
-        frechet_distance(torch.zeros(2, 16_385), torch.zeros(2, 16_385))
+    statistics = FeatureStatistics(mean=np.zeros(4), covariance=np.eye(4))
+    with pytest.raises(DataError, match="the reference's mu has 4 features, the network 3"):
+        frechet_distance(torch.zeros(5, 3), statistics)
     with pytest.raises(DataError, match="1 reference images"):
         frechet_distance(torch.zeros(5, 3), torch.zeros(1, 3))
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,16 @@ from torch import nn
 
 from framework.core.errors import ConfigError, DataError
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
-from framework.evaluation.features import ClassifierFeatures, FeatureNetwork, InceptionFeatures, PixelFeatures
+from framework.evaluation.distances import frechet_distance
+from framework.evaluation.features import (
+    ClassifierFeatures,
+    FeatureNetwork,
+    InceptionFeatures,
+    PixelFeatures,
+    extract_features,
+)
 from framework.evaluation.sample_report import evaluate_samples
-from framework.evaluation.samples import SampleSet, read_npz, write_npz
+from framework.evaluation.samples import FeatureStatistics, SampleSet, read_npz, write_npz
 
 
 @pytest.mark.slow
@@ -91,6 +99,38 @@ def test_only_inception_gives_fid(digits):
         "inception_score",
         "inception_score_std",
     }
+
+
+def test_statistics_of_the_reference_give_the_fid_and_nothing_else(digits):
+    class StandIn(StandInInception):
+        def forward(self, images):
+            return images.float().mean(dim=(2, 3)) + torch.linspace(0, 1, len(images))[:, None] * torch.tensor(
+                [1, 2, 3]
+            )
+
+    training, held_out = digits
+    statistics = FeatureStatistics(mean=np.array([80.0, 81.0, 82.0]), covariance=np.diag([9.0, 4.0, 1.0]))
+    reference = replace(held_out, statistics=statistics, name="batch")
+    report = evaluate_samples(training, reference, network=StandIn())
+    plain = evaluate_samples(training, held_out, network=StandIn())
+    features = extract_features(StandIn(), training.with_channels(3), batch_size=256)
+    assert report.metrics["fid"] == frechet_distance(features, statistics) != plain.metrics["fid"]
+    assert report.metrics["recall/inception"] == plain.metrics["recall/inception"]
+    assert report.notes == ("fid is against mu and sigma in batch, not against its 360 images",)
+    report = evaluate_samples(training, reference, network=PixelFeatures())
+    assert report.metrics == evaluate_samples(training, held_out, network=PixelFeatures()).metrics
+    assert report.notes == ("mu and sigma in batch are not used: they are of Inception's features",)
+
+
+def test_labels_of_other_numberings_are_not_compared(digits):
+    training, held_out = (replace(each, classes=tuple("0123456789")) for each in digits)
+    others = replace(held_out, classes=tuple("1023456789"), name="others")
+    with pytest.raises(
+        DataError, match=r"held-out digits and others number their classes otherwise .*'1' was class 1 and is 0"
+    ):
+        evaluate_samples(held_out, others, network=PixelFeatures(), training=training, svm_accuracy=True)
+    # Without labels in the measure it does not matter.
+    assert "recall/pixels" in evaluate_samples(held_out, others, network=PixelFeatures()).metrics
 
 
 def test_any_network_of_the_user_serves(digits):

@@ -54,12 +54,41 @@ def test_npz_is_what_the_adm_evaluator_reads(tmp_path):
     assert again.labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_names_of_classes_stay_with_the_samples(tmp_path):
+    samples = SampleSet(images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([1, 0]), classes=("cat", "Ünit"))
+    write_npz(tmp_path / "samples.npz", samples)
+    assert read_npz(tmp_path / "samples.npz").classes == ("cat", "Ünit")
+    np.savez(tmp_path / "bad.npz", arr_0=samples.images, classes=np.zeros(2))
+    with pytest.raises(DataError, match=r"classes of .*bad.npz is float64 \[2\]"):
+        read_npz(tmp_path / "bad.npz")
+
+
+def test_statistics_of_adms_reference_batches(tmp_path):
+    images, mean, covariance = np.zeros((2, 8, 8, 3), np.uint8), np.arange(4.0), np.eye(4)
+    np.savez(tmp_path / "ref.npz", arr_0=images, mu=mean, sigma=covariance, mu_s=mean, sigma_s=covariance)
+    found = read_npz(tmp_path / "ref.npz").statistics
+    assert found is not None
+    assert np.array_equal(found.mean, mean)
+    assert np.array_equal(found.covariance, covariance)
+    np.savez(tmp_path / "alone.npz", mu=mean, sigma=covariance)
+    with pytest.raises(DataError, match="no arr_0 but mu and sigma alone, and precision and recall need images"):
+        read_npz(tmp_path / "alone.npz")
+    for bad, words in (
+        ({"mu": mean, "sigma": np.eye(3)}, r"are float64 \[4\] and \[3, 3\]"),
+        ({"mu": np.arange(4), "sigma": covariance}, "are int64"),
+        ({"mu": mean * np.nan, "sigma": covariance}, "are not finite"),
+    ):
+        np.savez(tmp_path / "bad.npz", arr_0=images, **bad)
+        with pytest.raises(DataError, match=f"mu and sigma of .*{words}"):
+            read_npz(tmp_path / "bad.npz")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "samples.npz"
     old = SampleSet(images=np.zeros((2, 8, 8, 3), np.uint8))
     write_npz(path, old)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", fail)
@@ -126,6 +155,7 @@ def test_read_shards(shards):
     assert everything.images[:, 0, 0, 0].tolist() == list(range(10))
     assert everything.labels is not None
     assert everything.labels.tolist() == [0] * 5 + [1] * 5
+    assert everything.classes == ("class0", "class1")
 
 
 def test_a_limit_takes_as_much_of_each_class(shards):

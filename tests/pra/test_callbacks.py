@@ -54,24 +54,24 @@ def test_no_picture(tmp_path: Path):
 def test_the_picture_shows_the_averaged_weights_with_a_class_in_each_column(tmp_path: Path):
     module = fit(tmp_path, {"every_n_steps": 6, "rows": 2, "seed": 4})
     images = torch.cat(list(generate(module.ema, [0, 1, 2, 0, 1, 2], seed=4, sampler=SAMPLER)))
-    save_grid(tmp_path / "expected.png", images, columns=3)
+    save_grid(tmp_path / "expected.png", images, columns=3, headings=["0", "1", "2"])
     made = pixels(tmp_path / "samples" / "step=00000006.png")
     assert np.array_equal(made, pixels(tmp_path / "expected.png"))
-    assert made.shape == (2 * 68, 3 * 68)
+    assert made.shape == (16 + 2 * 68, 3 * 68)
 
 
 @pytest.mark.slow
 def test_chosen_classes(tmp_path: Path):
     module = fit(tmp_path, {"every_n_steps": 6, "rows": 1, "classes": [2, 0]})
     images = torch.cat(list(generate(module.ema, [2, 0], seed=0, sampler=SAMPLER)))
-    save_grid(tmp_path / "expected.png", images, columns=2)
+    save_grid(tmp_path / "expected.png", images, columns=2, headings=["2", "0"])
     assert np.array_equal(pixels(tmp_path / "samples" / "step=00000006.png"), pixels(tmp_path / "expected.png"))
 
 
 @pytest.mark.slow
 def test_ten_columns_at_most(tmp_path: Path):
     fit(tmp_path, {"every_n_steps": 6, "rows": 1}, num_classes=12)
-    assert pixels(tmp_path / "samples" / "step=00000006.png").shape == (68, 10 * 68)
+    assert pixels(tmp_path / "samples" / "step=00000006.png").shape == (16 + 68, 10 * 68)
 
 
 @pytest.mark.slow

@@ -16,11 +16,13 @@ from framework.pra.export import (
     initialise_from_export,
     is_exported,
     load_exported,
+    warn_of_other_classes,
 )
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.model import PRA
 from framework.testing.faults import flip_bytes
 from framework.testing.models import tiny_config, tiny_model
+from framework.tracking.data_identity import DataIdentity, SetIdentity
 
 ORIGIN = Origin(weights="ema", step=7, manifest_sha256="a" * 64, git_revision=None, framework_version="0.0")
 
@@ -89,3 +91,15 @@ def test_tensors_of_another_model_are_named():
         [different] = {name for name in shapes.keys() | changed.keys() if shapes.get(name) != changed.get(name)}
         with pytest.raises(CheckpointError, match=f"it is.*{different}"):
             check_tensors(tiny_config(), changed, "it is")
+
+
+def test_initial_weights_of_other_classes_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    shards = SetIdentity(path="shards", digest="0" * 64, num_samples=3)
+    data = DataIdentity(classes=("cat", "cow", "dog"), train=(shards,))
+    exported = replace(write(tmp_path, tiny_model()), data=data)
+    exported.write()
+    assert ExportedModel.read(tmp_path) == exported
+    warn_of_other_classes(tmp_path, ("cat", "cow", "dog"))
+    assert caplog.text == ""
+    warn_of_other_classes(tmp_path, ("cat", "dog", "eel"))
+    assert "other classes: 'dog' was class 2 and is 1" in caplog.text

@@ -14,6 +14,7 @@ from PIL import Image
 
 from framework.cli.report import write_report
 from framework.testing.run_folders import make_run_folder
+from framework.tracking.data_identity import DataIdentity, SetIdentity, note_data
 from framework.tracking.restarts import Start, note_end, note_start
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -104,6 +105,18 @@ def test_nothing_is_fetched_and_everything_is_escaped(report: Path):
     assert text.count("<script>") == 1
     assert EVIL in page.text
     assert "planted" not in text
+
+
+def test_data_and_classes(tmp_path: Path):
+    run = make_run_folder(tmp_path / "run")
+    assert "classes" not in Page(write_report(run, tmp_path / "page.html").read_text()).text
+    shards = SetIdentity(path=f"shards/{EVIL}", digest="0123456789abcdef" * 4, num_samples=12345)
+    names = tuple(f"<b>{number}</b>" for number in range(120))
+    note_data(run, DataIdentity(classes=names, train=(shards,), validation=shards))
+    page = Page(write_report(run, tmp_path / "page.html").read_text())
+    for words in ("Data", "validation", EVIL, "12,345", "0123456789ab", "120 classes", "<b>99</b>", "and 20 more"):
+        assert words in page.text
+    assert page.open == []
 
 
 def test_every_field_of_a_run_is_escaped(tmp_path: Path):

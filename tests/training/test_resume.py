@@ -105,6 +105,8 @@ def fit(
     accumulate: int = 1,
     workers: int = 0,
     steps: int = STEPS,
+    callback: Callback | None = None,
+    source: Path | None = None,
 ) -> list[tuple]:
     """Train, from the newest checkpoint if there is one, with what `framework fit` puts together."""
     seed_everything(seed, verbose=False)
@@ -128,6 +130,7 @@ def fit(
             FiniteGuard(),
             RandomState(),
             watch,
+            *([callback] if callback else []),
             Checkpoints(every_n_steps=1, keep_last=100),
         ],
     )
@@ -142,9 +145,9 @@ def fit(
     torch.manual_seed(0)
     module = tiny_module(tiny_config())
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=run_dir, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=source or run_dir, weights_only=True)
     except Killed:
-        assert kill_at is not None
+        assert kill_at is not None or callback is not None
     return watch.seen
 
 
@@ -202,8 +205,62 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         if name.startswith("loss/") or name.startswith("optimizer/"):
             assert ours[name] == theirs[name], name
         if name.startswith("validation/"):
-            assert all(theirs[name][step] == value for step, value in ours[name].items())
-            assert max(ours[name]) == max(theirs[name])
+            assert ours[name] == theirs[name], name
+
+
+class KilledInValidation(Callback):
+    """Ends the run in the middle of a validation."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+# Every second step is validated. In mid-epoch, at the border of an epoch, and after the run's last step.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("accumulate", "step", "last"), [(1, 4, STEPS), (1, 6, STEPS), (2, 3, STEPS), (1, 8, 8)], ids=str
+)
+def test_a_validation_that_was_cut_off_is_made_up_for(
+    shards: str, uninterrupted, tmp_path: Path, accumulate: int, step: int, last: int
+):
+    whole_dir, whole = uninterrupted[accumulate]
+    fit(tmp_path, shards, seed=0, accumulate=accumulate, steps=last, callback=KilledInValidation(step))
+    at = step - 1
+    assert at not in read_metrics(tmp_path)["validation/total"]
+    assert (
+        fit(tmp_path, shards, seed=1, accumulate=accumulate, steps=last) == whole[step * accumulate : last * accumulate]
+    )
+    ours, theirs = read_metrics(tmp_path), read_metrics(whole_dir)
+    for name in theirs:
+        if name.startswith("validation/"):
+            assert ours[name] == {place: value for place, value in theirs[name].items() if place < last}, name
+    if last == STEPS:
+        assert differences(at_step(tmp_path, STEPS), at_step(whole_dir, STEPS)) == []
+
+
+@pytest.mark.slow
+def test_a_validation_that_came_to_its_end_is_not_repeated(shards: str, tmp_path: Path):
+    class Counts(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.steps.append(trainer.global_step)
+
+    fit(tmp_path, shards, seed=0, kill_at=4)
+    again, finished = Counts(), Counts()
+    fit(tmp_path, shards, seed=1, steps=6, callback=again)
+    assert again.steps == [6]
+    fit(tmp_path, shards, seed=1, steps=6, callback=finished)
+    assert finished.steps == []
+    # A run that starts from there, in a folder of its own, does not repeat it either.
+    other = Counts()
+    fit(tmp_path / "other", shards, seed=1, steps=7, callback=other, source=tmp_path)
+    assert other.steps == []
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 # pyright: reportPrivateUsage=false
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
@@ -21,6 +22,9 @@ __all__ = [
     "let_children_end",
     "log_finished_step",
     "replaces_samplers",
+    "run_before_finished_fit",
+    "validate_now",
+    "validation_is_due",
 ]
 
 
@@ -42,6 +46,52 @@ def log_finished_step(trainer: Trainer) -> None:
     """Logs a step within `on_train_batch_end`, as the trainer does after that hook."""
     trainer._logger_connector.on_batch_end()
     trainer._logger_connector.update_train_step_metrics()
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether the trainer validates after the batch that its restored counters stand at.
+
+    As the loop decides after a batch, but by the epoch that the batch was of: a restart has counted it as over already.
+    """
+    progress, every = trainer.fit_loop.epoch_loop.batch_progress, trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or trainer.val_check_batch is None:  # None: by the clock
+        return False
+    if every is not None and trainer.fit_loop.epoch_progress.current.ready % every:
+        return False
+    if trainer.val_check_batch == float("inf"):
+        return progress.is_last_batch
+    done = progress.total.ready if every is None else progress.current.ready
+    return done > 0 and done % trainer.val_check_batch == 0
+
+
+def validate_now(trainer: Trainer) -> None:
+    """Validates between two batches, as the trainer does after one."""
+    loop: Any = trainer.fit_loop.epoch_loop.val_loop
+    # All of it, not the rest of a restored one.
+    loop.restarting = False
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
+
+
+def run_before_finished_fit(trainer: Trainer, action: Callable[[], None]) -> None:
+    """Has something done where a fit has no step left to make, and so would call no hook of training.
+
+    Args:
+        trainer: before its `fit` loop runs.
+        action: called with the loaders made and all counters restored.
+    """
+    loop: Any = trainer.fit_loop
+    run = loop.run
+
+    def run_after_action() -> None:
+        loop.setup_data()
+        if loop.skip:
+            action()
+        else:
+            run()
+
+    loop.run = run_after_action
 
 
 def replaces_samplers(trainer: Trainer) -> bool:

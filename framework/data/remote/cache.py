@@ -27,6 +27,7 @@ _POLL_S = 0.05
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EFBIG, errno.EROFS, errno.EIO)
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 _attempts = count()
 
 
@@ -77,6 +78,7 @@ class ShardCache:
         Raises:
             DataError: it cannot be fetched, arrives damaged, takes too long, or the disk is full.
             ConfigError: it is larger than the cache.
+            OSError: this process has too many files open.
         """
         if blob.num_bytes > self.config.max_bytes:
             problem = f"{blob.url} has {blob.num_bytes:,} bytes, the cache takes {self.config.max_bytes:,}"
@@ -91,6 +93,8 @@ class ShardCache:
                     if descriptor is None:
                         descriptor = retried(lambda: self._fetch(blob, patience), patience=patience)
         except OSError as error:
+            if error.errno in _TOO_MANY_OPEN:
+                raise
             problem = f"the cache at {self.folder} cannot be used ({error.strerror or error})"
             raise DataError(problem, hint="give another folder for the cache") from error
         return descriptor

@@ -1,5 +1,6 @@
 """The manifest: what a shard set holds, written last, so that a set without one is known to be unfinished."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from framework.core.serialization import from_json, parse_object, to_json
 from framework.data.archives.names import printable
 from framework.data.images.notes import ImageNote
 from framework.data.images.options import DEFAULT, ReadOptions
+from framework.data.open_files import way_out
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
@@ -97,6 +99,18 @@ class Manifest:
     read: ReadOptions = DEFAULT
     notes: tuple[ImageNote, ...] = ()
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the kind, the class names, the index and the shards, in hexadecimal: what the set is.
+
+        The index has the order of the samples and their labels, the shards their bytes; names of files do not count.
+        How images are read does, where it is not the default.
+        """
+        parts = [self.kind, self.classes, self.index_sha256, [shard.sha256 for shard in self.shards]]
+        if self.read != DEFAULT:
+            parts.append(to_json(self.read))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
     def write(self, folder: Path) -> None:
         """Writes the manifest into `folder`, whole or not at all."""
         record = {"format_version": FORMAT_VERSION, "kind": self.kind, **to_json(self)}
@@ -124,7 +138,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} has no {MANIFEST}, so it is not a shard set, or an unfinished one", hint=hint
         ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error})", hint="write the shard set again") from None
+        hint = way_out(error, "write the shard set again")
+        raise DataError(f"{path} cannot be read ({error})", hint=hint) from None
     return parse_manifest(data, where=str(path))
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import tarfile
-import threading
+import weakref
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,12 +14,12 @@ from jaxtyping import Int64
 
 from framework.core.errors import DataError
 from framework.data.archives.tar import member_name
+from framework.data.open_files import OPEN_FILES, OpenFile, way_out
 from framework.data.remote.files import RemoteConfig
 from framework.data.shards.backends import CHECK, Backend, LocalBackend, RemoteBackend
 from framework.data.shards.manifest import INDEX, Manifest
 
-# Open shards of a set in a process: an order that goes through blocks of shards reads far fewer at a time.
-_MAX_OPEN = 128
+_numbers = count()
 _HEADER_BYTES = 512
 _CHUNK = 1 << 20
 
@@ -26,9 +27,9 @@ _CHUNK = 1 << 20
 class ShardSet:
     """The samples of a shard set, by number.
 
-    Holds open files of the shards that were read last. Reads name their own position, so processes may share the
-    files after a fork, and threads a set; after a spawn the set is opened anew. Files are read, not mapped: a mapped
-    file that shrinks or whose disk fails kills the process without a message (decision 005).
+    Shards that were read last stay open, as many as `open_files` lets all sets have. Reads name their own position, so
+    processes may share the files after a fork, and threads a set; after a spawn the set is opened anew. Files are read,
+    not mapped: a mapped file that shrinks or whose disk fails kills the process without a message (decision 005).
 
     Args:
         path: the set's folder, or a URL that fsspec knows, such as `s3://bucket/set`; its shards go through a cache.
@@ -53,11 +54,11 @@ class ShardSet:
         remote: RemoteConfig = RemoteConfig(),
         manifest_sha256: str | None = None,
     ) -> None:
-        self._open: dict[int, _File] = {}
-        self._lock = threading.Lock()
+        self._number = next(_numbers)
+        weakref.finalize(self, OPEN_FILES.close_all_of, self._number).atexit = False
         self._remote = remote
         self._backend: Backend = (
-            RemoteBackend(str(path), remote, release=self._close_removed, manifest_sha256=manifest_sha256)
+            RemoteBackend(str(path), remote, release=OPEN_FILES.close_removed, manifest_sha256=manifest_sha256)
             if "://" in str(path)
             else LocalBackend(Path(path))
         )
@@ -88,7 +89,7 @@ class ShardSet:
             data = os.pread(self._file(shard).descriptor, size, offset)
         except OSError as error:
             problem = f"{self.describe(number)} cannot be read ({error.strerror})"
-            raise DataError(problem, hint=f"{CHECK} {self.path}") from None
+            raise DataError(problem, hint=way_out(error, f"{CHECK} {self.path}")) from None
         if len(data) != size:
             problem = f"{self.describe(number)} ends after {len(data)} of {size} bytes"
             raise DataError(problem, hint=f"{CHECK} {self.path}")
@@ -101,7 +102,8 @@ class ShardSet:
             shards: numbers of those that will be read next, the first one first. They replace those of the last call
                 that have not been begun. Errors show when the shard is read.
         """
-        self._backend.prefetch([self.manifest.shards[shard] for shard in shards if shard not in self._open])
+        closed = [shard for shard in shards if (self._number, shard) not in OPEN_FILES]
+        self._backend.prefetch([self.manifest.shards[shard] for shard in closed])
 
     def describe(self, number: int) -> str:
         """A sample's number, shard and place in it, for messages."""
@@ -118,44 +120,22 @@ class ShardSet:
         try:
             header = os.pread(self._file(shard).descriptor, _HEADER_BYTES, offset - _HEADER_BYTES)
             return member_name(header)
-        except (OSError, tarfile.TarError) as error:
+        except OSError as error:
+            problem = f"{self.describe(number)} cannot be read ({error.strerror})"
+            raise DataError(problem, hint=way_out(error, f"{CHECK} {self.path}")) from None
+        except tarfile.TarError as error:
             problem = f"{self.describe(number)} follows no tar header ({error})"
             raise DataError(problem, hint=f"{CHECK} {self.path}") from None
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return _reopened, (self.path, self._remote, self._backend.manifest_sha256)
 
-    def _file(self, shard: int) -> "_File":
+    def _file(self, shard: int) -> OpenFile:
         """The open file of a shard, kept open by whoever holds it."""
-        file = self._open.get(shard)
-        if file is not None:
-            return file
-        file = _File(self._backend.open_shard(self.manifest.shards[shard]))
-        self._close_removed()
-        with self._lock:
-            while len(self._open) >= _MAX_OPEN:
-                del self._open[next(iter(self._open))]
-            self._open[shard] = file
-        return file
-
-    def _close_removed(self) -> None:
-        """Closes what the cache has removed: only then its room on the disk is free."""
-        with self._lock:
-            for shard in [shard for shard, file in self._open.items() if file.is_removed()]:
-                del self._open[shard]
-
-
-class _File:
-    """A descriptor that is closed when nobody uses it any more."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def is_removed(self) -> bool:
-        return os.fstat(self.descriptor).st_nlink == 0
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+        key = self._number, shard
+        if key not in OPEN_FILES:
+            OPEN_FILES.close_removed(self._number)
+        return OPEN_FILES.get(key, lambda: self._backend.open_shard(self.manifest.shards[shard]))
 
 
 def _reopened(path: Path | str, remote: RemoteConfig, manifest_sha256: str | None) -> ShardSet:
@@ -172,7 +152,8 @@ def read_index(path: Path, manifest: Manifest) -> Int64[np.ndarray, "sample colu
         with (path / INDEX).open("rb") as stream:
             return _map_index(stream, manifest, where=str(path / INDEX))
     except OSError as error:
-        raise DataError(f"{path / INDEX} cannot be read ({error})", hint="write the shard set again") from None
+        hint = way_out(error, "write the shard set again")
+        raise DataError(f"{path / INDEX} cannot be read ({error})", hint=hint) from None
 
 
 def _open_index(backend: Backend) -> np.ndarray:
@@ -183,14 +164,15 @@ def _open_index(backend: Backend) -> np.ndarray:
     """
     where = backend.name(INDEX)
     try:
-        with os.fdopen(backend.open_index(), "rb") as stream:
+        with os.fdopen(OPEN_FILES.opened(backend.open_index), "rb") as stream:
             index = _map_index(stream, backend.manifest, where=where)
             stream.seek(0)
             digest = hashlib.sha256()
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise DataError(f"{where} cannot be read ({error})", hint="write the shard set again") from None
+        hint = way_out(error, "write the shard set again")
+        raise DataError(f"{where} cannot be read ({error})", hint=hint) from None
     if digest.hexdigest() != backend.manifest.index_sha256:
         problem = f"{where} is not the index that the manifest was written with"
         raise DataError(problem, hint="write the shard set again, or restore its files")

@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framework.core.errors import DataError
 from framework.evaluation.classifier import load_classifier
 from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
 from framework.evaluation.samples import SampleSet, dequantize_images
+from framework.tracking.data_identity import class_changes
 
 
 class ClassifierFeatures(FeatureNetwork):
@@ -37,9 +39,16 @@ class ClassifierFeatures(FeatureNetwork):
             role: what the images are, such as samples; stands in the metric's name.
             images: with their labels.
             features: what this network made of them.
+
+        Raises:
+            DataError: images whose classes are not those of the classifier.
         """
         if images.labels is None:
             return {}
+        ours, theirs = self.classifier.class_names, images.classes
+        if ours is not None and theirs is not None and (changes := class_changes(ours, theirs)):
+            problem = f"{images.name} has other classes than the classifier was trained on ({'; '.join(changes)})"
+            raise DataError(problem, hint="use a classifier that was trained on the same class folders")
         predicted = self.class_logits(features).argmax(dim=1).cpu()
         share = (predicted == torch.from_numpy(images.labels)).float().mean().item()
         return {f"class_accuracy_{role}/{self.name}": share}

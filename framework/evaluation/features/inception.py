@@ -26,6 +26,7 @@ class InceptionFeatures(FeatureNetwork):
 
     name = "inception"
     channels = 3
+    takes_statistics = True
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()

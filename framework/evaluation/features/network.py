@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from framework.core.console import tracked
 from framework.core.errors import ConfigError, DataError
 from framework.evaluation.samples import SampleSet
 
@@ -19,10 +20,12 @@ class FeatureNetwork(nn.Module, ABC):
     Attributes:
         name: part of every metric's name, such as `frechet_distance/pixels`.
         channels: image channels that it takes, or None for any.
+        takes_statistics: whether `mu` and `sigma` of ADM's reference batches are of these features.
     """
 
     name: str
     channels: int | None = None
+    takes_statistics: bool = False
 
     @property
     def distance_name(self) -> str:
@@ -66,7 +69,7 @@ def extract_features(network: FeatureNetwork, samples: SampleSet, *, batch_size:
     network.eval()
     parameter = next(network.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    starts = range(0, len(samples), batch_size)
+    starts = tracked(range(0, len(samples), batch_size), f"{network.name} features of {samples.name}")
     features = torch.cat([network(samples.pixels(start, start + batch_size).to(device)) for start in starts])
     if not torch.isfinite(features).all():
         raise DataError(

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, check_outputs
 from framework.core.serialization import JsonDict
 from framework.gbc.commands.failures import print_failures
 from framework.gbc.execution.runner import RunOptions, run_graph
@@ -47,9 +47,9 @@ def run(
     unroll(declared)
     loss_of = load_loss(loss) if loss is not None else None
     done = _finished(path, declared, wanted, resume)
+    check_outputs(path, inputs=[graph, tasks, models])
     left = [task for task in wanted if task["id"] not in done]
     known = load_models(models, declared) if left else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Without the traces that failed, and half a line of a run that was killed.
     write_traces(path, done.values())
     traces = list(done.values())
@@ -114,10 +114,11 @@ def track(
     from framework.gbc.execution.loading import load_models
 
     declared = load_graph(graph)
+    if out is not None:
+        check_outputs(out, inputs=[graph, models])
     known = load_models(models, declared)
     tracked = list(track_dialogues(declared, known, read_dialogues(dialogues), options=options))
     if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(out)) as stream:
             stream.writelines((json.dumps(turn.task) + "\n").encode() for turn in tracked)
     empty = [Tracked(task=turn.task, state={}, expected=turn.expected, failure=None) for turn in tracked]

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import to_json
 from framework.core.text_files import half_character_in
 from framework.gbc.attribution.attribute import attribute as attribute_traces
@@ -67,6 +67,7 @@ def attribute(
     if not pairs:
         console.print(f"{trace}: nothing to blame")
         return
+    check_output_folder(out)
     known = load_models(models, plan.graph)
     check_tokens([trace for trace, _ in pairs], known)
     starts = range(0, len(pairs), batch_size)
@@ -129,7 +130,6 @@ def _failure(trace: Trace) -> str | None:
 
 
 def _save(folder: Path, found: Sequence[Attribution], mean: Attribution) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     worst = sorted(found, key=lambda each: -each.loss)[:MOST_SECTIONS]
     left_out = f", the {MOST_SECTIONS} with the largest losses" if len(found) > MOST_SECTIONS else ""
     save_html(folder / "blame.html", [mean, *worst], title=f"Blame of {len(found)} runs{left_out}")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, DataError
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import JsonDict, to_json
 from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
@@ -103,6 +103,7 @@ def attribute_logs(
     if not failed:
         console.print("nothing to blame")
         return
+    check_output_folder(out)
     config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
     reader = LocalModel.load(config)
     kept = LogResults(Path(out), _settings(config, surrogate, options), resume=resume)

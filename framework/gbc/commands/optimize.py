@@ -10,7 +10,7 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
-from framework.core.io import atomic_write, sha256_of
+from framework.core.io import atomic_write, check_output_folder, sha256_of
 from framework.gbc.commands.failures import kind_of, print_failures
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
 from framework.gbc.execution.loading import (
@@ -77,6 +77,7 @@ def optimize(
     train, held, loss_of = load_tasks(tasks), load_tasks(held_out), load_loss(loss)
     named = [] if optimizer == "candidates" else [model or _only_model(models)]
     proposer = _candidates(candidates, by) if optimizer == "candidates" else None
+    check_output_folder(folder)
     known = {} if optimizer == "soft_prompt" else load_models(models, declared, *named)
     _claim(folder, {"graph": graph, "tasks": tasks, "held_out": held_out}, {"loss": loss, "optimizer": optimizer})
     if optimizer == "soft_prompt":
@@ -165,7 +166,6 @@ def _claim(folder: Path, files: Mapping[str, str], settings: Mapping[str, str]) 
     Raises:
         ConfigError: the folder is that of another optimization.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "inputs.json"
     inputs = {**{name: sha256_of(Path(file)) for name, file in files.items()}, **settings}
     before = json.loads(path.read_text()) if path.exists() else inputs

@@ -12,7 +12,7 @@ import torch
 
 from framework.core.console import console
 from framework.core.errors import ConfigError, TrainingError
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, check_output_folder
 from framework.core.text_files import read_yaml
 from framework.evaluation.features import FeatureNetwork
 from framework.pra.commands.evaluate import evaluate
@@ -78,6 +78,7 @@ def compare(
     settings = _read_recipe(recipe)
     data = settings["data"]
     base = PRAConfig(**settings["model"]["init_args"]["architecture"])
+    check_output_folder(out)
     goal = num_parameters(replace(base, variant="pra"))
     measurement = _Measurement(
         features=features,

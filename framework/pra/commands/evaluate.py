@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import torch
 
-from framework.core.console import console, results
+from framework.core.console import console, results, tracked
 from framework.core.devices import pick_device
 from framework.core.errors import DataError
+from framework.core.io import check_outputs
 from framework.evaluation.features import FeatureNetwork
 from framework.evaluation.sample_report import evaluate_samples
 from framework.evaluation.samples import SampleSet, dequantize_images, read_samples
-from framework.pra.checkpoint import load_objective, load_pra
+from framework.pra.checkpoint import load_objective, load_trained
 from framework.pra.generate import balanced_labels, generate
 from framework.pra.rollout_gap import RolloutGap, measure_rollout_gap
 from framework.pra.sampling import SamplerConfig
+from framework.tracking.data_identity import class_changes
 
 
 def evaluate(
@@ -36,6 +38,9 @@ def evaluate(
     Inception), the distance of samples to their nearest training images beside that of held-out images, and the
     rollout gap of the model that made them.
 
+    Of a reference .npz that holds `mu` and `sigma`, as ADM's reference batches do, these give the FID, and its images
+    the rest.
+
     Args:
         samples: an .npz of `framework sample`, or a folder of shards.
         reference: real images, best held out from training: a folder of shards, or an .npz.
@@ -53,6 +58,7 @@ def evaluate(
         out: JSON file for the report.
     """
     place = pick_device(device)
+    check_outputs(out, inputs=[path for path in (samples, reference, training, checkpoint) if path])
     generated = read_samples(samples)
     size = generated.images.shape[1]
     real = read_samples(reference, image_size=size, limit=limit)
@@ -74,10 +80,14 @@ def evaluate(
 
 
 def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.device, batch_size: int) -> RolloutGap:
-    model = load_pra(checkpoint).to(device)
+    trained = load_trained(checkpoint)
+    model = trained.model.to(device)
     real = real.with_channels(model.config.channels)
     if real.labels is None:
         raise DataError(f"{real.name} has no labels", hint="give a reference with classes, or leave out checkpoint")
+    if trained.class_names and real.classes and (changes := class_changes(trained.class_names, real.classes)):
+        problem = f"{real.name} has other classes than {checkpoint} was trained on ({'; '.join(changes)})"
+        raise DataError(problem, hint="give images of the same class folders, or leave out checkpoint")
     count = min(limit, len(real))
     # Sets may be sorted by class.
     chosen = torch.linspace(0, len(real) - 1, count).long()
@@ -87,7 +97,7 @@ def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.dev
         real_labels = torch.zeros_like(real_labels)
     labels = balanced_labels(count, range(model.config.num_classes))
     batches = generate(model, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
-    rollouts = torch.cat(list(batches)).to(device)
+    rollouts = torch.cat(list(tracked(batches, "rollouts", total=-(-count // batch_size)))).to(device)
     return measure_rollout_gap(
         model,
         images,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from framework import __version__
 from framework.core.errors import CheckpointError, ConfigError
-from framework.core.io import sha256_of
+from framework.core.io import check_outputs, sha256_of
 from framework.core.serialization import from_json
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE
 from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors
@@ -34,6 +34,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
     if not target.name.endswith(SUFFIX):
         raise ConfigError(f"out {target}", hint=f"give a name that ends in {SUFFIX}")
     stale = _earlier(target, options.overwrite)
+    check_outputs(target, target.parent / CONFIG)
     state, weights = read_state(checkpoint), options.weights
     if ARCHITECTURE not in state or OBJECTIVE not in state:
         raise CheckpointError(f"{checkpoint} is not of a PRA model", hint="give a checkpoint of a PRA run")
@@ -55,6 +56,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
         ),
         entry=files[-1],
         files={file.name: sha256_of(file) for file in files},
+        data=manifest.data,
     ).write()
     for file in stale:
         if file not in files:

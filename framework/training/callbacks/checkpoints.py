@@ -1,5 +1,6 @@
 """When checkpoints are made, which of them stay, and that only one job writes them."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -8,10 +9,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from framework.core.collectives import rank_and_size
+from framework.core.collectives import broadcast_object, rank_and_size
+from framework.core.compat.lightning_compat import run_before_finished_fit, validate_now, validation_is_due
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import RunLock
 from framework.tracking import metric_names as metrics
+from framework.training.callbacks.order import AfterOthers, put_last
 from framework.training.checkpoint.layout import (
     FOLDER,
     Retention,
@@ -22,14 +25,19 @@ from framework.training.checkpoint.layout import (
     point_to_newest,
     put_aside,
     step_of,
+    validated_steps,
 )
 from framework.training.checkpoint.strategy import DirectoryCheckpoints, checkpoints_of
 from framework.training.checkpoint.writing import SaveOptions, together
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(Checkpoint):
     """Saves a checkpoint every n optimizer steps and at the end, and keeps some of the older ones.
 
+    A checkpoint is made before the validation of its step: a run that was cut off in between makes up for that when it
+    goes on.
     The run's folder belongs to one job at a time: from `setup` to the end of the process that is rank 0, or of `fit`.
 
     Args:
@@ -64,6 +72,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = 0
         self._lock: RunLock | None = None
         self._strategy: DirectoryCheckpoints | None = None
+        self._first_validation = AfterOthers(at_start=self._make_up_for_validation)
 
     def save(self, trainer: Trainer) -> None:
         """Saves the state after the last optimizer step, unless there is a checkpoint of that step already.
@@ -99,6 +108,8 @@ class Checkpoints(Checkpoint):
             return
         self._strategy = checkpoints_of(trainer.strategy)
         together(lambda: self._take(Path(trainer.default_root_dir)), "the run's folder cannot be used")
+        # Behind what a signal in the middle of it would have to meet.
+        put_last(trainer, self._first_validation)
 
     def _take(self, run_dir: Path) -> None:
         if rank_and_size()[0] != 0:
@@ -114,6 +125,7 @@ class Checkpoints(Checkpoint):
             choice = self._strategy.choice
             damaged = [path for path, _ in choice.skipped] if choice else []
             together(lambda: _refuse_to_go_back(folder, step, damaged), f"{folder} cannot be used")
+            run_before_finished_fit(trainer, lambda: self._make_up_for_validation(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
@@ -131,6 +143,17 @@ class Checkpoints(Checkpoint):
 
         together(make_way, f"{folder} cannot be used")
 
+    def _make_up_for_validation(self, trainer: Trainer) -> None:
+        """Validates where the checkpoint that was loaded is of before the validation of its step."""
+        choice = self._strategy.choice if self._strategy is not None else None
+        if choice is None or choice.path is None or not validation_is_due(trainer):
+            return
+        step, folder = trainer.global_step, choice.path.parent
+        if not broadcast_object(step in validated_steps(folder)):
+            if rank_and_size()[0] == 0:
+                log.info("validating after step %d, which was cut off", step)
+            validate_now(trainer)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
@@ -140,9 +163,9 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.retention.best and self._strategy is not None and not trainer.sanity_checking:
+        if self._strategy is not None and not trainer.sanity_checking:
             measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            if self.retention.metric not in measured:
+            if self.retention.best and self.retention.metric not in measured:
                 known = ", ".join(sorted(name for name in measured if name.startswith("validation/"))) or "none"
                 raise ConfigError(
                     f"checkpoint.best_metric {self.retention.metric} is not measured", hint=f"use one of: {known}"

@@ -13,16 +13,24 @@ def put_last(trainer: Trainer, callback: Callback) -> None:
 
 
 class AfterOthers(Callback):
-    """Does something at the end of a batch when every other callback is done with it; see `put_last`.
+    """Does something after every other callback, at the end of a batch or when training starts; see `put_last`.
 
     Args:
-        action: what is done.
+        action: what is done at the end of a batch.
+        at_start: what is done when training starts.
     """
 
-    def __init__(self, action: Callable[[Trainer], None]) -> None:
-        self.action = action
+    def __init__(
+        self, action: Callable[[Trainer], None] | None = None, *, at_start: Callable[[Trainer], None] | None = None
+    ) -> None:
+        self.action, self.at_start = action, at_start
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.at_start is not None:
+            self.at_start(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        self.action(trainer)
+        if self.action is not None:
+            self.action(trainer)

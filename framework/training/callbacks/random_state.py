@@ -82,7 +82,15 @@ class RandomState(Callback):
         self._restored = state_dict["ranks"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        # Not earlier: building loaders and validating draw numbers too.
+        # Not earlier: building loaders draws numbers too.
+        self._restore()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Before the first batch: that of the checkpoint's step, which was cut off.
+        if not trainer.sanity_checking:
+            self._restore()
+
+    def _restore(self) -> None:
         if self._restored is None:
             return
         rank, size = rank_and_size()

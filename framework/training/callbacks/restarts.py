@@ -1,4 +1,4 @@
-"""Every start of a run and how it ended, in the run's folder and in W&B's config."""
+"""Every start of a run, how it ended and what it reads, in the run's folder and in W&B's config."""
 
 import logging
 from pathlib import Path
@@ -8,11 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.errors import Interrupted, Preempted
 from framework.core.serialization import to_json
+from framework.tracking.data_identity import note_data
 from framework.tracking.loggers import restart_count
 from framework.tracking.metric_files import write_merged
 from framework.tracking.restarts import Outcome, describe_start, note_end, note_start
 from framework.tracking.wandb_run import TrackedRun
-from framework.training.checkpoint.provenance import git_revision, package_versions
+from framework.training.checkpoint.provenance import data_of, git_revision, package_versions
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 class Restarts(Callback):
     """Notes start and end in `attempts.jsonl`; a start without an end was killed, or still runs.
 
-    At the end all starts' metrics are put together in `metrics.csv`.
+    What the run reads is noted in `data.json`. At the end all starts' metrics are put together in `metrics.csv`.
     """
 
     def __init__(self) -> None:
@@ -40,9 +41,13 @@ class Restarts(Callback):
             packages=package_versions(),
         )
         note_start(run_dir, start)
+        data = data_of(trainer)
+        if data is not None:
+            note_data(run_dir, data)
+        digests = [] if data is None else [each.digest for each in data.train]
         for logger in trainer.loggers:
             if isinstance(logger, TrackedRun):
-                logger.log_hyperparams({"provenance": to_json(start)})
+                logger.log_hyperparams({"provenance": {**to_json(start), "data": digests}})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end(trainer, "finished")

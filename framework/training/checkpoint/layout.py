@@ -2,7 +2,7 @@
 
 checkpoints/
   newest                     name of the newest complete checkpoint; for users and launchers, never trusted here
-  validation.jsonl           metrics by step: what "best" is judged by
+  validation.jsonl           metrics by step: what "best" is judged by, and which validations came to their end
   step=00000100/             complete: it got this name by a rename, after its bytes and its manifest were on the disk
     manifest.json            step, files with sizes and checksums, what made it
     state.pt                 loops, callbacks, data position, random states: plain types and small tensors
@@ -18,7 +18,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -26,6 +27,7 @@ from typing import Literal, TypedDict
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sync_folder
 from framework.core.serialization import from_json, parse_object, to_json
+from framework.tracking.data_identity import DataIdentity
 from framework.training.strategies.config import CheckpointKind
 
 FOLDER = "checkpoints"
@@ -57,6 +59,7 @@ class Manifest:
         files: every other file, by its path inside the checkpoint.
         samples_consumed: training samples of the finished steps, where the data module counts them.
         recipe: the resolved recipe, YAML.
+        data: what it was trained on, where the data module tells; None of before that was recorded.
         git_revision: of the framework's source, if it is a git work tree.
         packages: versions.
         wandb_id: the run in W&B.
@@ -71,6 +74,7 @@ class Manifest:
     files: dict[str, FileRecord] = field(default_factory=dict)
     samples_consumed: int | None = None
     recipe: str | None = None
+    data: DataIdentity | None = None
     git_revision: str | None = None
     packages: dict[str, str] = field(default_factory=dict)
     wandb_id: str | None = None
@@ -251,16 +255,24 @@ def note_validation(folder: Path, step: int, metrics: dict[str, float]) -> None:
 def read_validation(folder: Path, metric: str) -> dict[int, float]:
     """A metric by step; of several validations of a step the last, what is not a number left out."""
     values: dict[int, float] = {}
-    file = folder / VALIDATION
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        try:
-            entry: Validation = json.loads(line)
-        except ValueError:
-            continue  # A killed run's last line.
+    for entry in _validations(folder):
         value = entry["metrics"].get(metric)
         if value is not None and math.isfinite(value):
             values[entry["step"]] = value
     return values
+
+
+def validated_steps(folder: Path) -> set[int]:
+    """Steps whose validation came to its end."""
+    return {entry["step"] for entry in _validations(folder)}
+
+
+def _validations(folder: Path) -> Iterator[Validation]:
+    file = folder / VALIDATION
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        # A killed run's last line is in pieces.
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def sync_files(paths: Iterable[Path]) -> None:

@@ -6,9 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import yaml
+from lightning.pytorch import Trainer
 
 from framework.core.moved.import_paths import current_text
 from framework.core.moved.recipe_keys import with_new_keys
+from framework.tracking.data_identity import DataIdentity
 from framework.training.strategies.config import PACKAGES
 
 _PACKAGES = ("framework", "torch", "lightning", "numpy", *PACKAGES)
@@ -38,6 +40,12 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def data_of(trainer: Trainer) -> DataIdentity | None:
+    """What a trainer's data module reads, where it tells."""
+    found = getattr(getattr(trainer, "datamodule", None), "identity", None)
+    return found if isinstance(found, DataIdentity) else None
 
 
 def recipe_changes(before: str | None, now: str | None) -> list[str]:

@@ -28,7 +28,7 @@ from framework.core.io import sync_folder
 from framework.tracking.run_folder import saved_wandb_id
 from framework.training.checkpoint.choose import Choice, choose_checkpoint
 from framework.training.checkpoint.layout import PARTIAL, Manifest, remove
-from framework.training.checkpoint.provenance import git_revision, package_versions, recipe_changes
+from framework.training.checkpoint.provenance import data_of, git_revision, package_versions, recipe_changes
 from framework.training.checkpoint.read import read_state
 from framework.training.checkpoint.tensors import (
     load_model,
@@ -135,6 +135,7 @@ class DirectoryCheckpoints(_Base):
             strategy=type(self).__name__,
             samples_consumed=next((s["samples_consumed"] for s in states if "samples_consumed" in s), None),
             recipe=self.recipe,
+            data=data_of(self.lightning_module.trainer),
             git_revision=git_revision() if rank_and_size()[0] == 0 else None,
             packages=package_versions(),
             wandb_id=saved_wandb_id(self.lightning_module.trainer.default_root_dir),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from framework.core.errors import ConfigError, DataError
+from framework.data.open_files import OPEN_FILES
 from framework.data.remote import cache as cache_module
 from framework.data.remote.cache import ShardCache
 from framework.data.remote.files import RemoteConfig
@@ -196,7 +197,7 @@ def test_removed_files_are_closed(folder: Path, server: FaultyServer, tmp_path: 
     shards = ShardSet(server.url, remote=config(tmp_path, max_bytes=room))
     for number in list(range(len(shards))) * 2:
         shards.read(number)
-        assert len(shards._open) <= 2
+        assert len([key for key in OPEN_FILES._files if key[0] == shards._number]) <= 2
 
 
 def test_shard_larger_than_the_cache(server: FaultyServer, tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 
 from framework.core.errors import DataError
 from framework.core.io import sha256_of
+from framework.data.open_files import OPEN_FILES
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 
@@ -37,7 +38,21 @@ def test_pickled_set_opens_its_own_files(path: Path):
     assert len(data) < 1000
     copy = pickle.loads(data)
     assert copy.read(3) == expected
-    assert not {file.descriptor for file in copy._open.values()} & {file.descriptor for file in shards._open.values()}
+    ours, theirs = (
+        {file.descriptor for (owner, _), file in OPEN_FILES._files.items() if owner == each._number}
+        for each in (shards, copy)
+    )
+    assert len(ours) == len(theirs) == 1
+    assert ours != theirs
+
+
+def test_a_set_that_is_gone_has_no_open_files(path: Path):
+    shards = ShardSet(path)
+    shards.read(0)
+    number = shards._number
+    assert (number, 0) in OPEN_FILES
+    del shards
+    assert (number, 0) not in OPEN_FILES
 
 
 @pytest.mark.slow

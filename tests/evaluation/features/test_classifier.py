@@ -1,9 +1,12 @@
 """A classifier's features and what it tells of labelled images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from framework.core.errors import DataError
 from framework.evaluation.classifier import ClassifierConfig, ImageClassifier, save_classifier
 from framework.evaluation.features import ClassifierFeatures, extract_features
 from framework.evaluation.samples import SampleSet, dequantize_images
@@ -47,3 +50,14 @@ def test_the_class_accuracy_by_hand(network: ClassifierFeatures, images: SampleS
         "class_accuracy_samples/three": pytest.approx(4 / 6)
     }
     assert network.labelled_metrics("samples", SampleSet(images=images.images), features) == {}
+
+
+def test_classes_of_other_numbers_are_refused(tmp_path, images: SampleSet):
+    config = ClassifierConfig(num_classes=3, channels=1, width=8)
+    save_classifier(tmp_path / "named.safetensors", ImageClassifier(config, ("a", "b", "c")))
+    network = ClassifierFeatures(str(tmp_path / "named.safetensors"))
+    assert network.classifier.class_names == ("a", "b", "c")
+    features = extract_features(network, images, batch_size=6)
+    assert network.labelled_metrics("samples", replace(images, classes=("a", "b", "c")), features)
+    with pytest.raises(DataError, match=r"other classes than the classifier was trained on .*'a' was class 0 and is 1"):
+        network.labelled_metrics("samples", replace(images, classes=("b", "a", "c")), features)

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from framework.cli.main import main
+from framework.core.errors import ConfigError
+from framework.evaluation.features import PixelFeatures
+from framework.pra.commands.evaluate import evaluate
 from framework.testing.images import make_image_shards
 
 
@@ -40,3 +43,10 @@ def test_a_machine_without_training_images_is_refused(trained: Path, shards: str
         main(["evaluate", shards, shards, "--features", "PixelFeatures", "--svm_accuracy", "true", "--device", "cpu"])
     assert stopped.value.code == 2
     assert "svm_accuracy has no training images" in capsys.readouterr().err
+
+
+def test_the_report_does_not_take_the_place_of_what_is_read(shards: str, tmp_path: Path):
+    (tmp_path / "samples.npz").write_bytes(b"samples")
+    with pytest.raises(ConfigError, match=r"samples.npz is what is read"):
+        evaluate(str(tmp_path / "samples.npz"), shards, features=PixelFeatures(), out=str(tmp_path / "samples.npz"))
+    assert (tmp_path / "samples.npz").read_bytes() == b"samples"

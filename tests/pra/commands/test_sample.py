@@ -10,6 +10,7 @@ from PIL import Image
 from framework.core.errors import ConfigError
 from framework.evaluation.samples import SampleSet, read_npz
 from framework.pra.checkpoint import load_pra
+from framework.pra.commands import sample as module
 from framework.pra.commands.sample import sample
 from framework.pra.generate import generate
 from framework.pra.sampling import SamplerConfig
@@ -26,9 +27,9 @@ def test_samples_are_those_of_the_averaged_weights(trained: Path, tmp_path: Path
     assert found.labels is not None
     assert found.labels.tolist() == [2, 0, 2, 0, 2, 0, 2]
     assert np.array_equal(found.images, SampleSet.from_images(images).with_channels(3).images)
-    # Two columns of 64 pixels in gaps, and four rows.
+    # Two columns of 64 pixels in gaps below their headings, and four rows.
     with Image.open(out.with_suffix(".png")) as grid:
-        assert grid.size == (2 * 68, 4 * 68)
+        assert grid.size == (2 * 68, 16 + 4 * 68)
 
 
 @pytest.mark.slow
@@ -38,6 +39,7 @@ def test_samples_are_those_of_the_averaged_weights(trained: Path, tmp_path: Path
         ({"num": 0}, "num 0, batch_size 256: use 1 or more"),
         ({"num": 1, "batch_size": 0}, "num 1, batch_size 0"),
         ({"num": 1, "classes": [3]}, "class 3 is out of range: use classes 0 to 2"),
+        ({"num": 1, "classes": "cat"}, "class 'cat': the checkpoint does not say what its classes are called"),
         ({"num": 1, "device": "nothing"}, "device 'nothing' cannot be used"),
     ],
 )
@@ -45,3 +47,52 @@ def test_what_cannot_be_sampled(trained: Path, tmp_path: Path, options: dict, wo
     with pytest.raises(ConfigError, match=words):
         sample(str(trained), str(tmp_path / "samples.npz"), sampler=SAMPLER, **{"device": "cpu", **options})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_are_looked_at_before_anything_is_drawn(trained: Path, tmp_path: Path):
+    for out, words in (
+        (tmp_path / "grid.png", "give a name that ends in .npz; the grid is beside it as .png"),
+        (tmp_path / "file" / "samples.npz", "file is not a folder"),
+    ):
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigError, match=words):
+            sample(str(trained / "missing"), str(out))
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(ConfigError, match=r"taken.png is a folder"):
+        sample(str(trained / "missing"), str(tmp_path / "taken.npz"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "rows"),
+    [
+        # Twelve classes: ten of them, in two rows and not in those of other classes.
+        (list(range(12)) * 2, list(range(10)), 2),
+        ([2, 0, 2, 0, 2], [2, 0], 3),
+        # A class that was asked for twice has one column.
+        ([1, 0, 0, 1, 0, 0], [1, 0], 4),
+        ([0] * 200, None, 10),
+    ],
+)
+def test_columns_of_the_grid_are_classes(labels, columns, rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Every image has the level of its class.
+    images = torch.tensor(labels).float()[:, None, None, None].expand(-1, 1, 2, 2) / 16
+    kept: dict[str, object] = {}
+    monkeypatch.setattr(module, "save_grid", lambda path, images, **options: kept.update(images=images, **options))
+    names = tuple("abcdefghijkl")
+    module._save_class_grid(tmp_path / "grid.png", images, labels, names)
+    made = torch.stack(list(kept["images"]))[:, 0, 0, 0] * 16
+    if columns is None:
+        assert (kept["columns"], len(made)) == (10, 100)
+        return
+    assert (kept["columns"], kept["headings"]) == (len(columns), [names[label] for label in columns])
+    assert len(made) == rows * len(columns)
+    for place, label in enumerate(columns):
+        of_class = made[place :: len(columns)].tolist()
+        count = min(10, labels.count(label))
+        assert of_class == [label] * count + [16] * (rows - count), "and white where there is none"
+
+
+def test_an_output_in_the_place_of_an_input_is_refused(tmp_path: Path):
+    (tmp_path / "model.npz").touch()
+    with pytest.raises(ConfigError, match=r"model.npz is what is read"):
+        sample(str(tmp_path / "model.npz"), str(tmp_path / "model.npz"))

@@ -1,5 +1,6 @@
 """The folder of checkpoints: names, manifests, leftovers, and what stays."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from framework.testing.checkpoints import newest, steps_in
+from framework.tracking.data_identity import DataIdentity, SetIdentity
 from framework.training.checkpoint.choose import choose_checkpoint
 from framework.training.checkpoint.layout import (
     FOLDER,
+    MANIFEST,
     Manifest,
     Retention,
     clean,
@@ -18,6 +21,7 @@ from framework.training.checkpoint.layout import (
     note_validation,
     point_to_newest,
     step_of,
+    validated_steps,
 )
 
 
@@ -81,3 +85,25 @@ def test_manifests_come_back(tmp_path: Path, trained: Path):
     manifest = replace(Manifest.read(newest(trained)), recipe="a: 1\n", wandb_id="abc", samples_consumed=7)
     manifest.write(tmp_path)
     assert Manifest.read(tmp_path) == manifest
+
+
+def test_steps_whose_validation_came_to_its_end(tmp_path: Path):
+    assert validated_steps(tmp_path) == set()
+    for step in (2, 4):
+        note_validation(tmp_path, step, {"validation/total": 1.0})
+    with (tmp_path / "validation.jsonl").open("a") as stream:
+        stream.write('\n{"step": 6, "metr')
+    assert validated_steps(tmp_path) == {2, 4}
+
+
+def test_data_are_in_the_manifest(tmp_path: Path):
+    shards = SetIdentity(path="shards", digest="0" * 64, num_samples=3)
+    data = DataIdentity(classes=("cat", "dog"), train=(shards,), validation=shards)
+    manifest = Manifest(step=1, kind="dcp", world_size=1, strategy="x", data=data)
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest
+    # One of before.
+    content = json.loads((tmp_path / MANIFEST).read_text())
+    del content["data"]
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    assert Manifest.read(tmp_path) == replace(manifest, data=None)
