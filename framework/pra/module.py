@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
@@ -28,7 +28,7 @@ from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes
 from framework.pra.shapes import Scalar
 from framework.training.ema import check_decay, decay_at, update_ema
-from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
 from framework.training.strategies.placement import build_with_ema, placement_of
 
 METRIC_NAMES = {
@@ -41,7 +41,7 @@ METRIC_NAMES = {
 """Metric of each field of `Losses`, under `loss/` in training and `validation/` in validation."""
 
 
-class PRAModule(LightningModule):
+class PRAModule(ClippingModule):
     """Trains a PRA model (arXiv 2606.27978) and an exponential moving average of it.
 
     Args:
@@ -178,7 +178,7 @@ class PRAModule(LightningModule):
             update_ema(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(self.model, self.optimizer_config)
+        optimizer = build_optimizer(self.model, self.optimizer_config, fused=steps_itself(self.trainer))
         schedule = build_schedule(optimizer, self.optimizer_config, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -19,6 +19,7 @@ __all__ = [
     "ProcessedTracker",
     "leave_signals_alone",
     "log_finished_step",
+    "logs_this_step",
     "replaces_samplers",
 ]
 
@@ -34,6 +35,11 @@ def log_finished_step(trainer: Trainer) -> None:
     """Logs a step within `on_train_batch_end`, as the trainer does after that hook."""
     trainer._logger_connector.on_batch_end()
     trainer._logger_connector.update_train_step_metrics()
+
+
+def logs_this_step(trainer: Trainer) -> bool:
+    """Whether the loggers get the metrics of the batch that is under way."""
+    return trainer._logger_connector.should_update_logs
 
 
 def replaces_samplers(trainer: Trainer) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "CAST",
     "FakeTensorMode",
     "TorchDispatchMode",
+    "compile_without_buckets",
     "default_store",
     "shared_storage",
     "storage_key",
@@ -25,6 +26,18 @@ __all__ = [
 
 CAST = torch.ops.aten._to_copy.default
 """The operation that autocast makes copies in another type by."""
+
+
+def compile_without_buckets() -> None:
+    """Compiled code under DDP is not cut where DDP's buckets of gradients end.
+
+    Where blocks are compiled one by one their gradients come one after the other anyway; cut, one graph becomes three.
+    """
+    # It takes a second to import.
+    from torch._dynamo import config
+
+    assert hasattr(config, "optimize_ddp")
+    config.optimize_ddp = False
 
 
 def default_store() -> dist.Store:

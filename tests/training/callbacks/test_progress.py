@@ -20,5 +20,22 @@ def test_lightning_still_asks_for_the_description():
 def test_steps_out_of_how_many(max_steps: int, shown: str, monkeypatch: pytest.MonkeyPatch):
     logged: dict[str, Any] = {"v_num": 2, "loss/total": 0.5}
     monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: dict(logged))
-    trainer, module = Mock(spec=Trainer, max_steps=max_steps, global_step=7), Mock(spec=LightningModule)
+    trainer, module = made_trainer(max_steps=max_steps), Mock(spec=LightningModule)
     assert StepProgressBar().get_metrics(trainer, module) == {"step": shown, "loss/total": 0.5}
+
+
+def made_trainer(**attributes: Any) -> Mock:
+    connector = Mock(should_update_logs=True)
+    return Mock(spec=Trainer, global_step=7, training=True, _logger_connector=connector, **attributes)
+
+
+def test_metrics_are_those_of_the_last_log(monkeypatch: pytest.MonkeyPatch):
+    reads = []
+    monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: reads.append(1) or {"loss/total": len(reads)})
+    trainer, bar = made_trainer(max_steps=100), StepProgressBar()
+    module = Mock(spec=LightningModule)
+    assert bar.get_metrics(trainer, module)["loss/total"] == 1
+    trainer._logger_connector.should_update_logs, trainer.global_step = False, 8
+    assert bar.get_metrics(trainer, module) == {"step": "8/100", "loss/total": 1}
+    trainer._logger_connector.should_update_logs = True
+    assert bar.get_metrics(trainer, module)["loss/total"] == 2
