@@ -79,7 +79,7 @@ class MuonAdamW(Optimizer):
 
 
 def steps_itself(trainer: Trainer) -> bool:
-    """Whether the optimizer gets the gradients as they are: no engine takes its step, no loss scaler has scaled them."""
+    """Whether the optimizer gets gradients as they are: no engine takes its step, no loss scaler has scaled them."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return backend_of_strategy(trainer.strategy).sees_gradients and scaler is None
 

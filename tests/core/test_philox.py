@@ -1,4 +1,4 @@
-"""The generator's words are those that its authors published; numbers made of them are distributed as they should be."""
+"""The generator's words are those that its authors published; numbers made of them have the right distributions."""
 
 import math
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,11 +87,9 @@ class PartProcess:
             How it ended: done, failed or out of time.
         """
         assert self.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # It has died on its imports.
             self.process.stdin.write(f"{seconds}\n".encode())
             self.process.stdin.close()
-        except BrokenPipeError:  # It has died on its imports.
-            pass
         try:
             code = self.process.wait(timeout=seconds + _GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -101,10 +100,8 @@ class PartProcess:
 
     def end(self) -> None:
         """Ends it and all that it has started."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def last_words(self) -> str:

@@ -2,7 +2,8 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -38,7 +39,7 @@ class WaitsOfSteps(Callback):
 
     def steps(self) -> list[Counter[str]]:
         """Waits of each step but the last, with those for the batch after it."""
-        return [after - before for before, after in zip(self.before, self.before[1:], strict=False)]
+        return [after - before for before, after in pairwise(self.before)]
 
 
 class StepClock(Callback):
@@ -54,7 +55,14 @@ class StepClock(Callback):
 
 
 def train_with_callbacks(
-    session: Session, config: PRAConfig, folder: Path, *, size: int, steps: int, log_every: int, extra: Callback
+    session: Session,
+    config: PRAConfig,
+    folder: Path,
+    *,
+    size: int,
+    steps: int,
+    log_every: int,
+    extra: Sequence[Callback],
 ) -> Trainer:
     """A run with the callbacks that `framework fit` has, but for loggers and checkpoints.
 
@@ -65,9 +73,9 @@ def train_with_callbacks(
         size: images of a step.
         steps: optimizer steps.
         log_every: steps between logs.
-        extra: one more callback.
+        extra: more callbacks.
     """
-    callbacks = [*make_guards(GuardConfig()), Throughput("image"), RandomState(), StepProgressBar(), extra]
+    callbacks = [*make_guards(GuardConfig()), Throughput("image"), RandomState(), StepProgressBar(), *extra]
     options = {"max_steps": steps, "log_every_n_steps": log_every, "callbacks": callbacks}
     trainer = make_trainer(session, folder, StrategyConfig(), enable_progress_bar=True, **options)
     module = PRAModule(architecture=config, grid=SampleGridConfig(every_n_steps=0))
@@ -86,7 +94,7 @@ def _waits(session: Session, config: PRAConfig) -> dict[str, object]:
     every = 4
     with tempfile.TemporaryDirectory() as folder, counted_waits() as count:
         noted = WaitsOfSteps(count)
-        train_with_callbacks(session, config, Path(folder), size=4, steps=12, log_every=every, extra=noted)
+        train_with_callbacks(session, config, Path(folder), size=4, steps=12, log_every=every, extra=[noted])
     # Kernels and buffers are made in the first steps.
     counted = {number: waits for number, waits in enumerate(noted.steps(), start=1) if number > every}
     between = [waits for number, waits in counted.items() if number % every]
@@ -103,9 +111,9 @@ def _over_bare(session: Session, config: PRAConfig) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         clock = StepClock(session)
         train_with_callbacks(
-            session, config, Path(folder), size=size, steps=every * windows, log_every=every, extra=clock
+            session, config, Path(folder), size=size, steps=every * windows, log_every=every, extra=[clock]
         )
-    ours = median(after - before for before, after in zip(clock.seconds[1:], clock.seconds[2:], strict=False)) / every
+    ours = median(after - before for before, after in pairwise(clock.seconds[1:])) / every
     session.free()
     loop = BareLoop(session, config)
     loader = MadeData(MadeBatches(config, size, every * windows)).train_dataloader()
@@ -115,5 +123,5 @@ def _over_bare(session: Session, config: PRAConfig) -> dict[str, object]:
             starts.append(session.now())
         moved = batch.to(session.device)
         loop.step(moved.images, moved.labels)
-    bare = median(after - before for before, after in zip(starts[1:], starts[2:], strict=False)) / every
+    bare = median(after - before for before, after in pairwise(starts[1:])) / every
     return {"batch": size, "loop_ms": 1000 * ours, "bare_ms": 1000 * bare, "loop_over_bare": ours / bare}
