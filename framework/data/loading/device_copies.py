@@ -1,13 +1,8 @@
 """Batches on their way to a GPU, copied while it computes with the ones before."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
-from framework.data.loading.batch import EpisodeBatch, ImageBatch, PixelBatch
-
-Batch = ImageBatch | PixelBatch | EpisodeBatch
+from framework.data.loading.batch import ImageBatch, PixelBatch
 
 
 class SideStream:
@@ -16,6 +11,9 @@ class SideStream:
     The host runs ahead of the device, since nothing waits for it between two logs: it asks for the copy of the next
     batch while the device is at the last one, and only the first kernel that reads a batch waits for its copy.
 
+    Memory of a batch goes back to this stream, which does not know who reads it: a batch is held until the next one has
+    its own, and the copy after that waits on the device until the first one is read.
+
     Args:
         device: a GPU, which the batches go to.
     """
@@ -23,19 +21,17 @@ class SideStream:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream = torch.cuda.Stream(device)
+        self._held: ImageBatch | PixelBatch | None = None
+        self._read: torch.cuda.Event | None = None
 
-    def copy(self, batch: Batch) -> Batch:
-        """The batch on the device, from page-locked memory without a wait."""
+    def copy(self, batch: ImageBatch | PixelBatch) -> ImageBatch | PixelBatch:
+        """The batch on the device, from page-locked memory without a wait; all that reads the last one is on its way."""
         main = torch.cuda.current_stream(self.device)
+        if self._read is not None:
+            self._stream.wait_event(self._read)
+        self._read = main.record_event()
         with torch.cuda.stream(self._stream):
             copied = batch.to(self.device)
         main.wait_stream(self._stream)
-        for tensor in _tensors(copied):
-            # Its memory is not given to another copy before the main stream is done with it.
-            tensor.record_stream(main)
+        self._held = copied
         return copied
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    values: list[Any] = list(vars(batch).values())
-    return [value for value in values if isinstance(value, Tensor) and value.is_cuda]
