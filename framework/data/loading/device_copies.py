@@ -25,7 +25,7 @@ class SideStream:
         self._read: torch.cuda.Event | None = None
 
     def copy(self, batch: ImageBatch | PixelBatch) -> ImageBatch | PixelBatch:
-        """The batch on the device, from page-locked memory without a wait; all that reads the last one is on its way."""
+        """The batch on the device, without a wait; the host has asked for all that reads the last one."""
         main = torch.cuda.current_stream(self.device)
         if self._read is not None:
             self._stream.wait_event(self._read)
