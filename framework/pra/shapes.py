@@ -18,6 +18,7 @@
 | pair | two values of a head that a rotary position turns together | |
 | inputs, width, outputs, context | values of a layer's input, its width, its output, what it is conditioned on | |
 | new | positions that a cache gets | |
+| uniform, normal | random numbers of a sample, by their distribution |
 | axes, context_axes, target_axes, shape | any axes, also none | |
 
 Symbols in the mathematics: x_i is a pixel token, z_i its intermediate state, h_i the hidden state that predicts it,

@@ -7,20 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from framework.core.compat.torch_compat import TorchDispatchMode
-
-_aten = torch.ops.aten
-_READS = (_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2)
-"""Their results, or the sizes of them, are needed on the host."""
+from framework.core.compat.torch_compat import TorchDispatchMode, is_waited_for
 
 
 class DispatchedWaits(TorchDispatchMode):
     """Counts operations that make the host wait, by their names; on any device, pretended ones too.
-
-    Copies between devices that are not `non_blocking`, values that are read, tensors that are made of numbers of the
-    host.
 
     Attributes:
         waits: how often, by operation.
@@ -34,26 +26,9 @@ class DispatchedWaits(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> object:
         options = kwargs or {}
-        if self._waits(func.overloadpacket, args, options):
+        if is_waited_for(func, args, options):
             self.waits[str(func)] += 1
         return func(*args, **options)
-
-    @staticmethod
-    def _waits(operation: object, args: Sequence[Any], options: Mapping[str, Any]) -> bool:
-        first = args[0] if args and isinstance(args[0], Tensor) else None
-        if first is None:
-            return False
-        if operation is _aten._to_copy:
-            there = options.get("device")
-            moves = there is not None and torch.device(there).type != first.device.type
-            return moves and not options.get("non_blocking", False)
-        if operation is _aten.copy_:
-            moves = isinstance(args[1], Tensor) and args[1].device.type != first.device.type
-            return moves and not (args[2] if len(args) > 2 else options.get("non_blocking", False))
-        if first.device.type == "cpu":
-            return False
-        # A tensor that torch.tensor makes of numbers comes to the device by a copy that modes do not see.
-        return operation in _READS or operation is _aten.lift_fresh
 
 
 @contextmanager

@@ -24,6 +24,8 @@ PRIVATE = {
     "torch._subclasses.fake_tensor:unset_fake_temporarily": "draw a plan's noise from real seeds",
     "torch.utils._python_dispatch:TorchDispatchMode": "count the copies that autocast makes",
     "torch:ops.aten._to_copy.default": "know the copies that autocast makes",
+    "torch:ops.aten._local_scalar_dense": "count what the host waits for",
+    "torch:ops.aten._unique2": "count what the host waits for",
     "torch._dynamo:config.optimize_ddp": "compile blocks under DDP without cutting them",
     "torch:UntypedStorage._cdata": "tell storages of fake tensors apart",
     "torch:UntypedStorage._new_shared": "hand batches from workers without a copy",
