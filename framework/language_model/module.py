@@ -153,7 +153,7 @@ class LanguageModelModule(ClippingModule):
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Float[Tensor, ""]:
         losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mixup)])
         loss = losses.mean()
-        self.log("loss/cross_entropy_nats", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("loss/cross_entropy_nats", loss.detach(), batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:

@@ -135,7 +135,7 @@ class PRAModule(ClippingModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
         losses = self._losses(self.model, batch, "train", batch.sample_passes())
-        self._log("loss", losses, prog_bar=True)
+        self._log("loss", losses)
         return losses.total
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -148,14 +148,14 @@ class PRAModule(ClippingModule):
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)
 
-    def _log(self, prefix: str, losses: Losses, *, prog_bar: bool = False, batch_size: int | None = None) -> None:
+    def _log(self, prefix: str, losses: Losses, *, batch_size: int | None = None) -> None:
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
         if self.perceptual is None:
             shown -= {"perceptual"}
         values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
-        self.log_dict(values, prog_bar=prog_bar, batch_size=batch_size)
+        self.log_dict(values, batch_size=batch_size)
 
     def optimizer_step(
         self,

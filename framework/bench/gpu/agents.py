@@ -67,6 +67,10 @@ class EpisodeData(LightningDataModule):
     def train_dataloader(self) -> Iterable[EpisodeBatch]:
         return DataLoader(self.episodes, batch_size=None)
 
+    def val_dataloader(self) -> Iterable[EpisodeBatch]:
+        # Lightning warns where there is none; `make_trainer` asks for no batch of it.
+        return self.train_dataloader()
+
 
 def train_and_attribute(session: Session) -> None:
     """Two steps of each kind of training, then blame by edits and by gradients."""

@@ -59,6 +59,10 @@ class MadeData(LightningDataModule):
     def train_dataloader(self) -> Iterable[ImageBatch]:
         return DataLoader(self.batches, batch_size=None, pin_memory=torch.cuda.is_available())
 
+    def val_dataloader(self) -> Iterable[ImageBatch]:
+        # Lightning warns where there is none; `make_trainer` asks for no batch of it.
+        return self.train_dataloader()
+
 
 def make_trainer(session: Session, folder: Path, strategy: StrategyConfig, **options: object) -> Trainer:
     """A trainer as `framework fit` makes it, on the session's device, without loggers.

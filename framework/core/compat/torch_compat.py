@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 __all__ = [
     "CAST",
     "FakeTensorMode",
-    "READS",
     "TorchDispatchMode",
     "compile_without_buckets",
     "default_store",
@@ -33,7 +32,7 @@ CAST = torch.ops.aten._to_copy.default
 
 
 _aten = torch.ops.aten
-READS = (_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2)
+_READS = (_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2)
 """Operations whose results, or the sizes of them, are needed on the host."""
 
 
@@ -61,7 +60,7 @@ def is_waited_for(operation: object, args: Sequence[object], options: Mapping[st
         moves = isinstance(source, Tensor) and source.device.type != first.device.type
         return moves and not (args[2] if len(args) > 2 else options.get("non_blocking", False))
     # A tensor that torch.tensor makes of numbers comes to the device by a copy that modes do not see.
-    return first.device.type != "cpu" and (kind in READS or kind is _aten.lift_fresh)
+    return first.device.type != "cpu" and (kind in _READS or kind is _aten.lift_fresh)
 
 
 def compile_without_buckets() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
@@ -21,12 +22,14 @@ def test_steps_out_of_how_many(max_steps: int, shown: str, monkeypatch: pytest.M
     logged: dict[str, Any] = {"v_num": 2, "loss/total": 0.5}
     monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: dict(logged))
     trainer, module = made_trainer(max_steps=max_steps), Mock(spec=LightningModule)
-    assert StepProgressBar().get_metrics(trainer, module) == {"step": shown, "loss/total": 0.5}
+    assert StepProgressBar().get_metrics(trainer, module) == {"step": shown, "loss/flow_mse": 1.5, "loss/total": 0.5}
 
 
 def made_trainer(**attributes: Any) -> Mock:
     connector = Mock(should_update_logs=True)
-    return Mock(spec=Trainer, global_step=7, training=True, _logger_connector=connector, **attributes)
+    logged = {"loss/flow_mse": torch.tensor(1.5), "speed/batch_seconds": torch.tensor(2.0)}
+    shared = {"global_step": 7, "training": True, "callback_metrics": logged, "_logger_connector": connector}
+    return Mock(spec=Trainer, **shared, **attributes)
 
 
 def test_metrics_are_those_of_the_last_log(monkeypatch: pytest.MonkeyPatch):
@@ -36,6 +39,6 @@ def test_metrics_are_those_of_the_last_log(monkeypatch: pytest.MonkeyPatch):
     module = Mock(spec=LightningModule)
     assert bar.get_metrics(trainer, module)["loss/total"] == 1
     trainer._logger_connector.should_update_logs, trainer.global_step = False, 8
-    assert bar.get_metrics(trainer, module) == {"step": "8/100", "loss/total": 1}
+    assert bar.get_metrics(trainer, module) == {"step": "8/100", "loss/flow_mse": 1.5, "loss/total": 1}
     trainer._logger_connector.should_update_logs = True
     assert bar.get_metrics(trainer, module)["loss/total"] == 2
