@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.core.shapes import Images, Labels
@@ -111,7 +112,8 @@ def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: Objec
         tokens * repeats * target,
     ]
     uniform, normal = source.uniform_and_normal(2, sum(sizes))
-    posterior, perturbation, time, head = normal.split(sizes, dim=1)
+    parts: tuple[Tensor, ...] = torch.split(normal, sizes, dim=1)
+    posterior, perturbation, time, head = parts
     scale = objective.noise_scale * uniform[:, 1, None, None]
     return TrainingNoise(
         drop_class=uniform[:, 0] < objective.class_dropout,

@@ -114,9 +114,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool = 
         if group["params"]
     ]
     # By itself torch takes sharded tensors one by one.
-    kernels = {"fused": True} if fused and all(p.device.type in _FUSED_DEVICES for p in trainable) else {}
     if config.method == "adamw":
-        return AdamW(groups, **kernels)
+        return AdamW(groups, fused=(fused and all(p.device.type in _FUSED_DEVICES for p in trainable)) or None)
     if not decay or any(backend_of_tensor(p).holds(p) or p.ndim != 2 for p in decay):
         hint = f"use strategy {WHOLE}, or method adamw"
         raise ConfigError("optimizer method muon over weights that are sharded or not matrices", hint=hint)

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from framework.bench.gpu.parts import PARTS, named_part
+from framework.bench.gpu.runner import PARTS, Options, named_part, run_parts
 
 _DESCRIPTION = """Measure one GPU: tests, strategies, synchronisations, training steps, saves, sampling, attribution,
 and a short training. Every part runs in a process of its own with a time limit. Figures go to OUT/results.jsonl as they
@@ -30,7 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
         return _run_part(options.part, options.out, rehearse=options.rehearse)
     if options.minutes <= 0:
         parser.error(f"--minutes {options.minutes}: give more than 0")
-    from framework.bench.gpu.runner import Options, run_parts
     from framework.bench.gpu.table import save_table
 
     chosen = Options(minutes=options.minutes, folder=options.out, rehearse=options.rehearse, parts=tuple(options.parts))

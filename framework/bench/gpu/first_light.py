@@ -1,29 +1,33 @@
-"""Does everything run on this device at all: PRA's GPU tests, and every strategy for a few steps."""
+"""Does everything run on this device at all: PRA's GPU tests, every strategy for a few steps, asynchronous saves."""
 
 import importlib.util
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from framework.bench.gpu.session import Session
-from framework.bench.gpu.shapes import TINY, made_batch
+from framework.bench.gpu.shapes import PRA_S, TINY, made_batch
 from framework.data.loading.batch import ImageBatch
 from framework.pra.callbacks import SampleGridConfig
 from framework.pra.module import PRAModule
 from framework.pra.network.config import PRAConfig
 from framework.pra.sampling import SamplerConfig
+from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig, StrategyName
 
+STRATEGY_NAMES: tuple[StrategyName, ...] = ("ddp", "fsdp2", "deepspeed")
 _TESTS = Path(__file__).parents[3] / "tests"
 _SMALL = PRAConfig(image_size=64, patch_size=8, num_classes=10, width=256, depth=4, num_heads=4)
 
@@ -102,7 +106,8 @@ def run_tests(session: Session) -> None:
     if importlib.util.find_spec("pytest") is None:
         session.note("pytest", skipped="needs the package pytest")
         return
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "gpu", str(_TESTS / "pra")]
+    folders = [str(_TESTS / folder) for folder in ("pra", "data/loading", "bench/gpu")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *folders]
     if session.rehearse:
         # What compiles needs Triton.
         command += ["-k", "not True"]
@@ -114,8 +119,7 @@ def run_tests(session: Session) -> None:
 
 def train_strategies(session: Session) -> None:
     """Three steps, a grid of samples and the averaged weights under each strategy."""
-    names: tuple[StrategyName, ...] = ("ddp", "fsdp2", "deepspeed")
-    for name in names:
+    for name in STRATEGY_NAMES:
         for compiled in (False, True):
             title = f"{name}, {'compiled' if compiled else 'eager'}"
             if name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
@@ -142,3 +146,59 @@ def _train(session: Session, strategy: StrategyConfig) -> dict[str, object]:
         grids = len(list(Path(folder).glob("samples/*.png")))
     losses = {name: float(value) for name, value in trainer.callback_metrics.items() if name == "loss/total"}
     return {"steps": trainer.global_step, "seconds": seconds, "grids": grids, **losses}
+
+
+class SaveClock(Callback):
+    """Saves after every step, waits until the save is complete, and times both.
+
+    Args:
+        checkpoints: saves.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.stalls: list[float] = []
+        self.completed: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        started = time.perf_counter()
+        self.checkpoints.save(trainer)
+        self.stalls.append(time.perf_counter() - started)
+        self.checkpoints.wait()
+        self.completed.append(time.perf_counter() - started)
+
+
+def save_twice(session: Session) -> None:
+    """Three asynchronous saves, then a run that goes on from the last."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.attempt("asynchronous saves", lambda: _save(session, Path(folder), steps=3))
+        session.attempt("a run that goes on", lambda: _save(session, Path(folder), steps=4), least_seconds=5)
+
+
+def _save(session: Session, folder: Path, *, steps: int) -> dict[str, object]:
+    config = TINY if session.rehearse else PRA_S
+    # Saves are asked for by the clock, which is called first.
+    checkpoints = Checkpoints(every_n_steps=1_000_000, keep_last=1)
+    clock = SaveClock(checkpoints)
+    trainer = make_trainer(
+        session,
+        folder,
+        StrategyConfig(),
+        max_steps=steps,
+        callbacks=[clock, checkpoints],
+        enable_checkpointing=True,
+    )
+    module = PRAModule(architecture=config, grid=SampleGridConfig(every_n_steps=0))
+    started = time.perf_counter()
+    ckpt_path = folder if list_checkpoints(folder / FOLDER) else None
+    trainer.fit(module, datamodule=MadeData(MadeBatches(config, 2, steps)), ckpt_path=ckpt_path, weights_only=True)
+    newest = list_checkpoints(folder / FOLDER)[-1]
+    size = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
+    return {
+        "stalls_s": clock.stalls,
+        "complete_after_s": clock.completed,
+        "gib": size / 2**30,
+        "seconds": time.perf_counter() - started,
+    }

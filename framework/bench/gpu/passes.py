@@ -11,6 +11,9 @@ from framework.bench.language_models import Case, Shape, build_model
 from framework.gbc.attribution.options import GradientOptions
 from framework.gbc.attribution.token_gradients import token_scores
 
+ANSWERS = (1, 4, 21)
+"""Attributed together by `finegrained`; the last ones are the rows that its default chunk once took."""
+
 
 def _shapes(session: Session) -> tuple[Shape, ...]:
     return ("small",) if session.rehearse else ("qwen3-0.6b", "qwen3-4b")
@@ -60,7 +63,7 @@ def measure_finegrained(session: Session) -> None:
     """A gradient for every output token: the peak above the model, for one answer and for several at once."""
     for shape in _shapes(session):
         model = build_model(shape, str(session.device))
-        for count in (1, 4, 21):
+        for count in ANSWERS:
             measure = partial(_finegrained, session, model, _case(session, shape, 2 if session.rehearse else 64), count)
             session.attempt(f"{shape}, {count} answers", measure, least_seconds=5)
         del model

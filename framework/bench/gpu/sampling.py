@@ -80,8 +80,8 @@ def _measure(session: Session, model: PRA, precision: str, compiled: str) -> dic
     eager = model.head.forward
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if compiled != "no":
-        options = {} if session.compile_backend != "inductor" else {"mode": compiled}
-        model.head.forward = torch.compile(eager, dynamic=False, backend=session.compile_backend, **options)
+        mode = compiled if session.compile_backend == "inductor" else None
+        model.head.forward = torch.compile(eager, dynamic=False, backend=session.compile_backend, mode=mode)
     context: AbstractContextManager[object] = (
         torch.autocast(session.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     )

@@ -22,7 +22,7 @@ class SideStream:
         self.device = device
         self._stream = torch.cuda.Stream(device)
         self._held: ImageBatch | PixelBatch | None = None
-        self._read: torch.cuda.Event | None = None
+        self._read: torch.Event | None = None
 
     def copy(self, batch: ImageBatch | PixelBatch) -> ImageBatch | PixelBatch:
         """The batch on the device, without a wait; the host has asked for all that reads the last one."""

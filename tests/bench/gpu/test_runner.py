@@ -1,6 +1,5 @@
 """Parts run in turn, in time, and one that fails or hangs leaves the others and its own figures."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -8,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from framework.bench.gpu import runner
-from framework.bench.gpu.parts import NINE_MINUTES, PARTS, Part
-from framework.bench.gpu.runner import Options, run_parts
-from framework.bench.gpu.session import RESULTS, read_lines
-from framework.bench.gpu.table import make_table, save_table
+from framework.bench.gpu.runner import NINE_MINUTES, PARTS, Options, Part, run_parts
+from framework.bench.gpu.session import read_lines
 
 # What stands for the parts' processes: each waits for its turn, writes a figure, and ends in its way.
 SCRIPT = """
@@ -84,19 +81,3 @@ def test_chosen_parts_run_and_without_time_none(tmp_path: Path):
 def test_limits_fit_into_nine_minutes():
     assert sum(part.seconds for part in PARTS) <= NINE_MINUTES
     assert PARTS[-1].name == "cifar"
-
-
-def test_the_table_is_of_the_last_benchmark(tmp_path: Path):
-    lines = [
-        {"part": "benchmark", "name": "started", "torch": "1"},
-        {"part": "step", "name": "old", "ms": 3.0},
-        {"part": "benchmark", "name": "started", "torch": "2"},
-        {"part": "step", "name": "a | b", "ms": 12.3456, "peak_gib": None, "stalls": [0.5, 1.0]},
-    ]
-    (tmp_path / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    text = save_table(tmp_path)
-    assert text == make_table(lines) == (tmp_path / "table.md").read_text()
-    assert text.splitlines()[2:] == [
-        "| benchmark | started | torch 2 |",
-        "| step | a \\| b | ms 12.35, stalls [0.5, 1] |",
-    ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import framework.bench.gpu.__main__ as command
-from framework.bench.gpu.parts import PARTS, Part
+from framework.bench.gpu.runner import PARTS, Part
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, turn: str, function: str) -> int:
