@@ -47,7 +47,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("parts")
 def test_a_part_that_hangs_or_fails_leaves_the_others(tmp_path: Path):
     started = time.monotonic()
-    run_parts(Options(minutes=0.05, folder=tmp_path, rehearse=True))
+    run_parts(Options(minutes=0.05, folder=tmp_path, rehearse=False))
     assert time.monotonic() - started < 3
     lines = read_lines(tmp_path)
     assert lines[0]["part"] == "benchmark"
