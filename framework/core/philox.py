@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Seeds = Int[Tensor, "stream"]
-Words = Int[Tensor, "#stream #block"]
-"""Values in [0, 2^32); an axis of length 1 stands for all streams or blocks."""
+Words = Int[Tensor, "_ _"]
+"""Values in [0, 2^32) by stream and block; an axis of length 1 stands for all streams or blocks."""
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
