@@ -4,8 +4,6 @@
 |---|---|
 | batch | images of a micro-batch |
 | channel, height, width | of an image, in [-1, 1] |
-| stream, block | of random numbers: one with its own seed, and the words that one count gives |
-| _ | streams or blocks of words that broadcast |
 | sample, feature | images of a set, and the values that a network gives for one |
 """
 

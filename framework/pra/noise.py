@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.core.philox import Seeds, normal_of, random_words, uniform_of
+from framework.pra.philox import Seeds, normal_of, random_words, uniform_of
 
 _WORDS = 4
 """Of a block of the generator."""
