@@ -8,8 +8,8 @@
 | moment | what the encoder puts out for a token: mean and log variance of a state, or a state | |
 | target | values that the diffusion head generates: `pixel` or `state` | |
 | hidden | width of the causal transformer | |
-| stream | images with their class, and under guidance the same images without; of random numbers, one with its own seed |
-| block | the words of a stream that one count gives |
+| stream | images with their class, and under guidance the same images without; of noise, one with its own seed | |
+| block | the words of a stream that one count gives | |
 | _ | streams or blocks of words that broadcast | |
 | repeat | independent noise levels drawn for one token | |
 | step | steps of the sampler's flow that add noise | |
