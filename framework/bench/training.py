@@ -7,11 +7,14 @@ Further runs save checkpoints, synchronously and asynchronously, and load one.
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,14 @@ from framework.core.errors import ConfigError, TrainingError
 from framework.core.seeding import seed_of
 from framework.core.serialization import from_json, to_json
 from framework.core.text_files import read_yaml
-from framework.data.loading.batch import ImageBatch
-from framework.data.loading.loader import ShardDataset
+from framework.data.loading.batch import ImageBatch, PixelBatch
+from framework.data.loading.loader import ShardDataset, ShardLoader
 from framework.data.sampling.order import Samples
 from framework.pra.loss import draw_training_noise, training_losses
 from framework.pra.module import PRAModule
 from framework.pra.noise import SampleNoise
 from framework.tracking import metric_names as metrics
+from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.ema import update_ema
 
 _RESULT = "bench.json"
@@ -202,6 +206,8 @@ class _Fits:
         if run is None:
             console.print(f"batch_size {batch_size}: the device's memory is not enough")
             return None
+        # One is saved at the end, and nobody reads it.
+        shutil.rmtree(run / FOLDER)
         return from_json(LoopSpeed, json.loads((run / _RESULT).read_text()))
 
     def checkpoint_cost(self, every: int) -> CheckpointCost:
@@ -209,6 +215,8 @@ class _Fits:
         stalls, starts, gib = {}, [], 0.0
         for asynchronous in (False, True):
             options = ["--checkpoint.every_n_steps", str(every), "--trainer.max_steps", str(4 * every)]
+            # Those of large models fill disks.
+            options += ["--checkpoint.keep_last", "1", "--checkpoint.keep_every_n_steps", "null"]
             options += ["--checkpoint.asynchronous", str(asynchronous).lower()]
             run = self.fit("StartClock", {}, options)
             options += ["--resume", "must", "--trainer.max_steps", str(4 * every + 1)]
@@ -217,8 +225,9 @@ class _Fits:
                 raise TrainingError("the device's memory is not enough", hint="give a smaller data.batch_size")
             stalls[asynchronous] = float(np.median(_logged(run, metrics.CHECKPOINT_STALL_SECONDS)[:-1]))
             starts.append(json.loads((run / _RESULT).read_text()))
-            newest = sorted((run / "checkpoints").glob("step=*"))[-1]
+            newest = list_checkpoints(run / FOLDER)[-1]
             gib = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file()) / 2**30
+            shutil.rmtree(run / FOLDER)
         return CheckpointCost(
             gib=gib,
             stall_seconds=stalls[False],
@@ -244,6 +253,7 @@ class AgainstBareLoop(Callback):
         self.seconds: dict[str, list[float]] = {"lightning": [], "bare": []}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bare: Iterator[PixelBatch] | None = None
         self._started = _now(pl_module)
 
     def on_train_batch_end(
@@ -253,28 +263,46 @@ class AgainstBareLoop(Callback):
             return
         assert isinstance(pl_module, PRAModule)
         self.seconds["lightning"].append(_now(pl_module) - self._started)
+        if self._bare is None:
+            self._bare = self._batches(trainer, len(batch))
         started = _now(pl_module)
-        self._bare_steps(trainer, pl_module, len(batch))
+        self._bare_steps(trainer, pl_module, self._bare)
         self.seconds["bare"].append(_now(pl_module) - started)
         self._batch_size = len(batch)
         self._started = _now(pl_module)
 
-    def _bare_steps(self, trainer: Trainer, module: PRAModule, batch_size: int) -> None:
+    def _batches(self, trainer: Trainer, size: int) -> Iterator[PixelBatch]:
+        """The trainer's images once more, without end, decoded by as many processes as it has.
+
+        Args:
+            trainer: in mid-training.
+            size: images of a batch.
+        """
+        loader: Any = trainer.train_dataloader
+        dataset: ShardDataset[PixelBatch] = loader.dataset
+        count = len(dataset) // size
+        pieces = np.array_split(np.arange(count * size) if count else np.arange(size) % len(dataset), count or 1)
+        again = ShardLoader(
+            dataset,
+            [Samples(epoch=0, numbers=numbers) for numbers in pieces],
+            num_workers=loader.num_workers,
+            most_samples=size,
+        )
+        while True:
+            yield from again
+
+    def _bare_steps(self, trainer: Trainer, module: PRAModule, batches: Iterator[PixelBatch]) -> None:
         """A window of steps without Lightning, on the trainer's data and with its optimizer.
 
         Args:
             trainer: in mid-training.
             module: its module.
-            batch_size: images in a step.
+            batches: pixels on the host.
         """
-        loader: Any = trainer.train_dataloader
-        dataset: ShardDataset = loader.dataset
         optimizer: Any = trainer.optimizers[0]
-        for step in range(self.window):
-            numbers = (np.arange(batch_size) + step * batch_size) % len(dataset)
-            pixels: Any = dataset.batch(Samples(epoch=0, numbers=numbers))
+        for pixels in islice(batches, self.window):
             batch = pixels.to(module.device).images()
-            seeds = [seed_of("train", module.seed, 0, number) for number in numbers.tolist()]
+            seeds = [seed_of("train", module.seed, 0, number) for number in batch.indices.tolist()]
             noise = draw_training_noise(SampleNoise(seeds, module.device), module.architecture, module.objective)
             with trainer.precision_plugin.forward_context():
                 losses = training_losses(module.model, batch.images, batch.labels, module.objective, noise)

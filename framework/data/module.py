@@ -6,14 +6,16 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 
 from framework.core.collectives import all_gather_object, rank_and_size
 from framework.core.errors import ConfigError, DataError
 from framework.core.serialization import from_json, to_json
 from framework.data.images.transforms import ImageConfig, ImageTransform
-from framework.data.loading.batch import PixelBatch
+from framework.data.loading.batch import ImageBatch, PixelBatch
 from framework.data.loading.datasets import EpisodeDataset, ImageDataset
+from framework.data.loading.device_copies import SideStream
 from framework.data.loading.loader import LoadingConfig, ShardLoader, SizedIterable, start_workers_server
 from framework.data.remote.files import RemoteConfig
 from framework.data.sampling.batching import BatchPlan, MicroBatches
@@ -119,6 +121,7 @@ class ShardDataModule(LightningDataModule):
         self._plan = BatchPlan(micro_batch=batch_size)
         self._restored: dict[str, object] | None = None
         self._train_loader: Loader | None = None
+        self._copies: SideStream | None = None
 
     @cached_property
     def train_sets(self) -> tuple[ShardSet, ...]:
@@ -248,6 +251,20 @@ class ShardDataModule(LightningDataModule):
         """Loader of all test samples, the last batch perhaps smaller; every process sees all of them."""
         assert self.test_set is not None, "setup has refused to test without a set"
         return self._evaluation_loader(self.test_set, None)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """To a GPU on a stream of its own, so that the copy does not wait for what is computed.
+
+        Args:
+            batch: of the loader, or of another one that the trainer was given.
+            device: of the training.
+            dataloader_idx: of the loader.
+        """
+        if device.type != "cuda" or not isinstance(batch, ImageBatch | PixelBatch):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if self._copies is None:
+            self._copies = SideStream(device)
+        return self._copies.copy(batch)
 
     def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> object:
         """Normalises pixels on the device, where it costs nothing and a quarter of the bytes had to be moved."""

@@ -141,7 +141,7 @@ class ClassifierModule(LightningModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Float[Tensor, ""]:
         loss = F.cross_entropy(self.classifier(batch.images), batch.labels)
-        self.log("loss/cross_entropy_nats", loss, prog_bar=True, batch_size=len(batch.labels))
+        self.log("loss/cross_entropy_nats", loss, batch_size=len(batch.labels))
         return loss
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -40,7 +39,7 @@ from framework.core.serialization import to_json
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
 from framework.training.length import total_steps
-from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
 
 CHECKPOINT_KEY = "language_model"
 _PARTS = 2
@@ -102,7 +101,7 @@ def make_language_model(config: LanguageModelConfig, *, seed: int) -> PreTrained
         return Qwen3ForCausalLM(Qwen3Config(**settings))
 
 
-class LanguageModelModule(LightningModule):
+class LanguageModelModule(ClippingModule):
     """Trains a causal language model on the answers of episodes.
 
     Args:
@@ -155,7 +154,7 @@ class LanguageModelModule(LightningModule):
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Float[Tensor, ""]:
         losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mixup)])
         loss = losses.mean()
-        self.log("loss/cross_entropy_nats", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("loss/cross_entropy_nats", loss.detach(), batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
@@ -166,7 +165,7 @@ class LanguageModelModule(LightningModule):
         self.log("accuracy/validation", right, prog_bar=True, batch_size=len(batch))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(self.model, self.optimizer_config)
+        optimizer = build_optimizer(self.model, self.optimizer_config, fused=steps_itself(self.trainer))
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.core.shapes import Images, Labels
@@ -93,7 +94,7 @@ class TrainingNoise:
 
 
 def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: ObjectiveConfig) -> TrainingNoise:
-    """Draw a step's noise, sample by sample; times are logit-normal (Esser et al. 2024, section 3.1).
+    """Draw a step's noise, all of it in one call; times are logit-normal (Esser et al. 2024, section 3.1).
 
     Args:
         source: a stream of random numbers for each image.
@@ -101,16 +102,25 @@ def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: Objec
         objective: the scale of the perturbation, the noise levels of a token, the rate of dropped classes.
     """
     variant, tokens = VARIANTS[config.variant], config.num_tokens
-    drop_class = source.uniform() < objective.class_dropout
-    scale = objective.noise_scale * source.uniform(1, 1)
     has_states = variant.target == "states"
     perturbed = has_states or variant.inputs == "noisy"
+    repeats, target = objective.head_repeats, config.target_size
+    sizes = [
+        tokens * config.state_size if has_states else 0,
+        tokens * target if perturbed else 0,
+        tokens * repeats,
+        tokens * repeats * target,
+    ]
+    uniform, normal = source.uniform_and_normal(2, sum(sizes))
+    parts: tuple[Tensor, ...] = torch.split(normal, sizes, dim=1)
+    posterior, perturbation, time, head = parts
+    scale = objective.noise_scale * uniform[:, 1, None, None]
     return TrainingNoise(
-        drop_class=drop_class,
-        posterior=source.normal(tokens, config.state_size) if has_states else None,
-        perturbation=scale * source.normal(tokens, config.target_size) if perturbed else None,
-        time=source.normal(tokens, objective.head_repeats).sigmoid(),
-        head=source.normal(tokens, objective.head_repeats, config.target_size),
+        drop_class=uniform[:, 0] < objective.class_dropout,
+        posterior=posterior.view(-1, tokens, config.state_size) if has_states else None,
+        perturbation=scale * perturbation.view(-1, tokens, target) if perturbed else None,
+        time=time.view(-1, tokens, repeats).sigmoid(),
+        head=head.view(-1, tokens, repeats, target),
     )
 
 

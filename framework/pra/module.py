@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
@@ -29,7 +29,7 @@ from framework.pra.sampling import check_classes
 from framework.pra.shapes import Scalar
 from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.length import total_steps
-from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
 from framework.training.strategies.placement import build_with_ema, placement_of
 
 METRIC_NAMES = {
@@ -42,7 +42,7 @@ METRIC_NAMES = {
 """Metric of each field of `Losses`, under `loss/` in training and `validation/` in validation."""
 
 
-class PRAModule(LightningModule):
+class PRAModule(ClippingModule):
     """Trains a PRA model (arXiv 2606.27978) and an exponential moving average of it.
 
     Args:
@@ -138,7 +138,7 @@ class PRAModule(LightningModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
         losses = self._losses(self.model, batch, "train", batch.sample_passes())
-        self._log("loss", losses, prog_bar=True)
+        self._log("loss", losses)
         return losses.total
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -151,14 +151,14 @@ class PRAModule(LightningModule):
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)
 
-    def _log(self, prefix: str, losses: Losses, *, prog_bar: bool = False, batch_size: int | None = None) -> None:
+    def _log(self, prefix: str, losses: Losses, *, batch_size: int | None = None) -> None:
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
         if self.perceptual is None:
             shown -= {"perceptual"}
         values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
-        self.log_dict(values, prog_bar=prog_bar, batch_size=batch_size)
+        self.log_dict(values, batch_size=batch_size)
 
     def optimizer_step(
         self,
@@ -181,7 +181,7 @@ class PRAModule(LightningModule):
             update_ema(self.ema, self.model, decay_at(self.global_step, self.ema_decay))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(self.model, self.optimizer_config)
+        optimizer = build_optimizer(self.model, self.optimizer_config, fused=steps_itself(self.trainer))
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -122,16 +122,14 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
     check_classes(labels.tolist(), model.config.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     architecture, batch = model.config, len(labels)
     source = SampleNoise(seeds, labels.device)
-    guided = config.guidance != 1
+    guided, stochastic = config.guidance != 1, config.method == "euler_maruyama"
     streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
     hidden, cache = model.transformer.begin(streams)
     tokens: list[PixelTokens] = []
     for position in range(architecture.num_tokens):
         scale = guidance_at(position, architecture.num_tokens, config.guidance)
-        start = source.normal(architecture.target_size)
-        noise = None
-        if config.method == "euler_maruyama":
-            noise = source.normal(config.steps - 1, architecture.target_size)
+        drawn = source.normal(config.steps if stochastic else 1, architecture.target_size)
+        start, noise = drawn[:, 0], drawn[:, 1:] if stochastic else None
         velocity = _guided_velocity(model, hidden[:, 0], scale if guided else None)
         target = integrate_flow(velocity, start, noise, config.steps)
         tokens.append(model.decode(target[:, None], hidden[:batch]).float())

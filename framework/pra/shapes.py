@@ -8,7 +8,9 @@
 | moment | what the encoder puts out for a token: mean and log variance of a state, or a state | |
 | target | values that the diffusion head generates: `pixel` or `state` | |
 | hidden | width of the causal transformer | |
-| stream | images with their class, and under guidance the same images without | |
+| stream | images with their class, and under guidance the same images without; of noise, one with its own seed | |
+| block | the words of a stream that one count gives | |
+| _ | streams or blocks of words that broadcast | |
 | repeat | independent noise levels drawn for one token | |
 | step | steps of the sampler's flow that add noise | |
 | layer | of the causal transformer | |
@@ -18,6 +20,7 @@
 | pair | two values of a head that a rotary position turns together | |
 | inputs, width, outputs, context | values of a layer's input, its width, its output, what it is conditioned on | |
 | new | positions that a cache gets | |
+| uniform, normal | random numbers of a sample, by their distribution |
 | axes, context_axes, target_axes, shape | any axes, also none | |
 
 Symbols in the mathematics: x_i is a pixel token, z_i its intermediate state, h_i the hidden state that predicts it,

@@ -1,5 +1,7 @@
 """Names of the metrics that every method logs; the unit is in the name."""
 
+LOSSES = "loss/"
+"""What the losses of training begin with."""
 LEARNING_RATE = "optimizer/learning_rate"
 GRADIENT_NORM = "optimizer/gradient_norm"
 BATCH_SECONDS = "time/batch_seconds"

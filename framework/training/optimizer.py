@@ -1,4 +1,4 @@
-"""AdamW or Muon with groups chosen by parameter tags, and the learning-rate schedule."""
+"""AdamW or Muon with groups chosen by parameter tags, the learning-rate schedule, and clipping by a norm taken once."""
 
 import math
 from collections.abc import Callable
@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from framework.core.errors import ConfigError
 from framework.core.param_tags import NO_DECAY, tags_of
-from framework.training.strategies.backend import WHOLE, backend_of_tensor
+from framework.training.shapes import Scalar
+from framework.training.strategies.backend import WHOLE, backend_of_strategy, backend_of_tensor, gradient_norm
+
+_FUSED_DEVICES = ("cpu", "cuda")
+"""Where torch has AdamW as one kernel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +78,26 @@ class MuonAdamW(Optimizer):
         return loss
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def steps_itself(trainer: Trainer) -> bool:
+    """Whether the optimizer gets gradients as they are: no engine takes its step, no loss scaler has scaled them."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return backend_of_strategy(trainer.strategy).sees_gradients and scaler is None
+
+
+def skips_by_flag(optimizer: Optimizer) -> bool:
+    """Whether the optimizer leaves weights and moments alone where its `found_inf` is 1, without asking the host."""
+    return isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool = True) -> Optimizer:
     """The optimizer over the model's trainable parameters, with weight decay and, tagged `no_decay`, without.
 
-    Empty groups are left out.
+    Empty groups are left out. A run that goes on from a checkpoint keeps the kernels that it was begun with.
+
+    Args:
+        model: whose parameters.
+        config: method, rates and decay.
+        fused: AdamW is one kernel for all tensors, sharded ones too, in place of several for each; see `steps_itself`.
 
     Raises:
         ConfigError: Muon for weights that are sharded or not matrices, or for none.
@@ -92,12 +113,51 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         for group in (first, {"params": no_decay, "weight_decay": 0.0, **rate})
         if group["params"]
     ]
+    # By itself torch takes sharded tensors one by one.
     if config.method == "adamw":
-        return AdamW(groups)
+        return AdamW(groups, fused=(fused and all(p.device.type in _FUSED_DEVICES for p in trainable)) or None)
     if not decay or any(backend_of_tensor(p).holds(p) or p.ndim != 2 for p in decay):
         hint = f"use strategy {WHOLE}, or method adamw"
         raise ConfigError("optimizer method muon over weights that are sharded or not matrices", hint=hint)
     return MuonAdamW([{**first, "adjust_lr_fn": "match_rms_adamw"}], groups[1:])
+
+
+class ClippingModule(LightningModule):
+    """Clips gradients by the norm that the guard has already taken; by one of its own where there is no guard.
+
+    Attributes:
+        step_norm: of the gradient of this step, before clipping; whoever measures it puts it here.
+    """
+
+    step_norm: Scalar | None = None
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's hook between the backward pass and the step.
+
+        Args:
+            optimizer: whose parameters' gradients are clipped.
+            gradient_clip_val: largest norm, or value; None or 0 for no clipping.
+            gradient_clip_algorithm: `norm`, the default, or `value`.
+        """
+        norm, self.step_norm = self.step_norm, None
+        if not gradient_clip_val:
+            return
+        if not steps_itself(self.trainer):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+            return
+        norm = gradient_norm(self) if norm is None else norm
+        # By itself torch takes sharded tensors one by one.
+        foreach = True if norm.device.type == "cuda" else None
+        torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm, foreach=foreach)
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:

@@ -1,5 +1,6 @@
 """Random numbers that belong to a sample, not to a batch."""
 
+import pytest
 import torch
 
 from framework.core.seeding import seed_of
@@ -32,6 +33,27 @@ def test_a_stream_depends_on_its_seed_and_the_calls_alone():
             assert torch.equal(part[place], alone[0])
     for part, turned in zip(together, draws([9, 7]), strict=True):
         assert torch.equal(part[[2, 0]], turned)
+
+
+def test_the_first_numbers_stay_what_they_are():
+    # A run that goes on draws what it would have drawn.
+    uniform, normal = SampleNoise([seed_of("train", 0, 1, 2)], "cpu").uniform_and_normal(2, 3)
+    assert uniform[0].tolist() == pytest.approx([0.7364867, 0.3832099], abs=1e-7)
+    assert normal[0].tolist() == pytest.approx([1.5452619, -0.7444340, -0.5448268], abs=1e-6)
+
+
+def test_both_kinds_of_a_call_share_no_words():
+    uniform, normal = SampleNoise([7], "cpu").uniform_and_normal(5, 6)
+    assert (uniform.shape, normal.shape) == ((1, 5), (1, 6))
+    # Five uniform numbers take two blocks; the normal ones begin at the third.
+    source = SampleNoise([7], "cpu")
+    source.uniform(5)
+    assert torch.equal(source.normal(6), normal)
+
+
+def test_seeds_may_be_on_the_device_already():
+    given = SampleNoise(torch.tensor([7, 8]), "cpu").normal(3)
+    assert torch.equal(given, SampleNoise([7, 8], "cpu").normal(3))
 
 
 def test_the_global_generator_is_left_alone():

@@ -135,8 +135,9 @@ def sample_without_cache(model: PRA, labels: Tensor, seeds: list[int], config: S
         hidden = model.transformer(tokens, labels)[:, i]
         hidden_null = model.transformer(tokens, null)[:, i]
         scale = 1 + (config.guidance - 1) * i / (sizes.num_tokens - 1)
-        x = source.normal(sizes.target_size)
-        noise = source.normal(config.steps - 1, sizes.target_size) if config.method == "euler_maruyama" else None
+        stochastic = config.method == "euler_maruyama"
+        drawn = source.normal(config.steps if stochastic else 1, sizes.target_size)
+        x, noise = drawn[:, 0], drawn[:, 1:] if stochastic else None
         for step in range(config.steps):
             t = step / config.steps
             time = torch.full((batch,), t)

@@ -2,16 +2,26 @@
 
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from framework.core.errors import ConfigError
 from framework.core.param_tags import NO_DECAY, tags_of
 from framework.pra.network.config import VariantName
-from framework.testing.models import tiny_model
-from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule, learning_rate_factor
+from framework.testing.models import quiet_trainer, tiny_model
+from framework.training.callbacks.finite import FiniteGuard
+from framework.training.optimizer import (
+    ClippingModule,
+    OptimizerConfig,
+    build_optimizer,
+    build_schedule,
+    learning_rate_factor,
+    skips_by_flag,
+)
 
 
 @pytest.mark.parametrize("variant", ["pra", "teacher_forced"])
@@ -143,3 +153,76 @@ def test_muons_state_is_saved_and_loaded():
         step(one, first, seed)
         step(two, second, seed)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def stepped(fused: bool, **config: Any) -> list[torch.Tensor]:
+    model = tiny_model()
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01, weight_decay=0.1, **config), fused=fused)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+        optimizer.step()
+    return [p.detach() for p in model.parameters()]
+
+
+def test_one_kernel_makes_the_steps_of_tensor_by_tensor():
+    for fast, slow in zip(stepped(True), stepped(False), strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
+
+
+def test_only_one_kernel_can_be_told_on_the_device_not_to_step():
+    model = tiny_model()
+    assert skips_by_flag(build_optimizer(model, OptimizerConfig()))
+    assert not skips_by_flag(build_optimizer(model, OptimizerConfig(), fused=False))
+    assert not skips_by_flag(build_optimizer(model, OptimizerConfig(method="muon")))
+
+
+class Clipped(ClippingModule):
+    """A loss with the gradient (3, 4), whose norm is 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(2))
+        self.gradient: list[float] = []
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return (self.weight * batch).sum()
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.weight.grad is not None:
+            self.gradient = self.weight.grad.tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), fused=True)
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "value", "expected"),
+    [("norm", 0.5, [0.3, 0.4]), ("norm", 6.0, [3.0, 4.0]), ("value", 3.5, [3.0, 3.5]), ("norm", None, [3.0, 4.0])],
+)
+def test_clipping(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    guarded: bool,
+    algorithm: str,
+    value: float | None,
+    expected: list[float],
+):
+    norms = []
+    measure = torch.nn.utils.get_total_norm
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda *a, **k: norms.append(1) or measure(*a, **k))
+    module = Clipped()
+    trainer = quiet_trainer(
+        tmp_path,
+        callbacks=[FiniteGuard()] if guarded else [],
+        max_steps=2,
+        precision="bf16-mixed",
+        gradient_clip_val=value,
+        gradient_clip_algorithm=algorithm,
+    )
+    trainer.fit(module, DataLoader([torch.tensor([3.0, 4.0])] * 2, batch_size=None))
+    assert module.gradient == pytest.approx(expected, abs=1e-4)
+    # The guard's, or the one that clips: never both.
+    assert len(norms) == (2 if guarded or (value and algorithm == "norm") else 0)

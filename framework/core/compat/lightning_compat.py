@@ -21,6 +21,7 @@ __all__ = [
     "leave_signals_alone",
     "let_children_end",
     "log_finished_step",
+    "logs_this_step",
     "replaces_samplers",
     "run_before_finished_fit",
     "validate_now",
@@ -92,6 +93,11 @@ def run_before_finished_fit(trainer: Trainer, action: Callable[[], None]) -> Non
             run()
 
     loop.run = run_after_action
+
+
+def logs_this_step(trainer: Trainer) -> bool:
+    """Whether the loggers get the metrics of the batch that is under way."""
+    return trainer._logger_connector.should_update_logs
 
 
 def replaces_samplers(trainer: Trainer) -> bool:

@@ -3,6 +3,8 @@
 # This file is where they may be used; torch says the types of none of them.
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportUnknownVariableType=false
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
@@ -16,7 +18,9 @@ __all__ = [
     "CAST",
     "FakeTensorMode",
     "TorchDispatchMode",
+    "compile_without_buckets",
     "default_store",
+    "is_waited_for",
     "shared_storage",
     "storage_key",
     "unset_fake_temporarily",
@@ -25,6 +29,50 @@ __all__ = [
 
 CAST = torch.ops.aten._to_copy.default
 """The operation that autocast makes copies in another type by."""
+
+
+_aten = torch.ops.aten
+_READS = (_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2)
+"""Operations whose results, or the sizes of them, are needed on the host."""
+
+
+def is_waited_for(operation: object, args: Sequence[object], options: Mapping[str, object]) -> bool:
+    """Whether the host waits for the device before an operation returns.
+
+    Copies between devices that are not `non_blocking`, values that are read, tensors that are made of numbers of the
+    host.
+
+    Args:
+        operation: as a dispatch mode is given it.
+        args: its arguments.
+        options: its arguments by name.
+    """
+    kind = getattr(operation, "overloadpacket", None)
+    first = args[0] if args and isinstance(args[0], Tensor) else None
+    if first is None:
+        return False
+    if kind is _aten._to_copy:
+        there = options.get("device")
+        moves = there is not None and torch.device(str(there)).type != first.device.type
+        return moves and not options.get("non_blocking", False)
+    if kind is _aten.copy_:
+        source = args[1]
+        moves = isinstance(source, Tensor) and source.device.type != first.device.type
+        return moves and not (args[2] if len(args) > 2 else options.get("non_blocking", False))
+    # A tensor that torch.tensor makes of numbers comes to the device by a copy that modes do not see.
+    return first.device.type != "cpu" and (kind in _READS or kind is _aten.lift_fresh)
+
+
+def compile_without_buckets() -> None:
+    """Compiled code under DDP is not cut where DDP's buckets of gradients end.
+
+    Where blocks are compiled one by one their gradients come one after the other anyway; cut, one graph becomes three.
+    """
+    # It takes a second to import.
+    from torch._dynamo import config
+
+    assert hasattr(config, "optimize_ddp")
+    config.optimize_ddp = False
 
 
 def default_store() -> dist.Store:

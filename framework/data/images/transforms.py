@@ -165,7 +165,7 @@ def normalise(
 
     Args:
         pixels: bytes.
-        mirrored: places in the batch, on the CPU.
+        mirrored: places in the batch.
     """
     images = torch.empty(pixels.permute(0, 3, 1, 2).shape, dtype=torch.float32, device=pixels.device)
     images.copy_(pixels.permute(0, 3, 1, 2))

@@ -10,6 +10,11 @@ from torch import Tensor
 from framework.data.images.transforms import normalise
 
 
+def _is_unwaited(device: torch.device | str, asked: bool | None) -> bool:
+    """Whether a copy is not waited for; from a GPU to the host it has to be."""
+    return torch.device(device).type == "cuda" if asked is None else asked
+
+
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
     """A bad sample that another one stands in for.
@@ -52,12 +57,19 @@ class ImageBatch:
         """Each sample's pass over its own set: with its index, what its random numbers may depend on."""
         return [self.epoch] * len(self) if self.passes is None else self.passes.tolist()
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageBatch":
-        """The batch on another device; the indices stay on the CPU, where seeds are made of them without a wait."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> "ImageBatch":
+        """The batch on another device; the indices stay on the CPU, where seeds are made of them without a wait.
+
+        Args:
+            device: gets images and labels.
+            non_blocking: the host does not wait for the copies; by default where they go to a GPU, which orders them
+                before what it computes with them.
+        """
+        unwaited = _is_unwaited(device, non_blocking)
         return replace(
             self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
+            images=self.images.to(device, non_blocking=unwaited),
+            labels=self.labels.to(device, non_blocking=unwaited),
         )
 
     def pin_memory(self) -> "ImageBatch":
@@ -77,7 +89,7 @@ class PixelBatch:
 
     Attributes:
         pixels: bytes 0..255.
-        mirrored: places in the batch of the images that are still to be mirrored left and right, on the CPU.
+        mirrored: places in the batch of the images that are still to be mirrored left and right.
         labels, indices, epoch, passes, replaced: as in `ImageBatch`.
     """
 
@@ -92,17 +104,29 @@ class PixelBatch:
     def __len__(self) -> int:
         return self.pixels.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PixelBatch":
-        """The batch on another device; the indices stay on the CPU."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> "PixelBatch":
+        """The batch on another device; the indices stay on the CPU.
+
+        Args:
+            device: gets pixels, labels and which are mirrored.
+            non_blocking: as in `ImageBatch.to`.
+        """
+        unwaited = _is_unwaited(device, non_blocking)
         return replace(
             self,
-            pixels=self.pixels.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
+            pixels=self.pixels.to(device, non_blocking=unwaited),
+            labels=self.labels.to(device, non_blocking=unwaited),
+            mirrored=self.mirrored.to(device, non_blocking=unwaited),
         )
 
     def pin_memory(self) -> "PixelBatch":
         """The batch in page-locked memory."""
-        return replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
+        return replace(
+            self,
+            pixels=self.pixels.pin_memory(),
+            labels=self.labels.pin_memory(),
+            mirrored=self.mirrored.pin_memory(),
+        )
 
     def images(self) -> ImageBatch:
         """The normalised batch, on the same device."""

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -45,7 +45,7 @@ from framework.gbc.training.rollouts import EpisodeResult, mean_loss, read_sprea
 from framework.gbc.training.setup import Declared, check_data, load_system, make_search, save_declared
 from framework.gbc.training.worker import all_episodes, all_errors, make_worker
 from framework.training.length import total_steps
-from framework.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
 from framework.training.strategies.placement import placement_of
 
 KEY = "gbc"
@@ -62,7 +62,7 @@ class _State(TypedDict):
     failures: FailuresState
 
 
-class GBCModule(LightningModule):
+class GBCModule(ClippingModule):
     """Trains the prompts of a system of agents (arXiv 2606.28187) on episodes.
 
     Args:
@@ -243,7 +243,7 @@ class GBCModule(LightningModule):
         return self.soft_config is not None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build_optimizer(self.steering, self.optimizer_config)
+        optimizer = build_optimizer(self.steering, self.optimizer_config, fused=steps_itself(self.trainer))
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

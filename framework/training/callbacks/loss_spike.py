@@ -1,17 +1,20 @@
 """A warning when the loss jumps."""
 
 import logging
+import math
 from collections import deque
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from framework.core.collectives import rank_and_size
 from framework.core.errors import ConfigError
 from framework.tracking import metric_names as metrics
-from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.finite import FiniteGuard, Reading
 
 _DEVIATION = 1.4826
 """Median absolute deviations to standard deviations, for a normal distribution."""
@@ -50,7 +53,7 @@ class LossSpikes(Callback):
 
     Args:
         config: when a loss counts as a spike.
-        readings: where the losses come from, already on the host.
+        readings: tells of the losses, when they are on the host.
     """
 
     def __init__(self, config: SpikeConfig, readings: FiniteGuard) -> None:
@@ -58,29 +61,34 @@ class LossSpikes(Callback):
         self.spikes = 0
         self._losses: deque[float] = deque(maxlen=config.window)
         self._spiking = False
-        self._seen = -1
+        self._judged = self._logged = 0
+        if config.threshold:
+            readings.listeners.append(self._judge)
+
+    def _judge(self, reading: Reading) -> None:
+        self._judged += 1
+        # What is not a number is the other guard's.
+        if not math.isfinite(reading.loss):
+            return
+        deviations = self._deviations(reading.loss)
+        spiking = deviations > self.config.threshold
+        if spiking:
+            self.spikes += 1
+            if not self._spiking and rank_and_size()[0] == 0:
+                log.warning(
+                    "loss spike at step %d: %.4g, %.0f standard deviations above the median of the last %d steps",
+                    *(reading.step, reading.loss, deviations, len(self._losses)),
+                )
+        self._spiking = spiking
+        self._losses.append(reading.loss)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        reading = self.readings.reading
-        if not self.config.threshold or reading is None or trainer.global_step <= max(reading.step, self._seen):
-            return
-        self._seen = trainer.global_step
-        # What is not a number is the other guard's.
-        if abs(reading.loss) < float("inf"):
-            deviations = self._deviations(reading.loss)
-            spiking = deviations > self.config.threshold
-            if spiking:
-                self.spikes += 1
-                if not self._spiking and trainer.is_global_zero:
-                    log.warning(
-                        "loss spike at step %d: %.4g, %.0f standard deviations above the median of the last %d steps",
-                        *(reading.step, reading.loss, deviations, len(self._losses)),
-                    )
-            self._spiking = spiking
-            self._losses.append(reading.loss)
-        pl_module.log(metrics.LOSS_SPIKES, float(self.spikes))
+        if self._judged != self._logged:
+            self._logged = self._judged
+            # On the host: a copy to the device would be waited for.
+            pl_module.log(metrics.LOSS_SPIKES, torch.tensor(float(self.spikes)))
 
     def _deviations(self, loss: float) -> float:
         """Robust standard deviations of a loss above the window's median; 0 while the window is too short."""
@@ -91,6 +99,7 @@ class LossSpikes(Callback):
         return (loss - middle) / max(spread, _LEAST * abs(middle), 1e-12)
 
     def state_dict(self) -> dict[str, object]:
+        self.readings.read()
         return {"spikes": self.spikes, "losses": list(self._losses), "spiking": self._spiking}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from framework.core.compat.lightning_compat import logs_this_step
 from framework.tracking import metric_names as metrics
 from framework.tracking.devices import Device, recognised_device
 from framework.training.callbacks.order import AfterOthers, put_last
@@ -25,7 +26,8 @@ class Throughput(Callback):
     """Logs samples per second, the time of a batch and of waiting for its data, memory, and the learning rate.
 
     Times are means over the last `trainer.log_every_n_steps` batches; validation, grids and checkpoints between batches
-    are not counted in.
+    are not counted in. Nothing waits for the device until metrics are logged: single batches have the time in which the
+    host told the device what to do, and the last one before a log what the device took longer.
 
     A module with `tokens_per_sample` has tokens per second besides. Where the device's peak speed and the model's
     operations (the module's `flops_per_sample()`) are known, the share of the peak that the model's operations take is
@@ -67,24 +69,31 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Sized, batch_idx: int
     ) -> None:
+        logs = logs_this_step(trainer)
+        if logs and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
         now = time.perf_counter()
         samples = len(batch) * trainer.world_size
         self._recent.append(_Batch(samples, self._started - self._ended, now - self._ended))
+        if logs:
+            self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = sum(b.total_seconds for b in self._recent)
         rate = sum(b.samples for b in self._recent) / seconds
+        measured = {
+            metrics.samples_per_second(self.sample_unit): rate,
+            metrics.BATCH_SECONDS: seconds / len(self._recent),
+            metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
+            metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),
+            metrics.LEARNING_RATE: self._learning_rate,
+        }
         if self._peak_rate is not None:
-            pl_module.log(metrics.MODEL_FLOPS_UTILISATION, rate / trainer.world_size / self._peak_rate)
+            measured[metrics.MODEL_FLOPS_UTILISATION] = rate / trainer.world_size / self._peak_rate
         if (tokens := getattr(pl_module, "tokens_per_sample", None)) is not None:
-            pl_module.log(metrics.TOKENS_PER_SECOND, rate * tokens)
-        pl_module.log_dict(
-            {
-                metrics.samples_per_second(self.sample_unit): rate,
-                metrics.BATCH_SECONDS: seconds / len(self._recent),
-                metrics.DATA_WAIT_SECONDS: sum(b.wait_seconds for b in self._recent) / len(self._recent),
-                metrics.MEMORY_PEAK_GIB: _peak_memory_gib(pl_module.device),
-                metrics.LEARNING_RATE: self._learning_rate,
-            }
-        )
+            measured[metrics.TOKENS_PER_SECOND] = rate * tokens
+        # On the host: each copy to the device would be waited for.
+        pl_module.log_dict({name: torch.tensor(value) for name, value in measured.items()})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start_clock()

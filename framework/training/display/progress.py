@@ -11,12 +11,13 @@ from rich.console import Console, RenderableType  # noqa: TID251 - for its type
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from framework.core.compat.lightning_compat import logs_this_step
 from framework.core.console import console as terminal
+from framework.tracking.metric_names import LOSSES
 from framework.training.display.pace import Pace, duration
 from framework.training.length import total_steps
 
 _REFRESH_SECONDS = 0.5
-"""Metrics are read so often: on a GPU it waits for the step."""
 _LINE_SECONDS = 600.0
 """Most time between two lines where there is no terminal."""
 
@@ -42,7 +43,9 @@ class _Bar(Progress):
 class StepProgressBar(ProgressBar):
     """A bar of the whole run in optimizer steps, those of earlier starts included, and one of each validation.
 
-    Where there is no terminal, such as in a job's log, a line says the same, at most every ten minutes.
+    Where there is no terminal, such as in a job's log, a line says the same, at most every ten minutes. Losses and what
+    else is logged for the bar are those of the last log: to read a number from a GPU is to wait for it. A module does
+    not ask for its losses to be shown (`prog_bar`), since Lightning would read them in every step.
 
     Args:
         console: where it is shown.
@@ -56,6 +59,7 @@ class StepProgressBar(ProgressBar):
         self._bar: _Bar | None = None
         self._training = self._validating = TaskID(0)
         self._total = -1
+        self._metrics: dict[str, int | str | float] = {}
 
     def disable(self) -> None:
         """Shows nothing."""
@@ -73,7 +77,7 @@ class StepProgressBar(ProgressBar):
             self._bar = _Bar(self.console)
             total = None if self._total < 0 else self._total
             self._training = self._bar.add_task("", total=total, completed=trainer.global_step, told="")
-            self._show(trainer, pl_module)
+            self._show(trainer)
             self._bar.start()
 
     def on_train_batch_end(
@@ -82,17 +86,17 @@ class StepProgressBar(ProgressBar):
         if not self._enabled:
             return
         self._pace.finish(trainer.global_step)
+        if logs_this_step(trainer):
+            self._read(trainer, pl_module)
         now = self.clock()
         if now - self._shown_at < _REFRESH_SECONDS and trainer.global_step != self._total:
             return
         self._shown_at = now
         if self._bar is not None:
-            self._show(trainer, pl_module)
+            self._show(trainer)
         elif not self.console.is_terminal and now - self._said_at >= self._wait:
             self._said_at, self._wait = now, min(2 * self._wait, _LINE_SECONDS)
-            self.console.print(
-                ", ".join([f"step {self.done(trainer)}", *self.speed(), *self.shown(trainer, pl_module)])
-            )
+            self.console.print(", ".join([f"step {self.done(trainer)}", *self.speed(), *self.shown()]))
 
     def done(self, trainer: Trainer) -> str:
         """Steps out of how many: `120/1,000`, or `120` in a run without an end."""
@@ -106,17 +110,22 @@ class StepProgressBar(ProgressBar):
         rate = f"{1 / each:.3g} steps/s" if each < 1 else f"{each:.3g} s/step"
         return [rate] if left is None else [rate, f"{duration(left)} left"]
 
-    def shown(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
-        """The metrics that are logged for the bar: name and value of each."""
-        metrics = self.get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
+    def shown(self) -> list[str]:
+        """The metrics of the last log: name and value of each."""
         return [
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self._metrics.items()
         ]
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        losses = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(LOSSES)}
+        self._metrics = losses | {
+            name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"
+        }
+
+    def _show(self, trainer: Trainer) -> None:
         assert self._bar is not None
-        self._bar.metrics = self.shown(trainer, pl_module)
+        self._bar.metrics = self.shown()
         description = f"step {self.done(trainer)}"
         told = "  ".join(self.speed())
         self._bar.update(self._training, description=description, completed=trainer.global_step, told=told)
@@ -144,6 +153,7 @@ class StepProgressBar(ProgressBar):
             self._bar.advance(self._validating)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read(trainer, pl_module)
         if self._bar is not None:
             self._bar.remove_task(self._validating)
             if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -151,7 +161,7 @@ class StepProgressBar(ProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
-            self._show(trainer, pl_module)
+            self._show(trainer)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -200,7 +200,10 @@ def local_part(parameter: Held) -> Part:
 
 def gradient_norm(module: nn.Module) -> Scalar:
     """Euclidean norm of the gradient over all parameters and ranks, where gradients can be seen. Collective."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    # By itself torch takes sharded tensors one by one.
+    foreach = True if gradients and all(gradient.is_cuda for gradient in gradients) else None
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=foreach)
     return backend_of_tensor(norm).gather(norm)
 
 

@@ -3,6 +3,7 @@
 from lightning.pytorch import strategies
 from lightning.pytorch.strategies import Strategy
 
+from framework.core.compat.torch_compat import compile_without_buckets
 from framework.training.checkpoint.strategy import DCPCheckpoints
 from framework.training.strategies.backend import Backend, Devices
 from framework.training.strategies.config import StrategyConfig
@@ -31,6 +32,8 @@ class DDPStrategy(DCPCheckpoints, strategies.DDPStrategy):
         # The buffers are tables, equal everywhere.
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False)
         self.parallelism = config
+        if config.compile:
+            compile_without_buckets()
 
     def placement(self) -> Placement:
         """Where and how the model's blocks are made."""

@@ -309,7 +309,10 @@ class DeepSpeedStrategy(DeepSpeedCheckpoints, OpenDeepSpeedStrategy):
             linear = {type(module) for module in self.lightning_module.modules() if isinstance(module, nn.Linear)}
             names = sorted(f"{each.__module__}.{each.__qualname__}" for each in linear)
             self.config["torch_autocast"]["lower_precision_safe_modules"] = names
-        super().init_deepspeed()
+        with warnings.catch_warnings():
+            # Modules that clip leave it to the engine, with the trainer's numbers.
+            warnings.filterwarnings("ignore", message="Since DeepSpeed handles gradient clipping internally")
+            super().init_deepspeed()
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:

@@ -117,10 +117,10 @@ def test_a_bad_micro_batch_stops_the_run_before_its_step(tmp_path: Path):
 
 
 def test_the_reading_is_the_mean_over_micro_batches(tmp_path: Path):
-    guard = FiniteGuard()
+    guard, readings = FiniteGuard(), []
+    guard.listeners.append(readings.append)
     fit(tmp_path, Line([1.0, 1.0]), loader([1, 1], [3, 3]), guard, accumulate_grad_batches=2)
-    assert guard.reading is not None
-    assert guard.reading.loss == pytest.approx(4)
+    assert [reading.loss for reading in readings] == pytest.approx([4])
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
@@ -149,6 +149,71 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(tmp_path: Path):
 def test_a_limit_of_no_skips_is_refused():
     with pytest.raises(ConfigError, match=r"guards\.max_skips 0"):
         FiniteGuard(on_nonfinite="skip", max_skips=0)
+
+
+# What the device decides, and the host reads later.
+
+
+class Fused(Line):
+    """One kernel for AdamW's step, which the device can be told not to take."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=0.1, fused=True)
+
+
+@pytest.fixture
+def read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, whose numbers are waited for."""
+    monkeypatch.setattr("framework.training.callbacks.finite._is_waited_for", lambda device: True)
+
+
+@pytest.mark.usefixtures("read_later")
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_a_step_that_is_skipped_unseen_is_as_one_that_was_not_there(tmp_path: Path, every: int):
+    with_bad, without = Fused([1.0, 1.0]), Fused([1.0, 1.0])
+    guard, readings = FiniteGuard(on_nonfinite="skip"), []
+    guard.listeners.append(readings.append)
+    bad = loader([1, 1], [NAN, 1], [2, 1], [float("inf"), 1], [1, 1])
+    fit(tmp_path, with_bad, bad, guard, log_every_n_steps=every)
+    trainer = fit(tmp_path, without, loader([1, 1], [2, 1], [1, 1]), FiniteGuard(), log_every_n_steps=every)
+    assert with_bad.weight.tolist() == without.weight.tolist()
+    assert guard.skipped == 2
+    assert [reading.step for reading in readings] == [0, 1, 2, 3, 4]
+    assert [reading.problem is None for reading in readings] == [True, False, True, False, True]
+    assert trainer.global_step == 3
+
+
+@pytest.mark.usefixtures("read_later")
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_nothing_is_stepped_after_what_is_to_stop_the_run(tmp_path: Path, every: int):
+    line, one_step = Fused([1.0, 1.0]), Fused([1.0, 1.0])
+    fit(tmp_path, one_step, loader([1, 1]), FiniteGuard())
+    with pytest.raises(TrainingError, match="the loss is nan at step 1: the last checkpoint is unharmed"):
+        fit(tmp_path, line, loader([1, 1], [NAN, 1], [2, 1], [1, 1]), FiniteGuard(), log_every_n_steps=every)
+    assert line.weight.tolist() == one_step.weight.tolist()
+
+
+@pytest.mark.usefixtures("read_later")
+def test_no_checkpoint_has_steps_that_nobody_has_looked_at(tmp_path: Path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "saved.ckpt")
+
+    batches = loader([1, 1], [NAN, 1], [2, 1], [1, 1])
+    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+        fit(tmp_path, Fused([1.0, 1.0]), batches, FiniteGuard(), Save())
+    assert not (tmp_path / "saved.ckpt").exists()
+    guard = FiniteGuard(on_nonfinite="skip")
+    fit(tmp_path, Fused([1.0, 1.0]), batches, guard, Save())
+    assert guard.state_dict() == {"skipped": 1, "in_a_row": 0}
+
+
+@pytest.mark.usefixtures("read_later")
+def test_too_many_unseen_skips_in_a_row_stop_the_run(tmp_path: Path):
+    batches = loader(*[[NAN, 1.0]] * 5)
+    with pytest.raises(TrainingError, match="the loss is nan at step 2, after 2 skipped steps in a row"):
+        fit(tmp_path, Fused([1.0, 1.0]), batches, FiniteGuard(on_nonfinite="skip", max_skips=2))
 
 
 # Two processes.

@@ -52,8 +52,10 @@ class Rates(Callback):
             self.logged.append(trainer.callback_metrics[metrics.LEARNING_RATE].item())
 
 
-def fit(run_dir: Path, *callbacks: Callback, data_seconds: float = 0.0, unit: str = "image") -> dict[str, float]:
-    trainer = quiet_trainer(run_dir, callbacks=[Throughput(unit), *callbacks], max_epochs=1, log_every_n_steps=BATCHES)
+def fit(
+    run_dir: Path, *callbacks: Callback, data_seconds: float = 0.0, unit: str = "image", every: int = BATCHES
+) -> dict[str, float]:
+    trainer = quiet_trainer(run_dir, callbacks=[Throughput(unit), *callbacks], max_epochs=1, log_every_n_steps=every)
     trainer.fit(tiny_module(), datamodule=Batches(SlowBatches(data_seconds)))
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
@@ -114,6 +116,19 @@ def test_grids_and_checkpoints_between_batches_are_not_counted_in(tmp_path: Path
 
 def test_the_learning_rate_is_that_of_the_step(tmp_path: Path):
     rates = Rates()
-    fit(tmp_path, rates)
+    fit(tmp_path, rates, every=1)
     assert rates.used == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
     assert rates.logged == pytest.approx(rates.used[:-1])
+
+
+def test_metrics_come_at_logs_alone_and_lie_on_the_host(tmp_path: Path):
+    class Seen(Callback):
+        def __init__(self) -> None:
+            self.there: list[bool] = []
+
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            self.there.append(IMAGES_PER_SECOND in trainer.callback_metrics)
+
+    seen = Seen()
+    fit(tmp_path, seen, every=2)
+    assert seen.there == [False, False, True, True]

@@ -5,6 +5,7 @@ from io import StringIO
 from unittest.mock import Mock
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 
@@ -26,7 +27,9 @@ class Clock:
 
 def trainer_at(step: int, **options: object) -> Mock:
     given: dict[str, object] = {
-        "max_steps": 1000, "max_epochs": -1, "global_step": step, "loggers": [], "progress_bar_metrics": dict(LOSSES),
+        "max_steps": 1000, "max_epochs": -1, "global_step": step, "loggers": [], "progress_bar_metrics": {},
+        "callback_metrics": {name: torch.tensor(value) for name, value in LOSSES.items()},
+        "_logger_connector": Mock(should_update_logs=True),
         "is_global_zero": True, "sanity_checking": False, "num_val_batches": [3],
     }  # fmt: skip
     return Mock(spec=Trainer, **{**given, **options})
@@ -119,5 +122,22 @@ def test_other_ranks_and_short_runs_show_nothing(make, clock: Clock):
 
 def test_the_version_of_a_logger_is_not_a_metric(make):
     bar, _ = make(terminal=False)
-    trainer = trainer_at(0, progress_bar_metrics={"v_num": 3, "loss/total": 0.5, "count": 2})
-    assert bar.shown(trainer, MODULE) == ["loss/total 0.5", "count 2"]
+    asked_for = {"v_num": 3, "accuracy": 0.5, "count": 2}
+    trainer = trainer_at(0, progress_bar_metrics=asked_for, callback_metrics={})
+    bar.on_validation_end(trainer, MODULE)
+    assert bar.shown() == ["accuracy 0.5", "count 2"]
+
+
+def test_metrics_are_those_of_the_last_log(make, clock: Clock):
+    """Between two logs no number is read, from a GPU it would be waited for."""
+    bar, _ = make(terminal=True)
+    trainer = trainer_at(0)
+    train(bar, trainer, clock, steps=1, seconds=1.0)
+    trainer.callback_metrics = {"loss/flow_mse": torch.tensor(1.5), "speed/batch_seconds": torch.tensor(2.0)}
+    trainer._logger_connector.should_update_logs = False
+    bar.on_train_batch_end(trainer, MODULE, None, None, 1)
+    assert bar.shown()[0].startswith("loss/number_0_nats")
+    trainer._logger_connector.should_update_logs = True
+    bar.on_train_batch_end(trainer, MODULE, None, None, 2)
+    assert bar.shown() == ["loss/flow_mse 1.5"]
+    bar.on_train_end(trainer, MODULE)

@@ -1,0 +1,45 @@
+"""The command's process of a part: it waits for its turn, and says which package it lacks."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+import framework.bench.gpu.__main__ as command
+from framework.bench.gpu.runner import PARTS, Part
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, turn: str, function: str) -> int:
+    part = Part(name="step", title="", function=function, seconds=1)
+    monkeypatch.setattr(command, "named_part", lambda name: part)
+    monkeypatch.setattr("sys.stdin", io.StringIO(turn))
+    return command.main(["--part", "step", "--out", str(folder), "--rehearse"])
+
+
+def test_a_part_gets_its_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    seen = []
+    monkeypatch.setattr("framework.bench.gpu.table.noted", seen.append, raising=False)
+    assert run(monkeypatch, tmp_path, "12.5\n", "framework.bench.gpu.table:noted") == 0
+    (session,) = seen
+    assert (session.part, session.folder, session.rehearse, session.seconds) == ("step", tmp_path, True, 12.5)
+
+
+def test_without_a_turn_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert run(monkeypatch, tmp_path, "", "framework.bench.gpu.table:make_table") == 1
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run(monkeypatch, tmp_path, "12\n", "package_that_is_not_there.x:f") == 1
+    assert capsys.readouterr().out == "needs a package: No module named 'package_that_is_not_there'\n"
+
+
+def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        command.main(["--out", str(tmp_path), "--minutes", "0"])
+    assert "--minutes 0.0: give more than 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(part.name in told for part in PARTS)
