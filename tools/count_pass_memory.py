@@ -12,8 +12,9 @@ from contextlib import suppress
 from unittest.mock import patch
 
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from framework.bench.language_models import Case, Shape, build_model
+from framework.bench.language_models import SETTINGS, Case, Shape
 from framework.gbc.attribution import token_gradients
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.testing.fake_memory import fake_peak
@@ -57,7 +58,9 @@ def peak(shape: Shape, scalar: Scalar, answers: int, at_once: int | None) -> int
     """
 
     def prepare() -> Callable[[], object]:
-        model = build_model(shape, "cpu", "bfloat16")
+        torch.set_default_dtype(torch.bfloat16)
+        model = Qwen3ForCausalLM(Qwen3Config(**SETTINGS[shape], tie_word_embeddings=True)).eval().requires_grad_(False)
+        torch.set_default_dtype(torch.float32)
         read, new = (64, 64) if scalar == "sum_squares" else (256, 512)
         case = Case(shape=shape, device="cpu", prompt=512, read=read, new=new, scalar=scalar)
         rows = [case.row(number) for number in range(answers)]

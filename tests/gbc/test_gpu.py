@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.token_gradients import TokenRow, token_scores
@@ -29,6 +30,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Devices(Callback):
+    """Where the parameters are in training; Lightning takes them off the GPU at the end."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self.seen = {parameter.device.type for parameter in pl_module.parameters()}
+
+
 def losses(run_dir: Path) -> list[float]:
     return [*read_metrics(run_dir)["loss/target_nats_per_token"].values()]
 
@@ -36,8 +44,9 @@ def losses(run_dir: Path) -> list[float]:
 def test_soft_prompts_gates_and_adapters_learn_as_on_the_cpu(world: Path, tmp_path: Path):
     for accelerator in ("gpu", "cpu"):
         module = make_module(world, soft=ALL, optimizer=OPTIMIZER)
-        fit(world, tmp_path / accelerator, module, steps=3, accelerator=accelerator)
-        assert {p.device.type for p in module.steering.parameters()} == {"cuda" if accelerator == "gpu" else "cpu"}
+        where = Devices()
+        fit(world, tmp_path / accelerator, module, steps=3, accelerator=accelerator, callbacks=[where])
+        assert where.seen == {"cuda" if accelerator == "gpu" else "cpu"}
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
 
 

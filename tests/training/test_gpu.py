@@ -40,11 +40,11 @@ def test_asynchronous_saves_hold_what_the_gpu_held(tmp_path: Path):
     module = fit(tmp_path, callbacks=[saves, RandomState()], enable_checkpointing=True)
     checkpoints = list_checkpoints(tmp_path / FOLDER)
     assert len(checkpoints) == 4
-    tensors = read_tensors(checkpoints[-1])
+    tensors = read_tensors(checkpoints[-1], "")
     for name, parameter in module.named_parameters():
         assert torch.equal(tensors[name], parameter.cpu()), name
     weight = next(name for name, _ in module.named_parameters())
-    assert not torch.equal(read_tensors(checkpoints[0])[weight], tensors[weight])
+    assert not torch.equal(read_tensors(checkpoints[0], "")[weight], tensors[weight])
 
 
 def test_copies_are_page_locked():
@@ -86,7 +86,7 @@ def train_on_two(folder: str) -> dict[str, float]:
         callbacks = [saves, Histograms(every_n_steps=2), RandomState()]
         extra = {"callbacks": callbacks, "logger": [kept], "enable_checkpointing": True}
         module = fit(Path(folder) / case, devices=2, strategy=given, **extra)
-        tensors = read_tensors(list_checkpoints(Path(folder) / case / FOLDER)[-1])
+        tensors = read_tensors(list_checkpoints(Path(folder) / case / FOLDER)[-1], "")
         sums[case] = sum(tensors[name].double().sum().item() for name, _ in module.named_parameters())
         if torch.distributed.get_rank() == 0:
             assert any(name.startswith("gradients/") for _, found in kept.seen for name in found), case

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from framework.testing.language_models import Family, tiny_language_model
 
 WIDE = {
     "vocabulary": 5000,
+    "num_hidden_layers": 2,
     "hidden_size": 256,
     "intermediate_size": 768,
     "num_attention_heads": 8,
@@ -36,7 +36,7 @@ def rows_of(size: PassSize) -> list[TokenRow]:
 SIZES = [
     PassSize(rows=3, tokens=120, prefix=0, outputs=40),
     PassSize(rows=3, tokens=60, prefix=200, outputs=20),
-    PassSize(rows=1, tokens=300, prefix=20, outputs=250),
+    PassSize(rows=1, tokens=150, prefix=20, outputs=100),
 ]
 
 
@@ -52,7 +52,7 @@ def peak(family: Family, compute: Callable[..., object]) -> tuple[int, PassMemor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", get_args(Family))
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 @pytest.mark.parametrize("size", SIZES, ids=["no prefix", "long prefix", "long answer"])
 def test_counts_are_above_what_is_taken_and_below_twice_that(family: Family, size: PassSize):
     cases: list[tuple[Scalar, int, bool]] = [
