@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel
 
+from framework.gbc.language_models.transformers_compat import attention_implementation
+
 _FLOAT = 4
 _SHARE = 0.9
 """Of the free memory, what is planned with: allocators leave gaps."""
@@ -104,7 +106,7 @@ class PassMemory:
             intermediate=_of(config, "intermediate_size", 4 * hidden),
             vocabulary=_of(config, "vocab_size", 0),
             width=model.dtype.itemsize,
-            math=getattr(config, "_attn_implementation", None) == "eager",
+            math=attention_implementation(model) == "eager",
             free=free,
         )
 
