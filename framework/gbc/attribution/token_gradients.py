@@ -23,12 +23,12 @@ from transformers import PreTrainedModel
 from framework.core.devices import free_bytes
 from framework.core.errors import DataError
 from framework.gbc.attribution.options import GradientOptions, Score
+from framework.gbc.execution.pass_memory import PassMemory, PassSize
 from framework.gbc.graph.trace import Step
 from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.logits import consecutive_positions, cut_logits_at
 from framework.gbc.language_models.lora import Adapter, active_adapters
-from framework.gbc.language_models.pass_memory import PassMemory, PassSize
 from framework.gbc.language_models.prefix_cache import checkpointed_layers, frozen_prefix
 from framework.gbc.language_models.transformers_compat import embeddings_of, keeps_keys_and_values
 from framework.gbc.shapes import Alternatives, OutputValues

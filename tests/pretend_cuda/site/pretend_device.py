@@ -31,10 +31,6 @@ sys.path.insert(0, str(BUILD))
 import torch  # noqa: E402
 
 # They ask for a GPU when they are imported, and would find half of one.
-import torch._dynamo  # noqa: E402
-import torch._inductor.utils  # noqa: E402
-import torch._utils  # noqa: E402
-import torch.amp.autocast_mode  # noqa: E402
 import torch.cuda.amp.common  # noqa: E402
 
 device = importlib.import_module("pretend_cuda_device")

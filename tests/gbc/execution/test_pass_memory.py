@@ -9,7 +9,7 @@ import torch
 from framework.bench.language_models import SETTINGS
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.token_gradients import TokenRow, chunk_rows, output_log_probs, token_scores
-from framework.gbc.language_models.pass_memory import PassMemory, PassSize
+from framework.gbc.execution.pass_memory import PassMemory, PassSize
 from framework.testing.fake_memory import fake_peak
 from framework.testing.language_models import Family, tiny_language_model
 

@@ -2,7 +2,7 @@
 
 The memory of a pass is counted from the model's shape: what the layers keep for the way back, the logits, and what the
 largest step of the way back takes besides. The counts are above what is taken and, but for passes without gradients,
-below twice that (`tests/gbc/language_models/test_pass_memory.py`).
+below twice that (`tests/gbc/execution/test_pass_memory.py`).
 """
 
 from collections.abc import Sequence
