@@ -31,7 +31,14 @@ sys.path.insert(0, str(BUILD))
 import torch  # noqa: E402
 
 # They ask for a GPU when they are imported, and would find half of one.
-import torch.cuda.amp.common  # noqa: E402
+for _name in (
+    "torch._dynamo",
+    "torch._inductor.utils",
+    "torch._utils",
+    "torch.amp.autocast_mode",
+    "torch.cuda.amp.common",
+):
+    importlib.import_module(_name)
 
 device = importlib.import_module("pretend_cuda_device")
 
