@@ -345,6 +345,8 @@ class ShardDataModule(LightningDataModule):
             num_workers=self.loading.num_workers,
             max_bad_samples=self.loading.max_bad_samples,
             most_samples=self.batch_size,
+            # Not wherever there is a GPU: a run on the CPU would start one for nothing.
+            pinned=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
 

@@ -94,8 +94,9 @@ def make_language_model(config: LanguageModelConfig, *, seed: int) -> PreTrained
         "initializer_range": config.hidden_size**-0.5,
         "attention_dropout": config.dropout,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # On the CPU whatever a trainer's default device is: generators of other devices give other numbers.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         if config.family == "llama":
             return LlamaForCausalLM(LlamaConfig(**settings))
         return Qwen3ForCausalLM(Qwen3Config(**settings))

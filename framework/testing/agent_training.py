@@ -44,10 +44,17 @@ def make_module(world: Path, **options: Any) -> GBCModule:
     return GBCModule(**options)
 
 
-def strategy_of(name: str, devices: int) -> Strategy:
-    """A strategy by its name; `zero3` is DeepSpeed's on the CPU."""
+def strategy_of(name: str, devices: int, accelerator: str = "cpu") -> Strategy:
+    """A strategy by its name.
+
+    Args:
+        name: ours; `zero3` is DeepSpeed's on the CPU.
+        devices: processes.
+        accelerator: the trainer's.
+    """
     if name != "zero3":
-        return make_strategy(StrategyConfig(name=name), accelerator="cpu", devices=devices)  # type: ignore[arg-type]
+        config = StrategyConfig(name=name)  # type: ignore[arg-type]
+        return make_strategy(config, accelerator=accelerator, devices=devices)
     from framework.testing.processes.deepspeed_cpu import CPUDeepSpeedStrategy
 
     warnings.filterwarnings("ignore")
@@ -66,7 +73,7 @@ def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: i
         **options: `strategy`, `callbacks`, `batch_size`, `validation`, and the trainer's.
     """
     seed_everything(0, verbose=False)
-    strategy = strategy_of(options.pop("strategy", "ddp"), devices)
+    strategy = strategy_of(options.pop("strategy", "ddp"), devices, options.get("accelerator", "cpu"))
     strategy.start_anew = True  # type: ignore[attr-defined]
     more = options.pop("callbacks", [])
     batch_size = options.pop("batch_size", 4)

@@ -6,10 +6,12 @@ import shutil
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -537,3 +539,12 @@ def test_episodes(tmp_path: Path):
 def test_kinds_that_differ(shards: str):
     with pytest.raises(ConfigError, match=r"holds images, and data\.kind is episodes: set data\.kind to images"):
         ShardDataModule(train=shards, kind="episodes", batch_size=1).setup("fit")
+
+
+@pytest.mark.parametrize(("kind", "pinned"), [("cpu", False), ("cuda", True)])
+def test_batches_are_page_locked_for_a_run_on_a_gpu_alone(shards: str, kind: str, pinned: bool):
+    data = make_data(shards, validation=shards)
+    data.trainer = Mock(spec=Trainer, strategy=Mock(spec=Strategy, root_device=torch.device(kind)))
+    assert data.val_dataloader().pin_memory is pinned
+    data.trainer = None
+    assert not data.val_dataloader().pin_memory

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_training_in_bf16_moves_weights_and_averages(tmp_path, compiled):
     config = tiny_config()
     module = tiny_module(config)

@@ -1,4 +1,4 @@
-"""Private parts of torch (2.7 to 2.13)."""
+"""Private parts of torch (2.9 to 2.13)."""
 
 # This file is where they may be used; torch says the types of none of them.
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportUnknownVariableType=false

@@ -207,6 +207,7 @@ class ShardLoader(DataLoader[Batch]):
         num_workers: processes that decode; 0 decodes in this one.
         max_bad_samples: more different bad samples than this, in this process since its start, are an error.
         most_samples: of a batch; the workers' batches then share memory that is used again; 0 makes new for each.
+        pinned: whether batches are copied into page-locked memory: for a GPU alone.
 
     Attributes:
         replaced: the bad samples that were met, by number.
@@ -220,6 +221,7 @@ class ShardLoader(DataLoader[Batch]):
         num_workers: int = 0,
         max_bad_samples: int = 100,
         most_samples: int = 0,
+        pinned: bool = False,
     ) -> None:
         asked_for: SizedIterable | _WithBuffers = batches
         num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
@@ -236,7 +238,7 @@ class ShardLoader(DataLoader[Batch]):
             persistent_workers=num_workers > 0,
             multiprocessing_context=worker_context() if num_workers > 0 else None,
             worker_init_fn=_end_with_training,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             collate_fn=_as_it_is,
             # A loader draws a number whenever it is iterated; from the global generator, a resumed run would draw more.
             generator=torch.Generator(),

@@ -81,7 +81,7 @@ def first_order_edits(
         max_tokens: most tokens in one pass, padding included; a single longer row is passed alone.
     """
     found: dict[int, FirstOrderEdits] = {}
-    for chunk in chunk_rows([row.row for row in rows], max_tokens):
+    for chunk in chunk_rows(model, [row.row for row in rows], max_tokens):
         batch = [rows[index] for index in chunk]
         found.update(zip(chunk, _batch_effects(model, batch), strict=True))
     return [found[index] for index in range(len(rows))]
@@ -97,7 +97,7 @@ def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> li
         active = [index for index, each in enumerate(values) if number < len(each)]
         some = [values[index][number] for index in active]
         # Rows of a batch do not touch each other: the gradient of the sum holds that of each.
-        (gradient,) = torch.autograd.grad(torch.stack(some).sum(), result.embeddings, retain_graph=number < count - 1)
+        gradient = result.gradient(torch.stack(some).sum(), keep=number < count - 1)
         for index in active:
             drops[index].append(tables[index].drops(gradient[index]))
     return [

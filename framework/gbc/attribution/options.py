@@ -18,10 +18,12 @@ class GradientOptions:
         scalar: of the generated tokens y with logits z and probabilities p: `sum_squares`, Σ z(y)²;
             `sequence_log_prob`, Σ log p(y) (ours: stable); `product_probs`, Π p(y); `finegrained`, log p(y) of each
             token by itself: a gradient for every output token.
-        max_tokens: most tokens with gradients in one pass, padding included; a single longer row is passed alone.
+        max_tokens: most tokens in one pass, cached prompts and padding included; fewer where the memory that is free
+            asks for it. A single longer row is passed alone.
         checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
-        gradients_at_once: of `finegrained`: output tokens whose gradients are taken together; 1 takes least memory. By
-            default 16, and 1 on a CPU, where more are slower.
+        gradients_at_once: of `finegrained`: most output tokens whose gradients are taken together, as far as the memory
+            goes; 1 takes least. By default up to 16 while they keep the pass within `max_tokens`, and 1 on a CPU, where
+            more are slower.
     """
 
     scalar: Scalar = "finegrained"
@@ -74,7 +76,7 @@ class CounterfactualEditOptions:
         keep: how much a right token that an edit breaks counts against a wrong one that it corrects; 0 saves a pass.
         max_edits: edits of one answer's input.
         max_targets: wrong tokens of an answer, those with the most credit.
-        max_tokens: most tokens with gradients in one pass, padding included.
+        max_tokens: most tokens in one pass, cached prompts and padding included.
     """
 
     alternatives: int = 16

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import cast
 
 import torch
@@ -19,12 +20,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from framework.core.devices import free_bytes
 from framework.core.errors import DataError
 from framework.gbc.attribution.options import GradientOptions, Score
+from framework.gbc.execution.pass_memory import PassMemory, PassSize
 from framework.gbc.graph.trace import Step
 from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.local import LocalModel
-from framework.gbc.language_models.logits import consecutive_positions, logits_at
+from framework.gbc.language_models.logits import consecutive_positions, cut_logits_at
 from framework.gbc.language_models.lora import Adapter, active_adapters
 from framework.gbc.language_models.prefix_cache import checkpointed_layers, frozen_prefix
 from framework.gbc.language_models.transformers_compat import embeddings_of, keeps_keys_and_values
@@ -106,7 +109,7 @@ def token_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Grad
         options: scalar and memory.
     """
     results: dict[int, TokenScores] = {}
-    for chunk in chunk_rows(rows, options.max_tokens):
+    for chunk in chunk_rows(model, rows, options.max_tokens, checkpointing=options.checkpointing):
         for index, scores in zip(chunk, _batch_scores(model, [rows[i] for i in chunk], options), strict=True):
             results[index] = scores
     return [results[index] for index in range(len(rows))]
@@ -124,7 +127,7 @@ def output_log_probs(
         max_tokens: most tokens in one pass, padding included.
     """
     results: dict[int, OutputValues] = {}
-    for chunk in chunk_rows(rows, max_tokens):
+    for chunk in chunk_rows(model, rows, max_tokens):
         log_probs = forward_rows(model, [rows[index] for index in chunk]).log_probs.cpu()
         results.update({index: log_probs[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
     return [results[index] for index in range(len(rows))]
@@ -143,29 +146,48 @@ def likeliest_tokens(
         max_tokens: most tokens in one pass, padding included.
     """
     results: dict[int, Alternatives] = {}
-    for chunk in chunk_rows(rows, max_tokens):
+    for chunk in chunk_rows(model, rows, max_tokens):
         logits = forward_rows(model, [rows[index] for index in chunk]).logits
         tokens = logits.topk(min(count, logits.shape[2]), dim=2).indices.cpu()
         results.update({index: tokens[i, : len(rows[index].output_ids)] for i, index in enumerate(chunk)})
     return [results[index] for index in range(len(rows))]
 
 
-def chunk_rows(rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
-    """Numbers of the rows that go into one pass, by length; those without a prefix apart from the others."""
+def chunk_rows(
+    model: PreTrainedModel, rows: Sequence[TokenRow], max_tokens: int, *, checkpointing: bool = False
+) -> Iterator[list[int]]:
+    """Numbers of the rows that go into one pass, by length; those without a prefix apart from the others.
 
-    def width(index: int) -> int:
-        return len(rows[index].input_ids) - rows[index].prefix + len(rows[index].output_ids)
+    A pass has no more tokens than is allowed and no more memory than is free, by the counts of `pass_memory`; a single
+    larger row is passed alone.
 
-    chunk: list[int] = []
+    Args:
+        model: that they are passed through; with gradients, where these are on.
+        rows: the answers.
+        max_tokens: most tokens in one pass, prefixes and padding included.
+        checkpointing: keep only the layers' inputs.
+    """
+    memory = PassMemory.of(model, free=free_bytes(model.device))
+    with_gradients = torch.is_grad_enabled()
+    chunk, size = list[int](), PassSize()
     # Rows without a prefix apart: an empty cache has no place for theirs.
-    for index in sorted(range(len(rows)), key=lambda index: (rows[index].prefix > 0, width(index))):
-        mixed = chunk and (rows[chunk[0]].prefix > 0) != (rows[index].prefix > 0)
-        if chunk and (mixed or (len(chunk) + 1) * width(index) > max_tokens):
+    for index in sorted(
+        range(len(rows)), key=lambda i: (rows[i].prefix > 0, _with_row(PassSize(), rows[i]).padded_tokens)
+    ):
+        larger = _with_row(size, rows[index])
+        mixed = (larger.prefix > 0) != (size.prefix > 0)
+        needed = memory.backward(larger, checkpointing=checkpointing) if with_gradients else memory.forward(larger)
+        if chunk and (mixed or larger.padded_tokens > max_tokens or not memory.fits(needed)):
             yield chunk
-            chunk = []
-        chunk.append(index)
+            chunk, larger = [], _with_row(PassSize(), rows[index])
+        chunk, size = [*chunk, index], larger
     if chunk:
         yield chunk
+
+
+def _with_row(size: PassSize, row: TokenRow) -> PassSize:
+    outputs = len(row.output_ids)
+    return size.with_row(tokens=len(row.input_ids) - row.prefix + outputs, prefix=row.prefix, outputs=outputs)
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,8 @@ class Pass:
 
     Attributes:
         embeddings: of the inputs after the prefix and of the outputs that are read: what gradients are taken to.
+        hidden: what the layers give for each output token, in their graph.
+        read: the same, as the head reads it, in the graph of the logits and not in that of the layers.
         logits: that each output token was chosen by, in float32 or wider.
         log_probs: of the output tokens; 0 in the padding.
         picked: their logits; 0 in the padding.
@@ -182,19 +206,31 @@ class Pass:
     """
 
     embeddings: Float[Tensor, "batch token hidden"]
+    hidden: Float[Tensor, "batch output hidden"]
+    read: Float[Tensor, "batch output hidden"]
     logits: Float[Tensor, "batch output vocab"]
     log_probs: Float[Tensor, "batch output"]
     picked: Float[Tensor, "batch output"]
     lengths: list[int]
     outputs: list[int]
 
+    def gradient(self, value: Float[Tensor, ""], *, keep: bool) -> Float[Tensor, "batch token hidden"]:
+        """The gradient of a value of the logits with respect to the embeddings.
+
+        Args:
+            value: what is differentiated.
+            keep: whether another one is taken after it.
+        """
+        (at_head,) = torch.autograd.grad(value, self.read, retain_graph=keep)
+        (gradient,) = torch.autograd.grad(self.hidden, self.embeddings, at_head, retain_graph=keep)
+        return gradient
+
 
 def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> Iterator[TokenScores]:
     by_token = options.scalar == "finegrained"
-    at_once = options.gradients_at_once or (1 if model.device.type == "cpu" else 16)
-    batched = by_token and at_once > 1 and not options.checkpointing
+    at_once = _gradients_at_once(model, rows, options) if by_token else 1
     # The backward passes of the fused kernels cannot be batched.
-    kernel = cast(AbstractContextManager[object], sdpa_kernel(SDPBackend.MATH)) if batched else nullcontext()
+    kernel = cast(AbstractContextManager[object], sdpa_kernel(SDPBackend.MATH)) if at_once > 1 else nullcontext()
     # With checkpointing the layers run again in the backward pass.
     with (
         kernel,
@@ -203,14 +239,19 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
     ):
         result = forward_rows(model, rows)
         values = result.picked.square() if options.scalar == "sum_squares" else result.log_probs
+        # Of the sum over all output tokens, which holds that of each: a logit is a function of its own place alone.
+        (at_head,) = torch.autograd.grad(values.sum(), result.read)
+        log_probs, lengths, outputs = result.log_probs.detach().cpu(), result.lengths, result.outputs
+        hidden, embeddings = result.hidden, result.embeddings
+        # The logits, the largest of all, are needed no more.
+        del result, values
         if by_token:
-            reduced = _gradient_rows(values, result.embeddings, at_once if batched else 1)
+            reduced = _gradient_rows(hidden, at_head, embeddings, at_once)
         else:
-            (gradient,) = torch.autograd.grad(values.sum(), result.embeddings)
-            reduced = _reduce(gradient[None], result.embeddings)
+            (gradient,) = torch.autograd.grad(hidden, embeddings, at_head)
+            reduced = _reduce(gradient[None], embeddings)
     l1, product = (scores.cpu() for scores in reduced)
-    log_probs = result.log_probs.detach().cpu()
-    for index, (length, output) in enumerate(zip(result.lengths, result.outputs, strict=True)):
+    for index, (length, output) in enumerate(zip(lengths, outputs, strict=True)):
         kept = slice(0, output if by_token else 1)
         chances = log_probs[index, :output]
         yield TokenScores(
@@ -219,6 +260,16 @@ def _batch_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: Gra
             log_probs=chances.clone(),
             log_scale=chances.double().sum().item() if options.scalar == "product_probs" else 0.0,
         )
+
+
+def _gradients_at_once(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> int:
+    if options.checkpointing:
+        return 1
+    size = reduce(_with_row, rows, PassSize())
+    memory = PassMemory.of(model, free=free_bytes(model.device))
+    return memory.gradients_together(
+        size, asked=options.gradients_at_once, max_tokens=options.max_tokens, on_cpu=model.device.type == "cpu"
+    )
 
 
 def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
@@ -244,7 +295,7 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
     # Of what is read after the prefix, the position of the last token before the output.
     lasts = [count - output for count, output in zip(counts, outputs, strict=True)]
     with active_adapters(_adapters(rows)):
-        logits = logits_at(
+        cut = cut_logits_at(
             model,
             consecutive_positions(lasts, outputs),
             inputs_embeds=read,
@@ -253,7 +304,7 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    return Pass(embeddings, *_of_outputs(logits, rows), lengths, outputs)
+    return Pass(embeddings, cut.hidden, cut.read, *_of_outputs(cut.logits, rows), lengths, outputs)
 
 
 def _read(
@@ -307,27 +358,31 @@ def _of_outputs(
 
 
 def _gradient_rows(
-    values: Float[Tensor, "batch output"], embeddings: Float[Tensor, "batch token hidden"], at_once: int
+    hidden: Float[Tensor, "batch output hidden"],
+    at_head: Float[Tensor, "batch output hidden"],
+    embeddings: Float[Tensor, "batch token hidden"],
+    at_once: int,
 ) -> tuple[Float[Tensor, "output batch token"], Float[Tensor, "output batch token"]]:
     """Reduced gradients of every output token; rows of a batch do not touch each other.
 
     Args:
-        values: what is differentiated, one for each output token.
-        embeddings: what it is differentiated by.
+        hidden: what the head reads of each output token.
+        at_head: the gradient of each output token's value with respect to it.
+        embeddings: what the values are differentiated by.
         at_once: output tokens whose gradients are taken by one batched backward pass.
     """
-    count = values.shape[1]
+    count = hidden.shape[1]
     parts: list[tuple[Float[Tensor, "row batch token"], Float[Tensor, "row batch token"]]] = []
     for start in range(0, count, at_once):
         stop = min(start + at_once, count)
         keep = stop < count
+        picks = at_head.new_zeros(stop - start, *at_head.shape)
+        picks[torch.arange(stop - start), :, torch.arange(start, stop)] = at_head[:, start:stop].transpose(0, 1)
         if at_once == 1:
-            (gradient,) = torch.autograd.grad(values[:, start].sum(), embeddings, retain_graph=keep)
+            (gradient,) = torch.autograd.grad(hidden, embeddings, picks[0], retain_graph=keep)
             gradient = gradient[None]
         else:
-            picks = torch.zeros(stop - start, *values.shape, device=values.device)
-            picks[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
-            (gradient,) = torch.autograd.grad(values, embeddings, picks, retain_graph=keep, is_grads_batched=True)
+            (gradient,) = torch.autograd.grad(hidden, embeddings, picks, retain_graph=keep, is_grads_batched=True)
         parts.append(_reduce(gradient, embeddings))
     l1, product = (torch.cat(scores) for scores in zip(*parts, strict=True))
     return l1, product

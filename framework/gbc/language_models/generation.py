@@ -42,12 +42,13 @@ class GumbelNoise(LogitsProcessor):
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         self.temperature = temperature
 
     def __call__(self, input_ids: TokenIds, scores: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
         """Noisy logits of the next token."""
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
+        rows = [torch.rand(scores.shape[1], generator=each, device=each.device) for each in self.generators]
+        uniform = torch.stack(rows)
         noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + self.temperature * noise.to(scores.device)
 

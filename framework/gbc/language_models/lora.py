@@ -142,7 +142,7 @@ class Adapters:
         generator = torch.Generator().manual_seed(seed_of("adapter", seed, agent))
         parts: list[AdapterValues] = []
         for matrix in self._matrices[agent]:
-            value = torch.zeros(matrix.shape)
+            value = torch.zeros(matrix.shape, device="cpu")
             if matrix.key.endswith("lora_A"):
                 value.uniform_(-1, 1, generator=generator).div_(matrix.shape[1] ** 0.5)
             parts.append(value.flatten())

@@ -60,7 +60,8 @@ def make_soft_prompts(model: LocalModel, agents: Iterable[str], *, num_tokens: i
     vocabulary = vocabulary_size(model.model)
     prompts = ParametersByAgent()
     for agent in agents:
-        ids = torch.randint(vocabulary, (num_tokens,), generator=generator).to(model.device)
+        # The generator's device by name: trainers make modules under their own default device.
+        ids = torch.randint(vocabulary, (num_tokens,), generator=generator, device="cpu").to(model.device)
         prompts[agent] = nn.Parameter(embeddings_of(model.model, ids).detach().float().clone())
     return prompts
 

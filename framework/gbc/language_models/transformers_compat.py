@@ -161,9 +161,11 @@ def load_pretrained(
     """
     options = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = cast(_Loads, AutoTokenizer).from_pretrained(path, **options)
-    model = cast(_Loads, AutoModelForCausalLM).from_pretrained(
-        path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options
-    )
+    # Another default device, such as that of a trainer which makes its module, is to transformers a `device_map`.
+    with torch.device("cpu"):
+        model = cast(_Loads, AutoModelForCausalLM).from_pretrained(
+            path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options
+        )
     return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)
 
 

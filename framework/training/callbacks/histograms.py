@@ -94,20 +94,21 @@ def count(
 
     Args:
         parts: values of each histogram.
-        device: where the counting is done.
+        device: where the counts are put together.
         together: add up over all ranks, which all call this with the same names.
     """
     if not parts:
         return {}
     infinity = float("inf")
-    # The largest of the negated values and of the values: one collective for both ends.
+    # The largest of the negated values and of the values: one collective for both ends. Offloaded values are counted
+    # where they are.
     ends = torch.full((len(parts), 2), -infinity, device=device)
     finite = [[_finite(values) for values in pieces if values.numel()] for pieces in parts.values()]
     for place, pieces in enumerate(finite):
         for values in pieces:
             if values.numel():
                 low, high = torch.aminmax(values)
-                ends[place] = torch.maximum(ends[place], torch.stack([-low, high]))
+                ends[place] = torch.maximum(ends[place], torch.stack([-low, high]).to(device))
     if together:
         dist.all_reduce(ends, op=dist.ReduceOp.MAX)
     counts = torch.zeros((len(parts), BINS), device=device, dtype=torch.float64)
@@ -120,7 +121,7 @@ def count(
         spans.append((low, high))
         for values in pieces:
             if values.numel():
-                counts[place] += torch.histc(values, bins=BINS, min=low, max=high)
+                counts[place] += torch.histc(values, bins=BINS, min=low, max=high).to(device)
     if together:
         dist.all_reduce(counts)
     found = {}

@@ -13,7 +13,7 @@ from framework.training.shapes import RandomWords
 
 
 class GeneratorStates(TypedDict):
-    """States of a process's generators, as plain types and tensors; `cuda` is None without a GPU."""
+    """States of a process's generators, as plain types and tensors; `cuda` is None in a process that uses no GPU."""
 
     python: tuple[int, tuple[int, ...], float | None]
     numpy: tuple[str, RandomWords, int, int, float]
@@ -30,7 +30,8 @@ def random_state() -> GeneratorStates:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        # Not wherever there is a GPU: a run on the CPU would start one for it.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 
@@ -41,7 +42,7 @@ def set_random_state(state: GeneratorStates) -> None:
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
+    if state["cuda"] is not None and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(state["cuda"])
 
 

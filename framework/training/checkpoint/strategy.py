@@ -19,7 +19,6 @@ import lightning
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import Strategy
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.optim import Optimizer
 
 from framework.core.collectives import broadcast_object, rank_and_size
@@ -30,6 +29,7 @@ from framework.training.checkpoint.choose import Choice, choose_checkpoint
 from framework.training.checkpoint.layout import PARTIAL, Manifest, remove
 from framework.training.checkpoint.provenance import data_of, git_revision, package_versions, recipe_changes
 from framework.training.checkpoint.read import read_state
+from framework.training.checkpoint.staging import Staging
 from framework.training.checkpoint.tensors import (
     load_model,
     load_optimizers,
@@ -232,7 +232,10 @@ class DCPCheckpoints(DirectoryCheckpoints):
     """
 
     kind: CheckpointKind = "dcp"
-    _stager: DefaultStager | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._staging = Staging()
 
     def is_part(self, tensor: AnyTensor) -> bool:
         """Whether each rank has another part of a tensor, and not all the same; never, where no rank has parts."""
@@ -253,20 +256,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
         checkpoint["optimizer_states"] = plain
         tensors = share_of(tensors, rank, size, is_part=self.is_part)
         if copy:
-            if self._stager is None:
-                pinned = torch.cuda.is_available()
-                # The copies' memory is kept for the next save.
-                self._stager = DefaultStager(
-                    StagingOptions(
-                        use_pinned_memory=pinned,
-                        use_shared_memory=False,
-                        use_async_staging=False,
-                        use_non_blocking_copy=pinned,
-                    )
-                )
-            staged = self._stager.stage(tensors)
-            assert isinstance(staged, dict)
-            tensors = staged
+            tensors = self._staging.copy(tensors)
 
         def write() -> list[Path]:
             write_tensors(partial, tensors, self._group)

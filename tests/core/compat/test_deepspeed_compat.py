@@ -3,13 +3,14 @@
 import ast
 import inspect
 import textwrap
+from importlib.util import find_spec
 
 import pytest
 
 from framework.core.compat.deepspeed_compat import set_universal_loading
 from tests.core.compat.found import find, moved
 
-pytest.importorskip("deepspeed")
+pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
 PRIVATE = {"deepspeed.runtime.engine:DeepSpeedEngine._config": "resume on another number of processes"}
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from framework.core.errors import ConfigError
-from framework.gbc.language_models.logits import consecutive_positions, logits_at
-from framework.testing.language_models import tiny_language_model
+from framework.gbc.language_models.logits import consecutive_positions, cut_logits_at, logits_at
+from framework.testing.language_models import Family, tiny_language_model
 
 
 def test_consecutive_positions():
@@ -21,6 +21,24 @@ def test_logits_are_those_of_the_whole(family):
     found = logits_at(model, chosen, input_ids=ids)
     torch.testing.assert_close(found, torch.stack([whole[0, [1, 2, 3]], whole[1, [4, 5, 5]]]))
     assert model(input_ids=ids).logits.shape == whole.shape
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+def test_a_gradient_goes_on_where_the_graph_was_cut(family: Family):
+    # Gemma 2 caps its logits after the head.
+    model = tiny_language_model(family)
+    embeddings = model.get_input_embeddings()(torch.arange(14).view(2, 7) + 4).detach().requires_grad_()
+    chosen = consecutive_positions([1, 4], [3, 2])
+    whole = logits_at(model, chosen, inputs_embeds=embeddings)
+    (expected,) = torch.autograd.grad(whole.square().sum(), embeddings)
+    cut = cut_logits_at(model, chosen, inputs_embeds=embeddings)
+    torch.testing.assert_close(cut.logits, whole)
+    (at_head,) = torch.autograd.grad(cut.logits.square().sum(), cut.read)
+    assert at_head.shape == cut.hidden.shape == (2, 3, 32)
+    (found,) = torch.autograd.grad(cut.hidden, embeddings, at_head)
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        assert not cut_logits_at(model, chosen, inputs_embeds=embeddings).logits.requires_grad
 
 
 def test_the_head_is_whole_again_after_an_error():
