@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -260,5 +259,5 @@ class PlanCLI(TrainingCLI):
 
     def instantiate_classes(self) -> None:
         recipe = self.config.as_dict()
-        options = PlanOptions(**{field.name: recipe[field.name] for field in fields(PlanOptions)})
+        options = PlanOptions.of_recipe(recipe)
         show_plan(read_recipe(recipe, options, methods()), options)
