@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from framework.core.errors import ConfigError
 from framework.core.serialization import JsonDict
 from framework.gbc.execution.loading import read_model_configs
+from framework.gbc.execution.runner import RunOptions
 from framework.gbc.graph.spec import Agent, parse_graph, reads_of
 from framework.gbc.graph.unroll import PlannedStep, unroll
 from framework.gbc.graph.yaml_config import read_yaml
@@ -32,9 +33,29 @@ _RUNTIME = 1 * GIB
 """What the driver, the communication library and torch's allocator take besides."""
 _KEPT_VALUES = 3
 """That a checkpoint holds of each trained value: itself and AdamW's two moments."""
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PASS_TOKENS = 16384
-"""Tokens with gradients in a pass (`attribution.connections.gradients.max_tokens`)."""
+"""Tokens with gradients in a pass of the attribution, where the recipe leaves it out."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Forward and backward passes over tasks besides their generation, and what they keep.
+
+    Attributes:
+        trained_tasks: tasks whose whole runs are kept at once to train soft prompts and adapters; 0 trains none.
+        attributed_tokens: tokens with gradients in a pass of the attribution; 0 attributes nothing.
+        checkpointing: the attribution keeps the inputs of layers alone.
+    """
+
+    trained_tasks: int
+    attributed_tokens: int
+    checkpointing: bool
+
+    @property
+    def count(self) -> int:
+        """Passes over every task."""
+        return bool(self.trained_tasks) + bool(self.attributed_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +82,7 @@ class ModelShape:
         value_bytes: of a weight.
         cache_bytes: that a token takes in the key-value cache.
         kept_bytes: that a token keeps for the backward pass.
+        input_bytes: of these, those of the layers' inputs.
     """
 
     values: int
@@ -69,6 +91,7 @@ class ModelShape:
     value_bytes: int
     cache_bytes: int
     kept_bytes: int
+    input_bytes: int
 
 
 def plan_recipe(model: Mapping[str, object], run: PlannedRun) -> Plan:
@@ -96,9 +119,8 @@ def plan_recipe(model: Mapping[str, object], run: PlannedRun) -> Plan:
     if not used:
         raise ConfigError(f"no agent of {source} has a local model", hint="servers need no plan")
     shapes = {name: read_shape(local[name]) for name in sorted(used)}
-    passes = bool(soft) + (model.get("attribute_every_n_steps", 1) == 1)
     steps = [(local[agent.model], shapes[agent.model], text) for agent, text in texts if agent.model in shapes]
-    return _plan(run, steps, list(shapes.values()), _trained_values(soft, graph.agents, shapes, local), passes)
+    return _plan(run, steps, list(shapes.values()), _trained_values(soft, graph.agents, shapes, local), _passes(model))
 
 
 def read_shape(config: LocalModelConfig) -> ModelShape:
@@ -120,6 +142,21 @@ def read_shape(config: LocalModelConfig) -> ModelShape:
         value_bytes=width,
         cache_bytes=2 * len(layers) * widths.keys * width,
         kept_bytes=len(layers) * kept * width,
+        input_bytes=len(layers) * widths.hidden * width,
+    )
+
+
+def _passes(model: Mapping[str, object]) -> Passes:
+    """The passes of a recipe's `model.init_args`; what it leaves out is as `GBCModule` has it."""
+    options: object = model.get("attribution") or {}
+    for name in ("connections", "gradients"):
+        options = cast("JsonDict", options).get(name) or {}
+    gradients = cast("JsonDict", options)
+    tasks = cast("JsonDict", model.get("run") or {}).get("tasks_at_once", RunOptions().tasks_at_once)
+    return Passes(
+        trained_tasks=tasks if model.get("soft") else 0,
+        attributed_tokens=gradients.get("max_tokens", _PASS_TOKENS) if model.get("attribute_every_n_steps", 1) else 0,
+        checkpointing=bool(gradients.get("checkpointing", False)),
     )
 
 
@@ -173,7 +210,7 @@ def _plan(
     steps: Sequence[tuple[LocalModelConfig, ModelShape, Texts]],
     shapes: Sequence[ModelShape],
     trained: int,
-    passes: int,
+    passes: Passes,
 ) -> Plan:
     """The plan of steps of known sizes.
 
@@ -197,17 +234,15 @@ def _plan(
     for config, shape, texts in steps:
         tokens = texts.read + texts.said
         # A multiply and an add for each weight and token; backward to the inputs as much again.
-        flops += 2 * shape.values * tokens * (1 + 2 * passes)
+        flops += 2 * shape.values * tokens * (1 + 2 * passes.count)
         batches = math.ceil(run.micro_batch / config.batch_size) * run.accumulation
         read += batches * texts.said * shape.value_bytes * shape.values
         at_once = min(run.micro_batch, config.batch_size)
         cache = max(cache, at_once * tokens * shape.cache_bytes)
         if sharded[id(shape)]:
-            gathers = batches * (texts.said + 2 * passes)
+            gathers = batches * (texts.said + 2 * passes.count)
             sent += gathers * round(ring_bytes(shape.layer_values, num, shape.value_bytes))
-    longest = max(texts.read + texts.said for _, _, texts in steps)
-    in_pass = max(longest, min(_PASS_TOKENS, longest * run.micro_batch)) if passes else 0
-    activations = max((shape.kept_bytes * in_pass for _, shape, _ in steps), default=0)
+    activations = max(cache, _kept_bytes(steps, passes, run.micro_batch))
     sent += round(2 * ring_bytes(trained, num)) if num > 1 else 0
     # Gradients, moments and the values themselves are whole on every process.
     return Plan(
@@ -218,10 +253,10 @@ def _plan(
             gradients=FLOAT_BYTES * trained,
             optimizer=2 * FLOAT_BYTES * trained,
             ema=0,
-            activations=max(activations, cache),
+            activations=activations,
             buffers=buffers,
             host=0,
-            peak=weights + buffers + 4 * FLOAT_BYTES * trained + max(activations, cache) + _RUNTIME,
+            peak=weights + buffers + 4 * FLOAT_BYTES * trained + activations + _RUNTIME,
         ),
         flops_per_sample=flops,
         bytes_sent=sent,
@@ -229,6 +264,28 @@ def _plan(
         bytes_read=read,
         checkpoint_bytes=_KEPT_VALUES * FLOAT_BYTES * trained,
     )
+
+
+def _kept_bytes(steps: Sequence[tuple[LocalModelConfig, ModelShape, Texts]], passes: Passes, micro_batch: int) -> int:
+    """The most that is kept for a backward pass.
+
+    Args:
+        steps: of every task.
+        passes: of training and of attribution.
+        micro_batch: tasks of a process.
+    """
+    # A run is trained through as a whole, from its loss to its first step.
+    task = sum(shape.kept_bytes * (texts.read + texts.said) for _, shape, texts in steps)
+    attributed = 0
+    for _, shape, texts in steps:
+        tokens = texts.read + texts.said
+        tokens = max(tokens, min(passes.attributed_tokens, micro_batch * tokens)) if passes.attributed_tokens else 0
+        kept = shape.kept_bytes
+        if passes.checkpointing:
+            # The inputs of all layers, and all of one layer while it runs again.
+            kept = shape.input_bytes + shape.kept_bytes * shape.largest_layer // shape.layer_values
+        attributed = max(attributed, tokens * kept)
+    return max(min(passes.trained_tasks, micro_batch) * task, attributed)
 
 
 def _workload(shape: ModelShape, run: PlannedRun) -> Workload:

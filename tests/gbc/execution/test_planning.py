@@ -99,3 +99,19 @@ def test_what_cannot_be_planned(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"empty has no config.json that can be used"):
         plan_recipe(recipe(tmp_path / "empty"), run_of())
+
+
+KEPT = LAYERS * (8 * HIDDEN + 2 * 16 + 3 * INNER) * 2
+
+
+def test_what_is_kept_for_backward_passes(folder: Path):
+    tokens = 286 + 297
+    soft = {"model": "m", "num_tokens": 0, "gates": True}
+    two, all_tasks = (recipe(folder, soft=soft, run={"tasks_at_once": count}) for count in (2, 100))
+    assert plan_recipe(two, run_of()).memory.activations == 2 * tokens * KEPT
+    assert plan_recipe(all_tasks, run_of()).memory.activations == 6 * tokens * KEPT
+    gradients = {"max_tokens": 500, "checkpointing": False}
+    attributed = recipe(folder, attribution={"connections": {"gradients": gradients}}) | {"attribute_every_n_steps": 1}
+    assert plan_recipe(attributed, run_of()).memory.activations == 500 * KEPT
+    gradients["checkpointing"] = True
+    assert plan_recipe(attributed, run_of()).memory.activations == 500 * (LAYERS * HIDDEN * 2 + KEPT // LAYERS)
