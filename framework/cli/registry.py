@@ -35,6 +35,7 @@ GENERAL = {
         help="speed of loader, training and attribution against bare ones; blame and repair of planted faults",
         function={
             "busy": "framework.bench.busy_machine:bench_busy",
+            "scale": "framework.bench.scale:bench_scale",
             "data": "framework.bench.data:bench_data",
             "training": "framework.bench.training:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",
