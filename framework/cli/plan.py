@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -19,11 +19,10 @@ from framework.data.sampling.batching import needed_accumulation
 from framework.tracking.devices import GIB, HERE, Device, named_device, this_machine
 from framework.training.display.pace import duration
 from framework.training.planning import Plan, PlannedRun, Precision
+from framework.training.scale import ClusterConfig, Expectation, expect
 from framework.training.strategies.backend import named_backend
 from framework.training.strategies.config import StrategyConfig
 
-_UTILISATION = 0.4
-"""Share of a device's peak that the model's operations take; a usual one."""
 Planner = Callable[[PlannedRun], Plan]
 """What a run of one model needs."""
 
@@ -82,16 +81,24 @@ class PlanOptions:
         device: their name (such as H100), or `here` for what this machine has, or their memory (such as 48GiB), to
             compare with.
         json: print JSON instead of a table.
+        cluster: what they stand in, for the times that are expected of a known device.
     """
 
     nodes: int = 1
     devices: int = 1
     device: str | None = None
     json: bool = False
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.devices < 1:
             raise ConfigError(f"nodes {self.nodes}, devices {self.devices}", hint="use 1 or more")
+
+    @classmethod
+    def of_recipe(cls, recipe: Mapping[str, Any]) -> "PlanOptions":
+        """The options among the settings of a parsed recipe."""
+        given = {each.name: recipe[each.name] for each in fields(cls)}
+        return cls(**{**given, "cluster": ClusterConfig(**given["cluster"])})
 
     def found_device(self) -> tuple[Device | None, int | None]:
         """The device of the table, if it is one, and its bytes of memory.
@@ -162,6 +169,7 @@ def _run_of(recipe: Mapping[str, Any], options: PlanOptions) -> PlannedRun:
     return PlannedRun(
         strategy=chosen,
         num_devices=num,
+        num_nodes=options.nodes,
         micro_batch=data["batch_size"],
         accumulation=accumulation,
         precision=cast(Precision, known[precision]),
@@ -172,14 +180,15 @@ def show_plan(subject: Subject, options: PlanOptions) -> None:
     """Print what a run needs, whether a device holds it, and if not, what would make it fit."""
     device, memory_bytes = options.found_device()
     plan = subject.planner(subject.run)
+    expected = None if device is None else expect(plan, device, options.cluster)
     if options.json:
         content = as_json(plan, subject.sample_unit, device, memory_bytes)
-        print(json.dumps({**content, "max_steps": subject.max_steps}, indent=2))
+        whole = {"max_steps": subject.max_steps, "expected": None if expected is None else to_json(expected)}
+        print(json.dumps({**content, **whole}, indent=2))
         return
     table = as_table(plan, subject.sample_unit, device, memory_bytes)
-    if device is not None and subject.max_steps is not None:
-        seconds = subject.max_steps * _seconds_per_step(plan, device)
-        table.add_row(f"for {subject.max_steps:,} steps", duration(seconds))
+    if expected is not None:
+        add_expected(table, plan, expected, subject)
     results().print(table)
     if memory_bytes is not None and not plan.fits(memory_bytes):
         changes = what_would_fit(subject.run, subject.planner, memory_bytes)
@@ -213,6 +222,8 @@ def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: i
         f"flops_per_{sample_unit}": plan.flops_per_sample,
         "flops_per_step": plan.flops_per_step,
         "bytes_sent_per_step": plan.bytes_sent,
+        "bytes_between_nodes_per_step": plan.bytes_between_nodes,
+        "checkpoint_bytes": plan.checkpoint_bytes,
         "device": device.name if device else None,
         "device_memory_bytes": memory_bytes,
         "fits": None if memory_bytes is None else plan.fits(memory_bytes),
@@ -248,14 +259,48 @@ def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: 
     table.add_row(f"operations per {sample_unit}", f"{plan.flops_per_sample / 1e9:.1f} GFLOP")
     table.add_row("operations per step", f"{plan.flops_per_step / 1e12:.1f} TFLOP")
     table.add_row("sent per step", gib(plan.bytes_sent))
-    if device is not None:
-        seconds = _seconds_per_step(plan, device)
-        table.add_row(f"seconds per step at {_UTILISATION:.0%} utilisation", f"{seconds:.3f}")
+    if run.num_nodes > 1:
+        table.add_row("of these to other nodes", gib(plan.bytes_between_nodes))
     return table
 
 
-def _seconds_per_step(plan: Plan, device: Device) -> float:
-    return plan.flops_per_step / plan.run.num_devices / device.bfloat16_flops / _UTILISATION
+def add_expected(table: Table, plan: Plan, expected: Expectation, subject: Subject) -> None:
+    """Adds the times that are expected.
+
+    Args:
+        table: of the plan.
+        plan: what a run needs.
+        expected: what it comes to.
+        subject: what was asked about.
+    """
+    table.add_section()
+    parts = {
+        "arithmetic": expected.arithmetic_seconds,
+        "memory": expected.memory_seconds,
+        "links within nodes": expected.link_seconds,
+        "network": expected.network_seconds,
+    }
+    for name, seconds in parts.items():
+        if seconds:
+            table.add_row(f"{name} per step", _time(seconds))
+    table.add_row("seconds per step, the longest of these", f"{expected.step_seconds:.3f}")
+    if subject.max_steps is not None:
+        table.add_row(f"for {subject.max_steps:,} steps", _time(subject.max_steps * expected.step_seconds))
+    table.add_row(f"{subject.sample_unit}s per second", f"{expected.samples_per_second:,.0f}")
+    table.add_row("read from the data's storage", f"{expected.read_bytes_per_second / 1e9:.3f} GB/s")
+    if not plan.checkpoint_bytes:
+        return
+    table.add_section()
+    table.add_row("checkpoint", gib(plan.checkpoint_bytes))
+    table.add_row("taken in, written in", f"{_time(expected.snapshot_seconds)}, {_time(expected.write_seconds)}")
+    table.add_row("a failure every", _time(3600 * expected.hours_between_failures))
+    steps = max(1, round(expected.interval_seconds / expected.step_seconds))
+    table.add_row("best interval of checkpoints", f"{_time(expected.interval_seconds)} = {steps:,} steps")
+    table.add_row("time lost to failures and checkpoints", f"{expected.lost_share:.2%}")
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def gib(value: int) -> str:

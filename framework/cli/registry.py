@@ -37,6 +37,7 @@ GENERAL = {
         function={
             "busy": "framework.bench.busy_machine:bench_busy",
             "distances": "framework.bench.distances:bench_distances",
+            "scale": "framework.bench.scale:bench_scale",
             "data": "framework.bench.data:bench_data",
             "training": "framework.bench.training:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",

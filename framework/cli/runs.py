@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.cli.registry import methods
-from framework.core.console import console, results
+from framework.core.console import LiteralConsole, console, results
 from framework.core.errors import TrainingError
 from framework.core.method import Method
 from framework.core.serialization import to_json
@@ -116,7 +116,7 @@ def show(run: str) -> None:
     out.print(values)
 
 
-def _show_data(folder: Path, out: Console) -> None:
+def _show_data(folder: Path, out: LiteralConsole) -> None:
     data = read_data(folder)
     if data is None:
         return

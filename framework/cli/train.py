@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -384,7 +384,7 @@ class PlanCLI(ReadingCLI):
 
     def instantiate_classes(self) -> None:
         recipe = self.settings()
-        options = PlanOptions(**{field.name: recipe[field.name] for field in fields(PlanOptions)})
+        options = PlanOptions.of_recipe(recipe)
         show_plan(read_recipe(recipe, options, methods()), options)
 
 

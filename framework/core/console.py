@@ -83,7 +83,7 @@ console = LiteralConsole(stderr=True, soft_wrap=True)
 """For messages and bars of progress."""
 
 
-def results(*, soft_wrap: bool = False, min_width: int = 0) -> Console:
+def results(*, soft_wrap: bool = False, min_width: int = 0) -> LiteralConsole:
     """A console for results, on stdout; what is not a terminal gets wide lines, so that no name is cut.
 
     Args:

@@ -36,5 +36,6 @@ METHOD = Method(
             "microworld": f"{_SHARDS}:microworld",
         }
     },
+    plan="framework.gbc.execution.planning:plan_recipe",
     report="framework.gbc.tracking.report_section:sections",
 )

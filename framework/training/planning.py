@@ -15,6 +15,7 @@ class PlannedRun:
     Attributes:
         strategy: how the model is spread over processes, one a device.
         num_devices: of all nodes together.
+        num_nodes: over which they are spread evenly.
         micro_batch: samples in a forward pass of one process.
         accumulation: micro-batches of an optimizer step.
         precision: of the matrix products; weights are kept in float32.
@@ -25,6 +26,7 @@ class PlannedRun:
     micro_batch: int
     accumulation: int = 1
     precision: Precision = "bf16-mixed"
+    num_nodes: int = 1
 
     @property
     def global_batch(self) -> int:
@@ -67,6 +69,10 @@ class Plan:
         memory: bytes on each device.
         flops_per_sample: operations of a forward and a backward pass on a sample, without recomputation.
         bytes_sent: bytes that each process sends in an optimizer step.
+        bytes_between_nodes: of these, what each sends to other nodes.
+        bytes_read: what each device reads of its own memory in an optimizer step, where that may take longer than the
+            arithmetic: of a language model that generates token by token.
+        checkpoint_bytes: of a checkpoint, all files together.
     """
 
     run: PlannedRun
@@ -74,6 +80,9 @@ class Plan:
     memory: Memory
     flops_per_sample: int
     bytes_sent: int
+    bytes_between_nodes: int = 0
+    bytes_read: int = 0
+    checkpoint_bytes: int = 0
 
     @property
     def flops_per_step(self) -> int:

@@ -36,6 +36,7 @@ def run_of(name: Any = "ddp", num_devices: int = 1, **options: Any) -> Run:
     return Run(architecture=CONFIG, objective=ObjectiveConfig(), strategy=strategy, num_devices=num_devices, **given)
 
 
+PARTS = ("arithmetic_seconds", "memory_seconds", "link_seconds", "network_seconds")
 KINDS = ("parameters", "gradients", "optimizer", "ema", "activations")
 
 
@@ -181,6 +182,11 @@ def test_the_command_prints_a_table_or_json(recipe: Path, capsys: pytest.Capture
     assert "expected peak" in table
     assert "memory of H100" in table
     assert "8 x 4 x 1 = 32" in table
+    assert all(row in table for row in ("of these to other nodes", "best interval of checkpoints", "images per second"))
+    main(["plan", *options, "--device", "H100", "--cluster.storage_gb", "0.001", "--json"])
+    expected = json.loads(capsys.readouterr().out)["expected"]
+    assert expected["step_seconds"] == max(value for name, value in expected.items() if name in PARTS)
+    assert expected["interval_seconds"] >= expected["write_seconds"]
     main(["plan", *options, "--data.global_batch", "64", "--trainer.precision", "bf16-mixed", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert (found["num_devices"], found["accumulation"], found["precision"]) == (8, 2, "bf16-mixed")

@@ -17,9 +17,9 @@ from framework.pra.callbacks import SampleGridConfig
 from framework.pra.module import PRAModule
 from framework.pra.network.config import PRAConfig
 from framework.training.callbacks.guards import GuardConfig, make_guards
-from framework.training.callbacks.progress import StepProgressBar
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
+from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.config import StrategyConfig
 
 

@@ -116,7 +116,8 @@ class MicroBatches(Sampler[Samples]):
                 position = Position(epoch=position.epoch + 1, consumed=position.consumed)
             if self.ahead is not None:
                 self.ahead.at(self.stream, position, size)
-            samples = self.stream.take(position, size)
             for step in range(plan.accumulation):
-                yield samples.part((step * plan.num_ranks + plan.rank) * plan.micro_batch, plan.micro_batch)
+                # Its own samples alone: with thousands of ranks a global batch is long.
+                earlier = (step * plan.num_ranks + plan.rank) * plan.micro_batch
+                yield self.stream.take(position, plan.micro_batch, skip=earlier)
             position = self.stream.advance(position, size, size)

@@ -50,8 +50,8 @@ class Mixture(SampleStream):
     def usable(self, first: int, global_batch: int) -> int:
         return max(0, self.num_samples - first) // global_batch * global_batch
 
-    def take(self, position: Position, count: int) -> Samples:
-        rounds, places = np.divmod(np.arange(position.consumed, position.consumed + count), len(self._pattern))
+    def take(self, position: Position, count: int, *, skip: int = 0) -> Samples:
+        rounds, places = np.divmod(position.consumed + skip + np.arange(count), len(self._pattern))
         sets = self._pattern[places]
         numbers, passes = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         for number, order in enumerate(self.orders):

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from framework.core.errors import ConfigError
+from framework.data.sampling.permutation import KeyedPermutation, KeyedShardOrder
 
 Shuffle = Literal["none", "shards", "block", "full"]
 """none: as in the shards. shards: their order is random, not that inside them. block: random within windows of shards
@@ -79,11 +80,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def part(self, first: int, count: int) -> "Samples":
-        """`count` of the samples, from `first` on."""
-        chosen = slice(first, first + count)
-        passes = None if self.passes is None else self.passes[chosen]
-        return Samples(epoch=self.epoch, numbers=self.numbers[chosen], passes=passes)
+
+Permutation = Int[np.ndarray, "samples"] | KeyedPermutation | KeyedShardOrder
+"""All sample numbers in an epoch's order: by slices and arrays of places."""
+
+COMPUTED_FROM = 2**27
+"""Sets of so many samples and more have orders that are computed by number: as an array one would take a gigabyte in
+every process, and seconds at every start."""
 
 
 class SampleStream(ABC):
@@ -97,8 +100,14 @@ class SampleStream(ABC):
         """Samples of the whole global batches from sample `first` of an epoch to its end."""
 
     @abstractmethod
-    def take(self, position: Position, count: int) -> Samples:
-        """The next `count` samples, which lie in one epoch: O(count), wherever the position is."""
+    def take(self, position: Position, count: int, *, skip: int = 0) -> Samples:
+        """The next `count` samples, which lie in one epoch: O(count), wherever the position is.
+
+        Args:
+            position: from where.
+            count: samples.
+            skip: samples that are passed over first, of the same epoch.
+        """
 
     @abstractmethod
     def describe(self) -> str:
@@ -154,8 +163,8 @@ class EpochOrder(SampleStream):
         batches = left // global_batch if self.remainder == "drop" else -(-left // global_batch)
         return batches * global_batch
 
-    def take(self, position: Position, count: int) -> Samples:
-        order, first = self.permutation(position.epoch), position.samples
+    def take(self, position: Position, count: int, *, skip: int = 0) -> Samples:
+        order, first = self.permutation(position.epoch), position.samples + skip
         numbers = order[first : first + count]
         if len(numbers) < count:
             assert self.remainder == "pad", "only padding goes beyond an epoch's end"
@@ -170,8 +179,10 @@ class EpochOrder(SampleStream):
             f"shuffle {what}, seed {self.seed}, remainder {self.remainder}"
         )
 
-    def _permutation(self, epoch: int) -> Int[np.ndarray, "samples"]:
+    def _permutation(self, epoch: int) -> Permutation:
         """All sample numbers in the order of `epoch`, int64."""
+        if self.num_samples >= COMPUTED_FROM:
+            return self._computed(epoch)
         if self.shuffle == "none":
             return np.arange(self.num_samples)
         # `num_samples` is no sample's number, so this stream is not that of any sample's augmentation.
@@ -189,6 +200,17 @@ class EpochOrder(SampleStream):
                 rng.shuffle(order[start:end])
                 start = end
         return order
+
+    def _computed(self, epoch: int) -> KeyedPermutation | KeyedShardOrder:
+        """The same kinds of order, computed by number; other numbers than the arrays'."""
+        key = (self.seed, epoch, self.num_samples)
+        if self.shuffle == "full":
+            return KeyedPermutation(self.num_samples, key)
+        shards, window = np.arange(len(self.shard_sizes)), 0
+        if self.shuffle != "none":
+            shards = np.random.default_rng(key).permutation(len(self.shard_sizes))
+            window = self.block_shards if self.shuffle == "block" else 0
+        return KeyedShardOrder(self.shard_sizes, shards, key, window)
 
 
 def check_size(stream: SampleStream, global_batch: int) -> None:

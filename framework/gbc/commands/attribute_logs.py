@@ -137,7 +137,9 @@ def _settings(config: LocalModelConfig, surrogate: SurrogateOptions, options: At
 
 
 def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...]) -> dict[str, dict[str, float]]:
-    verdicts = {method: [each.verdicts[method] for each in attributed] for method in METHODS}
+    verdicts: dict[Method, list[Verdict]] = {
+        method: [each.verdicts[method] for each in attributed] for method in METHODS
+    }
     return attribution_accuracy([each.read for each in attributed], verdicts, tolerances)
 
 

@@ -74,7 +74,8 @@ def cut_logits_at(model: PreTrainedModel, positions: Int[Tensor, "batch position
 
     with _head_reads(model, cut):
         logits = model(**inputs).logits
-    return CutLogits(*ends, logits)
+    hidden, read = ends
+    return CutLogits(hidden, read, logits)
 
 
 def _pick(

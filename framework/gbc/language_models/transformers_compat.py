@@ -5,12 +5,14 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
@@ -29,9 +31,12 @@ States = Float[Tensor, "batch heads _ width"]
 class _Loads(Protocol):
     def from_pretrained(self, path: str, **options: object) -> object: ...
 
+    def from_config(self, config: object, **options: object) -> object: ...
+
 
 class _Config(Protocol):
     hidden_size: int
+    num_attention_heads: int
 
     def get_text_config(self) -> "_Config": ...
 
@@ -167,6 +172,39 @@ def load_pretrained(
             path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options
         )
     return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def meta_model(path: str) -> PreTrainedModel:
+    """The model of a folder's config.json without weights, on the meta device; raises what transformers raises."""
+    options = {"local_files_only": True, "trust_remote_code": False}
+    config = cast(_Loads, AutoConfig).from_pretrained(path, **options)
+    with torch.device("meta"):
+        model = cast(_Loads, AutoModelForCausalLM).from_config(config, trust_remote_code=False)
+    return cast(PreTrainedModel, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Values that a token has in a layer.
+
+    Attributes:
+        hidden: in the residual stream.
+        keys: in the keys of all heads together; values have as many.
+        inner: in the feed-forward part.
+    """
+
+    hidden: int
+    keys: int
+    inner: int
+
+
+def layer_widths(model: PreTrainedModel) -> Widths:
+    """The widths of a decoder layer, by the model's config."""
+    config = cast(_Config, model.config).get_text_config()
+    heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    inner: int = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return Widths(hidden=config.hidden_size, keys=heads * head, inner=inner)
 
 
 def hidden_size(model: PreTrainedModel) -> int:

@@ -24,6 +24,8 @@ from framework.training.planning import Memory, Plan, PlannedRun
 from framework.training.strategies.backend import named_backend
 from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload
 
+_KEPT_VALUES = 4
+"""That a checkpoint holds of each parameter: the weight, AdamW's two moments, the average."""
 _RUNTIME = 1 * GIB
 """What the driver, the communication library and torch's allocator take besides (ours: about so much on an H100)."""
 
@@ -72,6 +74,8 @@ def make_plan(run: Run) -> Plan:
         memory=_memory(run, backend.plan_share(run.strategy, workload), len(shapes), tables),
         flops_per_sample=per_image,
         bytes_sent=backend.plan_bytes_sent(run.strategy, workload) if run.num_devices > 1 else 0,
+        bytes_between_nodes=backend.plan_bytes_between_nodes(run.strategy, workload, run.num_nodes),
+        checkpoint_bytes=FLOAT_BYTES * _KEPT_VALUES * workload.num_values,
     )
 
 

@@ -1,7 +1,6 @@
 """An end with a report instead of a job that hangs."""
 
 import faulthandler
-import json
 import os
 import secrets
 import sys
@@ -10,7 +9,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,6 +19,7 @@ from framework.core.compat.torch_compat import default_store
 from framework.core.errors import ConfigError, Interrupted, Preempted
 from framework.training.callbacks.order import AfterOthers, put_last
 from framework.training.shapes import Scalar
+from framework.training.signs_of_life import Beat, SignsOfLife
 
 EXIT_CODE = 124
 """Of a process that the watchdog ends; timeout(1) uses the same."""
@@ -190,13 +190,6 @@ def _first_mark(limit: float) -> _Mark:
     return _Mark(step=0, finished="nothing", stage="start-up", since=now, limit=limit, counted=now)
 
 
-class Beat(TypedDict):
-    """A rank's sign of life: how many came before it, and where the rank is."""
-
-    number: int
-    at: str
-
-
 class _Watch:
     """The threads of one rank.
 
@@ -212,7 +205,7 @@ class _Watch:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         if self.num_ranks > 1:
-            self._beats, self._questions = _connect(restart), _connect(restart)
+            self._beats, self._questions = self._connect(restart), self._connect(restart)
             threading.Thread(target=self._beat, daemon=True, name="watchdog beats").start()
         threading.Thread(target=self._guard, daemon=True, name="watchdog").start()
         self._arm()
@@ -265,8 +258,8 @@ class _Watch:
         number = 0
         while not self._ended.is_set():
             try:
-                self._beats.set(str(self.rank), json.dumps({"number": number, "at": self.mark.describe()}))
-                if self._beats.check(["verdict"]):
+                self._beats.send(Beat(number=number, at=self.mark.describe()))
+                if self._beats.all_end():
                     self._called.set()
             except RuntimeError:
                 pass  # The store may come back; if it does not, the time of the step tells.
@@ -304,10 +297,10 @@ class _Watch:
     def _examine(self) -> list[str]:
         """Who is where; empty when the store cannot be read."""
         try:
-            before = self._read_beats()
+            before = self._questions.read()
             time.sleep(_SILENCE_SECONDS)
-            after = self._read_beats()
-            self._questions.set("verdict", str(self.rank))
+            after = self._questions.read()
+            self._questions.end_all()
         except RuntimeError:
             return []
         lines, missing = [], []
@@ -319,13 +312,8 @@ class _Watch:
             lines.append(f"  rank {rank}: {'MISSING, last seen at ' if gone else ''}{where}")
         return [*lines, f"missing: {'rank ' + ', '.join(missing) if missing else 'none, every rank is alive'}"]
 
-    def _read_beats(self) -> list[Beat | None]:
-        keys = [str(rank) for rank in range(self.num_ranks)]
-        return [json.loads(self._questions.get(key)) if self._questions.check([key]) else None for key in keys]
-
-
-def _connect(restart: str) -> dist.Store:
-    """A connection of its own to the process group's store, whose answers do not wait for other threads' questions."""
-    store = dist.PrefixStore(f"watchdog/{restart}", default_store())
-    store.set_timeout(timedelta(seconds=_PATIENCE_SECONDS))
-    return store
+    def _connect(self, restart: str) -> SignsOfLife:
+        """A connection of its own to the process group's store: its answers do not wait for other threads' questions."""
+        store = dist.PrefixStore(f"watchdog/{restart}", default_store())
+        store.set_timeout(timedelta(seconds=_PATIENCE_SECONDS))
+        return SignsOfLife(store, self.rank, self.num_ranks)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -59,7 +60,7 @@ class StepProgressBar(ProgressBar):
         self._bar: _Bar | None = None
         self._training = self._validating = TaskID(0)
         self._total = -1
-        self._metrics: dict[str, int | str | float] = {}
+        self._logged: dict[str, Any] = {}
 
     def disable(self) -> None:
         """Shows nothing."""
@@ -114,12 +115,12 @@ class StepProgressBar(ProgressBar):
         """The metrics of the last log: name and value of each."""
         return [
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in self._metrics.items()
+            for name, value in self._logged.items()
         ]
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
         losses = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(LOSSES)}
-        self._metrics = losses | {
+        self._logged = losses | {
             name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"
         }
 

@@ -112,6 +112,18 @@ class Backend:
         """Bytes that each process sends in an optimizer step, on several processes."""
         return round(2 * ring_bytes(workload.num_values, workload.num_processes))
 
+    def plan_bytes_between_nodes(self, config: StrategyConfig, workload: Workload, num_nodes: int) -> int:
+        """Bytes that each process sends to other nodes in an optimizer step.
+
+        Rings over all processes enter and leave a node once, and the processes of a node share that.
+
+        Args:
+            config: the strategy's.
+            workload: what is spread.
+            num_nodes: that the processes are on.
+        """
+        return self.plan_bytes_sent(config, workload) * num_nodes // workload.num_processes if num_nodes > 1 else 0
+
     # Tensors.
 
     def holds(self, tensor: AnyTensor) -> bool:

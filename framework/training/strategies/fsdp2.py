@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from lightning.pytorch import Trainer
@@ -74,6 +75,16 @@ class FSDP2(Backend):
         sums = accumulation if options.accumulation == "sharded" else 1
         sent = accumulation * ring_bytes(gathered, shards, width) + sums * ring_bytes(whole, shards, reduced)
         return round(sent + 2 * ring_bytes(math.ceil(whole / shards), options.replicate, reduced))
+
+    def plan_bytes_between_nodes(self, config: StrategyConfig, workload: Workload, num_nodes: int) -> int:
+        replicate = config.fsdp2.replicate
+        if num_nodes == 1 or replicate % num_nodes:
+            return super().plan_bytes_between_nodes(config, workload, num_nodes)
+        # Shards are gathered within a node; between nodes each process sums its own shard with its replicas.
+        whole = replace(config, fsdp2=replace(config.fsdp2, replicate=1))
+        within = replace(workload, num_processes=workload.num_processes // replicate)
+        inside = self.plan_bytes_sent(whole, within) if within.num_processes > 1 else 0
+        return self.plan_bytes_sent(config, workload) - inside
 
     # Tensors.
 

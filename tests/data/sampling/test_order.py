@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from framework.core.errors import ConfigError
-from framework.data.sampling.order import EpochOrder, Position, Remainder, Samples, Shuffle, check_size
+from framework.data.sampling import order as order_module
+from framework.data.sampling.order import EpochOrder, Position, Remainder, Shuffle, check_size
 
 SIZES = (5, 1, 7, 0, 4, 6)
 SHUFFLES: tuple[Shuffle, ...] = ("none", "shards", "block", "full")
@@ -14,6 +15,18 @@ SHUFFLES: tuple[Shuffle, ...] = ("none", "shards", "block", "full")
 
 def make(**changes) -> EpochOrder:
     return EpochOrder(SIZES, **{"seed": 3, "block_shards": 2, **changes})
+
+
+@pytest.fixture(params=["array", "computed"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Orders as arrays, as small sets have them, and computed number by number, as large ones do."""
+    if request.param == "computed":
+        monkeypatch.setattr(order_module, "COMPUTED_FROM", 0)
+    return request.param
+
+
+def numbers_of(order: EpochOrder, epoch: int) -> np.ndarray:
+    return order.permutation(epoch)[:]
 
 
 def shard_of(numbers: np.ndarray) -> list[int]:
@@ -26,20 +39,20 @@ def runs(values: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
-def test_each_epoch_is_a_permutation_and_a_pure_function(shuffle: Shuffle):
+def test_each_epoch_is_a_permutation_and_a_pure_function(shuffle: Shuffle, kept: str):
     order = make(shuffle=shuffle)
-    epochs = [order.permutation(epoch).tolist() for epoch in range(5)]
+    epochs = [numbers_of(order, epoch).tolist() for epoch in range(5)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == (1 if shuffle == "none" else 5)
-    assert [make(shuffle=shuffle).permutation(epoch).tolist() for epoch in reversed(range(5))] == epochs[::-1]
-    other = [make(shuffle=shuffle, seed=4).permutation(epoch).tolist() for epoch in range(5)]
+    assert [numbers_of(make(shuffle=shuffle), epoch).tolist() for epoch in reversed(range(5))] == epochs[::-1]
+    other = [numbers_of(make(shuffle=shuffle, seed=4), epoch).tolist() for epoch in range(5)]
     assert (other == epochs) == (shuffle == "none")
 
 
-def test_shards_in_any_order_keep_theirs_inside():
+def test_shards_in_any_order_keep_theirs_inside(kept: str):
     orders = set()
     for epoch in range(5):
-        numbers = make(shuffle="shards").permutation(epoch)
+        numbers = numbers_of(make(shuffle="shards"), epoch)
         shards = runs(shard_of(numbers))
         orders.add(tuple(shards))
         assert sorted(shards) == [0, 1, 2, 4, 5]
@@ -50,10 +63,10 @@ def test_shards_in_any_order_keep_theirs_inside():
 
 
 @pytest.mark.parametrize("block_shards", [1, 2, 4, 6, 100])
-def test_few_shards_of_a_block_are_in_use_at_a_time(block_shards: int):
+def test_few_shards_of_a_block_are_in_use_at_a_time(block_shards: int, kept: str):
     order = make(shuffle="block", block_shards=block_shards)
     for epoch in range(5):
-        shards = shard_of(order.permutation(epoch))
+        shards = shard_of(numbers_of(order, epoch))
         first = {shard: shards.index(shard) for shard in shards}
         last = {shard: 22 - shards[::-1].index(shard) for shard in shards}
         in_use = [sum(first[shard] <= at <= last[shard] for shard in first) for at in range(23)]
@@ -61,12 +74,12 @@ def test_few_shards_of_a_block_are_in_use_at_a_time(block_shards: int):
         assert max(in_use) > 1 or block_shards == 1
 
 
-def test_a_block_mixes_its_shards():
+def test_a_block_mixes_its_shards(kept: str):
     order = EpochOrder([100] * 10, shuffle="block", block_shards=5)
-    first = order.permutation(0)[:500]
+    first = numbers_of(order, 0)[:500]
     assert len(set((first // 100).tolist())) == 5
     assert len(set((first[:50] // 100).tolist())) == 5
-    assert len(set((order.permutation(0)[500:] // 100).tolist())) == 5
+    assert len(set((numbers_of(order, 0)[500:] // 100).tolist())) == 5
 
 
 @pytest.mark.parametrize(("remainder", "usable"), [("drop", [20, 20, 16, 0]), ("pad", [24, 20, 20, 4])])
@@ -76,11 +89,11 @@ def test_remainder(remainder: Remainder, usable: list[int]):
     assert order.usable(23, 4) == 0
 
 
-def test_padding_is_the_epochs_first_samples():
+def test_padding_is_the_epochs_first_samples(kept: str):
     order = make(remainder="pad")
     first, last = (order.take(Position(epoch=2, samples=at), 4).numbers.tolist() for at in (0, 20))
-    assert last == [*order.permutation(2)[20:].tolist(), first[0]]
-    assert order.take(Position(epoch=2), 50).numbers.tolist() == [*order.permutation(2).tolist()] * 2 + first
+    assert last == [*numbers_of(order, 2)[20:].tolist(), first[0]]
+    assert order.take(Position(epoch=2), 50).numbers.tolist() == [*numbers_of(order, 2).tolist()] * 2 + first
 
 
 @pytest.mark.parametrize("remainder", ["drop", "pad"])
@@ -102,14 +115,6 @@ def test_description_tells_orders_apart():
     assert make().describe() == make().describe()
 
 
-def test_parts():
-    samples = Samples(epoch=1, numbers=np.arange(6), passes=np.arange(6) % 2)
-    part = samples.part(2, 3)
-    assert (part.epoch, part.numbers.tolist(), len(part)) == (1, [2, 3, 4], 3)
-    assert part.passes is not None
-    assert part.passes.tolist() == [0, 1, 0]
-
-
 def test_too_few_samples():
     with pytest.raises(ConfigError, match=r"23 samples are fewer than a global batch of 24: .*remainder: pad"):
         check_size(make(), 24)
@@ -128,3 +133,13 @@ def test_imagenet_starts_anywhere_in_under_a_second(shuffle: Shuffle):
     seconds = time.perf_counter() - started
     assert len(samples) == 256
     assert seconds < 1
+
+
+def test_large_sets_are_ordered_number_by_number():
+    sizes = np.full(100_000, 10_000)
+    for shuffle in SHUFFLES:
+        order = EpochOrder(sizes, shuffle=shuffle)
+        samples = order.take(Position(epoch=3, samples=700_000_000), 512).numbers
+        assert len(set(samples.tolist())) == 512
+        assert samples.min() >= 0
+        assert samples.max() < 10**9

@@ -25,3 +25,12 @@ def test_every_process_holds_everything_and_sums_the_gradient_once():
     assert DDP().plan_share(StrategyConfig(), workload) == ProcessShare(parameters=8, gradients=8, optimizer=16, ema=8)
     # A sum that all get: twice (n - 1) / n of 8 * 4 bytes, whatever the accumulation.
     assert DDP().plan_bytes_sent(StrategyConfig(), workload) == 2 * 32 * 3 // 4
+
+
+def test_a_ring_enters_and_leaves_a_node_once():
+    workload = Workload(
+        shapes={"weight": torch.Size([8])}, largest_unit=8, num_processes=4, accumulation=1, forward_values=lambda: 8
+    )
+    assert DDP().plan_bytes_between_nodes(StrategyConfig(), workload, 1) == 0
+    # The two processes of a node share its connection.
+    assert DDP().plan_bytes_between_nodes(StrategyConfig(), workload, 2) == 2 * 32 * 3 // 4 // 2

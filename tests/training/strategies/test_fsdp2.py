@@ -11,7 +11,9 @@ from torch.distributed.fsdp import fully_shard
 
 from framework.testing.processes.forked import run_forked
 from framework.training.strategies.backend import backend_of_tensor, gradient_norm, is_sharded, local_part
-from framework.training.strategies.fsdp2 import sharded_values
+from framework.training.strategies.config import FSDP2Options, StrategyConfig
+from framework.training.strategies.fsdp2 import FSDP2, sharded_values
+from framework.training.strategies.workload import Workload
 
 
 class Saved:
@@ -65,3 +67,18 @@ def test_each_rank_fills_and_counts_its_own_rows(shape: list[int]):
         assert max(each["held"] for each in of_ranks) == sharded_values({name: torch.Size(whole)}, shape[-1])
     assert all(result["sharded"] for result in results.values())
     assert all(result["norm"] == pytest.approx(15**0.5) for result in results.values())
+
+
+def test_replicas_on_nodes_send_their_own_shard_alone():
+    """HSDP with a replica on each node: weights are gathered within it, gradients of a shard summed over the nodes."""
+    workload = Workload(
+        shapes={"weight": torch.Size([64])}, largest_unit=64, num_processes=8, accumulation=1, forward_values=lambda: 64
+    )
+    config = StrategyConfig(name="fsdp2", fsdp2=FSDP2Options(replicate=2))
+    # A quarter of 64 values of 4 bytes, and of two processes' sum each sends (2 - 1) / 2 twice.
+    assert FSDP2().plan_bytes_between_nodes(config, workload, 2) == 2 * 16 * 4 // 2
+    everywhere = StrategyConfig(name="fsdp2")
+    total = FSDP2().plan_bytes_sent(everywhere, workload)
+    assert FSDP2().plan_bytes_between_nodes(everywhere, workload, 2) == total // 4
+    # Two replicas on four nodes: each spans two.
+    assert FSDP2().plan_bytes_between_nodes(config, workload, 4) == FSDP2().plan_bytes_sent(config, workload) // 2
