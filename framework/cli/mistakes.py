@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from framework.core.errors import ConfigError
-from framework.core.yaml_text import Key, KeyPath
+from framework.cli.yaml_keys import Key, KeyPath
 
 _TYPES = {
     "int": "a whole number",

@@ -25,7 +25,7 @@ from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
 from framework.core.text_files import parse_yaml, read_text
-from framework.core.yaml_text import read_keys
+from framework.cli.yaml_keys import read_keys
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers, wandb_mode

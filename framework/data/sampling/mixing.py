@@ -51,6 +51,13 @@ class Mixture(SampleStream):
         return max(0, self.num_samples - first) // global_batch * global_batch
 
     def take(self, position: Position, count: int, *, skip: int = 0) -> Samples:
+        """The next samples, of each set in its own order.
+
+        Args:
+            position: from where.
+            count: samples.
+            skip: samples that are passed over first, of the same epoch.
+        """
         rounds, places = np.divmod(position.consumed + skip + np.arange(count), len(self._pattern))
         sets = self._pattern[places]
         numbers, passes = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)

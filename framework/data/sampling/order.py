@@ -164,6 +164,13 @@ class EpochOrder(SampleStream):
         return batches * global_batch
 
     def take(self, position: Position, count: int, *, skip: int = 0) -> Samples:
+        """The next samples, from this set's order of the position's epoch.
+
+        Args:
+            position: from where.
+            count: samples.
+            skip: samples that are passed over first, of the same epoch.
+        """
         order, first = self.permutation(position.epoch), position.samples + skip
         numbers = order[first : first + count]
         if len(numbers) < count:

@@ -99,18 +99,17 @@ def attribute_logs(
     """
     if show < 0 or (limit is not None and limit < 1):
         raise ConfigError(f"show {show}, limit {limit}", hint="show 0 or more, of a limit of 1 or more")
+    check_output_folder(out)
     failed = _failed_logs(trace, schema, skip_bad=skip_bad)
     if not failed:
         console.print("nothing to blame")
         return
-    check_output_folder(out)
     config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
     reader = LocalModel.load(config)
     kept = LogResults(Path(out), _settings(config, surrogate, options), resume=resume)
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
     work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
-    kept.write([each.found for each in attributed])
     if not attributed:
         console.print("nothing is left to blame")
         return
@@ -212,7 +211,7 @@ class _Work:
     skip_bad: bool
 
     def attribute_all(self, logs: Sequence[Log]) -> list[LogAttribution]:
-        """Each log that the surrogate can read, attributed; a line tells of each as it is done."""
+        """Each log that the surrogate can read, attributed; a line tells of each as it is done, and all are written in their order."""
         attributed: list[LogAttribution] = []
         for number, log in enumerate(track(logs, description="attributing", console=console, transient=True), 1):
             begin = time.monotonic()
@@ -229,6 +228,7 @@ class _Work:
                 f"{time.monotonic() - begin:.1f} s"
             )
             attributed.append(each)
+        self.kept.write([each.found for each in attributed])
         return attributed
 
 

@@ -313,7 +313,7 @@ class _Watch:
         return [*lines, f"missing: {'rank ' + ', '.join(missing) if missing else 'none, every rank is alive'}"]
 
     def _connect(self, restart: str) -> SignsOfLife:
-        """A connection of its own to the process group's store: its answers do not wait for other threads' questions."""
+        """A connection of its own to the process group's store: answers do not wait for other threads' questions."""
         store = dist.PrefixStore(f"watchdog/{restart}", default_store())
         store.set_timeout(timedelta(seconds=_PATIENCE_SECONDS))
         return SignsOfLife(store, self.rank, self.num_ranks)

@@ -77,6 +77,13 @@ class FSDP2(Backend):
         return round(sent + 2 * ring_bytes(math.ceil(whole / shards), options.replicate, reduced))
 
     def plan_bytes_between_nodes(self, config: StrategyConfig, workload: Workload, num_nodes: int) -> int:
+        """Bytes that each process sends to other nodes; with replicas of whole nodes those of its own shard alone.
+
+        Args:
+            config: the strategy's.
+            workload: what is spread.
+            num_nodes: that the processes are on.
+        """
         replicate = config.fsdp2.replicate
         if num_nodes == 1 or replicate % num_nodes:
             return super().plan_bytes_between_nodes(config, workload, num_nodes)
