@@ -17,6 +17,7 @@ from framework.cli.mistakes import Given, find_empty, find_misfit
 from framework.cli.parser import GIVEN, OneLineParser, settings_of
 from framework.cli.plan import PlanOptions, read_recipe, show_plan
 from framework.cli.registry import RECIPES, methods
+from framework.cli.yaml_keys import read_keys
 from framework.core.compat.lightning_compat import OpenLightningCLI
 from framework.core.console import console
 from framework.core.errors import CheckpointError, ConfigError, Preempted
@@ -25,7 +26,6 @@ from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
 from framework.core.text_files import parse_yaml, read_text
-from framework.cli.yaml_keys import read_keys
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
 from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers, wandb_mode
