@@ -211,7 +211,7 @@ class _Work:
     skip_bad: bool
 
     def attribute_all(self, logs: Sequence[Log]) -> list[LogAttribution]:
-        """Each log that the surrogate can read, attributed and kept, in their order; a line tells of each as it is done."""
+        """Each log that the surrogate can read, attributed and kept in their order; a line tells of each when done."""
         attributed: list[LogAttribution] = []
         for number, log in enumerate(track(logs, description="attributing", console=console, transient=True), 1):
             begin = time.monotonic()
