@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
@@ -111,7 +111,7 @@ def _draw(attribution: Attribution) -> "Figure":
     return figure
 
 
-def _save(figure: "Figure", stream: IO[bytes] | IO[str], *, format: str, dpi: float = 100.0) -> None:
+def _save(figure: "Figure", stream: io.IOBase | BinaryIO, *, format: str, dpi: float = 100.0) -> None:
     """Writes the figure; without its date, so that equal plots are equal files."""
     metadata = {"Date": None} if format == "svg" else None
     figure.savefig(stream, format=format, dpi=dpi, metadata=metadata)  # pyright: ignore[reportUnknownMemberType]
