@@ -94,8 +94,9 @@ def make_language_model(config: LanguageModelConfig, *, seed: int) -> PreTrained
         "initializer_range": config.hidden_size**-0.5,
         "attention_dropout": config.dropout,
     }
-    # On the CPU whatever a trainer's default device is: generators of other devices give other numbers.
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+    # On the CPU whatever a trainer's default device is: generators of others give other numbers. A plan draws none.
+    device = "meta" if torch.get_default_device().type == "meta" else "cpu"
+    with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if config.family == "llama":
             return LlamaForCausalLM(LlamaConfig(**settings))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
@@ -101,24 +102,59 @@ def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: Objec
         config: the architecture, which says what is perturbed and how large a target is.
         objective: the scale of the perturbation, the noise levels of a token, the rate of dropped classes.
     """
-    variant, tokens = VARIANTS[config.variant], config.num_tokens
-    has_states = variant.target == "states"
-    perturbed = has_states or variant.inputs == "noisy"
-    repeats, target = objective.head_repeats, config.target_size
-    sizes = [
-        tokens * config.state_size if has_states else 0,
-        tokens * target if perturbed else 0,
+    return noise_from(*source.uniform_and_normal(NUM_UNIFORM, num_normal(config, objective)), config, objective)
+
+
+NUM_UNIFORM = 2
+"""Uniform numbers that an image's training noise takes."""
+
+
+def num_normal(config: PRAConfig, objective: ObjectiveConfig) -> int:
+    """Normal numbers that an image's training noise takes."""
+    return sum(_normal_sizes(config, objective))
+
+
+def _normal_sizes(config: PRAConfig, objective: ObjectiveConfig) -> list[int]:
+    """Of posterior, perturbation, times and head."""
+    tokens, repeats, target = config.num_tokens, objective.head_repeats, config.target_size
+    return [
+        tokens * config.state_size if _has_states(config) else 0,
+        tokens * target if _is_perturbed(config) else 0,
         tokens * repeats,
         tokens * repeats * target,
     ]
-    uniform, normal = source.uniform_and_normal(2, sum(sizes))
-    parts: tuple[Tensor, ...] = torch.split(normal, sizes, dim=1)
+
+
+def _has_states(config: PRAConfig) -> bool:
+    return VARIANTS[config.variant].target == "states"
+
+
+def _is_perturbed(config: PRAConfig) -> bool:
+    return _has_states(config) or VARIANTS[config.variant].inputs == "noisy"
+
+
+def noise_from(
+    uniform: Float[Tensor, "batch uniform"],
+    normal: Float[Tensor, "batch normal"],
+    config: PRAConfig,
+    objective: ObjectiveConfig,
+) -> TrainingNoise:
+    """A step's noise of random numbers.
+
+    Args:
+        uniform: `NUM_UNIFORM` numbers in [0, 1) of each image.
+        normal: `num_normal` standard normal numbers of each image.
+        config: the architecture.
+        objective: what is minimised.
+    """
+    tokens, repeats, target = config.num_tokens, objective.head_repeats, config.target_size
+    parts: tuple[Tensor, ...] = torch.split(normal, _normal_sizes(config, objective), dim=1)
     posterior, perturbation, time, head = parts
     scale = objective.noise_scale * uniform[:, 1, None, None]
     return TrainingNoise(
         drop_class=uniform[:, 0] < objective.class_dropout,
-        posterior=posterior.view(-1, tokens, config.state_size) if has_states else None,
-        perturbation=scale * perturbation.view(-1, tokens, target) if perturbed else None,
+        posterior=posterior.view(-1, tokens, config.state_size) if _has_states(config) else None,
+        perturbation=scale * perturbation.view(-1, tokens, target) if _is_perturbed(config) else None,
         time=time.view(-1, tokens, repeats).sigmoid(),
         head=head.view(-1, tokens, repeats, target),
     )

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from framework.pra.philox import Seeds, normal_of, random_words, uniform_of
 
-_WORDS = 4
-"""Of a block of the generator."""
+BLOCK = 4
+"""Numbers of a block of the generator."""
 
 
 class SampleNoise:
@@ -46,7 +46,7 @@ class SampleNoise:
             num_uniform: uniform numbers in [0, 1) of each sample.
             num_normal: standard normal numbers of each sample.
         """
-        first, others = -(-num_uniform // _WORDS), -(-num_normal // _WORDS)
+        first, others = -(-num_uniform // BLOCK), -(-num_normal // BLOCK)
         words = random_words(self.seeds, first + others, start=self._drawn)
         self._drawn += first + others
         uniform = torch.cat([uniform_of(each[:, :first]) for each in words], dim=1)

@@ -1,7 +1,5 @@
 """Names of the metrics that every method logs; the unit is in the name."""
 
-LOSSES = "loss/"
-"""What the losses of training begin with."""
 LEARNING_RATE = "optimizer/learning_rate"
 GRADIENT_NORM = "optimizer/gradient_norm"
 BATCH_SECONDS = "time/batch_seconds"
@@ -13,6 +11,11 @@ LOSS_SPIKES = "guards/loss_spikes"
 MODEL_FLOPS_UTILISATION = "throughput/model_flops_utilisation"
 CHECKPOINT_STALL_SECONDS = "checkpoint/stall_seconds"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
+
+
+def is_loss(name: str) -> bool:
+    """Whether a metric is a loss of training."""
+    return name.startswith("loss/")
 
 
 def samples_per_second(unit: str) -> str:

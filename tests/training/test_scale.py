@@ -81,7 +81,7 @@ def test_checkpoints_do_not_overlap_and_loss_is_a_share():
     assert hopeless.lost_share == 1.0
 
 
-@pytest.mark.parametrize(("name", "value"), [("network_gb", 0), ("storage_gb", -1), ("utilisation", 1.5)])
+@pytest.mark.parametrize(("name", "value"), [("network_gb", 0.0), ("storage_gb", -1.0), ("utilisation", 1.5)])
 def test_numbers_out_of_range(name: str, value: float):
     with pytest.raises(ConfigError, match=f"cluster.{name} {value}"):
         ClusterConfig(**{name: value})

@@ -25,7 +25,7 @@ from framework.training.callbacks.finite import FiniteGuard
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.build import make_strategy
-from framework.training.strategies.config import StrategyConfig, StrategyName
+from framework.training.strategies.config import PACKAGES, StrategyConfig, StrategyName
 
 STRATEGY_NAMES: tuple[StrategyName, ...] = ("ddp", "fsdp2", "deepspeed")
 _TESTS = Path(__file__).parents[3] / "tests"
@@ -122,8 +122,8 @@ def train_strategies(session: Session) -> None:
     for name in STRATEGY_NAMES:
         for compiled in (False, True):
             title = f"{name}, {'compiled' if compiled else 'eager'}"
-            if name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-                session.note(title, skipped="needs the package deepspeed")
+            if name in PACKAGES and importlib.util.find_spec(name) is None:
+                session.note(title, skipped=f"needs the package {name}")
             elif compiled and session.compile_backend != "inductor":
                 session.note(title, skipped="compiles by Triton, on a GPU only")
             else:

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Shaped
@@ -18,13 +18,12 @@ from framework.core.compat.torch_compat import (
     FakeTensorMode,
     TorchDispatchMode,
     storage_key,
-    unset_fake_temporarily,
 )
 from framework.core.init import own_tensors, replace_tensor
-from framework.pra.loss import Losses, ObjectiveConfig, TrainingNoise, draw_training_noise, training_losses
+from framework.pra.loss import NUM_UNIFORM, Losses, ObjectiveConfig, noise_from, num_normal, training_losses
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
-from framework.pra.noise import SampleNoise
+from framework.pra.noise import BLOCK
 from framework.training.planning import Precision
 from framework.training.strategies.placement import Placement, prepare_block
 
@@ -228,12 +227,10 @@ def _blocks(model: PRA) -> list[nn.Module]:
 def _losses(model: PRA, objective: ObjectiveConfig, batch: int, device: torch.device) -> Losses:
     """The losses of a batch of black images."""
     config = model.config
-    with unset_fake_temporarily():
-        single = draw_training_noise(SampleNoise([0], "cpu"), config, objective)
-    drawn: dict[str, Any] = {field.name: getattr(single, field.name) for field in fields(single)}
-    for name, value in drawn.items():
-        if value is not None:
-            drawn[name] = torch.zeros((batch, *value.shape[1:]), dtype=value.dtype, device=device)
+    count = num_normal(config, objective)
+    # Random numbers come in whole blocks of the generator.
+    normal = torch.zeros(batch, -(-count // BLOCK) * BLOCK, device=device)[:, :count]
+    noise = noise_from(torch.zeros(batch, NUM_UNIFORM, device=device), normal, config, objective)
     images = torch.zeros(batch, config.channels, config.image_size, config.image_size, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
-    return training_losses(model, images, labels, objective, TrainingNoise(**drawn))
+    return training_losses(model, images, labels, objective, noise)

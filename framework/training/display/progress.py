@@ -14,7 +14,7 @@ from rich.text import Text
 
 from framework.core.compat.lightning_compat import logs_this_step
 from framework.core.console import console as terminal
-from framework.tracking.metric_names import LOSSES
+from framework.tracking.metric_names import is_loss
 from framework.training.display.pace import Pace, duration
 from framework.training.length import total_steps
 
@@ -119,7 +119,7 @@ class StepProgressBar(ProgressBar):
         ]
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        losses = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(LOSSES)}
+        losses = {name: value.item() for name, value in trainer.callback_metrics.items() if is_loss(name)}
         self._logged = losses | {
             name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"
         }

@@ -136,7 +136,7 @@ def test_imagenet_starts_anywhere_in_under_a_second(shuffle: Shuffle):
 
 
 def test_large_sets_are_ordered_number_by_number():
-    sizes = np.full(100_000, 10_000)
+    sizes = [10_000] * 100_000
     for shuffle in SHUFFLES:
         order = EpochOrder(sizes, shuffle=shuffle)
         samples = order.take(Position(epoch=3, samples=700_000_000), 512).numbers

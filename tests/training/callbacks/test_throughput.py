@@ -69,7 +69,7 @@ def test_names_and_sizes(tmp_path: Path):
 
 @pytest.mark.slow
 def test_utilisation_is_the_share_of_the_peak(tmp_path: Path):
-    device = Device(name="toy", memory_bytes=1, bfloat16_flops=1e9, words=())
+    device = Device(name="toy", memory_bytes=1, bfloat16_flops=1e9, memory_bandwidth=1e9, link_bandwidth=1e9, words=())
     trainer = quiet_trainer(tmp_path, callbacks=[Throughput("image", device)], max_epochs=1, log_every_n_steps=BATCHES)
     module = tiny_module()
     trainer.fit(module, datamodule=Batches(SlowBatches(0.0)))

@@ -32,4 +32,4 @@ def test_what_is_not_known_is_not_said():
     [(0.4, "0 s"), (48, "48 s"), (720, "12 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
 )
 def test_times_for_reading(seconds: float, told: str):
-    assert duration(seconds) == told
+    assert duration(float(seconds)) == told
