@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
+from framework.training.strategies.backend import WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,7 @@ def check_trainer_options(trainer: Mapping[str, object], *, strategy: str) -> No
         if option is not None and not option.accepts(value):
             shown = ", ".join(_class_paths(value)) or value
             raise ConfigError(f"trainer.{name} {shown} {option.because}", hint=option.hint)
-    if strategy == "ddp":
+    if strategy == WHOLE:
         return
     for name, values, instead in (
         ("precision", ("16", "16-mixed", 16), "bf16-mixed"),
