@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from PIL import Image
 
@@ -114,7 +114,7 @@ def _draw(attribution: Attribution) -> "Figure":
 def _save(figure: "Figure", stream: io.IOBase | BinaryIO, *, format: str, dpi: float = 100.0) -> None:
     """Writes the figure; without its date, so that equal plots are equal files."""
     metadata = {"Date": None} if format == "svg" else None
-    figure.savefig(stream, format=format, dpi=dpi, metadata=metadata)  # pyright: ignore[reportUnknownMemberType]
+    figure.savefig(cast("IO[bytes]", stream), format=format, dpi=dpi, metadata=metadata)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _bend(edge: EdgeCredit, places: dict[str, Point]) -> float:
