@@ -1,6 +1,7 @@
 """A recipe that trains in a second, and what all tests share."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Inside of a job of SLURM the trainers here would take themselves for its tasks; and runs here use W&B as they say.
 for name in [name for name in os.environ if name.startswith("SLURM_") or name == "WANDB_MODE"]:
     del os.environ[name]
+
+# Processes of the test runner have its terminal's width; one that a shell has put in the background ignores Ctrl-C.
+os.environ.pop("COLUMNS", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from framework.testing.images import make_image_shards  # noqa: E402
 

@@ -79,9 +79,11 @@ def test_the_best_by_a_metric_stays(tmp_path: Path):
     lines = (tmp_path / FOLDER / "validation.jsonl").read_text().splitlines()
     measured = [json.loads(line) for line in lines if line]
     assert [entry["step"] for entry in measured] == [1, 2, 3, 4, 5]
-    # The validation of the newest one comes after it is saved.
-    best = min(measured[:4], key=lambda entry: entry["metrics"]["validation/total"])["step"]
-    assert steps_in(tmp_path) == sorted({best, 5})
+    # The validation of the newest one comes after it is saved, and perhaps before it is written.
+    known = [
+        min(part, key=lambda entry: entry["metrics"]["validation/total"])["step"] for part in (measured[:4], measured)
+    ]
+    assert steps_in(tmp_path) in [sorted({best, 5}) for best in known]
     unknown = Checkpoints(keep_best=1, best_metric="validation/speed")
     with pytest.raises(ConfigError, match=r"best_metric validation/speed is not measured: use one of: validation/"):
         fit(tmp_path / "other", unknown, batches=2, val_check_interval=1)

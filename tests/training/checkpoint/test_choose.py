@@ -83,7 +83,9 @@ def test_a_newer_version_is_refused_and_not_passed_over(run_dir: Path):
 def test_nothing_there(tmp_path: Path):
     assert choose_checkpoint(tmp_path, may_be_none=True).path is None
     refuse_existing(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .*checkpoints: check --run\.dir"):
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint in .*checkpoints: give the folder of a run that has saved one"
+    ):
         choose_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="nowhere does not exist: give a checkpoint or a run's folder"):
         find_checkpoint(tmp_path / "nowhere")
