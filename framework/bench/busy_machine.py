@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 from rich.table import Table
 
 from framework.bench.record import check_record, machine_of, write_record
-from framework.core.console import console, results
+from framework.core.console import results, tracked
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.text_files import read_yaml
 
@@ -64,7 +63,7 @@ def bench_busy(
     variants = {LIBRARIES: {}, OURS: None} | {f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": str(n)} for n in spin_counts}
     rates: dict[str, dict[int, list[float]]] = {name: {number: [] for number in beside} for name in variants}
     turns = [(number, name) for _ in range(rounds) for number in beside for name in variants]
-    for number, name in track(turns, description="busy", console=console, transient=True):
+    for number, name in tracked(turns, "busy"):
         with _counting(number):
             rates[name][number].append(_steps_per_second(recipe, seconds, variants[name]))
     record = {

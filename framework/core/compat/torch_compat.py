@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -23,7 +23,6 @@ __all__ = [
     "is_waited_for",
     "shared_storage",
     "storage_key",
-    "unset_fake_temporarily",
     "worker_pids",
 ]
 

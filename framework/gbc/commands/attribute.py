@@ -4,9 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.progress import track
-
-from framework.core.console import console, results
+from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import to_json
@@ -72,7 +70,7 @@ def attribute(
     check_tokens([trace for trace, _ in pairs], known)
     starts = range(0, len(pairs), batch_size)
     found: list[Attribution] = []
-    for start in track(starts, description="attributing", console=console, transient=True):
+    for start in tracked(starts, "attributing"):
         some, losses = zip(*pairs[start : start + batch_size], strict=True)
         with enough_memory(_LESS_MEMORY):
             found += attribute_traces(some, plan.graph, known, losses, options)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.progress import track
 from rich.table import Table
 
-from framework.core.console import console, results
+from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import JsonDict, to_json
@@ -213,7 +212,7 @@ class _Work:
     def attribute_all(self, logs: Sequence[Log]) -> list[LogAttribution]:
         """Each log that the surrogate can read, attributed and kept in their order; a line tells of each when done."""
         attributed: list[LogAttribution] = []
-        for number, log in enumerate(track(logs, description="attributing", console=console, transient=True), 1):
+        for number, log in enumerate(tracked(logs, "attributing"), 1):
             begin = time.monotonic()
             try:
                 each = attribute_log(log, self.model, self.surrogate, self.options, kept=self.kept)

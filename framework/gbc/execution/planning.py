@@ -25,7 +25,7 @@ from framework.gbc.language_models.transformers_compat import decoder_layers, hi
 from framework.tracking.devices import GIB
 from framework.training.planning import Memory, Plan, PlannedRun
 from framework.training.strategies.backend import named_backend
-from framework.training.strategies.workload import FLOAT_BYTES, Workload, ring_bytes
+from framework.training.strategies.workload import FLOAT_BYTES, Workload, node_bytes, ring_bytes
 
 _LETTERS_PER_TOKEN = 4
 _TASK_TOKENS = 256
@@ -118,9 +118,10 @@ def plan_recipe(model: Mapping[str, object], run: PlannedRun) -> Plan:
     used = {agent.model for agent in graph.agents if agent.model in local}
     if not used:
         raise ConfigError(f"no agent of {source} has a local model", hint="servers need no plan")
-    shapes = {name: read_shape(local[name]) for name in sorted(used)}
+    read = {name: _meta_model(local[name].path) for name in sorted(used)}
+    shapes = {name: _shape_of(each, local[name].dtype) for name, each in read.items()}
     steps = [(local[agent.model], shapes[agent.model], text) for agent, text in texts if agent.model in shapes]
-    return _plan(run, steps, list(shapes.values()), _trained_values(soft, graph.agents, shapes, local), _passes(model))
+    return _plan(run, steps, list(shapes.values()), _trained_values(soft, graph.agents, read), _passes(model))
 
 
 def read_shape(config: LocalModelConfig) -> ModelShape:
@@ -129,9 +130,12 @@ def read_shape(config: LocalModelConfig) -> ModelShape:
     Raises:
         ConfigError: no such file, or an architecture that transformers does not know.
     """
-    model = _meta_model(config.path)
+    return _shape_of(_meta_model(config.path), config.dtype)
+
+
+def _shape_of(model: PreTrainedModel, dtype: str) -> ModelShape:
     layers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(model)]
-    width = _BYTES[config.dtype]
+    width = _BYTES[dtype]
     widths = layer_widths(model)
     # Inputs of norms and of matrix products, queries, keys, values, and three of the gated layer's width.
     kept = 8 * widths.hidden + 2 * widths.keys + 3 * widths.inner
@@ -185,17 +189,12 @@ def _texts(steps: Sequence[PlannedStep], *, num_soft: int) -> list[tuple[Agent, 
     return found
 
 
-def _trained_values(
-    soft: JsonDict | None,
-    agents: Sequence[Agent],
-    shapes: Mapping[str, ModelShape],
-    local: Mapping[str, LocalModelConfig],
-) -> int:
+def _trained_values(soft: JsonDict | None, agents: Sequence[Agent], models: Mapping[str, PreTrainedModel]) -> int:
     """Values of soft prompts and adapters; gates are a few."""
-    if soft is None or soft["model"] not in shapes:
+    if soft is None or soft["model"] not in models:
         return 0
     num_agents = sum(agent.model == soft["model"] for agent in agents)
-    model = _meta_model(local[soft["model"]].path)
+    model = models[soft["model"]]
     values = int(soft["num_tokens"]) * hidden_size(model)
     adapters = cast("JsonDict | None", soft.get("adapters"))
     if adapters is not None:
@@ -260,7 +259,7 @@ def _plan(
         ),
         flops_per_sample=flops,
         bytes_sent=sent,
-        bytes_between_nodes=sent * run.num_nodes // num if run.num_nodes > 1 else 0,
+        bytes_between_nodes=node_bytes(sent, num, run.num_nodes),
         bytes_read=read,
         checkpoint_bytes=_KEPT_VALUES * FLOAT_BYTES * trained,
     )

@@ -154,6 +154,8 @@ class StepProgressBar(ProgressBar):
             self._bar.advance(self._validating)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._enabled:
+            return
         self._read(trainer, pl_module)
         if self._bar is not None:
             self._bar.remove_task(self._validating)

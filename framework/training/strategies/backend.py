@@ -20,7 +20,7 @@ from framework.core.collectives import rank_and_size
 from framework.core.errors import ConfigError
 from framework.training.shapes import AnyTensor, Held, Part, Rows, Scalar, Values, Whole
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
-from framework.training.strategies.workload import ProcessShare, Workload, ring_bytes
+from framework.training.strategies.workload import ProcessShare, Workload, node_bytes, ring_bytes
 
 WHOLE = "ddp"
 """The strategy whose ranks hold all values, as those of any tensor that nobody has spread."""
@@ -115,14 +115,12 @@ class Backend:
     def plan_bytes_between_nodes(self, config: StrategyConfig, workload: Workload, num_nodes: int) -> int:
         """Bytes that each process sends to other nodes in an optimizer step.
 
-        Rings over all processes enter and leave a node once, and the processes of a node share that.
-
         Args:
             config: the strategy's.
             workload: what is spread.
             num_nodes: that the processes are on.
         """
-        return self.plan_bytes_sent(config, workload) * num_nodes // workload.num_processes if num_nodes > 1 else 0
+        return node_bytes(self.plan_bytes_sent(config, workload), workload.num_processes, num_nodes)
 
     # Tensors.
 

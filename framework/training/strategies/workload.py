@@ -56,6 +56,19 @@ class ProcessShare:
     buckets: bool = True
 
 
+def node_bytes(sent: int, num_processes: int, num_nodes: int) -> int:
+    """Of the bytes that each process sends by rings over all processes, those that go to other nodes.
+
+    A ring enters and leaves a node once, and the processes of a node share that.
+
+    Args:
+        sent: bytes of each process.
+        num_processes: of all nodes.
+        num_nodes: that the processes are on.
+    """
+    return sent * num_nodes // num_processes if num_nodes > 1 else 0
+
+
 def ring_bytes(num_values: int, num_processes: int, value_bytes: int = FLOAT_BYTES) -> float:
     """Bytes that each process sends when values are gathered, or summed and scattered, by a ring.
 

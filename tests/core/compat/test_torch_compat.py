@@ -14,14 +14,12 @@ from framework.core.compat.torch_compat import (
     default_store,
     shared_storage,
     storage_key,
-    unset_fake_temporarily,
     worker_pids,
 )
 from tests.core.compat.found import find, moved
 
 PRIVATE = {
     "torch._subclasses.fake_tensor:FakeTensorMode": "plan a step without computing it",
-    "torch._subclasses.fake_tensor:unset_fake_temporarily": "draw a plan's noise from real seeds",
     "torch.utils._python_dispatch:TorchDispatchMode": "count the copies that autocast makes",
     "torch:ops.aten._to_copy.default": "know the copies that autocast makes",
     "torch:ops.aten._local_scalar_dense": "count what the host waits for",
@@ -57,8 +55,6 @@ def test_the_copy_of_autocast_is_seen_and_fake_tensors_have_storages():
         use = "know the copies that autocast makes"
         assert copies == [storage_key(one)], moved("torch", "aten._to_copy", use)
         assert storage_key(one) != storage_key(other)
-        with unset_fake_temporarily():
-            assert torch.ones(1).item() == 1
 
 
 def fill(memory: torch.Tensor) -> None:
