@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.gpus import run_on_gpus
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.histograms import count
 from framework.training.callbacks.random_state import RandomState, random_state
@@ -95,7 +95,7 @@ def train_on_two(folder: str) -> dict[str, float]:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_every_strategy_trains_saves_and_shows_on_two_gpus(tmp_path: Path):
-    run = run_distributed(train_on_two, 2, arguments={"folder": str(tmp_path)})
-    first = run.results[0]["ddp"]
-    for case, value in run.results[0].items():
+    results = run_on_gpus(train_on_two, 2, folder=str(tmp_path))
+    first = results[0]["ddp"]
+    for case, value in results[0].items():
         assert value == pytest.approx(first, rel=1e-3), case
