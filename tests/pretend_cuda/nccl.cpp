@@ -77,7 +77,7 @@ struct PretendNccl final : public Backend {
   ip<Work> barrier(const BarrierOptions& o) override { { std::lock_guard<std::mutex> l(lock); counts["barrier ids=" + std::to_string(o.device_ids.size())]++; } BarrierOptions p = o; p.device_ids = {}; return done(g->barrier(p)); }
   void setSequenceNumberForGroup() override { g->setSequenceNumberForGroup(); }
   uint64_t getSequenceNumberForGroup() override { return g->getSequenceNumberForGroup(); }
-  void setTimeout(std::chrono::milliseconds t) override { g->setTimeout(t); }
+  void setTimeout(std::chrono::milliseconds t) override { g->setTimeout(t); options->timeout = t; }
   void eagerConnectSingleDevice(at::Device) override {}
   void abort() override { g->abort(); }
   void shutdown() override { g->shutdown(); }

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.distributed import run_distributed
@@ -16,6 +18,7 @@ from framework.training.checkpoint.read import read_tensors
 from framework.training.checkpoint.staging import Staging
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
+from framework.training.strategies.fsdp2 import FSDP2Strategy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,7 +74,20 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "fsdp2": {"name": "fsdp2"},
     "offload": {"name": "fsdp2", "fsdp2": {"cpu_offload": True}},
     "hsdp": {"name": "fsdp2", "fsdp2": {"replicate": 2}},
+    "hsdp, offload": {"name": "fsdp2", "fsdp2": {"replicate": 2, "cpu_offload": True}},
 }
+
+
+class Timeouts(Callback):
+    """Of every process group of a mesh, by its devices."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        strategy = trainer.strategy
+        self.seconds: list[float] = []
+        if isinstance(strategy, FSDP2Strategy):
+            for group in strategy.mesh.get_all_groups():
+                backends = [group._get_backend(device) for device in group._device_types]
+                self.seconds += [backend.options._timeout.total_seconds() for backend in backends]
 
 
 def train_on_two(folder: str) -> dict[str, float]:
@@ -83,11 +99,15 @@ def train_on_two(folder: str) -> dict[str, float]:
         given = {**options, "fsdp2": FSDP2Options(**options.get("fsdp2", {}))}
         saves = Checkpoints(every_n_steps=2, asynchronous=True)
         kept = Kept()
-        callbacks = [saves, Histograms(every_n_steps=2), RandomState()]
+        timeouts = Timeouts()
+        callbacks = [saves, Histograms(every_n_steps=2), RandomState(), timeouts]
         extra = {"callbacks": callbacks, "logger": [kept], "enable_checkpointing": True}
         module = fit(Path(folder) / case, devices=2, strategy=given, **extra)
         tensors = read_tensors(list_checkpoints(Path(folder) / case / FOLDER)[-1], "")
         sums[case] = sum(tensors[name].double().sum().item() for name, _ in module.named_parameters())
+        # Those of Lightning's default group, also where torch gives NCCL 10 minutes.
+        assert timeouts.seconds == [default_pg_timeout.total_seconds()] * len(timeouts.seconds), case
+        assert len(timeouts.seconds) == {"fsdp2": 1, "offload": 2, "hsdp": 2, "hsdp, offload": 4}.get(case, 0), case
         if torch.distributed.get_rank() == 0:
             assert any(name.startswith("gradients/") for _, found in kept.seen for name in found), case
     return sums
