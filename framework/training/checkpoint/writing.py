@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -181,6 +182,9 @@ class Background:
             running = self._running
             try:
                 running.result(timeout)
+            except FutureTimeoutError:
+                # Before Python 3.11 not Python's own.
+                raise TimeoutError(f"not saved after {timeout} s") from None
             finally:
                 if running.done():
                     self._running = None
