@@ -77,7 +77,9 @@ class RecordingWriter(FileSystemWriter):
         Raises:
             Exception: the first that a thread met.
         """
+        self._files.collects = True
         results = super().write_data(plan, planner)
+        self._files.collects = False
         if self._files.failures:
             raise self._files.failures[0]
         return results
@@ -88,22 +90,40 @@ class RecordingWriter(FileSystemWriter):
 
 
 class _RecordedFiles(FileSystem):
-    """Hashes what is written on its way to the disk."""
+    """Hashes what is written on its way to the disk.
+
+    Attributes:
+        records: of the files that were written.
+        collects: failures are kept and not raised: nobody would hear of them.
+        failures: those that were kept.
+    """
 
     def __init__(self) -> None:
         self.records: dict[Path, FileRecord] = {}
+        self.collects = False
         self.failures: list[Exception] = []
 
     # Torch's class names the most general of streams.
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator["_HashedFile", None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
-            with Path(path).open(mode) as stream:
+            stream = Path(path).open(mode)
+        except OSError as error:
+            self._note(error)
+            # The thread goes on, to nowhere.
+            stream = Path(os.devnull).open(mode)
+        try:
+            with stream:
                 hashed = _HashedFile(cast(BinaryIO, stream))
                 yield hashed
             self.records[Path(path)] = hashed.record()
         except Exception as error:
-            self.failures.append(error)
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        if not self.collects:
+            raise error
+        self.failures.append(error)
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
         super().rename(path, new_path)
