@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
@@ -107,18 +107,21 @@ class _RecordedFiles(FileSystem):
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator["_HashedFile", None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
-            stream = Path(path).open(mode)
-        except OSError as error:
-            self._note(error)
-            # The thread goes on, to nowhere.
-            stream = Path(os.devnull).open(mode)
-        try:
-            with stream:
-                hashed = _HashedFile(cast(BinaryIO, stream))
+            with ExitStack() as opened:
+                hashed = _HashedFile(self._open(Path(path), mode, opened))
                 yield hashed
             self.records[Path(path)] = hashed.record()
         except Exception as error:
             self._note(error)
+
+    def _open(self, path: Path, mode: str, opened: ExitStack) -> BinaryIO:
+        try:
+            stream = opened.enter_context(path.open(mode))
+        except OSError as error:
+            self._note(error)
+            # The thread goes on, to nowhere.
+            stream = opened.enter_context(Path(os.devnull).open(mode))
+        return cast(BinaryIO, stream)
 
     def _note(self, error: Exception) -> None:
         if not self.collects:
