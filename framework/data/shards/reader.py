@@ -4,13 +4,13 @@ import hashlib
 import os
 import tarfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from framework.core.errors import DataError
 from framework.data.archives.tar import member_name
@@ -22,6 +22,8 @@ from framework.data.shards.manifest import INDEX, Manifest
 _numbers = count()
 _HEADER_BYTES = 512
 _CHUNK = 1 << 20
+_GAP = 4096
+"""Bytes between two samples that are rather read than passed over: a page; in a tar, labels and headers lie there."""
 
 
 class ShardSet:
@@ -94,6 +96,47 @@ class ShardSet:
             problem = f"{self.describe(number)} ends after {len(data)} of {size} bytes"
             raise DataError(problem, hint=f"{CHECK} {self.path}")
         return data, label
+
+    def read_many(self, numbers: Int[np.ndarray, "samples"]) -> Iterator[tuple[int, bytes | None]]:
+        """The bytes of samples in the order in which they lie, those that lie close together by one read.
+
+        Args:
+            numbers: in [0, len), in any order; one may be there twice.
+
+        Yields:
+            A place in `numbers` and the bytes of the sample there; None for what cannot be read, of which `read` says
+            why.
+
+        Raises:
+            DataError: a shard cannot be fetched.
+        """
+        shards, offsets, sizes, _ = self._rows[numbers].T
+        order = np.lexsort((offsets, shards))
+        shards, offsets, ends = shards[order], offsets[order], (offsets + sizes)[order]
+        begins = np.ones(len(order) + 1, dtype=bool)
+        begins[1:-1] = (
+            (shards[1:] != shards[:-1])
+            | (offsets[1:] - ends[:-1] > _GAP)
+            # So that a read is of about so many bytes at most.
+            | (offsets[1:] // _CHUNK != offsets[:-1] // _CHUNK)
+        )
+        firsts, places, starts, stops = np.flatnonzero(begins).tolist(), order.tolist(), offsets.tolist(), ends.tolist()
+        for shard, first, after in zip(shards[firsts[:-1]].tolist(), firsts, firsts[1:], strict=False):
+            start, length = starts[first], max(stops[first:after]) - starts[first]
+            try:
+                data = os.pread(self._file(shard).descriptor, length, start)
+            except OSError:
+                data = b""
+            if after - first == 1:
+                yield places[first], data if len(data) == length else None
+                continue
+            for nth in range(first, after):
+                sample = data[starts[nth] - start : stops[nth] - start]
+                yield places[nth], sample if len(sample) == stops[nth] - starts[nth] else None
+
+    def labels(self, numbers: Int[np.ndarray, "samples"]) -> Int64[np.ndarray, "samples"]:
+        """The labels of samples."""
+        return self._rows[numbers, 3]
 
     def prefetch(self, shards: Sequence[int]) -> None:
         """Fetches shards of a remote set into the cache, in the background; nothing for a folder.

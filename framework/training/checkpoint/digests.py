@@ -21,6 +21,7 @@ from framework.training.checkpoint.layout import FileRecord
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+_NOWHERE = Path(os.devnull)
 _MOST_THREADS = 8
 _BYTES_OF_A_FILE = 1 << 26
 """A rank's tensors are written to one file for so many bytes, up to `_MOST_FILES`: each is a unit of hashing later."""
@@ -120,7 +121,7 @@ class _RecordedFiles(FileSystem):
         except OSError as error:
             self._note(error)
             # The thread goes on, to nowhere.
-            stream = opened.enter_context(Path(os.devnull).open(mode))
+            stream = opened.enter_context(_NOWHERE.open(mode))
         return cast(BinaryIO, stream)
 
     def _note(self, error: Exception) -> None:
