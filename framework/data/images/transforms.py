@@ -116,25 +116,15 @@ class ImageTransform:
         if self.flip:
             assert rng is not None, "a random flip needs an rng"
             mirrored = rng.random() < 0.5
-        decoded = self.decode(data, pixels)
+        decoded = decode_pixels(data, channels=self.channels, options=self.reading, out=pixels)
         if decoded is not pixels:
             self.fit(decoded, pixels, rng)
         return mirrored
 
-    def decode(
-        self, data: bytes, pixels: UInt8[np.ndarray, "height width channel"]
-    ) -> UInt8[np.ndarray, "high wide channel"]:
-        """An image of any size: in `pixels`, which is what returns then, or elsewhere, and still to be fitted.
-
-        Args:
-            data: the image file's bytes.
-            pixels: a place for an image of the right size.
-
-        Raises:
-            UnreadableImage: the image cannot be decoded.
-        """
-        options = DEFAULT if self.read is None else self.read
-        return decode_pixels(data, channels=self.channels, options=options, out=pixels)
+    @property
+    def reading(self) -> ReadOptions:
+        """How files are read."""
+        return DEFAULT if self.read is None else self.read
 
     def mirrored(
         self, seed: int, passes: Int[np.ndarray, "samples"], numbers: Int[np.ndarray, "samples"]

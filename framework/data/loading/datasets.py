@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 
 from framework.core.compat.torch_compat import shared_storage
+from framework.data.images.alike import AlikeDecoder
 from framework.data.images.options import UnreadableImage
 from framework.data.images.transforms import ImageTransform, SampleRandom
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
@@ -75,16 +76,18 @@ class ImageDataset(ShardDataset[PixelBatch]):
             replaced=[],
         )
         transforms, is_one, left = self._transforms, len(self._transforms) == 1, []
-        transform, wanted = transforms[0], numbers.tolist()
+        decoders = [AlikeDecoder(channels=each.channels, options=each.reading) for each in transforms]
+        transform, decoder, wanted = transforms[0], decoders[0], numbers.tolist()
         for place, data in self.shards.read_many(numbers):
             if data is None:
                 left.append(place)
                 continue
             if not is_one:
-                transform = transforms[self.shards.set_of(wanted[place])]
+                which = self.shards.set_of(wanted[place])
+                transform, decoder = transforms[which], decoders[which]
             slot = pixels[place]
             try:
-                decoded = transform.decode(data, slot)
+                decoded = decoder.decode(data, slot)
             except UnreadableImage:
                 left.append(place)
                 continue

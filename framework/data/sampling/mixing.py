@@ -161,6 +161,8 @@ class JoinedShards:
         which = np.searchsorted(self._ends, numbers, side="right")
         for number, shards in enumerate(self.sets):
             chosen = np.flatnonzero(which == number)
+            if not len(chosen):
+                continue
             yield chosen, shards, numbers[chosen] - (self._ends[number] - len(shards))
 
     def _locate(self, number: int) -> tuple[ShardSet, int]:

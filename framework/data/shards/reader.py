@@ -4,10 +4,10 @@ import hashlib
 import os
 import tarfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -110,29 +110,25 @@ class ShardSet:
         Raises:
             DataError: a shard cannot be fetched.
         """
-        shards, offsets, sizes, _ = self._rows[numbers].T
-        order = np.lexsort((offsets, shards))
-        shards, offsets, ends = shards[order], offsets[order], (offsets + sizes)[order]
-        begins = np.ones(len(order) + 1, dtype=bool)
-        begins[1:-1] = (
-            (shards[1:] != shards[:-1])
-            | (offsets[1:] - ends[:-1] > _GAP)
-            # So that a read is of about so many bytes at most.
-            | (offsets[1:] // _CHUNK != offsets[:-1] // _CHUNK)
-        )
-        firsts, places, starts, stops = np.flatnonzero(begins).tolist(), order.tolist(), offsets.tolist(), ends.tolist()
-        for shard, first, after in zip(shards[firsts[:-1]].tolist(), firsts, firsts[1:], strict=False):
-            start, length = starts[first], max(stops[first:after]) - starts[first]
+        if not len(numbers):
+            return
+        runs = _Runs.of(self._rows[numbers])
+        held, file = -1, None
+        for shard, start, length, first, after in runs.reads:
+            if shard != held or file is None:
+                held, file = shard, self._file(shard)
             try:
-                data = os.pread(self._file(shard).descriptor, length, start)
+                data = os.pread(file.descriptor, length, start)
             except OSError:
                 data = b""
             if after - first == 1:
-                yield places[first], data if len(data) == length else None
+                yield runs.places[first], data if len(data) == length else None
                 continue
-            for nth in range(first, after):
-                sample = data[starts[nth] - start : stops[nth] - start]
-                yield places[nth], sample if len(sample) == stops[nth] - starts[nth] else None
+            for place, offset, size in zip(
+                runs.places[first:after], runs.offsets[first:after], runs.sizes[first:after], strict=True
+            ):
+                sample = data[offset - start : offset - start + size]
+                yield place, sample if len(sample) == size else None
 
     def labels(self, numbers: Int[np.ndarray, "samples"]) -> Int64[np.ndarray, "samples"]:
         """The labels of samples."""
@@ -179,6 +175,44 @@ class ShardSet:
         if key not in OPEN_FILES:
             OPEN_FILES.close_removed(self._number)
         return OPEN_FILES.get(key, lambda: self._backend.open_shard(self.manifest.shards[shard]))
+
+
+class _Runs(NamedTuple):
+    """Samples in the order in which they lie.
+
+    Attributes:
+        places: of the samples in what was asked for.
+        offsets: in their shards, in bytes.
+        sizes: in bytes.
+        reads: of samples that lie close together: shard, offset and length in bytes, the first sample and the one
+            after the last.
+    """
+
+    places: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    reads: Iterable[tuple[int, int, int, int, int]]
+
+    @classmethod
+    def of(cls, rows: Int64[np.ndarray, "sample column"]) -> "_Runs":
+        """Those of some rows of an index."""
+        shards, offsets, sizes, _ = rows.T
+        order = np.lexsort((offsets, shards))
+        shards, offsets, sizes = shards[order], offsets[order], sizes[order]
+        ends = offsets + sizes
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = (
+            (shards[1:] != shards[:-1])
+            | (offsets[1:] - ends[:-1] > _GAP)
+            # So that a read is of about so many bytes at most.
+            | (offsets[1:] // _CHUNK != offsets[:-1] // _CHUNK)
+        )
+        firsts = np.flatnonzero(begins)
+        starts = offsets[firsts]
+        lengths = np.maximum.reduceat(ends, firsts) - starts
+        afters = [*firsts[1:].tolist(), len(order)]
+        reads = zip(shards[firsts].tolist(), starts.tolist(), lengths.tolist(), firsts.tolist(), afters, strict=True)
+        return cls(order.tolist(), offsets.tolist(), sizes.tolist(), reads)
 
 
 def _reopened(path: Path | str, remote: RemoteConfig, manifest_sha256: str | None) -> ShardSet:
