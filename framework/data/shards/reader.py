@@ -115,12 +115,14 @@ class ShardSet:
         runs = _Runs.of(self._rows[numbers])
         held, file = -1, None
         for shard, start, length, first, after in runs.reads:
-            if shard != held or file is None:
-                held, file = shard, self._file(shard)
             try:
+                if shard != held or file is None:
+                    held, file = shard, self._file(shard)
                 data = os.pread(file.descriptor, length, start)
             except OSError:
-                data = b""
+                file = None
+                yield from ((place, None) for place in runs.places[first:after])
+                continue
             if after - first == 1:
                 yield runs.places[first], data if len(data) == length else None
                 continue
