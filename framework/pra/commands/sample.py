@@ -16,7 +16,7 @@ from framework.evaluation.samples import SampleSet, write_npz
 from framework.pra.checkpoint import load_trained
 from framework.pra.commands.class_choice import Classes, chosen_classes
 from framework.pra.generate import balanced_labels, generate
-from framework.pra.sampling import SamplerConfig, check_classes
+from framework.pra.sampling import SamplerConfig, check_classes, check_sampler
 from framework.training.export import Weights
 
 _SUFFIX = ".npz"
@@ -63,6 +63,7 @@ def sample(
     model, names = trained.model.to(place), trained.class_names
     chosen = chosen_classes(classes, model.config.num_classes, names)
     check_classes(chosen, model.config.num_classes, sampler)
+    check_sampler(model.config, sampler)
     labels = balanced_labels(num, chosen)
     batches = generate(model, labels, seed=seed, sampler=sampler, batch_size=batch_size, device=place)
     images = torch.cat(list(tracked(batches, "sampling", total=-(-num // batch_size))))
