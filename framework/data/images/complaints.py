@@ -120,12 +120,12 @@ def png_complaint(data: bytes) -> str:
 
 
 def jpeg_complaint(data: bytes) -> str:
-    """Where in the pixels of a JPEG zeros stand that no encoder wrote, as a disk or a download that has lost a part
-    leaves them; empty where there are none, or where they may be right.
+    """Where in the pixels of a JPEG zeros stand that no encoder wrote; empty where none do, or where they may be right.
 
-    A decoder takes them for pixels, and says nothing if as many come out as were lost. Zeros are the code of a Huffman
-    table's first symbol again and again (ITU-T T.81, C.2). Where that is the end of a block, they may be a flat area;
-    any other means blocks without an end, one after the other. Progressive files have flat areas as zeros too.
+    A disk or a download that has lost a part leaves them. A decoder takes them for pixels, and says nothing if as many
+    come out as were lost. Zeros are the code of a Huffman table's first symbol again and again (ITU-T T.81, C.2). Where
+    that is the end of a block, they may be a flat area; any other means blocks without an end, one after the other.
+    Progressive files have flat areas as zeros too.
     """
     if data.find(ZEROS) < 0:
         return ""
