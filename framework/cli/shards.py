@@ -51,16 +51,16 @@ def images(
     overwrite: bool = False,
     **read: Any,
 ) -> None:
-    """Make shards of images: from a folder, a zip, a tar or a tar.gz, with a folder for each class by default.
+    """Make shards of images from a folder, a zip, a tar or a packed tar, with a folder for each class by default.
 
     An image counts as of the first folder that it is in, however deep. Formats are those that Pillow reads, by the
     suffixes of the files, which are kept as they are; when they are read, the first frame of an animation counts, and
     transparent pixels become white. What is left out is listed with its reason. DEST gets WebDataset tar shards, an
     index, sources.tsv (where each sample comes from) and manifest.json, which comes last: a set without one is
-    unfinished, and the same call goes on with it. The same source gives the same bytes; of a tar.gz in its order.
+    unfinished, and the same call goes on with it. The same source gives the same bytes; of a packed tar in its order.
 
     Args:
-        source: a folder, a .zip, a .tar or a .tar.gz.
+        source: a folder, a .zip, a .tar or a .tar.gz (.bz2, .xz).
         dest: folder of the new shard set.
         folder: folder inside SOURCE that holds the class folders, such as `train`.
         labels: a CSV file with a heading, or JSON lines, of paths from FOLDER on and classes: names, or numbers from 0.
