@@ -106,8 +106,7 @@ def evaluate_samples(
     def features_of(images: SampleSet) -> Features:
         return extract_features(network, images.with_channels(network.channels or fewest), batch_size=batch_size)
 
-    sample_features = features_of(samples)
-    real_features = None if real is None else features_of(real)
+    sample_features, real_features = features_of(samples), None if real is None else features_of(real)
     notes = _rank_notes(samples.name, sample_features) + _reference_notes(network, reference, real_features)
     metrics = {network.distance_name: _distance(network, sample_features, reference.statistics, real_features)}
     if real_features is not None:

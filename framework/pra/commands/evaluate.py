@@ -40,7 +40,7 @@ def evaluate(
 
     Of a reference .npz that holds `mu` and `sigma`, as ADM's reference batches do, these give the FID, and its images
     the rest; without images (arr_0) precision, recall and what is held out are left out. Images of shards are read as
-    in training: of an animation the first frame, transparent pixels white, upright, each cropped to its middle square.
+    in training: of an animation the first frame, transparent pixels white, each cropped to its middle square.
 
     Args:
         samples: an .npz of `framework sample`, or a folder of shards.
