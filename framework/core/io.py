@@ -56,9 +56,9 @@ def check_outputs(*outputs: str | Path, inputs: Sequence[str | Path] = ()) -> No
             read, or is the same as another one.
     """
     taken = {Path(path).resolve(): "what is read" for path in inputs}
-    closed = [folder for folder in taken if (folder / _MANIFEST).is_file()]
     for path in map(Path, outputs):
-        if any(path.resolve().is_relative_to(folder) for folder in closed):
+        read = [folder for folder in path.resolve().parents if any(folder.is_relative_to(each) for each in taken)]
+        if any((folder / _MANIFEST).is_file() for folder in read):
             raise ConfigError(f"{path} lies inside of what is read", hint="give a place outside of it")
         if path.name:
             _probe(path)

@@ -110,6 +110,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path):
     for outputs, inputs, words in (
         ([tmp_path / "set" / "index.npy"], [tmp_path / "set"], "index.npy lies inside of what is read: give a place"),
         ([tmp_path / "set" / "new.png"], [tmp_path / "link"], "new.png lies inside of what is read"),
+        ([tmp_path / "set" / "new.png"], [tmp_path], "new.png lies inside of what is read"),
         ([tmp_path / "link" / "deep" / "x"], [tmp_path / "set"], "x lies inside of what is read"),
         ([tmp_path], [], "is a folder: give the name of a file"),
         (["."], [], "is a folder: give the name of a file"),
