@@ -118,7 +118,7 @@ def evaluate_samples(
     if training is not None:
         # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
         plain = [images.with_channels(fewest) for images in given]
-        roles = dict(zip(("samples", "held_out"), plain[:-1], strict=False))
+        roles: dict[str, SampleSet] = dict(zip(("samples", "held_out"), plain[:-1], strict=False))
         metrics |= _training_metrics(roles, plain[-1], svm_accuracy=svm_accuracy, device=sample_features.device)
         notes += _training_notes(metrics, reference.name, training, svm_accuracy=svm_accuracy)
     return EvaluationReport(
@@ -146,7 +146,10 @@ def _images_of(reference: SampleSet | ReferenceStatistics, network: FeatureNetwo
 
 
 def _distance(
-    network: FeatureNetwork, samples: Features, statistics: FeatureStatistics | None, reference: Features | None
+    network: FeatureNetwork,
+    samples: Features,
+    statistics: FeatureStatistics | None,
+    reference: Float[Tensor, "reference feature"] | None,
 ) -> float:
     """The Fréchet distance to statistics where there are some of the network's features, else to features.
 
