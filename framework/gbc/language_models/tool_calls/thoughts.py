@@ -77,7 +77,13 @@ def without_thoughts(text: str) -> str:
 
 
 def end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
-    """Where a pattern that may be empty ends, from a place on."""
+    """Where a pattern that may be empty ends, from a place on.
+
+    Args:
+        pattern: of what is passed over.
+        text: where it may stand.
+        place: in the text.
+    """
     found = pattern.match(text, place)
     return found.end() if found else place
 
