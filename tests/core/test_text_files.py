@@ -1,5 +1,6 @@
 """Text that others wrote: what is read, what is refused, and that both are the same everywhere."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
