@@ -5,9 +5,9 @@ from typing import Any, NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from framework.cli.mistakes import Given, describe_mistake
 from framework.core.console import visible
 from framework.core.moved.recipe_keys import explain_moved_key
+from framework.core.settings.mistakes import Given, describe_mistake
 from framework.tracking.paths import expand_paths
 
 GIVEN: ContextVar[Given] = ContextVar("GIVEN", default=Given())  # noqa: B039 - frozen

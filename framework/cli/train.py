@@ -13,10 +13,8 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 
-from framework.cli.mistakes import Given, find_empty, find_misfit
 from framework.cli.parser import GIVEN, OneLineParser, settings_of
 from framework.cli.registry import RECIPES, methods
-from framework.cli.yaml_keys import read_keys
 from framework.core.compat.lightning_compat import OpenLightningCLI
 from framework.core.console import console
 from framework.core.errors import CheckpointError, ConfigError, Preempted
@@ -24,6 +22,8 @@ from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
+from framework.core.settings.mistakes import Given, find_empty, find_misfit
+from framework.core.settings.yaml_keys import read_keys
 from framework.core.text_files import parse_yaml, read_text
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule

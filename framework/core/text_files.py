@@ -179,6 +179,12 @@ def parse_yaml(text: str, source: str, *, hint: str = "give a YAML file") -> Any
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         problem = ", ".join(filter(None, (error.context, error.problem)))
         raise ConfigError(f"{source} cannot be read ({line}{problem})", hint=hint) from None
+    except yaml.reader.ReaderError as error:
+        # Its own message calls every text "<unicode string>".
+        sign, line = ascii(chr(int(error.character)))[1:-1], text.count("\n", 0, int(error.position)) + 1
+        raise ConfigError(
+            f"{source} cannot be read (line {line}: the sign {sign} is none of a text)", hint=hint
+        ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source} cannot be read ({error})", hint=hint) from None
     except RecursionError:

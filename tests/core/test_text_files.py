@@ -136,7 +136,7 @@ def test_yaml(tmp_path: Path):
         ("a: 1\nb: 2\na: 3", r"text cannot be read .line 3: the key 'a' stands twice"),
         ("a: 1\nb: [", r"text cannot be read .line 2: .*expected"),
         ('a:\n  "\\ud83d"', r"text cannot be read .line 2: half of a character"),
-        ("a: \x01", r"text cannot be read .*special characters"),
+        ("a: \x01", r"text cannot be read .line 1: the sign .*x01 is none of a text"),
         ("[" * 5000, "nested too deeply"),
         ("!!python/object:os.system x", "could not determine a constructor"),
     ],

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from framework.cli.mistakes import Given, describe_mistake, find_empty, find_misfit, nearest
-from framework.cli.yaml_keys import read_keys
+from framework.core.settings.mistakes import Given, describe_mistake, find_empty, find_misfit, nearest
+from framework.core.settings.yaml_keys import read_keys
 
 FILE = Path("r.yaml")
 KNOWN = ["data.train", "data.images.size", "data.images.crop", "trainer.max_steps", "trainer.precision", "run.dir"]

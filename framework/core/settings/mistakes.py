@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from framework.cli.yaml_keys import Key, KeyPath
 from framework.core.errors import ConfigError
+from framework.core.settings.yaml_keys import Key, KeyPath
 
 _TYPES = {
     "int": "a whole number",
