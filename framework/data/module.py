@@ -44,6 +44,21 @@ OnChangedData = Literal["stop", "allow"]
 """What becomes of a run that would go on with other data than before."""
 
 
+NUMBERS = {"batch_size": 1, "global_batch": 1, "seed": 0, "validation_samples": 1}
+"""Numbers of a data module, each with the least that it may be."""
+
+
+def check_numbers(**given: int | None) -> None:
+    """Whether numbers of `NUMBERS` are in their ranges; those that are not given are.
+
+    Raises:
+        ConfigError: names the first that is not.
+    """
+    for name, value in given.items():
+        if value is not None and value < NUMBERS[name]:
+            raise ConfigError(f"data.{name} is {value}", hint=f"give at least {NUMBERS[name]}")
+
+
 class ShardDataModule(LightningDataModule):
     """Images or episodes of shard sets.
 
@@ -97,14 +112,9 @@ class ShardDataModule(LightningDataModule):
         on_changed_data: OnChangedData = "stop",
     ) -> None:
         super().__init__()
-        for name, value, minimum in (
-            ("batch_size", batch_size, 1),
-            ("global_batch", global_batch, 1),
-            ("seed", seed, 0),
-            ("validation_samples", validation_samples, 1),
-        ):
-            if value is not None and value < minimum:
-                raise ConfigError(f"{name} is {value}", hint=f"give at least {minimum}")
+        check_numbers(
+            batch_size=batch_size, global_batch=global_batch, seed=seed, validation_samples=validation_samples
+        )
         if not train:
             raise ConfigError(
                 "data.train names no shard set", hint="give a folder, or the weights of several by folder"
