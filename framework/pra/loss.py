@@ -16,7 +16,7 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.core.shapes import Images, Labels
-from framework.pra.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
+from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate
 from framework.pra.network.model import PRA

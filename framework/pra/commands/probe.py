@@ -1,7 +1,7 @@
 """The command `framework probe`; its docstring is its `--help`."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -26,6 +26,7 @@ from framework.pra.network.model import PRA
 from framework.training.export import Weights
 
 _SUFFIX = ".json"
+Lines = dict[str, list[tuple[int, ProbeResult]]]
 Extractor = Callable[[Images], list[Float[Tensor, "batch feature"]]]
 
 
@@ -71,17 +72,13 @@ def probe(
         options: how probes are trained.
         out: the .json file to write; the picture is the .png file of the same name.
     """
+    _check_options(out, position, inputs)
     place, picture = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
-    if not out.endswith(_SUFFIX):
-        raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the picture is beside it as .png")
-    if position not in get_args(Position) or inputs not in get_args(Inputs):
-        raise ConfigError(f"position {position}, inputs {inputs}", hint="use mean or last, and clean or decoded")
     check_outputs(out, picture, inputs=[checkpoint])
     model = load_pra(checkpoint, weights).to(place)
     if inputs == "decoded" and VARIANTS[model.config.variant].target == "pixels":
-        raise ConfigError(
-            f"inputs decoded of variant {model.config.variant}", hint="its head generates pixels; use clean"
-        )
+        problem = f"inputs decoded of variant {model.config.variant}"
+        raise ConfigError(problem, hint="its head generates pixels; use clean")
     chosen = _chosen_depths(depths, model.config.depth)
     sets = [ShardSet(training), ShardSet(test)]
     if sets[0].classes != sets[1].classes:
@@ -96,25 +93,40 @@ def probe(
         name: [probe_features(a, b, options) for a, b in zip(known[name], asked[name], strict=True)]
         for name in extractors
     }
-    lines = {name: list(zip(chosen, each, strict=True)) for name, each in found.items() if name != "pixels"}
-    raw = found["pixels"][0] if baselines else None
+    counts = {"num_training": len(known["trained"][0].labels), "num_test": len(asked["trained"][0].labels)}
+    raw = found.pop("pixels")[0] if baselines else None
+    lines = {name: list(zip(chosen, each, strict=True)) for name, each in found.items()}
+    _write(out, picture, {"position": position, "inputs": inputs, **counts}, lines, raw)
+    results().print(_table(lines, raw))
+    console.print(f"report in {out}, accuracy over depth in {picture}")
+
+
+def _write(out: str, picture: Path, settings: Mapping[str, object], lines: Lines, raw: ProbeResult | None) -> None:
+    """The report and the picture.
+
+    Args:
+        out: the JSON file.
+        picture: accuracy over depth.
+        settings: what was asked for.
+        lines: results by depth, of each kind of features.
+        raw: of raw pixels, if they were asked for.
+    """
     report = {
-        "position": position,
-        "inputs": inputs,
-        "num_training": len(known["trained"][0].labels),
-        "num_test": len(asked["trained"][0].labels),
+        **settings,
         "depths": {name: {str(depth): to_json(result) for depth, result in line} for name, line in lines.items()},
         "pixels": None if raw is None else to_json(raw),
     }
     with atomic_write(Path(out)) as stream:
         stream.write(json.dumps(report, indent=2).encode())
-    curve_over_depth(
-        str(picture),
-        {name: [(depth, result.linear) for depth, result in line] for name, line in lines.items()},
-        None if raw is None else raw.linear,
-    )
-    results().print(_table(lines, raw))
-    console.print(f"report in {out}, accuracy over depth in {picture}")
+    accuracies = {name: [(depth, result.linear) for depth, result in line] for name, line in lines.items()}
+    curve_over_depth(str(picture), accuracies, None if raw is None else raw.linear)
+
+
+def _check_options(out: str, position: Position, inputs: Inputs) -> None:
+    if not out.endswith(_SUFFIX):
+        raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the picture is beside it as .png")
+    if position not in get_args(Position) or inputs not in get_args(Inputs):
+        raise ConfigError(f"position {position}, inputs {inputs}", hint="use mean or last, and clean or decoded")
 
 
 def _chosen_depths(depths: Sequence[int] | None, depth: int) -> list[int]:
@@ -171,7 +183,7 @@ def _extract(
     }
 
 
-def _table(lines: dict[str, list[tuple[int, ProbeResult]]], raw: ProbeResult | None) -> Table:
+def _table(lines: Lines, raw: ProbeResult | None) -> Table:
     table = Table("features", "depth", "linear probe", "nearest neighbours")
     for name, line in lines.items():
         for depth, result in line:

@@ -19,7 +19,7 @@ from framework.evaluation.samples import SampleSet, dequantize_images, write_npz
 from framework.pra.checkpoint import load_trained
 from framework.pra.commands.class_choice import Classes, chosen_classes
 from framework.pra.generate import Precision, balanced_labels, draw_numbered
-from framework.pra.sample_parts import SampleParts, Share, weights_digest
+from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
 from framework.pra.sampling import SamplerConfig, check_classes, check_sampler
 from framework.training.export import Weights
 
@@ -62,12 +62,7 @@ def sample(
         precision: of matrix products: fp32, or bf16, which is faster and rounds.
         sampler: how tokens are drawn.
     """
-    if num < 1 or batch_size < 1:
-        raise ConfigError(f"num {num}, batch_size {batch_size}", hint="use 1 or more")
-    if not out.endswith(_SUFFIX):
-        raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the grid is beside it as .png")
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
+    _check_options(num, batch_size, out, precision)
     place, grid = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
     check_outputs(out, grid, inputs=[checkpoint])
     trained = load_trained(checkpoint, weights)
@@ -87,20 +82,28 @@ def sample(
         "sampler": to_json(sampler),
     }
     parts = SampleParts(out, settings, -(-num // batch_size))
+    place = share.device(place)
     model = model.to(place)
-    missing = parts.missing(share)
-    for part in tracked(missing, "sampling"):
+    for part in tracked(parts.missing(share), "sampling"):
         numbers = range(part * batch_size, min((part + 1) * batch_size, num))
         drawn = draw_numbered(model, labels, numbers, seed=seed, sampler=sampler, precision=precision, device=place)
         parts.write(part, SampleSet.from_images(drawn, name=out).images)
-    if share.rank:
-        return
-    parts.wait()
-    made = SampleSet(images=parts.read(), labels=np.array(labels, np.int64), name=out, classes=names)
-    write_npz(out, made)
-    _save_class_grid(grid, made)
-    parts.remove()
-    console.print(f"{num} samples in {out}, a grid of them in {grid}")
+    if share.rank == 0:
+        parts.wait()
+        made = SampleSet(images=parts.read(), labels=np.array(labels, np.int64), name=out, classes=names)
+        write_npz(out, made)
+        _save_class_grid(grid, made)
+        parts.remove()
+        console.print(f"{num} samples in {out}, a grid of them in {grid}")
+
+
+def _check_options(num: int, batch_size: int, out: str, precision: Precision) -> None:
+    if num < 1 or batch_size < 1:
+        raise ConfigError(f"num {num}, batch_size {batch_size}", hint="use 1 or more")
+    if not out.endswith(_SUFFIX):
+        raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the grid is beside it as .png")
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
 
 
 def _save_class_grid(path: Path, samples: SampleSet) -> None:

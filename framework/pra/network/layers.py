@@ -228,7 +228,7 @@ class ResidualBlock(nn.Module):
         width: of the residual stream.
         modulated: whether `forward` gets shift, scale and gate. Plain, the block starts as the identity; modulated,
             it does so where the gate starts at zero (adaLN-zero, Peebles 2023).
-        modulation: a layer that a subclass makes the modulation with.
+        modulation: a layer that makes them of what `forward` gets instead.
     """
 
     def __init__(self, width: int, *, modulated: bool, modulation: Linear | None = None) -> None:
@@ -239,12 +239,17 @@ class ResidualBlock(nn.Module):
         self.out = Linear(width, width, gain=1.0 if modulated else 0.0)
 
     def forward(
-        self, x: Float[Tensor, "*axes width"], modulation: Float[Tensor, "*context_axes modulation"] | None
+        self, x: Float[Tensor, "*axes width"], context: Float[Tensor, "*context_axes context"] | None
     ) -> Float[Tensor, "*axes width"]:
-        """The residual stream after this block; `modulation` is `[shift | scale | gate]`, each of `width` values."""
-        if modulation is None:
+        """The residual stream after this block.
+
+        Args:
+            x: the residual stream.
+            context: `[shift | scale | gate]`, each of `width` values; None for none.
+        """
+        if context is None:
             return x + self.out(F.silu(self.hidden(self.norm(x))))
-        shift, scale, gate = modulation.chunk(3, dim=-1)
+        shift, scale, gate = context.chunk(3, dim=-1)
         return x + gate * self.out(F.silu(self.hidden(self.norm(x) * (1 + scale) + shift)))
 
 
@@ -261,6 +266,7 @@ class ModulatedBlock(ResidualBlock):
     def forward(
         self, x: Float[Tensor, "*axes width"], context: Float[Tensor, "*context_axes context"] | None
     ) -> Float[Tensor, "*axes width"]:
+        """The residual stream after this block, in a context, if it has one."""
         if self.modulation is None or context is None:
             return super().forward(x, None)
         return super().forward(x, self.modulation(F.silu(context)))

@@ -33,10 +33,12 @@ class Share:
     Attributes:
         rank: its number.
         num_processes: all of them.
+        local_rank: its number among those of its machine.
     """
 
     rank: int = 0
     num_processes: int = 1
+    local_rank: int = 0
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str]) -> "Share":
@@ -46,10 +48,19 @@ class Share:
             environment: variables of this process.
         """
         if "RANK" in environment and "WORLD_SIZE" in environment:
-            return cls(rank=int(environment["RANK"]), num_processes=int(environment["WORLD_SIZE"]))
-        if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:
-            return cls(rank=int(environment["SLURM_PROCID"]), num_processes=int(environment["SLURM_NTASKS"]))
-        return cls()
+            names = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+        elif "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:
+            names = "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"
+        else:
+            return cls()
+        rank, size, local_rank = (int(environment.get(name, "0")) for name in names)
+        return cls(rank=rank, num_processes=size, local_rank=local_rank)
+
+    def device(self, asked: torch.device) -> torch.device:
+        """The device of this process: of a machine's GPUs one for each process, where no number was asked for."""
+        if asked.type != "cuda" or asked.index is not None or self.num_processes == 1:
+            return asked
+        return torch.device("cuda", self.local_rank % torch.cuda.device_count())
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -57,7 +68,7 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(cast(Tensor, tensor).detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(cast(Tensor, tensor).detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from framework.core.errors import ConfigError
-from framework.pra.sample_parts import SampleParts, Share, weights_digest
+from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
 
 
 def part(value: int, count: int = 2) -> np.ndarray:
@@ -47,7 +47,10 @@ def test_parts_of_other_settings_are_refused_and_kept(tmp_path: Path):
     [
         ({}, Share()),
         ({"RANK": "1", "WORLD_SIZE": "4"}, Share(rank=1, num_processes=4)),
-        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, Share(rank=2, num_processes=3)),
+        (
+            {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "3", "SLURM_LOCALID": "1"},
+            Share(rank=2, num_processes=3, local_rank=1),
+        ),
         # A job's script is not a step: nobody else shares.
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, Share()),
     ],
@@ -63,3 +66,12 @@ def test_a_digest_is_of_values_and_names():
     with torch.no_grad():
         layer.bias[0] += 1e-6
     assert weights_digest(layer) != before
+
+
+def test_a_gpu_for_each_process_of_a_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    share = Share(rank=6, num_processes=8, local_rank=2)
+    assert share.device(torch.device("cuda")) == torch.device("cuda:2")
+    assert share.device(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert share.device(torch.device("cpu")) == torch.device("cpu")
+    assert Share().device(torch.device("cuda")) == torch.device("cuda")
