@@ -16,9 +16,9 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.core.shapes import Images, Labels
-from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate
+from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise

@@ -18,8 +18,8 @@ from framework.evaluation.grid import column_headings, save_grid
 from framework.evaluation.samples import SampleSet, dequantize_images, write_npz
 from framework.pra.checkpoint import load_trained
 from framework.pra.commands.class_choice import Classes, chosen_classes
-from framework.pra.generate import Precision, balanced_labels, draw_numbered
 from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
+from framework.pra.generate import Precision, balanced_labels, draw_numbered
 from framework.pra.sampling import SamplerConfig, check_classes, check_sampler
 from framework.training.export import Weights
 

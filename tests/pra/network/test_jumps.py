@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from framework.core.errors import ConfigError
-from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise, mean_flow_target, two_half_jumps
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.network.head import DiffusionHead, interpolate
+from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise, mean_flow_target, two_half_jumps
 from framework.pra.noise import SampleNoise
 from framework.testing.models import tiny_batch, tiny_config, tiny_model
 
