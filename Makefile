@@ -114,7 +114,7 @@ test-fast: install
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu
 
-# PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, some minutes.
+# PRA-L itself under FSDP2 and ZeRO-3 on two processes (21 GiB of memory), two pretended GPUs: some minutes.
 test-large: install
 	$(BIN)/python -m pytest -m large -s
 
