@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from framework.testing.processes.distributed import run_distributed
-from framework.testing.processes.forked import run_forked
+from framework.testing.processes.forked import Forked
 
 
 def run_on_gpus(function: Callable[..., object], num_processes: int, **arguments: object) -> dict[int, Any]:
@@ -26,5 +26,5 @@ def run_on_gpus(function: Callable[..., object], num_processes: int, **arguments
         AssertionError: a process failed; the message holds the output.
     """
     if "PRETEND_CUDA_BUILD" in os.environ:
-        return run_forked(function, num_processes, **arguments).results
+        return Forked(function, num_processes, arguments).finish().results
     return run_distributed(function, num_processes, arguments=arguments).results
