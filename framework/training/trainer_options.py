@@ -274,6 +274,11 @@ TRAINER_OPTIONS: dict[str, TrainerOption] = {
 """By name, in Lightning's order."""
 
 
+def described(option: TrainerOption) -> str:
+    """What an option does here, or why it is refused, as the documents and `--help` say it."""
+    return option.effect or f"refused: it {option.because}; {option.hint}"
+
+
 def refuses(option: TrainerOption) -> Callable[[str], bool]:
     """Which of a type's choices an option does not take, as texts; numbers stand among them as they are written."""
     return lambda choice: not option.accepts(int(choice) if choice.isdecimal() else choice)

@@ -11,6 +11,7 @@ from framework.testing.command_line import error_of
 from framework.testing.faults import flip_bytes
 from framework.tracking.metric_files import merged_steps, read_metrics
 from framework.tracking.restarts import read_restarts
+from framework.training.trainer_options import TRAINER_OPTIONS, described
 
 
 @pytest.mark.slow
@@ -189,3 +190,13 @@ def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):
     assert "step=00000002" in printed.split("resuming from")[1]
     names = sorted(path.name for path in newest.parent.iterdir())
     assert names == ["newest", "step=00000004", "step=00000004.damaged", "step=00000006", "validation.jsonl"]
+
+
+@pytest.mark.slow
+def test_help_says_what_the_trainers_options_do_here(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    for name in ("max_time", "overfit_batches", "limit_train_batches"):
+        assert described(TRAINER_OPTIONS[name]) in text

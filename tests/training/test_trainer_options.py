@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from framework.core.errors import ConfigError
-from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options, refuses
+from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options, described, refuses
 
 PAGE = Path(__file__).parents[2] / "docs" / "trainer.md"
 EARLY_STOPPING = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "x"}}
@@ -128,10 +128,7 @@ def test_what_needs_whole_weights_is_refused_where_they_are_sharded(name: str, v
 
 
 def test_the_documents_have_the_table():
-    rows = [
-        f"| `{name}` | {option.effect or f'refused: it {option.because}; {option.hint}'} |"
-        for name, option in TRAINER_OPTIONS.items()
-    ]
+    rows = [f"| `{name}` | {described(option)} |" for name, option in TRAINER_OPTIONS.items()]
     text = PAGE.read_text()
     shown = [line for line in text.splitlines() if line.startswith("| `")]
     assert shown == rows
