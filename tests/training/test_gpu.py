@@ -9,7 +9,7 @@ from lightning.fabric.plugins.collectives.torch_collective import default_pg_tim
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
-from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.gpus import run_on_gpus
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.histograms import count
 from framework.training.callbacks.random_state import RandomState, random_state
@@ -124,8 +124,7 @@ def train_on_two(folder: str, backends: str) -> dict[str, float]:
 def test_every_strategy_trains_saves_and_shows_on_two_gpus(tmp_path: Path):
     sums: dict[str, float] = {}
     for backends in STRATEGIES:
-        run = run_distributed(train_on_two, 2, arguments={"folder": str(tmp_path), "backends": backends})
-        sums |= run.results[0]
+        sums |= run_on_gpus(train_on_two, 2, folder=str(tmp_path), backends=backends)[0]
     assert sums.keys() == TIMEOUTS.keys()
     for case, value in sums.items():
         assert value == pytest.approx(sums["ddp"], rel=1e-3), case
