@@ -60,8 +60,15 @@ def test_what_a_gpu_refuses_is_refused(folder: Path):
 
 @pytest.mark.slow
 def test_the_tests_that_need_a_gpu(folder: Path):
-    files = [*TESTS, "tests/data/loading/test_device_copies.py", "tests/bench/gpu/test_waits.py"]
-    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", "not compiled and not two_gpus", *files)
+    expensive = "compiled or two_gpus or goes_on"
+    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", f"not ({expensive})", *TESTS)
+    assert "skipped" not in output
+
+
+@pytest.mark.large
+def test_more_of_the_tests_that_need_a_gpu(folder: Path):
+    files = ["tests/gbc/test_gpu.py", "tests/data/loading/test_device_copies.py", "tests/bench/gpu/test_waits.py"]
+    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", "goes_on or device_copies or waits", *files)
     assert "skipped" not in output
 
 
