@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from framework.core.errors import ConfigError, DataError
+from framework.core.threads import refuse_too_many
 from framework.data.images.options import DAMAGE
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.loading.shared_buffers import InBuffer, SharedBuffers
@@ -248,6 +249,7 @@ class ShardLoader(DataLoader[Batch]):
         most_samples: int = 0,
         pinned: bool = False,
     ) -> None:
+        refuse_too_many(num_workers, "data.loading.num_workers")
         asked_for: SizedIterable | _WithBuffers = batches
         num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
         if num_bytes:

@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -186,6 +187,9 @@ class Background:
             running = self._running
             try:
                 running.result(timeout)
+            except FutureTimeoutError:
+                # Before Python 3.11 not Python's own.
+                raise TimeoutError(f"not saved after {timeout} s") from None
             finally:
                 if running.done():
                     self._running = None

@@ -64,8 +64,6 @@ class DeepSpeed(Backend):
     # Before a run.
 
     def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
-        if importlib.util.find_spec("deepspeed") is None:
-            raise ConfigError("strategy.name deepspeed without DeepSpeed's package", hint=INSTALL_DEEPSPEED)
         if config.compile and config.deepspeed.stage == 3:
             warnings.warn(
                 "strategy.compile under ZeRO-3 compiles little: the hooks of every layer break a block into pieces; "
@@ -77,6 +75,8 @@ class DeepSpeed(Backend):
                 f"strategy.name deepspeed on the device {devices.of_node[0].type}",
                 hint="it needs GPUs; use fsdp2 or ddp",
             )
+        if importlib.util.find_spec("deepspeed") is None:
+            raise ConfigError("strategy.name deepspeed without DeepSpeed's package", hint=INSTALL_DEEPSPEED)
         return DeepSpeedStrategy(config)
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
