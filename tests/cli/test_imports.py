@@ -18,7 +18,8 @@ FORBIDDEN = {
     "framework.gbc.commands.shards": ("matplotlib", "sklearn", *_TRAINER, "transformers", "peft"),
     "framework.gbc.commands.agents": ("sklearn", "webdataset", *_TRAINER),
     "framework.gbc.commands.attribute": ("sklearn", "webdataset", *_TRAINER),
-    "framework.gbc.commands.attribute_logs": ("sklearn", "webdataset", *_TRAINER),
+    # Its accuracies are metrics of torchmetrics.
+    "framework.gbc.commands.attribute_logs": ("sklearn", "webdataset", "lightning", "wandb"),
 }
 """What the module of a command may not load, by the module's name."""
 _LOOK = """
