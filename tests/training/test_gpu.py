@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed.constants import default_pg_timeout
 
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.gpus import run_on_gpus

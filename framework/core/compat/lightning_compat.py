@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
+from torch.distributed.constants import default_pg_timeout
 
 __all__ = [
     "OpenDeepSpeedStrategy",

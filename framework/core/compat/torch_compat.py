@@ -4,7 +4,7 @@
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportUnknownVariableType=false
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -86,7 +86,7 @@ def default_store() -> dist.Store:
 
 
 @contextmanager
-def split_quietly() -> Iterator[None]:
+def split_quietly() -> Generator[None, None, None]:
     """Groups of CPU and GPU are split without torch's warning that gloo's half is given the options of NCCL's.
 
     That half then has gloo's own options, of which the time-out alone matters: see `set_timeout`.
