@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -16,6 +17,7 @@ from framework.cli.registry import GENERAL, RECIPES, commands, methods
 from framework.cli.train import RecipeParser, TrainingCLI
 from framework.core.imports import import_object
 from framework.core.method import Command
+from framework.data.images.options import ReadOptions
 from framework.data.module import ShardDataModule
 from framework.training.trainer import RecipeTrainer
 
@@ -85,7 +87,8 @@ def known_settings() -> frozenset[str]:
     recipe.add_lightning_class_args(RecipeTrainer, "trainer")
     recipe.add_lightning_class_args(ShardDataModule, "data")
     TrainingCLI.add_arguments_to_parser(Mock(spec=TrainingCLI), recipe)
-    found = {*settings_of(recipe), "config", "seed_everything", "model", "model.help", "print_config"}
+    images = {f"data.images.read.{each.name}" for each in fields(ReadOptions)}
+    found = {*settings_of(recipe), *images, "config", "seed_everything", "model", "model.help", "print_config"}
     for path in (path for method in methods() for path in method.modules):
         parser = RecipeParser()
         parser.add_class_arguments(import_object(path))

@@ -258,7 +258,9 @@ class _YamlLoader(yaml.SafeLoader):
     """Plain values alone; what would be lost or cannot be encoded is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        alias = self.peek_event() if self.check_event(yaml.AliasEvent) else None
+        # The stubs leave the parser's and the constructor's methods untyped.
+        parser = cast(Any, self)
+        alias: Any = parser.peek_event() if parser.check_event(yaml.AliasEvent) else None
         node = super().compose_node(parent, index)
         # Anchored nodes are known from their first line on, and complete with their last.
         if alias is not None and node is not None and node.end_mark is None:
@@ -270,7 +272,7 @@ class _YamlLoader(yaml.SafeLoader):
         # A few lines of aliases of aliases are billions of values for whoever walks over them.
         if _num_values(node, {}) > _MOST_VALUES:
             raise ConstructorError(None, None, f"aliases stand for more than {_MOST_VALUES:,} values", node.start_mark)
-        return super().construct_document(node)
+        return cast(Any, super()).construct_document(node)
 
     # The stubs say that an anchor is a dict.
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

@@ -22,7 +22,6 @@ from framework.core.text_files import parse_json, read_text
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.prompt_encoding import render_blocks
 from framework.gbc.language_models.server_answers import choice_of, quote, said_in, usage_of
-from framework.tracking.secrets import REMOVED, scrubbed_text
 
 _RETRIED = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
 _LARGEST_ANSWER = 64 * 2**20
@@ -260,7 +259,7 @@ class ServerModel:
         """What a server said, without the key, which some repeat."""
         words = quote(answer.decode(errors="replace") if isinstance(answer, bytes) else answer)
         _, _, key = self.headers.get("Authorization", "").partition(" ")
-        return scrubbed_text(words.replace(key, REMOVED) if key else words)
+        return words.replace(key, "<removed>") if key else words
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds before the next attempt."""
@@ -272,7 +271,7 @@ class ServerModel:
     def _refusal_hint(self, response: httpx.Response, words: str) -> str:
         """What to do about a server that is elsewhere, or does not take a field."""
         if response.has_redirect_location:
-            return f"it sends on to {scrubbed_text(response.headers['location'])}: give the URL of that place"
+            return f"it sends on to {response.headers['location'].partition('?')[0]}: give the URL of that place"
         if response.status_code in (401, 403):
             return "see key_file of the model"
         if response.status_code == 404:
