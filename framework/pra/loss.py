@@ -20,6 +20,7 @@ from framework.pra.network.head import interpolate
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
+from framework.pra.philox import Seeds
 from framework.pra.shapes import (
     ClassMask,
     HeadNoise,
@@ -317,3 +318,25 @@ def training_losses(
         + objective.perceptual_weight * distance
     )
     return Losses(total=total, flow=flow, reconstruction=reconstruction, kl=made.kl, perceptual=distance)
+
+
+def losses_of_seeds(
+    model: PRA,
+    images: Images,
+    labels: Labels,
+    seeds: Seeds,
+    objective: ObjectiveConfig,
+    perceptual: Perceptual | None = None,
+) -> Losses:
+    """`training_losses` with the noise of seeds: all that is computed of a batch, as one graph for torch.compile.
+
+    Args:
+        model: what is trained.
+        images: in [-1, 1].
+        labels: their classes.
+        seeds: of each image's noise, on the device of the images.
+        objective: weights of the losses, and how the inputs are made.
+        perceptual: as `training_losses` takes it.
+    """
+    noise = draw_training_noise(SampleNoise(seeds, images.device), model.config, objective)
+    return training_losses(model, images, labels, objective, noise, perceptual)
