@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
+from framework.core.philox import Seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.philox import Seeds
 from framework.pra.shapes import (
     ClassMask,
     HeadNoise,

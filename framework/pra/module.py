@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError
+from framework.core.philox import Seeds, stream_seeds
 from framework.core.seeding import seed_of
 from framework.core.serialization import to_json
 from framework.core.shapes import Images, Labels
@@ -24,8 +25,6 @@ from framework.pra.export import initialise_from_export, warn_of_other_classes
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.model import PRA
-from framework.pra.noise import seeds_on
-from framework.pra.philox import Seeds
 from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes
 from framework.pra.shapes import Scalar
@@ -159,7 +158,7 @@ class PRAModule(ClippingModule):
         indices = cast(list[int], batch.indices.tolist())  # pyright: ignore[reportUnknownMemberType]
         seeds = [seed_of(purpose, self.seed, each, index) for each, index in zip(passes, indices, strict=True)]
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
-        return batch.images, labels, seeds_on(seeds, self.device), self.objective, self.perceptual
+        return batch.images, labels, stream_seeds(seeds, self.device), self.objective, self.perceptual
 
     def _log(self, prefix: str, losses: Losses, *, batch_size: int | None = None) -> None:
         shown = {field.name for field in fields(losses)}

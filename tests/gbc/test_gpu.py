@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.token_gradients import TokenRow, token_scores
+from framework.gbc.language_models.interface import Piece, Reply, Request
 from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.language_models.straight_through import make_soft_prompts
 from framework.testing.agent_training import ALL, OPTIMIZER, fit, make_module
@@ -88,6 +89,17 @@ def test_first_values_are_those_of_the_cpu_whatever_the_default_device():
     with torch.device("cuda"):
         assert torch.equal(make_soft_prompts(plain, ["a"], num_tokens=3, seed=1)["a"], expected)
         assert torch.equal(plain.adapters.init_values("a", seed=1), values)
+
+
+def test_sampled_answers_are_those_of_the_cpu():
+    requests = [
+        Request(step="a", prompt="p", pieces=(Piece(text="q"),), seed=seed, max_new_tokens=8) for seed in range(4)
+    ]
+    local = tiny_local_model(temperature=1.0)
+    expected = local.reply(requests)
+    local.model.to("cuda")
+    assert local.reply(requests) == expected
+    assert len({reply.output_ids for reply in expected if isinstance(reply, Reply)}) > 1
 
 
 @pytest.mark.parametrize("scalar", ["finegrained", "sum_squares"])

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from framework.bench.gpu.session import Session
+from framework.core.philox import Seeds
 from framework.core.seeding import seed_of
 from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
-from framework.pra.philox import Seeds
 from framework.training.ema import update_ema
 from framework.training.strategies.placement import Placement, build_with_ema
 

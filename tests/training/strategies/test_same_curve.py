@@ -83,8 +83,8 @@ COMPILED: dict[str, dict[str, Any]] = {
     "ddp, whole": {"name": "ddp", "compile": "whole"},
 }
 GRAPHS = {"ddp": 4, "fsdp2": 5, "zero2": 4, "ddp, whole": 1}
-"""Blocks of the transformer and of the encoder, of the head and of the decoder, none of them twice, but the transformer's
-two where one of them is recomputed; or the whole loss."""
+"""Blocks of the transformer and of the encoder, of the head and of the decoder, none of them twice, but the two
+of the transformer where one of them is recomputed; or the whole loss."""
 
 
 def config_of(options: dict[str, Any]) -> StrategyConfig:
