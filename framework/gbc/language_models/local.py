@@ -30,6 +30,7 @@ from framework.gbc.language_models.agent_parameters import (
     message_gates,
     soft_prompt_position,
 )
+from framework.gbc.language_models.attention import read_prefixes_unmasked
 from framework.gbc.language_models.generation import (
     GumbelNoise,
     StopTexts,
@@ -128,6 +129,7 @@ class LocalModel:
                 f"the tokenizer of {self.config.path or 'the model'} has no chat template",
                 hint="use an instruction-tuned model, or set plain_format, such as '{prompt}\\n\\n{message}\\n'",
             )
+        read_prefixes_unmasked(model)
         self._ends = end_tokens(model, tokenizer)
         self._mean_embedding: Embedding | None = None
 

@@ -15,11 +15,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    Cache,
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward as _sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask as _sdpa_mask
 from typing_extensions import override
 
 from framework.core.errors import ConfigError
@@ -76,6 +79,26 @@ class FrozenLayer(DynamicLayer):
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
+class PassingLayer(DynamicLayer):
+    """A layer of a cache that keeps nothing, for passes over whole texts."""
+
+    @override
+    def update(
+        self, key_states: States, value_states: States, *args: object, **kwargs: object
+    ) -> tuple[States, States]:
+        """Keys and values as they are."""
+        return key_states, value_states
+
+
+def passing_cache() -> Cache:
+    """A cache that keeps nothing.
+
+    Where there is none, transformers looks whether the positions are those of several texts in one row, and the host
+    waits for the answer.
+    """
+    return Cache(layer_class_to_replicate=PassingLayer)
+
+
 def cached_states(cache: DynamicCache) -> list[tuple[States, States]]:
     """Keys and values of each layer.
 
@@ -124,20 +147,46 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     return list(decoder.get_submodule("layers").children())
 
 
+def sdpa_mask(**options: object) -> object:
+    """A layer's mask for torch's attention, or None where `is_causal` says it; see transformers' function."""
+    return cast(Any, _sdpa_mask)(**options)
+
+
+def sdpa_attention(
+    layer: nn.Module, query: States, key: States, value: States, mask: object, **options: object
+) -> tuple[States, None]:
+    """A layer's attention by torch's; see transformers' function.
+
+    Args:
+        layer: whose attention it is.
+        query: of the tokens.
+        key: of all that is read.
+        value: of all that is read.
+        mask: as `sdpa_mask` makes it.
+        options: others.
+    """
+    return cast(Any, _sdpa_attention_forward)(layer, query, key, value, mask, **options)
+
+
 def attention_implementation(model: PreTrainedModel) -> str:
     """The attention implementation that the model uses, such as `sdpa`."""
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
+def set_attention(model: PreTrainedModel, implementation: str) -> None:
+    """Another attention implementation for all of the model."""
+    cast(Any, model).set_attn_implementation(implementation)
+
+
 @contextmanager
 def use_attention(model: PreTrainedModel, implementation: str) -> Generator[None, None, None]:
     """Within it the model's attention is computed by another implementation; `eager` gives its weights."""
-    kept, changed = attention_implementation(model), cast(Any, model)
-    changed.set_attn_implementation(implementation)
+    kept = attention_implementation(model)
+    set_attention(model, implementation)
     try:
         yield
     finally:
-        changed.set_attn_implementation(kept)
+        set_attention(model, kept)
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
