@@ -11,9 +11,9 @@ from torch import Tensor
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.reference import kept_graph_scores
-from framework.gbc.attribution.token_gradients import TokenRow, likeliest_tokens, output_log_probs, token_scores
+from framework.gbc.attribution.token_gradients import likeliest_tokens, output_log_probs, token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.agent_parameters import BoundParameters
-from framework.gbc.language_models.prefix_cache import frozen_prefix
 from framework.gbc.language_models.transformers_compat import keeps_keys_and_values
 from framework.testing.language_models import Family, Hybrid, LinearLM, tiny_hybrid_model, tiny_language_model
 
@@ -161,18 +161,6 @@ def test_the_parameters_get_no_gradients_and_layers_are_as_before():
     token_scores(model, ROWS, GradientOptions(scalar="sum_squares", checkpointing=True))
     assert all(parameter.grad is None for parameter in model.parameters())
     assert [layer.forward.__func__ for layer in model.model.layers] == before
-
-
-def test_equal_prompts_are_computed_once():
-    model = tiny_language_model(vocabulary=VOCABULARY)
-    seen = []
-    model.register_forward_hook(
-        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape), with_kwargs=True
-    )
-    cache, mask = frozen_prefix(model, [PROMPT, OTHER, PROMPT], batch_size=8)
-    assert seen == [(2, 11, 32)]
-    assert cache.get_seq_length() == 11
-    assert mask.sum(dim=1).tolist() == [11, 5, 11]
 
 
 @pytest.mark.parametrize(("most", "largest"), [(1, 6), (24, 18), (1000, 48)])

@@ -13,7 +13,7 @@ REST = [(20, 21, 22), (23, 24, 25)]
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3"])
 def test_logits_after_a_prefix_are_those_of_the_whole(family: Family):
     model = tiny_language_model(family)
-    cache, mask = frozen_prefix(model, PREFIXES, batch_size=1)
+    cache, mask = frozen_prefix(model, PREFIXES)
     assert mask.tolist() == [[1, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
     ids = torch.tensor(REST)
     positions = mask.sum(dim=1, keepdim=True) + torch.arange(3)
