@@ -60,6 +60,7 @@ def test_counts_are_above_what_is_taken_and_below_twice_that(family: Family, siz
         ("sum_squares", 1, False),
         ("finegrained", 1, False),
         ("finegrained", 8, False),
+        ("sketched", 1, False),
         ("sequence_log_prob", 1, True),
     ]
     for scalar, at_once, checkpointing in cases:

@@ -59,7 +59,7 @@ def test_logits_of_hidden_states_are_those_of_the_whole(family: Family | Hybrid)
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_mapped_chunks_give_what_all_logits_give(family: Family, chunks: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(logits, "CHUNK_BYTES", 1 if chunks == 3 else logits.CHUNK_BYTES)
-    model = tiny_language_model(family)
+    model = tiny_language_model(family).double()
     read, seen = read_of(model), []
     expected = chosen_logits(model, read)
     (gradient,) = torch.autograd.grad(expected.square().sum(), read)
@@ -79,7 +79,7 @@ def test_mapped_chunks_give_what_all_logits_give(family: Family, chunks: int, mo
 
 
 def test_chunks_that_are_computed_again_have_the_same_gradients(small_chunks: None):
-    model = tiny_language_model("gemma2")
+    model = tiny_language_model("gemma2").double()
     read = read_of(model)
     expected = chosen_logits(model, read).logsumexp(dim=2)
     hidden = hidden_at(model, CHOSEN, inputs_embeds=read)
@@ -92,10 +92,13 @@ def test_chunks_that_are_computed_again_have_the_same_gradients(small_chunks: No
 def test_an_adapter_of_the_head_gets_its_gradient_in_chunks(small_chunks: None):
     model = tiny_local_model()
     model.adapters.add(["a", "b"], AdapterConfig(rank=2, targets=("lm_head",)))
-    values = {name: torch.randn_like(model.adapters.init_values(name, seed=0)).requires_grad_() for name in "ab"}
+    model.model.double()
+    values = {
+        name: torch.randn_like(model.adapters.init_values(name, seed=0).double()).requires_grad_() for name in "ab"
+    }
     model.adapters.assign(values)
     rows = [model.adapters.of("b"), model.adapters.of("a")]
-    hidden = torch.randn(2, 3, 32, requires_grad=True)
+    hidden = torch.randn(2, 3, 32, dtype=torch.float64, requires_grad=True)
     given = [hidden, values["a"], values["b"]]
     with active_adapters(rows):
         expected = torch.autograd.grad(logits_of(model.model, hidden).square().sum(), given)
