@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.gbc.attribution.options import GradientOptions, Scalar
-from framework.gbc.attribution.token_gradients import TokenRow, token_scores
+from framework.gbc.attribution.token_gradients import token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.interface import Piece, Reply, Request
 from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.language_models.straight_through import make_soft_prompts

@@ -4,7 +4,6 @@ Edges with gradients get theirs from one batched pass for all steps of all trace
 the estimator that the graph declares.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from transformers import PreTrainedModel
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.estimators import Estimates, leave_one_out, score_function
 from framework.gbc.attribution.options import ConnectionOptions, GradientOptions, Reduction, Score
-from framework.gbc.attribution.token_gradients import TokenRow, TokenScores, token_scores
+from framework.gbc.attribution.token_gradients import TokenScores, token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.graph.spec import Agent, Estimator, Graph, UserTurn
 from framework.gbc.graph.trace import Block, Span, Step, Trace
 from framework.gbc.language_models.interface import LanguageModel
@@ -37,7 +37,7 @@ class Connection:
         kind: a message, the agent's prompt, the tool's code, or the decision that the step runs.
         estimator: what gave the weight.
         block: where it lies in the input; None for code and control.
-        weight: as estimated, a row for each output token where the gradient is finegrained, otherwise one row.
+        weight: as estimated, a row for each output token where the gradient tells them apart, otherwise one row.
         share: of the step's credit, per row; the shares of a row add up to 1, or to 0 where no input had any weight.
         tokens: how its credit is spread over the block's tokens, `row token`, each row adding up to 1; None where the
             tokens are unknown.
@@ -192,7 +192,7 @@ def _gradient_scores(
                 continue
             model = model_of(models, step)
             if leaves and step.output_ids:
-                row = TokenRow.of(model, step, prefix=min(block.tokens[0] for block in leaves))
+                row = TokenRow.of(model, step, prefix=min(block.tokens[0] for block in leaves), id=trace.id)
                 rows[step.model or ""].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
     for name, asked in rows.items():
@@ -222,7 +222,7 @@ def step_connections(
     leaves = _leaves(step, options.prompts and scored is not None)
     # Of every block, before the scale of the scores: that cancels in shares, and may be too small for a number.
     tokens = [_block_scores(block, *scored, options.score) if scored is not None else None for block in leaves]
-    scale = math.exp(scored[1].log_scale) if scored is not None else 1.0
+    scale = scored[1].scale(options.score) if scored is not None else 1.0
     weights = [
         torch.tensor([estimated.get(block.source, 1.0)], dtype=torch.float64)
         if scores is None

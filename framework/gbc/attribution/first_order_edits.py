@@ -15,9 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from framework.core.errors import DataError
-from framework.gbc.attribution.token_gradients import TokenRow, chunk_rows, forward_rows
+from framework.gbc.execution.teacher_forcing import Pass, TokenRow, chunk_rows, forward_rows
+from framework.gbc.language_models.logits import LogitChunk
+from framework.gbc.language_models.lora import active_adapters
 from framework.gbc.language_models.transformers_compat import embeddings_of
-from framework.gbc.shapes import EditValues, Embeddings, OutputLogits, ints, unique_inverse
+from framework.gbc.shapes import EditValues, Embeddings, TokenLogits, ints, unique_inverse
 
 RUNNER_UP = -1
 """In place of a token: the likeliest one but for that which was said."""
@@ -90,19 +92,25 @@ def first_order_edits(
 def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> list[FirstOrderEdits]:
     result = forward_rows(model, [row.row for row in rows])
     tables = [_EditTable(model, result.embeddings[index], row) for index, row in enumerate(rows)]
-    values = [_differentiated(logits, row) for logits, row in zip(result.logits, rows, strict=False)]
-    count = max(map(len, values))
+    margins, at_head = _margins(result, rows)
+    count = max(len(row.targets) + bool(row.kept) for row in rows)
     drops: list[list[EditValues]] = [[] for _ in rows]
-    for number in range(count):
-        active = [index for index, each in enumerate(values) if number < len(each)]
-        some = [values[index][number] for index in active]
-        # Rows of a batch do not touch each other: the gradient of the sum holds that of each.
-        gradient = result.gradient(torch.stack(some).sum(), keep=number < count - 1)
-        for index in active:
-            drops[index].append(tables[index].drops(gradient[index]))
+    with active_adapters(result.adapters):
+        for number in range(count):
+            active = [index for index, row in enumerate(rows) if number < len(row.targets) + bool(row.kept)]
+            # Rows of a batch do not touch each other: one backward pass gives the gradient of each.
+            start = torch.zeros_like(result.hidden)
+            for index in active:
+                asked = _asked(rows[index])
+                chosen = range(len(rows[index].targets), len(asked)) if number == len(rows[index].targets) else [number]
+                for each in chosen:
+                    start[index, asked[each][0]] = at_head[index][each]
+            (gradient,) = torch.autograd.grad(result.hidden, result.embeddings, start, retain_graph=number < count - 1)
+            for index in active:
+                drops[index].append(tables[index].drops(gradient[index]))
     return [
         FirstOrderEdits(
-            margins=torch.stack(values[index][: len(row.targets)]).detach().cpu(),
+            margins=margins[index][: len(row.targets)].cpu(),
             drops=torch.stack(drops[index][: len(row.targets)]),
             harms=drops[index][-1] if row.kept else torch.zeros(len(row.edits)),
         )
@@ -110,20 +118,52 @@ def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> li
     ]
 
 
-def _differentiated(logits: OutputLogits, row: EditCandidates) -> list[Float[Tensor, ""]]:
-    """The margin of each target; those of kept tokens, each in its own unit, together."""
-    margins = [_margin(logits, *target) for target in row.targets]
-    if not row.kept:
-        return margins
-    kept = torch.stack([_margin(logits, number, row.row.output_ids[number], RUNNER_UP) for number in row.kept])
-    return [*margins, (kept / kept.detach().clamp(min=_LEAST_MARGIN)).sum()]
+def _asked(row: EditCandidates) -> list[tuple[int, int, int]]:
+    """The targets, then the kept tokens against their runners-up: output token, what it is, and what against."""
+    return [*row.targets, *((number, row.row.output_ids[number], RUNNER_UP) for number in row.kept)]
 
 
-def _margin(logits: OutputLogits, number: int, said: int, other: int) -> Float[Tensor, ""]:
+def _margins(
+    result: Pass, rows: Sequence[EditCandidates]
+) -> tuple[list[Float[Tensor, "_"]], list[Float[Tensor, "_ hidden"]]]:
+    """Margins of each row's targets and kept tokens, and their gradients at the head; kept ones in their own unit."""
+    asked = [_asked(row) for row in rows]
+    margins = [result.hidden.new_zeros(len(each), dtype=torch.float32) for each in asked]
+    at_head = [result.hidden.new_zeros(len(each), result.hidden.shape[2]) for each in asked]
+
+    def differentiate(chunk: LogitChunk) -> tuple[()]:
+        here = range(chunk.positions.start, chunk.positions.stop)
+        # Of an output token that should be one of several, each has a gradient of its own.
+        rounds: list[dict[tuple[int, int], int]] = []
+        for index, each in enumerate(asked):
+            for number, (place, _, _) in enumerate(each):
+                if place in here:
+                    free = next((taken for taken in rounds if (index, place) not in taken), None)
+                    if free is None:
+                        rounds.append(free := {})
+                    free[index, place] = number
+        for last, taken in enumerate(rounds, start=1 - len(rounds)):
+            values: list[Float[Tensor, ""]] = []
+            for (index, place), number in taken.items():
+                _, said, other = asked[index][number]
+                margin = _margin(chunk.logits[index, place - here.start], said, other)
+                margins[index][number] = margin.detach()
+                is_kept = number >= len(rows[index].targets)
+                values.append(margin / margin.detach().clamp(min=_LEAST_MARGIN) if is_kept else margin)
+            (gradient,) = torch.autograd.grad(torch.stack(values).sum(), chunk.read, retain_graph=last < 0)
+            for (index, place), number in taken.items():
+                at_head[index][number] = gradient[index, place - here.start]
+        return ()
+
+    result.map_logits(differentiate)
+    return margins, at_head
+
+
+def _margin(logits: TokenLogits, said: int, other: int) -> Float[Tensor, ""]:
     if other == RUNNER_UP:
-        best = ints(logits[number].detach().topk(2).indices)
+        best = ints(logits.detach().topk(2).indices)
         other = best[1] if best[0] == said else best[0]
-    return logits[number, said] - logits[number, other]
+    return logits[said] - logits[other]
 
 
 class _EditTable:

@@ -41,6 +41,7 @@ from framework.gbc.language_models.generation import (
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.lora import Adapters, active_adapters
 from framework.gbc.language_models.offsets import output_spans, token_spans
+from framework.gbc.language_models.prefix_cache import prompt_states
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt, render_blocks
 from framework.gbc.language_models.transformers_compat import (
     context_length,
@@ -74,6 +75,7 @@ class LocalModelConfig:
         soft_prompts: a file of `framework optimize --optimizer soft_prompt` or of a training with `GBCModule`: soft
             prompts by agent and, of the latter, gates.
         adapters: a folder with a folder of each agent's LoRA adapter, in peft's format: a training's `best/adapters`.
+        prompt_cache_mib: most memory, in MiB, for the prompts that attribution keeps as it has read them; 0 for none.
     """
 
     path: str
@@ -87,8 +89,11 @@ class LocalModelConfig:
     batch_size: int = 32
     soft_prompts: str | None = None
     adapters: str | None = None
+    prompt_cache_mib: int = 512
 
     def __post_init__(self) -> None:
+        if self.prompt_cache_mib < 0:
+            raise ConfigError(f"prompt_cache_mib {self.prompt_cache_mib}", hint="use 0 or more")
         if self.temperature < 0 or self.batch_size < 1:
             problem = f"temperature {self.temperature}, batch_size {self.batch_size}"
             raise ConfigError(problem, hint="use a temperature of 0 or more and a batch of 1 or more")
@@ -130,6 +135,7 @@ class LocalModel:
                 hint="use an instruction-tuned model, or set plain_format, such as '{prompt}\\n\\n{message}\\n'",
             )
         read_prefixes_unmasked(model)
+        prompt_states(model).max_bytes = self.config.prompt_cache_mib * 2**20
         self._ends = end_tokens(model, tokenizer)
         self._mean_embedding: Embedding | None = None
 

@@ -141,6 +141,44 @@ def frozen_cache(states: Sequence[tuple[States, States]]) -> DynamicCache:
     return cache
 
 
+class _DecoderOutput:
+    """What a decoder gives, to a model that reads only its last hidden states; everything else is None."""
+
+    def __init__(self, hidden: Float[Tensor, "batch token hidden"]) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int | slice) -> object:
+        return (self.last_hidden_state,)[index]
+
+
+def logits_of(
+    model: PreTrainedModel, hidden: Float[Tensor, "batch position hidden"]
+) -> Float[Tensor, "batch position vocab"]:
+    """What the model makes of its decoder's output: the head, and what follows it, such as a cap of the logits.
+
+    The model's own `forward` runs with a decoder that gives `hidden`; without a decoder, it is the head alone.
+
+    Args:
+        model: the language model; hooks on it do not see this.
+        hidden: as its head reads them.
+    """
+    decoder = cast(nn.Module, model.get_decoder())
+    if decoder is model:
+        return cast(nn.Module, model.get_output_embeddings())(hidden)
+    kept = decoder.__dict__.get("forward")
+    decoder.forward = lambda *_args, **_named: _DecoderOutput(hidden)
+    try:
+        return cast(Any, model).forward(inputs_embeds=hidden, use_cache=False).logits
+    finally:
+        if kept is None:
+            del decoder.forward
+        else:
+            decoder.forward = kept
+
+
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The model's decoder layers, the first one first."""
     decoder = cast(nn.Module, model.get_decoder())

@@ -8,7 +8,7 @@ import torch
 
 from framework.core.errors import DataError
 from framework.gbc.attribution.first_order_edits import RUNNER_UP, EditCandidates, first_order_edits
-from framework.gbc.attribution.token_gradients import TokenRow
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.testing.language_models import LinearLM, tiny_language_model
 
 ROW = TokenRow(input_ids=(0, 1), prefix=0, output_ids=(2, 1))

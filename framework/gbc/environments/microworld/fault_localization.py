@@ -21,11 +21,12 @@ from framework.gbc.attribution.options import (
     Score,
 )
 from framework.gbc.attribution.results import Attribution
-from framework.gbc.attribution.token_gradients import TokenRow, TokenScores, token_scores
+from framework.gbc.attribution.token_gradients import TokenScores, token_scores
 from framework.gbc.environments.microworld.episodes import Episode, Recorder, Remembered
 from framework.gbc.environments.microworld.system import MODEL
 from framework.gbc.environments.microworld.tasks import answer_loss
 from framework.gbc.execution.runner import RunOptions
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.local import LocalModel
 
 Credit = Literal["walk", "complete"]
