@@ -39,8 +39,12 @@ def tensor_on(device: torch.device, values: Numbers, dtype: torch.dtype = torch.
         dtype: of the tensor.
     """
     # The host's device by name: trainers make modules under their own default device.
-    made = torch.tensor(values, dtype=dtype, device="cpu")
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+    return to_device(torch.tensor(values, dtype=dtype, device="cpu"), device)
+
+
+def to_device(tensor: Shaped[Tensor, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
+    """A tensor of the host on a device, which nothing waits for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_bytes(device: torch.device, *, system: Path = Path("/")) -> int | None:

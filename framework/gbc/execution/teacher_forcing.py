@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from framework.core.devices import free_bytes
+from framework.core.devices import free_bytes, tensor_on, to_device
 from framework.core.errors import DataError
 from framework.gbc.execution.pass_memory import PassMemory, PassSize
 from framework.gbc.graph.trace import Step
@@ -22,7 +22,10 @@ from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.logits import LogitChunk, consecutive_positions, hidden_at, map_logits
 from framework.gbc.language_models.lora import Adapter, active_adapters
 from framework.gbc.language_models.prefix_cache import frozen_prefix
-from framework.gbc.language_models.transformers_compat import embeddings_of, keeps_keys_and_values
+from framework.gbc.language_models.transformers_compat import embeddings_of, keeps_keys_and_values, passing_cache
+
+_FULL = 4096
+"""Tokens of a pass that keep a GPU busy: one of as many takes no more rows for which it needs a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def first_message(step: Step) -> int:
 def chunk_rows(
     model: PreTrainedModel, rows: Sequence[TokenRow], max_tokens: int, *, checkpointing: bool = False
 ) -> Iterator[list[int]]:
-    """Numbers of the rows that go into one pass, by length; those without a prefix apart from the others.
+    """Numbers of the rows that go into one pass, by the lengths of their prefixes and then of what is read.
 
     A pass has no more tokens than is allowed and no more memory than is free, by the counts of `pass_memory`; a single
     larger row is passed alone.
@@ -87,12 +90,11 @@ def chunk_rows(
     memory = PassMemory.of(model, free=free_bytes(model.device))
     with_gradients = torch.is_grad_enabled()
     chunk, size = list[int](), PassSize()
-    # Rows without a prefix apart: an empty cache has no place for theirs.
-    for index in sorted(
-        range(len(rows)), key=lambda i: (rows[i].prefix > 0, with_row(PassSize(), rows[i]).padded_tokens)
-    ):
+    for index in sorted(range(len(rows)), key=lambda i: (rows[i].prefix, with_row(PassSize(), rows[i]).padded_tokens)):
         larger = with_row(size, rows[index])
-        mixed = (larger.prefix > 0) != (size.prefix > 0)
+        # Rows without a prefix apart: an empty cache has no place for theirs. Unlike prefixes need a mask, which costs
+        # less than small passes.
+        mixed = larger.prefix != size.prefix and (not size.prefix or size.padded_tokens >= _FULL)
         needed = memory.backward(larger, checkpointing=checkpointing) if with_gradients else memory.forward(larger)
         if chunk and (mixed or larger.padded_tokens > max_tokens or not memory.fits(needed)):
             yield chunk
@@ -155,18 +157,16 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
     # The last generated token is read by nobody.
     runtime = [[*row.input_ids[row.prefix :], *row.output_ids[:-1]] for row in rows]
     width = max(map(len, runtime))
-    ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in runtime], device=device)
+    ids = tensor_on(device, [tokens + [0] * (width - len(tokens)) for tokens in runtime])
     embeddings = embeddings_of(model, ids).detach().requires_grad_(torch.is_grad_enabled())
     # A state that cannot be cut is not cached: such a model reads the prefix again, without gradients.
     is_cached = keeps_keys_and_values(model)
     read, counts = _read(model, embeddings, rows, [len(tokens) for tokens in runtime], with_prefix=not is_cached)
-    mask = (torch.arange(read.shape[1]) < torch.tensor(counts)[:, None]).to(device, torch.long)
-    cache, start = None, torch.zeros(len(rows), 1, dtype=torch.long, device=device)
+    cache, mask, positions = passing_cache(model), None, None
     if rows[0].prefix and is_cached:
         prefixes, bound = [row.input_ids[: row.prefix] for row in rows], [row.bound for row in rows]
         cache, before = frozen_prefix(model, prefixes, bound=bound)
-        start, mask = before.sum(dim=1, keepdim=True), torch.cat([before, mask], dim=1)
-    positions = torch.minimum(start + torch.arange(read.shape[1], device=device), mask.sum(dim=1, keepdim=True) - 1)
+        mask, positions = _after(before, counts, device)
     # Of what is read after the prefix, the position of the last token before the output.
     lasts = [count - output for count, output in zip(counts, outputs, strict=True)]
     adapters = [None if row.bound is None else row.bound.adapter for row in rows]
@@ -178,7 +178,7 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            use_cache=cache is not None,
+            use_cache=False,
         )
     targets = pad_sequence([torch.tensor(row.output_ids) for row in rows], batch_first=True)
     valid = torch.arange(targets.shape[1]) < torch.tensor(outputs)[:, None]
@@ -186,12 +186,33 @@ def forward_rows(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Pass:
         model=model,
         embeddings=embeddings,
         hidden=hidden,
-        targets=targets.to(device),
-        valid=valid.to(device),
+        targets=to_device(targets, device),
+        valid=to_device(valid, device),
         lengths=lengths,
         outputs=outputs,
         adapters=adapters,
     )
+
+
+def _after(
+    prefixes: list[int], counts: list[int], device: torch.device
+) -> tuple[Int[Tensor, "batch read"] | None, Int[Tensor, "batch token"]]:
+    """The mask and the positions of what is read after prefixes; without a mask, where these are equally long.
+
+    What fills up stands behind, and no token reads it.
+
+    Args:
+        prefixes: tokens of each row's.
+        counts: tokens that each row reads after it.
+        device: of the result.
+    """
+    places = torch.arange(max(counts))
+    before, own = torch.tensor(prefixes)[:, None], torch.tensor(counts)[:, None]
+    positions = to_device(before + torch.minimum(places, own - 1), device)
+    if min(prefixes) == max(prefixes):
+        return None, positions
+    padded = torch.arange(max(prefixes)) >= max(prefixes) - before
+    return to_device(torch.cat([padded, places < own], dim=1).long(), device), positions
 
 
 def _read(
@@ -217,7 +238,7 @@ def _read(
     reads = [each[:count] for each, count in zip(embeddings.unbind(), counts, strict=True)]
     for index, row in enumerate(rows):
         if with_prefix:
-            prefix = torch.tensor(row.input_ids[: row.prefix], dtype=torch.long, device=embeddings.device)
+            prefix = tensor_on(embeddings.device, row.input_ids[: row.prefix])
             reads[index] = torch.cat([embeddings_of(model, prefix).detach(), reads[index]])
         if row.bound is not None:
             reads[index] = row.bound.apply(reads[index], first=0 if with_prefix else row.prefix)

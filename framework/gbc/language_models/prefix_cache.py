@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 from transformers import DynamicCache, PreTrainedModel
 
-from framework.core.devices import free_bytes
+from framework.core.devices import free_bytes, tensor_on
 from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.logits import hidden_at
 from framework.gbc.language_models.lora import active_adapters
@@ -98,8 +98,8 @@ def prompt_states(model: PreTrainedModel) -> PromptStates:
 @torch.no_grad()
 def frozen_prefix(
     model: PreTrainedModel, prefixes: Sequence[Sequence[int]], *, bound: Sequence[BoundParameters | None] = ()
-) -> tuple[DynamicCache, Int[Tensor, "batch prefix"]]:
-    """The cache of prefixes, left-padded, and its mask, int64.
+) -> tuple[DynamicCache, list[int]]:
+    """The cache of prefixes, left-padded, and the length of each, soft prompts included.
 
     Equal prefixes that are read alike are read once, by this pass and by later ones (`PromptStates`). Each is read by
     itself, so that its values do not depend on the others. Every layer keeps the whole prefix; the masks do the sliding
@@ -131,20 +131,19 @@ def frozen_prefix(
             found.append(states)
         chosen.append(rows[key])
     lengths = [states[0][0].shape[2] for states in found]
-    mask = torch.tensor([[0] * (max(lengths) - length) + [1] * length for length in lengths], device=model.device)
-    index = torch.tensor(chosen, device=model.device)
+    index = tensor_on(model.device, chosen)
     layers = [
         (_batch([keys for keys, _ in layer], index), _batch([values for _, values in layer], index))
         for layer in zip(*found, strict=True)
     ]
-    return frozen_cache(layers), mask[index]
+    return frozen_cache(layers), [lengths[row] for row in chosen]
 
 
 def _read(
     model: PreTrainedModel, prefix: Sequence[int], parameters: BoundParameters | None
 ) -> list[tuple[States, States]]:
     """Keys and values of each layer of one prefix."""
-    embeddings = embeddings_of(model, torch.tensor(list(prefix), device=model.device))
+    embeddings = embeddings_of(model, tensor_on(model.device, prefix))
     if parameters is not None:
         embeddings = parameters.apply(embeddings)
     cache = DynamicCache()
@@ -153,8 +152,6 @@ def _read(
             model,
             torch.zeros(1, 0, dtype=torch.long),
             inputs_embeds=embeddings[None],
-            attention_mask=torch.ones(1, len(embeddings), dtype=torch.long, device=model.device),
-            position_ids=torch.arange(len(embeddings), device=model.device)[None],
             past_key_values=cache,
             use_cache=True,
         )

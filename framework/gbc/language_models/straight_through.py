@@ -18,13 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.graph.trace import Step, Trace
 from framework.gbc.language_models.agent_parameters import ParametersByAgent
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.logits import consecutive_positions, hidden_at, over_chunks
 from framework.gbc.language_models.lora import active_adapters
-from framework.gbc.language_models.transformers_compat import embeddings_of, vocabulary_size
+from framework.gbc.language_models.transformers_compat import embeddings_of, passing_cache, vocabulary_size
 from framework.gbc.shapes import Embeddings, OutputValues
 
 
@@ -92,7 +93,7 @@ def straight_through_loss(
     """
     losses, connected_share = _pass(model, name, traces, targets)
     whole = torch.stack(losses)
-    value = whole.mean() if weights is None else (whole * torch.tensor(weights, device=whole.device)).sum()
+    value = whole.mean() if weights is None else (whole * tensor_on(whole.device, weights, torch.float32)).sum()
     return StraightThroughLoss(value=value, connected_share=connected_share)
 
 
@@ -189,7 +190,7 @@ def _read(
         said: outputs by step, with gradients to their authors, `output hidden`.
         counts: message tokens that gradients pass, and all of them; added to.
     """
-    embeddings = embeddings_of(model.model, torch.tensor(step.input_ids, device=model.device)).detach()
+    embeddings = embeddings_of(model.model, tensor_on(model.device, step.input_ids)).detach()
     parts: list[Embeddings] = []
     place = 0
     for block in sorted(step.messages, key=lambda block: block.tokens):
@@ -219,19 +220,19 @@ def _hidden(
         inputs: what it reads.
         outputs: tokens that it says or should say.
     """
-    fed = [torch.tensor(list(ids[:-1]), dtype=torch.long, device=model.device) for ids in outputs]
+    fed = [tensor_on(model.device, ids[:-1]) for ids in outputs]
     rows = [torch.cat([read, embeddings_of(model.model, ids).detach()]) for read, ids in zip(inputs, fed, strict=True)]
     value = model.adapters.values.get(agent)
     if value is not None and value.requires_grad:
         # The way back leads through all layers, whichever have adapters: sharded ones are gathered by all processes.
         rows = [row + 0 * value[:1].to(row.dtype) for row in rows]
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=model.device) for row in rows], batch_first=True)
     with active_adapters([model.adapters.of(agent)] * len(rows)):
         return hidden_at(
             model.model,
             consecutive_positions([len(read) - 1 for read in inputs], list(map(len, outputs))),
+            # What fills up stands behind: no token reads it, and no mask is needed.
             inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask,
+            past_key_values=passing_cache(model.model),
             use_cache=False,
         )
 
@@ -247,7 +248,7 @@ def _losses(
         hidden: what the head reads of each.
         outputs: the tokens.
     """
-    picks = pad_sequence([torch.tensor(ids, device=model.device) for ids in outputs], batch_first=True)
+    picks = pad_sequence([tensor_on(model.device, ids) for ids in outputs], batch_first=True)
 
     def compute(positions: slice, logits: Float[Tensor, "batch output vocab"]) -> Float[Tensor, "batch output"]:
         return nn.functional.cross_entropy(logits.transpose(1, 2), picks[:, positions], reduction="none")
@@ -276,5 +277,5 @@ def _straight_through(
         return (probabilities - probabilities.detach()).to(table[0].dtype) @ table[0]
 
     zeros = over_chunks(model.model, hidden, compute, adapters=[model.adapters.of(agent)] * len(hidden))
-    picks = [embeddings_of(model.model, torch.tensor(ids, device=model.device)).detach() for ids in outputs]
+    picks = [embeddings_of(model.model, tensor_on(model.device, ids)).detach() for ids in outputs]
     return [each + zero[: len(each)] for each, zero in zip(picks, zeros, strict=True)]

@@ -90,15 +90,6 @@ class PassingLayer(DynamicLayer):
         return key_states, value_states
 
 
-def passing_cache() -> Cache:
-    """A cache that keeps nothing.
-
-    Where there is none, transformers looks whether the positions are those of several texts in one row, and the host
-    waits for the answer.
-    """
-    return Cache(layer_class_to_replicate=PassingLayer)
-
-
 def cached_states(cache: DynamicCache) -> list[tuple[States, States]]:
     """Keys and values of each layer.
 
@@ -132,6 +123,15 @@ def keeps_keys_and_values(model: PreTrainedModel) -> bool:
     return all(
         isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers
     )
+
+
+def passing_cache(model: PreTrainedModel) -> Cache | None:
+    """A cache that keeps nothing; None for a model that keeps other states than keys and values.
+
+    Where there is none, transformers looks whether the positions are those of several texts in one row, and the host
+    waits for the answer.
+    """
+    return Cache(layer_class_to_replicate=PassingLayer) if keeps_keys_and_values(model) else None
 
 
 def frozen_cache(states: Sequence[tuple[States, States]]) -> DynamicCache:

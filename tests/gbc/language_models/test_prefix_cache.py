@@ -21,8 +21,9 @@ REST = [(20, 21, 22), (23, 24, 25)]
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3"])
 def test_logits_after_a_prefix_are_those_of_the_whole(family: Family):
     model = tiny_language_model(family)
-    cache, mask = frozen_prefix(model, PREFIXES)
-    assert mask.tolist() == [[1, 1, 1, 1, 1], [0, 0, 0, 1, 1]]
+    cache, lengths = frozen_prefix(model, PREFIXES)
+    assert lengths == [5, 2]
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 0, 1, 1]])
     ids = torch.tensor(REST)
     positions = mask.sum(dim=1, keepdim=True) + torch.arange(3)
     whole_mask = torch.cat([mask, torch.ones(2, 3, dtype=torch.long)], dim=1)
@@ -46,9 +47,9 @@ def test_a_prompt_is_read_once_by_itself():
     )
     first = states_of(frozen_prefix(model, [*PREFIXES, PREFIXES[0]])[0])
     assert seen == [(1, 5, 32), (1, 2, 32)]
-    cache, mask = frozen_prefix(model, [PREFIXES[1], PREFIXES[0]])
+    cache, lengths = frozen_prefix(model, [PREFIXES[1], PREFIXES[0]])
     assert len(seen) == 2 == prompt_states(model).num_read
-    assert mask.tolist() == [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
+    assert lengths == [2, 5]
     for (keys, values), (again, others) in zip(first, states_of(cache), strict=True):
         assert torch.equal(keys[1, :, 3:], again[0, :, 3:])
         assert torch.equal(values[0], others[1])
