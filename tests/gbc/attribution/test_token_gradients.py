@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.reference import kept_graph_scores
 from framework.gbc.attribution.token_gradients import combinations, likeliest_tokens, output_log_probs, token_scores
@@ -243,20 +243,6 @@ def test_the_parameters_get_no_gradients_and_layers_are_as_before():
     assert [layer.forward.__func__ for layer in model.model.layers] == before
 
 
-@pytest.mark.parametrize(("most", "largest"), [(1, 6), (24, 18), (1000, 48)])
-def test_passes_are_as_large_as_is_allowed_and_no_larger(most: int, largest: int):
-    model = tiny_language_model(vocabulary=VOCABULARY)
-    rows = [TokenRow(input_ids=tokens(4, n), prefix=0, output_ids=tokens(3, n + 9)) for n in range(8)]
-    seen: list[int] = []
-    model.register_forward_hook(
-        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
-    )
-    token_scores(model, rows, GradientOptions(scalar="sum_squares", max_tokens=most))
-    # Rows of seven tokens, of which the model reads six: the last one has nothing after it.
-    assert max(seen) == largest
-    assert sum(seen) == 48
-
-
 def test_log_probs_of_outputs_need_no_gradients():
     model = tiny_language_model(vocabulary=VOCABULARY)
     plain = output_log_probs(model, ROWS)
@@ -282,12 +268,6 @@ def test_a_linear_model_by_hand():
     # Sum [-1, 1], logit 0: no gradient at all.
     assert longer.gradient_input.tolist() == [[-12.0, 84.0]]
     assert short.l1.tolist() == [[0.0]]
-
-
-@pytest.mark.parametrize(("prefix", "outputs"), [(3, (1,)), (-1, (1,)), (0, ())])
-def test_rows_that_cannot_be_scored(prefix: int, outputs: tuple[int, ...]):
-    with pytest.raises(DataError, match="input tokens"):
-        TokenRow(input_ids=(1, 2, 3), prefix=prefix, output_ids=outputs)
 
 
 @pytest.mark.parametrize("options", [{"max_tokens": 0}, {"gradients_at_once": 0}, {"sketch_passes": 0}])
