@@ -31,7 +31,7 @@ from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.local import LocalModel
 
 Credit = Literal["walk", "complete"]
-SCALARS: tuple[Scalar, ...] = ("finegrained", "sum_squares")
+SCALARS: tuple[Scalar, ...] = ("finegrained", "sketched", "sum_squares")
 VARIANTS: tuple[tuple[Reduction, Score], ...] = (
     ("mean", "l1"),
     ("max", "l1"),
