@@ -103,7 +103,7 @@ def compute_connections(
     Raises:
         ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
     """
-    scores = _gradient_scores(traces, graph, models, options, scorer, starts or [{}] * len(traces))
+    scores = _gradient_scores(traces, graph, models, options, scorer, starts)
     estimates = estimates_of(traces, graph, models, losses, options)
     return [
         {
@@ -199,7 +199,8 @@ def _gradient_scores(
             model = model_of(models, step)
             if leaves and step.output_ids:
                 prefix = min(block.tokens[0] for block in leaves)
-                blamed = tuple(ints(starts[index][step.name].nonzero()[:, 0])) if step.name in starts[index] else ()
+                start = starts[index].get(step.name) if starts else None
+                blamed = () if start is None else tuple(ints(start.nonzero()[:, 0]))
                 row = TokenRow.of(model, step, prefix=prefix, id=trace.id, blamed=blamed)
                 rows[step.model or ""].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
