@@ -23,6 +23,7 @@ from framework.gbc.graph.spec import Agent, Estimator, Graph, UserTurn
 from framework.gbc.graph.trace import Block, Span, Step, Trace
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
+from framework.gbc.shapes import Credit, ints
 
 Scorer = Callable[[PreTrainedModel, Sequence[TokenRow], GradientOptions], list[TokenScores]]
 """`token_scores`, or what it is compared with."""
@@ -84,6 +85,8 @@ def compute_connections(
     losses: Sequence[float],
     options: ConnectionOptions,
     scorer: Scorer = token_scores,
+    *,
+    starts: Sequence[Mapping[str, Credit]] = (),
 ) -> list[StepConnections]:
     """The connections of every step of traces.
 
@@ -94,11 +97,13 @@ def compute_connections(
         losses: of each trace: `score_function` weighs by them.
         options: which weights.
         scorer: of the tokens that agents read.
+        starts: of each trace, the outputs' units at which its loss begins, by step; where they are known, `sketched`
+            tells these apart.
 
     Raises:
         ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
     """
-    scores = _gradient_scores(traces, graph, models, options, scorer)
+    scores = _gradient_scores(traces, graph, models, options, scorer, starts)
     estimates = estimates_of(traces, graph, models, losses, options)
     return [
         {
@@ -182,6 +187,7 @@ def _gradient_scores(
     models: Mapping[str, LanguageModel],
     options: ConnectionOptions,
     scorer: Scorer,
+    starts: Sequence[Mapping[str, Credit]],
 ) -> dict[tuple[int, str], tuple[int, TokenScores]]:
     """For each step with gradients: the length of its prefix and the scores after it."""
     rows: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
@@ -192,7 +198,10 @@ def _gradient_scores(
                 continue
             model = model_of(models, step)
             if leaves and step.output_ids:
-                row = TokenRow.of(model, step, prefix=min(block.tokens[0] for block in leaves), id=trace.id)
+                prefix = min(block.tokens[0] for block in leaves)
+                start = starts[index].get(step.name) if starts else None
+                blamed = () if start is None else tuple(ints(start.nonzero()[:, 0]))
+                row = TokenRow.of(model, step, prefix=prefix, id=trace.id, blamed=blamed)
                 rows[step.model or ""].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
     for name, asked in rows.items():

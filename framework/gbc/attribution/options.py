@@ -29,7 +29,7 @@ class GradientOptions:
             on a CPU, where more are slower.
     """
 
-    scalar: Scalar = "finegrained"
+    scalar: Scalar = "sketched"
     max_tokens: int = 16384
     checkpointing: bool = False
     sketch_passes: int = 8

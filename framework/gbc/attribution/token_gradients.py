@@ -14,7 +14,7 @@ from functools import reduce
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
@@ -126,9 +126,10 @@ def combinations(row: TokenRow, options: GradientOptions) -> Float[Tensor, "row 
     """How the values of an answer's output tokens are put together to what is differentiated.
 
     `finegrained` takes each by itself, and a sum takes all. `sketched` takes neighbours together, in as many groups as
-    there are passes: Σ ± v / √n over the n tokens of a group, with random signs. The mean of the square of its gradient
-    over the signs is the mean of the squares of the tokens' own gradients, exactly (Hutchinson 1990; groups are ours:
-    an error lies in a few neighbouring words). A group of one token has its gradient.
+    there are passes: Σ ± v / √n over the n tokens of a group, with random signs. The mean over the signs of the square
+    of its gradient is the mean of the squares of the tokens' own gradients, exactly (Hutchinson 1990; groups are ours:
+    what is wrong lies in a few neighbouring words). A token in a group of its own has its own gradient. Tokens at which
+    the loss begins are apart from the others, which get the passes that these leave, at least one.
 
     Args:
         row: the answer; its key and the seed give the signs.
@@ -141,15 +142,29 @@ def combinations(row: TokenRow, options: GradientOptions) -> Float[Tensor, "row 
         return torch.ones(1, count)
     generator = torch.Generator("cpu").manual_seed(seed_of("sketch", options.sketch_seed, row.key))
     signs = torch.randint(0, 2, (count,), generator=generator, device="cpu") * 2.0 - 1
-    groups = torch.arange(count).tensor_split(min(options.sketch_passes, count))
+    groups = _groups(row, options.sketch_passes)
     rows = torch.zeros(len(groups), count)
     for number, group in enumerate(groups):
         rows[number, group] = signs[group] / len(group) ** 0.5
     return rows
 
 
+def _groups(row: TokenRow, passes: int) -> list[Int[Tensor, "_"]]:
+    """Output tokens that are taken together, at most as many groups as passes."""
+    count = len(row.output_ids)
+    is_blamed = torch.zeros(count, dtype=torch.bool)
+    is_blamed[list(row.blamed)] = True
+    blamed, others = (torch.arange(count)[chosen] for chosen in (is_blamed, ~is_blamed))
+    of_blamed = min(len(blamed), passes if not len(others) else max(1, passes - 1))
+    left = min(len(others), passes - of_blamed)
+    return [
+        *(blamed.tensor_split(of_blamed) if of_blamed else ()),
+        *(others.tensor_split(left) if left else ()),
+    ]
+
+
 def per_output(rows: Float[Tensor, "combination token"], weights: Float[Tensor, "combination output"]) -> Tensor:
-    """For each output token the row of the combination that it is in; one row stays one."""
+    """For each output token the row of the combination that it is in, or the first; one row stays one."""
     return rows if len(rows) == 1 else rows[(weights != 0).float().argmax(dim=0)]
 
 

@@ -38,6 +38,7 @@ class TokenRow:
         output_ids: what it generated, at least one token.
         bound: the agent's parameters, if it has any. Gradients stay those of the input's tokens.
         key: what the answer is of, such as task and step: random numbers of its own are a function of it.
+        blamed: output tokens, by their number, at which the loss begins; none where it begins everywhere or elsewhere.
     """
 
     input_ids: tuple[int, ...]
@@ -45,9 +46,12 @@ class TokenRow:
     output_ids: tuple[int, ...]
     bound: BoundParameters | None = None
     key: str = ""
+    blamed: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, model: LocalModel, step: Step, *, prefix: int, id: str = "") -> "TokenRow":
+    def of(
+        cls, model: LocalModel, step: Step, *, prefix: int, id: str = "", blamed: tuple[int, ...] = ()
+    ) -> "TokenRow":
         """The answer of a step by a model, with the parameters that its agent has now.
 
         Args:
@@ -55,10 +59,13 @@ class TokenRow:
             step: an agent's, with tokens.
             prefix: number of first tokens that get no gradient.
             id: of the trace.
+            blamed: output tokens at which the loss begins.
         """
         bound = model.bind(step.name, step.blocks, len(step.input_ids))
         key = f"{id}/{step.name}"
-        return cls(input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, bound=bound, key=key)
+        return cls(
+            input_ids=step.input_ids, prefix=prefix, output_ids=step.output_ids, bound=bound, key=key, blamed=blamed
+        )
 
     def __post_init__(self) -> None:
         if not 0 <= self.prefix < len(self.input_ids) or not self.output_ids:

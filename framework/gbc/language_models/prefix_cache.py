@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 from transformers import DynamicCache, PreTrainedModel
 
 from framework.core.devices import free_bytes, tensor_on
+from framework.core.errors import ConfigError
 from framework.gbc.language_models.agent_parameters import BoundParameters
 from framework.gbc.language_models.logits import hidden_at
 from framework.gbc.language_models.lora import active_adapters
@@ -111,7 +112,7 @@ def frozen_prefix(
         bound: each prefix's agent parameters, where some have any; by default none.
 
     Raises:
-        ConfigError: a model with layers that keep other states than keys and values.
+        ConfigError: a model that does not keep keys and values, or keeps other states besides.
     """
     kept = prompt_states(model)
     kept.prepare(model)
@@ -155,7 +156,11 @@ def _read(
             past_key_values=cache,
             use_cache=True,
         )
-    return cached_states(cache)
+    states = cached_states(cache)
+    if not states:
+        hint = "use a prefix of 0 tokens, or another model"
+        raise ConfigError(f"{type(model).__name__} keeps nothing of a prefix", hint=hint)
+    return states
 
 
 def _batch(states: Sequence[States], index: Int[Tensor, "batch"]) -> States:

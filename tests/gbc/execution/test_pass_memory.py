@@ -30,8 +30,11 @@ WIDE = {
 
 def rows_of(size: PassSize) -> list[TokenRow]:
     read = size.prefix + size.tokens - size.outputs
-    row = TokenRow(input_ids=(5,) * read, prefix=size.prefix, output_ids=(6,) * size.outputs)
-    return [row] * size.rows
+    # Each with a prompt of its own.
+    return [
+        TokenRow(input_ids=(5 + number,) * read, prefix=size.prefix, output_ids=(6,) * size.outputs)
+        for number in range(size.rows)
+    ]
 
 
 SIZES = [

@@ -118,7 +118,7 @@ def test_a_prompt_that_is_longer_than_the_context():
     assert not isinstance(short, DataError)
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"batch_size": 0}, {"prompt_cache_mib": -1}])
 def test_options_that_cannot_be_used(options):
     with pytest.raises(ConfigError):
         LocalModelConfig(path="", **options)

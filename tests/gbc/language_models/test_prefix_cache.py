@@ -59,7 +59,7 @@ def test_a_prompt_is_read_once_by_itself():
     "change",
     [
         lambda model: model.load_state_dict({k: 2 * v for k, v in model.state_dict().items()}),
-        lambda model: torch.nn.init.normal_(model.model.layers[1].mlp.up_proj.weight),
+        lambda model: torch.nn.init.normal_(model.model.layers[0].mlp.up_proj.weight),
         lambda model: model.model.layers[0].self_attn.q_proj.weight.data.add_(1),
         lambda model: model.double(),
     ],

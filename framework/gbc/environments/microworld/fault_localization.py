@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
+from framework.gbc.attribution.credit_propagation import loss_starts
 from framework.gbc.attribution.edge_weights import Scorer, compute_connections
 from framework.gbc.attribution.options import (
     AttributionOptions,
@@ -30,7 +31,7 @@ from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.local import LocalModel
 
 Credit = Literal["walk", "complete"]
-SCALARS: tuple[Scalar, ...] = ("finegrained", "sum_squares")
+SCALARS: tuple[Scalar, ...] = ("finegrained", "sketched", "sum_squares")
 VARIANTS: tuple[tuple[Reduction, Score], ...] = (
     ("mean", "l1"),
     ("max", "l1"),
@@ -193,7 +194,8 @@ def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:
 
 def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
     trace, loss = episode.trace, episode.loss
-    (found,) = compute_connections([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
+    graph, starts = episode.fault.graph, [loss_starts(trace, loss)]
+    (found,) = compute_connections([trace], graph, {MODEL: model}, [loss.value], options, scorer, starts=starts)
     return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 
