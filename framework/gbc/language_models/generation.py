@@ -16,6 +16,7 @@ from transformers import (
     StoppingCriteria,
 )
 
+from framework.core.devices import tensor_on
 from framework.core.philox import WORDS, Seeds, gumbel_of, random_words, stream_seeds
 from framework.gbc.language_models.interface import stop_in
 from framework.gbc.shapes import Mask, TokenIds, ints
@@ -30,8 +31,8 @@ def pad_left(rows: Sequence[Sequence[int]], padding: int, device: torch.device) 
         device: of the result.
     """
     width = max(map(len, rows))
-    ids = torch.tensor([[padding] * (width - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    ids = tensor_on(device, [[padding] * (width - len(row)) + list(row) for row in rows])
+    mask = tensor_on(device, [[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
 
 
@@ -95,10 +96,10 @@ class StopTexts(StoppingCriteria):
     ) -> Bool[Tensor, "batch"]:
         """Which rows are done."""
         done = [
-            bool(texts) and stop_in(self.decode(ints(row[self.num_read :])), texts) is not None
-            for row, texts in zip(input_ids, self.texts, strict=True)
+            bool(texts) and stop_in(self.decode(ints(row)), texts) is not None
+            for row, texts in zip(input_ids[:, self.num_read :].cpu(), self.texts, strict=True)
         ]
-        return torch.tensor(done, device=input_ids.device)
+        return tensor_on(input_ids.device, done, torch.bool)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
