@@ -27,7 +27,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-Numbers: TypeAlias = "Sequence[int] | Sequence[float] | Sequence[Sequence[int]]"
+Numbers: TypeAlias = "float | Sequence[int] | Sequence[float] | Sequence[Sequence[int]]"
 
 
 def tensor_on(device: torch.device, values: Numbers, dtype: torch.dtype = torch.int64) -> Shaped[Tensor, "..."]:
@@ -35,7 +35,7 @@ def tensor_on(device: torch.device, values: Numbers, dtype: torch.dtype = torch.
 
     Args:
         device: where they are wanted.
-        values: the numbers, or rows of as many each.
+        values: a number, numbers, or rows of as many each.
         dtype: of the tensor.
     """
     # The host's device by name: trainers make modules under their own default device.

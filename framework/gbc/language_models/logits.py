@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 from transformers import PreTrainedModel
 
+from framework.core.devices import to_device
 from framework.core.errors import ConfigError
 from framework.gbc.language_models.lora import Adapter, active_adapters
 from framework.gbc.language_models.transformers_compat import logits_of, vocabulary_size
@@ -48,7 +49,7 @@ def hidden_at(
     found: list[Float[Tensor, "batch position hidden"]] = []
 
     def pick(_: nn.Module, read: tuple[Float[Tensor, "batch token hidden"]]) -> Tensor:
-        index = positions.to(read[0].device)[..., None].expand(-1, -1, read[0].shape[2])
+        index = to_device(positions, read[0].device)[..., None].expand(-1, -1, read[0].shape[2])
         found.append(read[0].gather(1, index))
         return read[0][:, :0]
 

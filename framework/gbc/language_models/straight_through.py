@@ -145,11 +145,21 @@ def _pass(
         last = [number for number, i in enumerate(index) if step_name in targeted[i]]
         others = [number for number in range(len(index)) if number not in last]
         if last:
-            found = _losses(model, agent, hidden[last], [outputs[number] for number in last])
+            found = _losses(
+                model,
+                agent,
+                hidden.index_select(0, tensor_on(model.device, last)),
+                [outputs[number] for number in last],
+            )
             for number, each in zip(last, found, strict=True):
                 losses[index[number]].append(each)
         if others:
-            read = _straight_through(model, agent, hidden[others], [outputs[number] for number in others])
+            read = _straight_through(
+                model,
+                agent,
+                hidden.index_select(0, tensor_on(model.device, others)),
+                [outputs[number] for number in others],
+            )
             for number, each in zip(others, read, strict=True):
                 said[index[number]][step_name] = each
     return [torch.cat(found).mean() for found in losses], counts[0] / max(1, counts[1])
