@@ -141,9 +141,9 @@ def combinations(row: TokenRow, options: GradientOptions) -> Float[Tensor, "row 
     if options.scalar != "sketched":
         return torch.ones(1, count)
     generator = torch.Generator("cpu").manual_seed(seed_of("sketch", options.sketch_seed, row.key))
-    signs = torch.randint(0, 2, (count,), generator=generator, device="cpu") * 2.0 - 1
+    signs = torch.randint(0, 2, (count,), generator=generator, device="cpu").double() * 2 - 1
     groups = _groups(row, options.sketch_passes)
-    rows = torch.zeros(len(groups), count)
+    rows = torch.zeros(len(groups), count, dtype=torch.float64)
     for number, group in enumerate(groups):
         rows[number, group] = signs[group] / len(group) ** 0.5
     return rows

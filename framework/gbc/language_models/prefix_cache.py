@@ -163,7 +163,7 @@ def _read(
     return states
 
 
-def _batch(states: Sequence[States], index: Int[Tensor, "batch"]) -> States:
+def _batch(states: Sequence[States], index: Int[Tensor, "_"]) -> Float[Tensor, "_ heads _ width"]:
     """Keys or values of a layer for the rows of a batch, padded on the left."""
     if len(states) == 1:
         return states[0].expand(len(index), -1, -1, -1)

@@ -74,7 +74,9 @@ def test_mapped_chunks_give_what_all_logits_give(family: Family, chunks: int, mo
     torch.testing.assert_close(found, expected.detach())
     torch.testing.assert_close(torch.autograd.grad(hidden, read, at_head)[0], gradient)
     with torch.no_grad():
-        (no_graph,) = map_logits(model, hidden, lambda chunk: (torch.tensor([[chunk.logits.requires_grad]] * 2),))
+        (no_graph,) = map_logits(
+            model, hidden, lambda chunk: (torch.full(chunk.logits.shape[:2], chunk.logits.requires_grad),)
+        )
     assert not no_graph.any()
 
 
