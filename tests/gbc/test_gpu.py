@@ -78,7 +78,7 @@ class OutsideGeneration(WaitsOfSteps):
 
 # A rank's loss, which it tells the others. With adapters also what peft picks rows by, in each layer that has some and
 # for each agent: it makes an index of a list.
-@pytest.mark.parametrize(("soft", "most"), [(SOFT, 1), (ALL, 7)], ids=["soft prompts and gates", "adapters"])
+@pytest.mark.parametrize(("soft", "most"), [(SOFT, 1), (ALL, 13)], ids=["soft prompts and gates", "adapters"])
 def test_a_step_waits_for_answers_and_for_one_number(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: SoftConfig, most: int
 ):
