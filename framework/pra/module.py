@@ -106,7 +106,7 @@ class PRAModule(ClippingModule):
         placement = placement_of(self)
         if placement.compile == "whole":
             # Not of the average too: its batches have other sizes, and each would be compiled anew.
-            self._training_losses = torch.compile(losses_of_seeds, dynamic=False, fullgraph=True)
+            self._training_losses = torch.compile(losses_of_seeds, dynamic=False, fullgraph=True)  # pyright: ignore
         self.model, self.ema = build_with_ema(lambda: PRA(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             initialise_from_export(self.model, self.ema, Path(self.initial_weights))

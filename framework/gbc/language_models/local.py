@@ -31,7 +31,6 @@ from framework.gbc.language_models.agent_parameters import (
     message_gates,
     soft_prompt_position,
 )
-from framework.gbc.language_models.attention import read_prefixes_unmasked
 from framework.gbc.language_models.generation import (
     GumbelNoise,
     StopTexts,
@@ -42,7 +41,7 @@ from framework.gbc.language_models.generation import (
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.lora import Adapters, active_adapters
 from framework.gbc.language_models.offsets import output_spans, token_spans
-from framework.gbc.language_models.prefix_cache import prompt_states
+from framework.gbc.language_models.prefix_cache import prompt_states, read_prefixes_unmasked
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt, render_blocks
 from framework.gbc.language_models.transformers_compat import (
     context_length,

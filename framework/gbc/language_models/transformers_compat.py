@@ -21,8 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
-from transformers.integrations.sdpa_attention import sdpa_attention_forward as _sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask as _sdpa_mask
+from transformers.integrations.sdpa_attention import sdpa_attention_forward as _sdpa_attention_forward  # pyright: ignore
+from transformers.masking_utils import sdpa_mask as _sdpa_mask  # pyright: ignore
 from typing_extensions import override
 
 from framework.core.errors import ConfigError
@@ -191,8 +191,13 @@ def sdpa_mask(**options: object) -> object:
 
 
 def sdpa_attention(
-    layer: nn.Module, query: States, key: States, value: States, mask: object, **options: object
-) -> tuple[States, None]:
+    layer: nn.Module,
+    query: Float[Tensor, "batch _ token _"],
+    key: Float[Tensor, "batch _ _ _"],
+    value: Float[Tensor, "batch _ _ _"],
+    mask: object,
+    **options: object,
+) -> tuple[Float[Tensor, "batch token _ _"], None]:
     """A layer's attention by torch's; see transformers' function.
 
     Args:
