@@ -263,6 +263,8 @@ def _losses(
     def compute(positions: slice, logits: Float[Tensor, "batch output vocab"]) -> Float[Tensor, "batch output"]:
         return nn.functional.cross_entropy(logits.transpose(1, 2), picks[:, positions], reduction="none")
 
+    # Other rows of the pass may have longer outputs.
+    hidden = hidden[:, : picks.shape[1]]
     losses = over_chunks(model.model, hidden, compute, adapters=[model.adapters.of(agent)] * len(hidden))
     return [each[: len(ids)] for each, ids in zip(losses, outputs, strict=True)]
 
