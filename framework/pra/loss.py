@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
+from framework.core.philox import Seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate
@@ -339,3 +340,25 @@ def training_losses(
         + objective.perceptual_weight * distance
     )
     return Losses(total=total, flow=flow, jump=jump, reconstruction=reconstruction, kl=made.kl, perceptual=distance)
+
+
+def losses_of_seeds(
+    model: PRA,
+    images: Images,
+    labels: Labels,
+    seeds: Seeds,
+    objective: ObjectiveConfig,
+    perceptual: Perceptual | None = None,
+) -> Losses:
+    """`training_losses` with the noise of seeds: all that is computed of a batch, as one graph for torch.compile.
+
+    Args:
+        model: what is trained.
+        images: in [-1, 1].
+        labels: their classes.
+        seeds: of each image's noise, on the device of the images.
+        objective: weights of the losses, and how the inputs are made.
+        perceptual: as `training_losses` takes it.
+    """
+    noise = draw_training_noise(SampleNoise(seeds, images.device), model.config, objective)
+    return training_losses(model, images, labels, objective, noise, perceptual)

@@ -81,11 +81,13 @@ class Backend:
 
     Attributes:
         title: its name for readers.
+        one_graph: whether a step's loss can be one compiled graph: no weights are gathered within it.
         sees_gradients: whether gradients and their norm can be looked at before the optimizer's step.
         lighter: the name of another strategy that holds less on each process, to be proposed where this does not fit.
     """
 
     title: ClassVar[str]
+    one_graph: ClassVar[bool] = True
     sees_gradients: ClassVar[bool] = True
     lighter: ClassVar[str | None] = None
 

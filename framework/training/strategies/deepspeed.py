@@ -59,6 +59,7 @@ class DeepSpeed(Backend):
     """Parameters are whole on every rank, or under stage 3 partitioned."""
 
     title = "DeepSpeed"
+    one_graph = False
     sees_gradients = False
 
     # Before a run.

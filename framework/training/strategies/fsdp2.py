@@ -36,6 +36,7 @@ class FSDP2(Backend):
     """Every parameter is a DTensor, split along its first axis."""
 
     title = "FSDP2"
+    one_graph = False
 
     # Before a run.
 

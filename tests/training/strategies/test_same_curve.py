@@ -99,8 +99,12 @@ COMPILED = installed(
         "ddp": {"name": "ddp", "compile": True},
         "fsdp2": {"name": "fsdp2", "compile": True, "activation_checkpointing": 2},
         "zero2": {"name": "deepspeed", "deepspeed": {"stage": 2}, "compile": True},
+        "ddp, whole": {"name": "ddp", "compile": "whole"},
     }
 )
+GRAPHS = {"ddp": 4, "fsdp2": 5, "zero2": 4, "ddp, whole": 1}
+"""Blocks of the transformer and of the encoder, of the head and of the decoder, none of them twice, but the two
+of the transformer where one of them is recomputed; or the whole loss."""
 
 
 def config_of(options: dict[str, Any]) -> StrategyConfig:
@@ -395,9 +399,28 @@ def test_compiled_blocks_take_the_same_steps(single, shards: str, tmp_path: Path
         losses = np.mean([run.results[rank][case]["losses"] for rank in (0, 1)], axis=0)
         np.testing.assert_allclose(losses, single[1]["short"]["losses"], rtol=1e-4)
         assert run.results[0][case]["breaks"] == {}, case
-        # Blocks of the transformer and of the encoder, of the head and of the decoder: none of them twice.
-        # The transformer's two count twice where one of them is recomputed.
-        assert run.results[0][case]["graphs"] == (5 if case == "fsdp2" else 4), case
+        assert run.results[0][case]["graphs"] == GRAPHS[case], case
+
+
+def train_whole(folder: str, shards: str) -> dict[str, Any]:
+    """With validation and pictures of the average, whose last batch is smaller, and recomputed blocks."""
+    quiet()
+    with torch.compiler.set_stance("default", force_backend="aot_eager"):
+        counters.clear()
+        strategy = make_strategy(
+            StrategyConfig(compile="whole", activation_checkpointing=2), accelerator="cpu", devices=1
+        )
+        run = fit(Path(folder) / "whole", shards, strategy)
+    return {**run, "graphs": counters["stats"]["unique_graphs"], "breaks": dict(counters["graph_break"])}
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_one_graph_is_compiled_once_in_a_run(single, shards: str, tmp_path: Path):
+    run = run_forked(train_whole, 1, folder=str(tmp_path), shards=shards, timeout=600).results[0]
+    expected = single[1]["long"]
+    np.testing.assert_allclose(run["losses"], expected["losses"], rtol=1e-4)
+    assert run["validation"] == pytest.approx(expected["validation"], rel=1e-4)
+    assert (run["graphs"], run["breaks"]) == (1, {})
 
 
 ON_A_GPU: dict[str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
+from framework.gbc.attribution.credit_propagation import loss_starts
 from framework.gbc.attribution.edge_weights import Scorer, compute_connections
 from framework.gbc.attribution.options import (
     AttributionOptions,
@@ -21,15 +22,16 @@ from framework.gbc.attribution.options import (
     Score,
 )
 from framework.gbc.attribution.results import Attribution
-from framework.gbc.attribution.token_gradients import TokenRow, TokenScores, token_scores
+from framework.gbc.attribution.token_gradients import TokenScores, token_scores
 from framework.gbc.environments.microworld.episodes import Episode, Recorder, Remembered
 from framework.gbc.environments.microworld.system import MODEL
 from framework.gbc.environments.microworld.tasks import answer_loss
 from framework.gbc.execution.runner import RunOptions
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.local import LocalModel
 
 Credit = Literal["walk", "complete"]
-SCALARS: tuple[Scalar, ...] = ("finegrained", "sum_squares")
+SCALARS: tuple[Scalar, ...] = ("finegrained", "sketched", "sum_squares")
 VARIANTS: tuple[tuple[Reduction, Score], ...] = (
     ("mean", "l1"),
     ("max", "l1"),
@@ -192,7 +194,8 @@ def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:
 
 def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
     trace, loss = episode.trace, episode.loss
-    (found,) = compute_connections([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
+    graph, starts = episode.fault.graph, [loss_starts(trace, loss)]
+    (found,) = compute_connections([trace], graph, {MODEL: model}, [loss.value], options, scorer, starts=starts)
     return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 
