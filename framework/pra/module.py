@@ -25,7 +25,7 @@ from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.model import PRA
 from framework.pra.noise import SampleNoise
 from framework.pra.planning.flops import training_flops_per_image
-from framework.pra.sampling import check_classes
+from framework.pra.sampling import check_classes, check_sampler
 from framework.pra.shapes import Scalar
 from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.length import total_steps
@@ -35,6 +35,7 @@ from framework.training.strategies.placement import build_with_ema, placement_of
 METRIC_NAMES = {
     "total": "total",
     "flow": "flow_mse",
+    "jump": "jump_mse",
     "reconstruction": "reconstruction_l1",
     "kl": "kl_nats_per_token",
     "perceptual": "perceptual_distance",
@@ -90,6 +91,7 @@ class PRAModule(ClippingModule):
             )
         if grid.every_n_steps:
             check_classes(grid.classes or [0], architecture.num_classes, grid.sampler)
+            check_sampler(architecture, grid.sampler)
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
         self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
         self.initial_weights = initial_weights
@@ -155,6 +157,8 @@ class PRAModule(ClippingModule):
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
+        if not self.architecture.head_jumps:
+            shown -= {"jump"}
         if self.perceptual is None:
             shown -= {"perceptual"}
         values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}

@@ -15,7 +15,7 @@ from framework.gbc.language_models.straight_through import make_soft_prompts
 from framework.testing.agent_training import ALL, OPTIMIZER, fit, make_module
 from framework.testing.agents import make_world
 from framework.testing.language_models import tiny_language_model, tiny_local_model
-from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.gpus import run_on_gpus
 from framework.tracking.metric_files import read_metrics
 
 pytestmark = [
@@ -76,9 +76,8 @@ def train_on_two(world: str, run_dir: str, strategy: str) -> list[float]:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_gpus_train_agents(world: Path, tmp_path: Path, strategy: str):
-    arguments = {"world": str(world), "run_dir": str(tmp_path), "strategy": strategy}
-    run = run_distributed(train_on_two, 2, arguments=arguments)
-    assert len(run.results[0]) == 2
+    results = run_on_gpus(train_on_two, 2, world=str(world), run_dir=str(tmp_path), strategy=strategy)
+    assert len(results[0]) == 2
 
 
 def test_first_values_are_those_of_the_cpu_whatever_the_default_device():

@@ -12,6 +12,7 @@ from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAcce
 from lightning.pytorch.strategies import Strategy
 
 from framework.core.errors import ConfigError
+from framework.core.threads import refuse_too_many
 from framework.training.shutdown import end_groups_at_exit, forget_error
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
@@ -75,6 +76,7 @@ def _count(devices: int | str | list[int]) -> int:
         return 1
     with suppress(ValueError):
         if not isinstance(devices, list) and (count := int(devices)) > 0:
+            refuse_too_many(count, "trainer.devices")
             return count
     raise _not_devices(devices)
 

@@ -1,5 +1,6 @@
 """One recipe under every strategy: the same curve, the same averages, the same pictures, and real shards."""
 
+import importlib.util
 import os
 import warnings
 from pathlib import Path
@@ -31,56 +32,75 @@ GLOBAL_BATCH, STEPS = 8, 20
 GRID = SampleGridConfig(every_n_steps=STEPS, rows=1, sampler=SamplerConfig(steps=2))
 RECOMPUTED = {"activation_checkpointing": 1}
 
-LONG: dict[str, dict[str, Any]] = {
-    "ddp": {"name": "ddp"},
-    "fsdp2": {"name": "fsdp2"},
-    "zero1": {"name": "deepspeed", "deepspeed": {"stage": 1}},
-    "zero2": {"name": "deepspeed", "deepspeed": {"stage": 2}},
-    "zero3": {"name": "deepspeed", "deepspeed": {"stage": 3}},
-}
+Cases = dict[str, dict[str, Any]]
+
+
+def installed(cases: Cases) -> Cases:
+    """Those that can run here: DeepSpeed is an extra."""
+    there = importlib.util.find_spec("deepspeed") is not None
+    return {name: options for name, options in cases.items() if there or options["name"] != "deepspeed"}
+
+
+LONG = installed(
+    {
+        "ddp": {"name": "ddp"},
+        "fsdp2": {"name": "fsdp2"},
+        "zero1": {"name": "deepspeed", "deepspeed": {"stage": 1}},
+        "zero2": {"name": "deepspeed", "deepspeed": {"stage": 2}},
+        "zero3": {"name": "deepspeed", "deepspeed": {"stage": 3}},
+    }
+)
 """Trained for `STEPS` steps."""
 SHORT_STEPS = 4
-SHORT: dict[str, dict[str, Any]] = {
-    "fsdp2, recomputed": {"name": "fsdp2", **RECOMPUTED},
-    "fsdp2, kept after forward": {"name": "fsdp2", "fsdp2": {"reshard_after_forward": False}},
-    "fsdp2, offloaded": {"name": "fsdp2", "fsdp2": {"cpu_offload": True}},
-    "zero3, recomputed": {"name": "deepspeed", "deepspeed": {"stage": 3}, **RECOMPUTED},
-    "zero3, offloaded": {
-        "name": "deepspeed",
-        "deepspeed": {"stage": 3, "offload_optimizer": True, "offload_parameters": True},
-    },
-    "zero3, small weights whole": {"name": "deepspeed", "deepspeed": {"stage": 3, "persistence_threshold": 100}},
-}
-ACCUMULATED: dict[str, dict[str, Any]] = {
-    "ddp, accumulated": {"name": "ddp"},
-    "fsdp2, accumulated whole": {"name": "fsdp2"},
-    "fsdp2, accumulated sharded": {"name": "fsdp2", "fsdp2": {"accumulation": "sharded"}},
-    "zero2, accumulated": {"name": "deepspeed", "deepspeed": {"stage": 2}},
-    "zero3, accumulated": {"name": "deepspeed", "deepspeed": {"stage": 3}},
-}
+SHORT = installed(
+    {
+        "fsdp2, recomputed": {"name": "fsdp2", **RECOMPUTED},
+        "fsdp2, kept after forward": {"name": "fsdp2", "fsdp2": {"reshard_after_forward": False}},
+        "fsdp2, offloaded": {"name": "fsdp2", "fsdp2": {"cpu_offload": True}},
+        "zero3, recomputed": {"name": "deepspeed", "deepspeed": {"stage": 3}, **RECOMPUTED},
+        "zero3, offloaded": {
+            "name": "deepspeed",
+            "deepspeed": {"stage": 3, "offload_optimizer": True, "offload_parameters": True},
+        },
+        "zero3, small weights whole": {"name": "deepspeed", "deepspeed": {"stage": 3, "persistence_threshold": 100}},
+    }
+)
+ACCUMULATED = installed(
+    {
+        "ddp, accumulated": {"name": "ddp"},
+        "fsdp2, accumulated whole": {"name": "fsdp2"},
+        "fsdp2, accumulated sharded": {"name": "fsdp2", "fsdp2": {"accumulation": "sharded"}},
+        "zero2, accumulated": {"name": "deepspeed", "deepspeed": {"stage": 2}},
+        "zero3, accumulated": {"name": "deepspeed", "deepspeed": {"stage": 3}},
+    }
+)
 """In two micro-batches, and without clipping, which would hide a factor on the gradients."""
 
-HALF: dict[str, dict[str, Any]] = {
-    "ddp, bf16": {"name": "ddp"},
-    "fsdp2, bf16": {"name": "fsdp2"},
-    "fsdp2, bf16, gathered in bf16": {
-        "name": "fsdp2",
-        "fsdp2": {"param_dtype": "bfloat16", "reduce_dtype": "bfloat16"},
-    },
-    "zero2, bf16": {"name": "deepspeed", "deepspeed": {"stage": 2}},
-    "zero3, bf16": {"name": "deepspeed", "deepspeed": {"stage": 3}},
-    "zero3, bf16, gathered in bf16": {"name": "deepspeed", "deepspeed": {"stage": 3, "comm_dtype": "bfloat16"}},
-}
+HALF = installed(
+    {
+        "ddp, bf16": {"name": "ddp"},
+        "fsdp2, bf16": {"name": "fsdp2"},
+        "fsdp2, bf16, gathered in bf16": {
+            "name": "fsdp2",
+            "fsdp2": {"param_dtype": "bfloat16", "reduce_dtype": "bfloat16"},
+        },
+        "zero2, bf16": {"name": "deepspeed", "deepspeed": {"stage": 2}},
+        "zero3, bf16": {"name": "deepspeed", "deepspeed": {"stage": 3}},
+        "zero3, bf16, gathered in bf16": {"name": "deepspeed", "deepspeed": {"stage": 3, "comm_dtype": "bfloat16"}},
+    }
+)
 REPLICATED: dict[str, dict[str, Any]] = {
     "replicate x shard": {"name": "fsdp2", "fsdp2": {"replicate": 2}},
     "replicate x shard, accumulated sharded": {"name": "fsdp2", "fsdp2": {"replicate": 2, "accumulation": "sharded"}},
 }
 """On four processes."""
-COMPILED: dict[str, dict[str, Any]] = {
-    "ddp": {"name": "ddp", "compile": True},
-    "fsdp2": {"name": "fsdp2", "compile": True, "activation_checkpointing": 2},
-    "zero2": {"name": "deepspeed", "deepspeed": {"stage": 2}, "compile": True},
-}
+COMPILED = installed(
+    {
+        "ddp": {"name": "ddp", "compile": True},
+        "fsdp2": {"name": "fsdp2", "compile": True, "activation_checkpointing": 2},
+        "zero2": {"name": "deepspeed", "deepspeed": {"stage": 2}, "compile": True},
+    }
+)
 
 
 def config_of(options: dict[str, Any]) -> StrategyConfig:
