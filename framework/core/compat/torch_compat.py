@@ -29,6 +29,7 @@ __all__ = [
     "shared_storage",
     "split_quietly",
     "storage_key",
+    "version_of",
     "worker_pids",
 ]
 
@@ -127,3 +128,8 @@ def worker_pids(loader: DataLoader[object]) -> list[int]:
     iterator = loader._iterator
     assert iterator is not None
     return [worker.pid for worker in iterator._workers]  # type: ignore[attr-defined]
+
+
+def version_of(tensor: Shaped[Tensor, "..."]) -> int:
+    """How often a tensor's values were changed in place; 0 where nobody counts, as in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -152,9 +152,8 @@ def combinations(row: TokenRow, options: GradientOptions) -> Float[Tensor, "row 
 def _groups(row: TokenRow, passes: int) -> list[Int[Tensor, "_"]]:
     """Output tokens that are taken together, at most as many groups as passes."""
     count = len(row.output_ids)
-    is_blamed = torch.zeros(count, dtype=torch.bool)
-    is_blamed[list(row.blamed)] = True
-    blamed, others = (torch.arange(count)[chosen] for chosen in (is_blamed, ~is_blamed))
+    blamed = torch.tensor(sorted(set(row.blamed)), dtype=torch.long)
+    others = torch.tensor([place for place in range(count) if place not in row.blamed], dtype=torch.long)
     of_blamed = min(len(blamed), passes if not len(others) else max(1, passes - 1))
     left = min(len(others), passes - of_blamed)
     return [

@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
+from framework.core.compat.torch_compat import version_of
 from framework.core.devices import free_bytes, tensor_on
 from framework.core.errors import ConfigError
 from framework.gbc.language_models.agent_parameters import BoundParameters
@@ -206,7 +207,7 @@ def _stamp(model: PreTrainedModel) -> Hashable:
     if any(type(each) not in _PLAIN or each.is_meta or not each.numel() for each in tensors):
         return None
     ends = torch.cat([each.detach().reshape(-1)[:: max(1, each.numel() - 1)].float() for each in tensors])
-    versions = tuple(0 if each.is_inference() else each._version for each in tensors)  # pyright: ignore[reportPrivateUsage]
+    versions = tuple(map(version_of, tensors))
     return versions, tuple(floats(ends)), model.dtype, str(model.device)
 
 

@@ -14,6 +14,7 @@ from framework.core.compat.torch_compat import (
     default_store,
     shared_storage,
     storage_key,
+    version_of,
     worker_pids,
 )
 from tests.core.compat.found import find, moved
@@ -60,6 +61,16 @@ def test_the_copy_of_autocast_is_seen_and_fake_tensors_have_storages():
 
 def fill(memory: torch.Tensor) -> None:
     memory.fill_(7)
+
+
+def test_a_change_in_place_changes_the_version():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    before = version_of(weight)
+    with torch.no_grad():
+        weight.add_(1)
+    assert version_of(weight) > before, moved("Tensor._version")
+    with torch.inference_mode():
+        assert version_of(torch.zeros(1)) == 0
 
 
 def test_shared_memory_is_shared():

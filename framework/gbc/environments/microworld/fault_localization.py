@@ -159,10 +159,11 @@ def score_edits(
 
         def count(module: object, args: object, kwargs: dict[str, Any]) -> None:
             nonlocal rows, tokens
-            height, width = kwargs["attention_mask"].shape
-            # The template before the prompt is a pass of its own, of one token.
-            if width > 1:
-                rows, tokens = rows + height, tokens + int(kwargs["attention_mask"].sum())
+            height, width = kwargs["inputs_embeds"].shape[:2]
+            cache = kwargs["past_key_values"]
+            # What stands before the first message, or before the prompt, is read by itself, for passes that follow.
+            is_prompt = cache is not None and not cache.get_seq_length()
+            rows, tokens = rows + height * (not is_prompt), tokens + int(kwargs["attention_mask"][:, -width:].sum())
 
         hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
         try:
