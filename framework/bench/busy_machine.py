@@ -85,7 +85,7 @@ def time_steps(recipe: str, seconds: str) -> None:
 
     import torch
 
-    from framework.core.seeding import seed_of
+    from framework.core.random.seeding import seed_of
     from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
     from framework.pra.network.config import PRAConfig
     from framework.pra.network.model import PRA

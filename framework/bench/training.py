@@ -26,7 +26,7 @@ from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import check_record, write_record
 from framework.core.console import console, results
 from framework.core.errors import ConfigError, TrainingError
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.core.serialization import from_json, to_json
 from framework.core.text_files import read_yaml
 from framework.data.loading.batch import ImageBatch, PixelBatch

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from framework.core.param_tags import tag, tags_of
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 
 
 def own_tensors(module: nn.Module) -> dict[str, Shaped[Tensor, "..."]]:

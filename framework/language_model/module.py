@@ -34,7 +34,7 @@ from transformers import (
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.param_tags import NO_DECAY, tag
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.core.serialization import to_json
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.core.shapes import Images
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig, sample

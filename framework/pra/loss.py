@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
-from framework.core.philox import Seeds
+from framework.core.random.philox import Seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate

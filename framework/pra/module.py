@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError
-from framework.core.philox import Seeds, stream_seeds
-from framework.core.seeding import seed_of
+from framework.core.random.philox import Seeds, stream_seeds
+from framework.core.random.seeding import seed_of
 from framework.core.serialization import to_json
 from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.core.philox import WORDS, Seeds, normal_of, random_words, stream_seeds, uniform_of
+from framework.core.random.philox import WORDS, Seeds, normal_of, random_words, stream_seeds, uniform_of
 
 
 class SampleNoise:

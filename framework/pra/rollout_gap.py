@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.console import tracked
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.core.shapes import Images, Labels
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation_pass
 from framework.pra.network.model import PRA

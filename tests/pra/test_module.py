@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.core.errors import ConfigError
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule

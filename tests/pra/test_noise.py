@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.pra.noise import SampleNoise
 
 

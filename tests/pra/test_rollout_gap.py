@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify

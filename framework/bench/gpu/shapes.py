@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from framework.bench.gpu.session import Session
-from framework.core.philox import Seeds
-from framework.core.seeding import seed_of
+from framework.core.random.philox import Seeds
+from framework.core.random.seeding import seed_of
 from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from framework.core.devices import free_bytes
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.gbc.attribution.options import GradientOptions, Score
 from framework.gbc.execution.pass_memory import PassMemory, PassSize
 from framework.gbc.execution.teacher_forcing import TokenRow, chunk_rows, forward_rows, with_row

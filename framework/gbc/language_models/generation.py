@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from framework.core.devices import tensor_on
-from framework.core.philox import WORDS, Seeds, gumbel_of, random_words, stream_seeds
+from framework.core.random.philox import WORDS, Seeds, gumbel_of, random_words, stream_seeds
 from framework.gbc.language_models.interface import stop_in
 from framework.gbc.shapes import Mask, TokenIds, ints
 

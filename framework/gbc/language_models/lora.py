@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.gbc.language_models.peft_compat import (
     CONFIG,
     KEY_PREFIX,

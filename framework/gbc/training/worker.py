@@ -10,7 +10,7 @@ import torch
 
 from framework.core.collectives import all_gather_object, rank_and_size
 from framework.core.errors import ConfigError, FrameworkError
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.data.loading.batch import EpisodeBatch
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.options import AttributionOptions

@@ -48,14 +48,11 @@ def probe(
 ) -> None:
     """Measure what a model's features know of the images' classes, by linear probes.
 
-    The weights stay frozen. The causal transformer reads an image without its class; its hidden states at each depth
-    are averaged over positions, and a linear classifier is trained on them. Beside it the nearest neighbours vote, and
-    the same is done with raw pixels and with an untrained model.
+    The causal transformer reads an image without its class; its hidden states at each depth are averaged over
+    positions, and a linear classifier is trained on them. Beside it the nearest neighbours vote, and the same is done
+    with raw pixels and with an untrained model. Writes OUT, and beside it a PNG: accuracy over depth.
 
-    Writes OUT, and beside it a PNG: accuracy over depth.
-
-    For ImageNet: `--options.solver sgd` (90 epochs) and `--depths` for the layers in question: features of all samples
-    are held in memory, 4 bytes a value.
+    Features of all images are held in memory: for ImageNet `--options.solver sgd` and one of `--depths` at a time.
 
     Args:
         checkpoint: a checkpoint, or a run's folder for its newest one.
@@ -76,13 +73,9 @@ def probe(
     place, picture = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
     check_outputs(out, picture, inputs=[checkpoint])
     model = load_pra(checkpoint, weights).to(place)
-    if inputs == "decoded" and VARIANTS[model.config.variant].target == "pixels":
-        problem = f"inputs decoded of variant {model.config.variant}"
-        raise ConfigError(problem, hint="its head generates pixels; use clean")
+    _check_inputs(inputs, model)
     chosen = _chosen_depths(depths, model.config.depth)
-    sets = [ShardSet(training), ShardSet(test)]
-    if sets[0].classes != sets[1].classes:
-        raise DataError(f"{test} has other classes than {training}", hint="give two parts of one set")
+    sets = _two_parts(training, test)
     extractors: dict[str, Extractor] = {"trained": _of_model(model, position, inputs, chosen)}
     if baselines:
         untrained = PRA(model.config).eval().to(place)
@@ -90,7 +83,7 @@ def probe(
     # One reading of the images serves all.
     known, asked = (_extract(each, extractors, model, limit=limit, batch_size=batch_size) for each in sets)
     found = {
-        name: [probe_features(a, b, options) for a, b in zip(known[name], asked[name], strict=True)]
+        name: [probe_features(*each, options) for each in zip(known[name], asked[name], strict=True)]
         for name in extractors
     }
     counts = {"num_training": len(known["trained"][0].labels), "num_test": len(asked["trained"][0].labels)}
@@ -127,6 +120,19 @@ def _check_options(out: str, position: Position, inputs: Inputs) -> None:
         raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the picture is beside it as .png")
     if position not in get_args(Position) or inputs not in get_args(Inputs):
         raise ConfigError(f"position {position}, inputs {inputs}", hint="use mean or last, and clean or decoded")
+
+
+def _two_parts(training: str, test: str) -> tuple[ShardSet, ShardSet]:
+    sets = ShardSet(training), ShardSet(test)
+    if sets[0].classes != sets[1].classes:
+        raise DataError(f"{test} has other classes than {training}", hint="give two parts of one set")
+    return sets
+
+
+def _check_inputs(inputs: Inputs, model: PRA) -> None:
+    variant = model.config.variant
+    if inputs == "decoded" and VARIANTS[variant].target == "pixels":
+        raise ConfigError(f"inputs decoded of variant {variant}", hint="its head generates pixels; use clean")
 
 
 def _chosen_depths(depths: Sequence[int] | None, depth: int) -> list[int]:

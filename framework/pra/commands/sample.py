@@ -72,15 +72,8 @@ def sample(
     check_sampler(model.config, sampler)
     labels = balanced_labels(num, chosen)
     share = Share.of_environment(os.environ)
-    settings = {
-        "weights": weights_digest(model),
-        "num": num,
-        "classes": chosen,
-        "seed": seed,
-        "batch_size": batch_size,
-        "precision": precision,
-        "sampler": to_json(sampler),
-    }
+    settings = {"num": num, "classes": chosen, "seed": seed, "batch_size": batch_size, "precision": precision}
+    settings |= {"weights": weights_digest(model), "sampler": to_json(sampler)}
     parts = SampleParts(out, settings, -(-num // batch_size))
     place = share.device(place)
     model = model.to(place)

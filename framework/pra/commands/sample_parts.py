@@ -58,7 +58,7 @@ class Share:
 
     def device(self, asked: torch.device) -> torch.device:
         """The device of this process: of a machine's GPUs one for each process, where no number was asked for."""
-        if asked.type != "cuda" or asked.index is not None or self.num_processes == 1:
+        if str(asked) != "cuda" or self.num_processes == 1:
             return asked
         return torch.device("cuda", self.local_rank % torch.cuda.device_count())
 

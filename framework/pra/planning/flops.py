@@ -20,7 +20,7 @@ from framework.core.compat.torch_compat import (
     storage_key,
 )
 from framework.core.init import own_tensors, replace_tensor
-from framework.core.philox import WORDS
+from framework.core.random.philox import WORDS
 from framework.pra.loss import Losses, ObjectiveConfig, noise_from, num_normal, num_uniform, training_losses
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA

@@ -9,7 +9,7 @@ import yaml
 
 from framework.bench.gpu.session import Session
 from framework.bench.gpu.shapes import CIFAR, PRA_L, PRA_S, TINY, BareLoop, made_batch
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
 from framework.pra.network.config import PRAConfig
 from framework.pra.noise import SampleNoise

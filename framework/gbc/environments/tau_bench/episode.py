@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.core.serialization import JsonDict, to_json
 from framework.core.text_files import half_character_in
 from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User

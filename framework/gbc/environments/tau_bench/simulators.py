@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from framework.core.errors import DataError, FrameworkError
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 from framework.gbc.environments.tau_bench.adapter import STOP
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
 from framework.gbc.language_models.tool_calls.thoughts import without_thoughts

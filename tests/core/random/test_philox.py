@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from framework.core.philox import gumbel_of, normal_of, philox, random_words, stream_seeds, uniform_of
+from framework.core.random.philox import gumbel_of, normal_of, philox, random_words, stream_seeds, uniform_of
 
 # Salmon et al.'s Random123, tests/kat_vectors: philox4x32, 10 rounds; the second is all ones, the third digits of pi.
 KNOWN = [

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from framework.core.seeding import seed_of
+from framework.core.random.seeding import seed_of
 
 
 def test_a_seed_is_the_hash_of_its_parts():
