@@ -257,7 +257,8 @@ def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
 class _YamlLoader(yaml.SafeLoader):
     """Plain values alone; what would be lost or cannot be encoded is an error."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    # The stubs say that an index is a number; of a document it is None, of a mapping's value its key.
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         # The stubs leave the parser's and the constructor's methods untyped.
         parser = cast(Any, self)
         alias: Any = parser.peek_event() if parser.check_event(yaml.AliasEvent) else None

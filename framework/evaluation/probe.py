@@ -68,6 +68,9 @@ class FeatureSet:
     features: Float[Tensor, "sample feature"]
     labels: Int64[Tensor, "sample"]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:

@@ -105,11 +105,12 @@ class LinearLM(PreTrainedModel):
         self,
         *,
         inputs_embeds: Float[Tensor, "batch token value"],
-        attention_mask: Shaped[Tensor, "batch token"],
+        attention_mask: Shaped[Tensor, "batch token"] | None = None,
         **_ignored: object,
     ) -> CausalLMOutputWithPast:
-        summed = (inputs_embeds * attention_mask[..., None]).cumsum(dim=1)
-        return CausalLMOutputWithPast(logits=self.head(summed))
+        # Without a mask, padding stands behind.
+        seen = inputs_embeds if attention_mask is None else inputs_embeds * attention_mask[..., None]
+        return CausalLMOutputWithPast(logits=self.head(seen.cumsum(dim=1)))
 
 
 def tiny_tokenizer(

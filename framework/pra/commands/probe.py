@@ -78,24 +78,22 @@ def probe(
     sets = _two_parts(training, test)
     extractors: dict[str, Extractor] = {"trained": _of_model(model, position, inputs, chosen)}
     if baselines:
-        untrained = PRA(model.config).eval().to(place)
-        extractors |= {"untrained": _of_model(untrained, position, "clean", chosen), "pixels": _pixels}
+        untrained = _of_model(PRA(model.config).eval().to(place), position, "clean", chosen)
+        extractors |= {"untrained": untrained, "pixels": _pixels}
     # One reading of the images serves all.
     known, asked = (_extract(each, extractors, model, limit=limit, batch_size=batch_size) for each in sets)
     found = {
         name: [probe_features(*each, options) for each in zip(known[name], asked[name], strict=True)]
         for name in extractors
     }
-    counts = {"num_training": len(known["trained"][0].labels), "num_test": len(asked["trained"][0].labels)}
+    counts = {"num_training": len(known["trained"][0]), "num_test": len(asked["trained"][0])}
     raw = found.pop("pixels")[0] if baselines else None
     lines = {name: list(zip(chosen, each, strict=True)) for name, each in found.items()}
     _write(out, picture, {"position": position, "inputs": inputs, **counts}, lines, raw)
-    results().print(_table(lines, raw))
-    console.print(f"report in {out}, accuracy over depth in {picture}")
 
 
 def _write(out: str, picture: Path, settings: Mapping[str, object], lines: Lines, raw: ProbeResult | None) -> None:
-    """The report and the picture.
+    """The report and the picture, and a table on the terminal.
 
     Args:
         out: the JSON file.
@@ -113,6 +111,8 @@ def _write(out: str, picture: Path, settings: Mapping[str, object], lines: Lines
         stream.write(json.dumps(report, indent=2).encode())
     accuracies = {name: [(depth, result.linear) for depth, result in line] for name, line in lines.items()}
     curve_over_depth(str(picture), accuracies, None if raw is None else raw.linear)
+    results().print(_table(lines, raw))
+    console.print(f"report in {out}, accuracy over depth in {picture}")
 
 
 def _check_options(out: str, position: Position, inputs: Inputs) -> None:
