@@ -71,7 +71,7 @@ class SharedPrompts(LocalModel):
             except DataError as error:
                 self.known[key] = error
                 continue
-            groups[encoded.ids[: self._shared(encoded)], request.max_new_tokens].append((request, encoded))
+            groups[encoded.ids[: self.shared_length(encoded)], request.max_new_tokens].append((request, encoded))
         for (prefix, length), asked in groups.items():
             asked.sort(key=lambda each: len(each[1].ids))
             for start in range(0, len(asked), self.config.batch_size):
@@ -108,7 +108,11 @@ class SharedPrompts(LocalModel):
                     found[index] = TokenFit(log_probs=own.cpu(), surprise=(best - own).cpu(), likeliest=likeliest.cpu())
         return [found[index] for index in range(len(rows))]
 
-    def _shared(self, encoded: EncodedPrompt) -> int:
+    def forget_states(self) -> None:
+        """Drops the states of prompts; what is asked next reads its prompt again."""
+        self._states.clear()
+
+    def shared_length(self, encoded: EncodedPrompt) -> int:
         """The number of first tokens that belong to the prompt; at least one token stays to be read."""
         prompt = next((block for block in encoded.blocks if block.kind == "prompt"), None)
         return 1 if prompt is None else max(1, min(prompt.tokens[1], len(encoded.ids) - 2))
