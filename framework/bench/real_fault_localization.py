@@ -5,7 +5,7 @@ cut off goes on, and runs with other systems or candidates may stand side by sid
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -115,9 +115,7 @@ def _ask(
         model.forget_states()
 
 
-def scores_of(
-    folder: Path, systems: Mapping[str, RealSystem], most_failures: int
-) -> dict[str, dict[str, RealScore]]:
+def scores_of(folder: Path, systems: Mapping[str, RealSystem], most_failures: int) -> dict[str, dict[str, RealScore]]:
     """The scores of all verdicts in a folder, by part and variant.
 
     Args:
@@ -173,7 +171,7 @@ def _score(asked: Sequence[tuple[FaultySystem, float, Verdict]]) -> RealScore:
     )
 
 
-def _flat(groups):
+def _flat(groups: Iterable[Sequence[float]]) -> list[float]:
     return [value for group in groups for value in group]
 
 
@@ -182,7 +180,9 @@ def _interval(systems: Sequence[Sequence[Sequence[float]]]) -> tuple[float, floa
     rng = Random("resamples")
     means: list[float] = []
     for _ in range(_RESAMPLES):
-        drawn = [group for system in rng.choices(systems, k=len(systems)) for group in rng.choices(system, k=len(system))]
+        drawn = [
+            group for system in rng.choices(systems, k=len(systems)) for group in rng.choices(system, k=len(system))
+        ]
         means.append(mean(_flat(drawn)))
     means.sort()
     return means[int(0.025 * _RESAMPLES)], means[int(0.975 * _RESAMPLES) - 1]

@@ -82,31 +82,13 @@ class SharedPrompts(LocalModel):
                     self.known[_key(request)] = self._reply(encoded, output, request.stop)
         return [self.known[_key(request)] for request in requests]
 
-    @torch.no_grad()
     def fit(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TokenFit]:
         """How well tokens fit to what stands before them.
 
         Args:
-            rows: for each a prefix of two tokens or more whose states are shared, and the tokens that follow it.
+            rows: for each a prefix of one token or more whose states are kept, and the tokens that follow it.
         """
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, (prefix, _) in enumerate(rows):
-            groups[tuple(prefix)].append(index)
-        found: dict[int, TokenFit] = {}
-        for prefix, indices in groups.items():
-            indices.sort(key=lambda index: len(rows[index][1]))
-            for start in range(0, len(indices), self.config.batch_size):
-                some = indices[start : start + self.config.batch_size]
-                read = [[prefix[-1], *rows[index][1]] for index in some]
-                logits, _, _ = self._read(prefix[:-1], [row[:-1] for row in read])
-                width = logits.shape[1]
-                for index, row, each in zip(some, read, logits.float(), strict=True):
-                    log_probs = each[width - len(row) + 1 :].log_softmax(dim=-1)
-                    picks = torch.tensor(row[1:], device=self.device)
-                    own = log_probs.gather(1, picks[:, None])[:, 0]
-                    best, likeliest = log_probs.max(dim=-1)
-                    found[index] = TokenFit(log_probs=own.cpu(), surprise=(best - own).cpu(), likeliest=likeliest.cpu())
-        return [found[index] for index in range(len(rows))]
+        return token_fit(self, rows)
 
     def forget_states(self) -> None:
         """Drops the states of prompts; what is asked next reads its prompt again."""
@@ -122,7 +104,7 @@ class SharedPrompts(LocalModel):
         self, prefix: tuple[int, ...], rows: Sequence[Sequence[int]], stops: Sequence[Sequence[str]], length: int
     ) -> list[tuple[int, ...]]:
         """Greedy new tokens after prefix and each row."""
-        logits, cache, mask = self._read(prefix, rows)
+        logits, cache, mask = self.read(prefix, rows)
         said: list[list[int]] = [[] for _ in rows]
         going = set(range(len(rows)))
         for number in range(length):
@@ -141,7 +123,7 @@ class SharedPrompts(LocalModel):
             ).logits
         return [tuple(each) for each in said]
 
-    def _read(
+    def read(
         self, prefix: tuple[int, ...], rows: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "batch token vocab"], DynamicCache, Int[Tensor, "batch token"]]:
         """Logits of rows, left-padded, after a prefix; the cache, and its mask."""
@@ -165,6 +147,42 @@ class SharedPrompts(LocalModel):
             self.model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
             self._states[prefix] = cached_states(cache)
         return self._states[prefix]
+
+
+@torch.no_grad()
+def token_fit(model: LocalModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TokenFit]:
+    """How well tokens fit to what stands before them; equal prefixes are read once where the model keeps them.
+
+    Args:
+        model: the language model.
+        rows: for each a prefix of one token or more, and the tokens that follow it.
+    """
+    shared = model if isinstance(model, SharedPrompts) else None
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, (prefix, _) in enumerate(rows):
+        groups[tuple(prefix[:-1]) if shared else ()].append(index)
+    found: dict[int, TokenFit] = {}
+    for prefix, indices in groups.items():
+        indices.sort(key=lambda index: len(rows[index][0]) + len(rows[index][1]))
+        for start in range(0, len(indices), model.config.batch_size):
+            some = indices[start : start + model.config.batch_size]
+            read = [[*rows[index][0][len(prefix) :], *rows[index][1]] for index in some]
+            inputs = [row[:-1] for row in read]
+            logits = shared.read(prefix, inputs)[0] if shared else _plain_logits(model, inputs)
+            for index, row, each in zip(some, read, logits, strict=True):
+                count = len(rows[index][1])
+                log_probs = each[-count:].float().log_softmax(dim=-1)
+                picks = torch.tensor(row[-count:], device=model.device)
+                own = log_probs.gather(1, picks[:, None])[:, 0]
+                best, likeliest = log_probs.max(dim=-1)
+                found[index] = TokenFit(log_probs=own.cpu(), surprise=(best - own).cpu(), likeliest=likeliest.cpu())
+    return [found[index] for index in range(len(rows))]
+
+
+def _plain_logits(model: LocalModel, rows: Sequence[Sequence[int]]) -> Float[Tensor, "batch token vocab"]:
+    ids, mask = pad_left(rows, 0, model.device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return model.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
 
 
 def _key(request: Request) -> tuple[str, str, int, tuple[str, ...]]:

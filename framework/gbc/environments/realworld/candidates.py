@@ -14,6 +14,7 @@ from framework.gbc.attribution.options import (
     GradientOptions,
     Scalar,
 )
+from framework.gbc.attribution.results import Attribution
 from framework.gbc.attribution.token_gradients import token_scores
 from framework.gbc.environments.planted_faults import CREDITS, VARIANTS, Cost, CountedScorer, blame_of, counted
 from framework.gbc.environments.realworld.episodes import RUN, Failure, FaultySystem
@@ -141,7 +142,7 @@ def edits(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[
     found: dict[str, Verdict] = {}
     for name, options in EDITS.items():
 
-        def attribute_one(options: CounterfactualEditOptions = options):
+        def attribute_one(options: CounterfactualEditOptions = options) -> list[Attribution]:
             return attribute(
                 [failure.trace], faulty.graph, {MODEL: model}, [failure.loss], AttributionOptions(edits=options)
             )
@@ -171,7 +172,7 @@ def asked_step_by_step(model: SharedPrompts, faulty: FaultySystem, failure: Fail
     yes, no = (model.plain_tokens(answer) for answer in (" yes", " no"))
     blame: dict[str, float] = {}
     tokens = 0
-    for number, step in enumerate(steps):
+    for step in steps:
         told = _told(faulty, failure.trace, upto=step.name)
         question = f"{told}\nResult in the end: {failure.loss.text}\nDid {step.node} make a mistake here, yes or no?"
         ids = model.plain_tokens(question)

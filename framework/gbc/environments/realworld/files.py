@@ -1,4 +1,4 @@
-"""The files of a benchmark of real systems: episodes and verdicts, written as they come, so that it goes on from them."""
+"""The files of a benchmark of real systems: episodes and verdicts, written as they come, so that a run goes on."""
 
 import json
 from collections.abc import Iterable, Iterator
