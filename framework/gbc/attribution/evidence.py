@@ -109,9 +109,10 @@ def gather_evidence(
     Args:
         traces: runs that did not fail.
         graph: that made them.
-        models: by name; of agents without a local model there are no log-odds.
+        models: by name; in place of those on a server the first local one reads, and without one there are no log-odds.
         losses: of the traces; how much they tell of what was expected decides how much can be found.
     """
+    reader = next((model for model in models.values() if isinstance(model, LocalModel)), None)
     found: list[dict[str, Evidence]] = []
     asked: list[tuple[int, str, LocalModel, Request, str, str]] = []
     for index, (trace, loss) in enumerate(zip(traces, losses, strict=True)):
@@ -125,7 +126,8 @@ def gather_evidence(
             if step.name in targets:
                 evidence = replace(evidence, target=targets[step.name])
                 agent, model = graph.nodes[step.node], models.get(step.model or "")
-                if isinstance(agent, Agent) and isinstance(model, LocalModel):
+                model = model if isinstance(model, LocalModel) else reader
+                if isinstance(agent, Agent) and model is not None:
                     end = agent.stop[0] if agent.stop else ""
                     request = _without_prompt(trace, agent, step)
                     asked.append((index, step.node, model, request, step.output + end, targets[step.name] + end))
