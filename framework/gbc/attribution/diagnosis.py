@@ -141,9 +141,9 @@ def why_no_evidence(graph: Graph, models: Mapping[str, LanguageModel], losses: S
         return "the loss does not tell what was expected"
     for agent in graph.agents:
         model = models.get(agent.model)
-        if isinstance(model, LocalModel) and (unknown := model.tokenizer.unk_token_id) is not None:
-            if unknown in model.plain_tokens(agent.role or "answers"):
-                return f"model {agent.model!r} does not know the words of the role of {agent.name!r}"
+        unknown = model.tokenizer.unk_token_id if isinstance(model, LocalModel) else None
+        if isinstance(model, LocalModel) and unknown is not None and unknown in model.plain_tokens(agent.role):
+            return f"model {agent.model!r} does not know the words of the role of {agent.name!r}"
     return None
 
 
@@ -163,7 +163,7 @@ def conclude(
         notes: to be added.
     """
     nodes = [node.name for node in (*graph.agents, *graph.tools)]
-    shares = probabilities([each.nodes for each in gathered], nodes, weights)
+    shares = probabilities([each.features for each in gathered], nodes, weights)
     likeliest = max(shares, key=lambda name: shares[name], default=None)
     reasons = () if likeliest is None else _reasons([each.nodes.get(likeliest) for each in gathered], weights)
     return Diagnosis(
@@ -178,7 +178,7 @@ def conclude(
 
 
 def probabilities(
-    runs: Sequence[Mapping[str, Evidence]], nodes: Sequence[str], weights: Mapping[str, float] = WEIGHTS
+    runs: Sequence[Mapping[str, Mapping[str, float]]], nodes: Sequence[str], weights: Mapping[str, float] = WEIGHTS
 ) -> dict[str, float]:
     """Of each node that it is the culprit of all runs.
 
@@ -186,14 +186,14 @@ def probabilities(
     and are less than n independent pieces of evidence.
 
     Args:
-        runs: the evidence of each by node; those that did not run have none.
+        runs: the features of each run's evidence by node; those that did not run have none.
         nodes: all that could be at fault.
         weights: of the evidence's features.
     """
     scores: dict[str, float] = defaultdict(float)
     for run in runs:
         for name in nodes:
-            scores[name] += score(run[name], weights) if name in run else _ABSENT
+            scores[name] += _score(run[name], weights) if name in run else _ABSENT
     if not scores:
         return {}
     scaled = {name: scores[name] / math.sqrt(len(runs)) for name in nodes}
@@ -207,9 +207,7 @@ _ABSENT = -20.0
 """Score of a node in a run in which it said nothing."""
 
 
-def score(evidence: Evidence, weights: Mapping[str, float] = WEIGHTS) -> float:
-    """The score of a node in one run: linear in the evidence's features."""
-    features = evidence.features
+def _score(features: Mapping[str, float], weights: Mapping[str, float]) -> float:
     return sum(weight * features[name] for name, weight in weights.items())
 
 

@@ -3,7 +3,8 @@
 From the loss backwards every node is asked what it should have said (its target), as far as that can be told without
 its prompt: the output should have been the expected one; a message that has a wrong value should have had the expected
 one; a tool's input should have been such that the tool, run again, says its target, one word of it exchanged for words
-that its author had read. Then, of each node:
+that its author had read. Where a value that was expected is in no message at all, each author before the output is
+supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
 
 - where the wrong values came from: whether it was the first that said them, passed them on, or had the expected ones
   before it and lost them;
@@ -49,6 +50,8 @@ class Evidence:
         decides: whether it decided that a node ran which is on the path of the error.
         is_output: whether it said the system's output.
         is_tool: a tool and not an agent.
+        lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
+        supposed: the target is only supposed.
         target: what it should have said, where that can be told.
         log_odds: of the target against what it said, in nats; None where there is no target, and for tools.
     """
@@ -63,6 +66,8 @@ class Evidence:
     decides: bool = False
     is_output: bool = False
     is_tool: bool = False
+    lacked: float = 0.0
+    supposed: bool = False
     target: str | None = None
     log_odds: float | None = None
 
@@ -81,8 +86,11 @@ class Evidence:
             "decides": float(self.decides),
             "is_output": float(self.is_output),
             "is_tool": float(self.is_tool),
-            "has_target": float(self.target is not None),
-            "log_odds": odds,
+            "lacked": self.lacked,
+            "has_target": float(self.target is not None and not self.supposed),
+            "log_odds": 0.0 if self.supposed else odds,
+            "supposed": float(self.supposed),
+            "supposed_odds": odds if self.supposed else 0.0,
         }
 
 
@@ -100,6 +108,11 @@ class Gathered:
     passes: int
     tokens: int
 
+    @property
+    def features(self) -> dict[str, dict[str, float]]:
+        """Of each node."""
+        return {name: evidence.features for name, evidence in self.nodes.items()}
+
 
 def gather_evidence(
     traces: Sequence[Trace], graph: Graph, models: Mapping[str, object], losses: Sequence[VerbalLoss]
@@ -114,35 +127,69 @@ def gather_evidence(
     """
     reader = next((model for model in models.values() if isinstance(model, LocalModel)), None)
     found: list[dict[str, Evidence]] = []
-    asked: list[tuple[int, str, LocalModel, Request, str, str]] = []
+    asked: list[_Asked] = []
     for index, (trace, loss) in enumerate(zip(traces, losses, strict=True)):
         wrong = wrong_values(trace, loss)
-        targets, replayed, explained = _targets(graph, trace, loss, wrong)
+        told = _targets(graph, trace, loss, wrong)
         nodes: dict[str, Evidence] = {}
         for step in trace.steps:
             if step.kind == "user":
                 continue
             evidence = _provenance(trace, step, wrong, nodes.get(step.node, Evidence()))
-            if step.name in targets:
-                evidence = replace(evidence, target=targets[step.name])
-                agent, model = graph.nodes[step.node], models.get(step.model or "")
-                model = model if isinstance(model, LocalModel) else reader
-                if isinstance(agent, Agent) and model is not None:
-                    end = agent.stop[0] if agent.stop else ""
-                    request = _without_prompt(trace, agent, step)
-                    asked.append((index, step.node, model, request, step.output + end, targets[step.name] + end))
             nodes[step.node] = replace(
                 evidence,
-                explained=evidence.explained or step.name in explained,
-                replayed=evidence.replayed or step.name in replayed,
-                decides=evidence.decides or _decides(trace, step, targets),
+                target=told.targets.get(step.name, evidence.target),
+                explained=evidence.explained or step.name in told.explained,
+                replayed=evidence.replayed or step.name in told.replayed,
+                decides=evidence.decides or _decides(trace, step, told.targets),
             )
+            agent, model = graph.nodes[step.node], models.get(step.model or "")
+            model = model if isinstance(model, LocalModel) else reader
+            if not isinstance(agent, Agent) or model is None:
+                continue
+            end = agent.stop[0] if agent.stop else ""
+            request = _without_prompt(trace, agent, step)
+            if step.name in told.targets:
+                supposed = [told.targets[step.name]]
+            else:
+                supposed = _suppositions(graph, trace, step, wrong)
+            for text in supposed:
+                said = (step.output + end, text + end)
+                asked.append(_Asked(run=index, step=step, model=model, request=request, said=said[0], target=said[1]))
         found.append(nodes)
     passes, tokens = [0] * len(traces), [0] * len(traces)
-    for (index, node, *_), (odds, count) in zip(asked, _log_odds(asked), strict=True):
-        found[index][node] = replace(found[index][node], log_odds=odds)
-        passes[index], tokens[index] = passes[index] + 2, tokens[index] + count
+    for each, (odds, count) in zip(asked, _log_odds(asked), strict=True):
+        nodes, node = found[each.run], each.step.node
+        passes[each.run], tokens[each.run] = passes[each.run] + 2, tokens[each.run] + count
+        before = nodes[node]
+        if before.target is None or before.supposed:
+            # Of several suppositions, the likeliest.
+            if before.log_odds is None or odds > before.log_odds:
+                nodes[node] = replace(before, supposed=True, target=each.target, log_odds=odds)
+        else:
+            nodes[node] = replace(before, log_odds=odds)
     return [Gathered(nodes=n, passes=p, tokens=t) for n, p, t in zip(found, passes, tokens, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A target and what was said in its place, to be weighed by a model without the agent's prompt."""
+
+    run: int
+    step: Step
+    model: LocalModel
+    request: Request
+    said: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What steps should have said; of them those that a replay told; and the tools that one explains."""
+
+    targets: dict[str, str]
+    replayed: set[str]
+    explained: set[str]
 
 
 def wrong_values(trace: Trace, loss: VerbalLoss) -> list[tuple[str, str]]:
@@ -163,9 +210,10 @@ def _provenance(trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], befo
     """The evidence of a node with one step more."""
     read = [trace.step(block.source) for block in step.messages]
     is_output = step.name in trace.outputs
-    first = passed = lost = left_out = withheld = 0
+    first = passed = lost = left_out = withheld = lacked = 0
     for said, expected in wrong:
         knew = any(has_words(source.output, expected) for source in read)
+        lacked += is_output and not knew and not any(has_words(source.output, said) for source in read)
         if has_words(step.output, said):
             lost += knew
             again = any(source.kind != "user" and has_words(source.output, said) for source in read)
@@ -182,6 +230,7 @@ def _provenance(trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], befo
         lost=before.lost + lost * share,
         left_out=before.left_out + left_out * share,
         withheld=before.withheld + withheld * share,
+        lacked=before.lacked + lacked * share,
         is_output=before.is_output or is_output,
         is_tool=step.kind == "tool",
     )
@@ -191,10 +240,7 @@ def _decides(trace: Trace, step: Step, targets: Mapping[str, str]) -> bool:
     return any(step.name in other.controls and other.name in targets for other in trace.steps)
 
 
-def _targets(
-    graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]]
-) -> tuple[dict[str, str], set[str], set[str]]:
-    """What steps should have said; of them those told by a replay; and the tools that such a replay explains."""
+def _targets(graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]]) -> _Told:
     exchange = {said: expected for said, expected in wrong if said and expected}
     targets: dict[str, str] = {}
     if loss.expected_output and len(trace.outputs) == 1:
@@ -215,7 +261,7 @@ def _targets(
                 if source not in targets:
                     targets[source] = text
                     replayed.add(source)
-    return targets, replayed, explained
+    return _Told(targets=targets, replayed=replayed, explained=explained)
 
 
 def _exchanged(text: str, exchange: Mapping[str, str]) -> str:
@@ -269,20 +315,39 @@ def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
     return build_request(neutral, step.name, id=trace.id, seed=0, seen=seen)
 
 
-def _log_odds(
-    asked: Sequence[tuple[int, str, LocalModel, Request, str, str]],
-) -> Iterator[tuple[float, int]]:
+def _suppositions(graph: Graph, trace: Trace, step: Step, wrong: Sequence[tuple[str, str]]) -> list[str]:
+    """What a step without a target could have owed: values that are in no message, and other branches."""
+    start = step.output[: len(step.output) - len(step.output.lstrip())]
+    messages = [other.output for other in trace.steps if other.name not in trace.outputs]
+    owed = [
+        expected
+        for said, expected in wrong
+        if expected and not any(has_words(text, expected) or has_words(text, said) for text in messages)
+    ]
+    if step.kind != "agent" or step.name in trace.outputs:
+        return []
+    nodes = (node for node in (*graph.agents, *graph.tools) if node.when is not None)
+    conditions = [node.when for node in nodes if node.when is not None and node.when.source == step.node]
+    branches = [
+        condition.pattern
+        for condition in conditions
+        if not condition.negate and condition.holds(condition.pattern) and not condition.holds(step.output)
+    ]
+    return [start + text for text in dict.fromkeys([*owed, *branches])]
+
+
+def _log_odds(asked: Sequence[_Asked]) -> Iterator[tuple[float, int]]:
     """Of each target against what was said, and the tokens read for it."""
-    by_model: dict[int, LocalModel] = {id(model): model for _, _, model, *_ in asked}
-    rows: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {key: [] for key in by_model}
+    models = {id(each.model): each.model for each in asked}
+    rows: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {key: [] for key in models}
     counts: list[tuple[int, int, int, int]] = []
-    for _, _, model, request, said, target in asked:
-        ids = model.encode(request).ids
-        mine = rows[id(model)]
-        answers = [model.plain_tokens(text) for text in (said, target)]
-        counts.append((id(model), len(mine), len(ids), len(ids) + sum(map(len, answers))))
+    for each in asked:
+        ids = each.model.encode(each.request).ids
+        mine = rows[id(each.model)]
+        answers = [each.model.plain_tokens(text) for text in (each.said, each.target)]
+        counts.append((id(each.model), len(mine), len(ids), len(ids) + sum(map(len, answers))))
         mine += [(ids[:1], (*ids[1:], *answer)) for answer in answers]
-    fits = {key: token_fit(by_model[key], each) for key, each in rows.items()}
+    fits = {key: token_fit(models[key], each) for key, each in rows.items()}
     for key, place, length, tokens in counts:
         of_said, of_target = (fits[key][number].log_probs[length - 1 :].sum().item() for number in (place, place + 1))
         yield of_target - of_said, tokens

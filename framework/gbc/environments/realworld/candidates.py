@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out, outputs_before
+from framework.gbc.attribution.diagnosis import probabilities
 from framework.gbc.attribution.edge_weights import compute_connections
+from framework.gbc.attribution.evidence import gather_evidence
 from framework.gbc.attribution.options import (
     AttributionOptions,
     ConnectionOptions,
@@ -25,6 +27,7 @@ from framework.gbc.graph.verbal_loss import slot_loss
 from framework.gbc.language_models.shared_prompts import SharedPrompts
 
 _MAX_TOKENS = 512
+EVIDENCE = "evidence"
 EDITS = {
     "edits": CounterfactualEditOptions(),
     "edits, keep 1": CounterfactualEditOptions(keep=1.0),
@@ -39,12 +42,14 @@ class Verdict:
     Attributes:
         blame: by node; the largest is named.
         cost: of it.
-        is_probability: whether blame adds up to 1 with what is left for "cannot tell".
+        is_probability: whether blame adds up to 1.
+        features: of the evidence by node, where that is what blame comes from.
     """
 
     blame: Mapping[str, float]
     cost: Cost
     is_probability: bool = False
+    features: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
 
 
 Candidate = Callable[[SharedPrompts, FaultySystem, Failure], dict[str, Verdict]]
@@ -198,7 +203,17 @@ def _told(faulty: FaultySystem, trace: Trace, *, upto: str | None = None) -> str
     return "\n".join(lines)
 
 
+def evidence(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
+    """Where the wrong values come from, and what roles and messages imply (`attribution/evidence.py`)."""
+    started = time.perf_counter()
+    (found,) = gather_evidence([failure.trace], faulty.graph, {MODEL: model}, [failure.loss])
+    cost = Cost(passes=found.passes, tokens=found.tokens, seconds=time.perf_counter() - started)
+    blame = probabilities([found.features], faulty.nodes)
+    return {EVIDENCE: Verdict(blame=blame, cost=cost, is_probability=True, features=found.features)}
+
+
 CANDIDATES: dict[str, Candidate] = {
+    "evidence": evidence,
     "random": random_node,
     "last": last_node,
     "leave_one_out": leave_one_out,
