@@ -6,7 +6,7 @@ cut off goes on, and runs with other systems or candidates may stand side by sid
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from statistics import mean
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
+from framework.gbc.attribution.diagnosis import probabilities
 from framework.gbc.environments.planted_faults import Cost, hit
 from framework.gbc.environments.realworld.candidates import CANDIDATES, Verdict
 from framework.gbc.environments.realworld.episodes import FaultySystem, healthy_share, plant_faults
@@ -26,10 +27,12 @@ from framework.gbc.environments.realworld.files import (
     write_episodes,
 )
 from framework.gbc.environments.realworld.systems import FORMAT, RealSystem, load_systems
+from framework.gbc.environments.realworld.weights import Known, fit_weights
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.language_models.shared_prompts import SharedPrompts
 
 _RESAMPLES = 2000
+TOGETHER = "evidence, all failures of a fault together"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +136,53 @@ def scores_of(folder: Path, systems: Mapping[str, RealSystem], most_failures: in
             for each in read_episodes(path, system)
             for failure in each.failures[:most_failures]
         }
-        for result in read_results(folder / f"verdicts-{name}.jsonl"):
-            if (result.faulty, result.task) not in episodes:
-                continue
+        results = [
+            result
+            for result in read_results(folder / f"verdicts-{name}.jsonl")
+            if (result.faulty, result.task) in episodes
+        ]
+        for result in (*results, *_together(results, {each.name: each for each, _ in episodes.values()})):
             faulty, culprits = episodes[result.faulty, result.task]
             for variant, verdict in result.verdicts.items():
                 found[system.part][variant].append((faulty, hit(verdict.blame, faulty.nodes, culprits), verdict))
     return {
         part: {variant: _score(each) for variant, each in variants.items()} for part, variants in sorted(found.items())
     }
+
+
+def _together(results: Sequence[Result], faulty: Mapping[str, FaultySystem]) -> list[Result]:
+    """The evidence of all failures of one fault together, for each of them."""
+    by_fault: dict[str, list[tuple[Result, Verdict]]] = defaultdict(list)
+    for result in results:
+        for verdict in result.verdicts.values():
+            if verdict.features:
+                by_fault[result.faulty].append((result, verdict))
+    found: list[Result] = []
+    for name, asked in by_fault.items():
+        blame = probabilities([verdict.features for _, verdict in asked], faulty[name].nodes)
+        for result, verdict in asked:
+            found.append(replace(result, verdicts={TOGETHER: replace(verdict, blame=blame)}))
+    return found
+
+
+def weights_of(folder: Path, systems: Mapping[str, RealSystem]) -> dict[str, float]:
+    """The weights of the evidence, fitted to the verdicts on the choosing systems in a folder."""
+    known: list[Known] = []
+    for name, system in systems.items():
+        path = folder / f"episodes-{name}.jsonl"
+        if system.part != "choosing" or not path.exists():
+            continue
+        culprits = {
+            (each.name, failure.trace.id): failure.culprits
+            for each in read_episodes(path, system)
+            for failure in each.failures
+        }
+        for result in read_results(folder / f"verdicts-{name}.jsonl"):
+            for verdict in result.verdicts.values():
+                if verdict.features:
+                    whose = culprits[result.faulty, result.task]
+                    known.append(Known(group=result.faulty, features=verdict.features, culprits=whose))
+    return fit_weights(known) if known else {}
 
 
 def _score(asked: Sequence[tuple[FaultySystem, float, Verdict]]) -> RealScore:
