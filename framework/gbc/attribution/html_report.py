@@ -17,7 +17,8 @@ from framework.report.templates import environment
 def credit_table(attribution: Attribution) -> Table:
     """Credit of every node and edge, for a terminal."""
     caption = " <- ".join(attribution.trajectories[0].steps) if attribution.trajectories else "no trajectory"
-    title = f"{attribution.heading}: loss {attribution.loss:.4g}, by {attribution.method}, gap {_gap(attribution)}"
+    title = f"{attribution.heading}: loss {attribution.loss:.4g}, completeness gap {_gap(attribution)}"
+    title += f", credit by {attribution.method}"
     table = Table(title=title, caption=f"strongest trajectory: {caption}", caption_justify="left")
     for heading in ("node", "through", "own", "walk", "reads (share, estimator)"):
         table.add_column(heading, justify="left" if heading[0] in "nr" else "right")
