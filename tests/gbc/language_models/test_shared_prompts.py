@@ -43,5 +43,5 @@ def test_fits_are_log_probabilities_with_and_without_shared_prefixes():
 def test_models_whose_answers_do_not_repeat_are_refused():
     model = tiny_local_model()
     model.config = LocalModelConfig(path="", temperature=1.0)
-    with pytest.raises(ConfigError, match="temperature 1.0"):
+    with pytest.raises(ConfigError, match=r"temperature 1\.0"):
         SharedPrompts(model)
