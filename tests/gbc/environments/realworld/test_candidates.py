@@ -24,7 +24,7 @@ def test_every_candidate(model, system, name):
     failure = Failure(trace=trace, loss=slot_loss(trace), culprits=(fault.node,))
     faulty = FaultySystem(name="pair-0", system=system, faults=(fault,), graph=graph, failures=(failure,), successes=())
     for variant, verdict in CANDIDATES[name](model, faulty, failure).items():
-        assert set(verdict.blame) <= {"word", "writer", "user"}, variant
+        assert set(verdict.blame) <= {"word", "writer", "user", "loss"}, variant
         # Nobody is asked for these.
         assert (verdict.cost.tokens > 0) == (name not in ("random", "last")), variant
     if name == "mended":
