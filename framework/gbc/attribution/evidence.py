@@ -3,8 +3,8 @@
 From the loss backwards every node is asked what it should have said (its target), as far as that can be told without
 its prompt: the output should have been the expected one; a message that has a wrong value should have had the expected
 one; a tool's input should have been such that the tool, run again, says its target, one word of it exchanged for words
-that its author had read. Where a value that was expected is in no message at all, each author before the output is
-supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
+that its author or those before it had read. Where a value that was expected is in no message, each author before the
+output is supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
 
 - where the wrong values came from: whether it was the first that said them, passed them on, or had the expected ones
   before it and lost them;
@@ -50,6 +50,8 @@ class Evidence:
         decides: whether it decided that a node ran which is on the path of the error.
         is_output: whether it said the system's output.
         is_tool: a tool and not an agent.
+        feeds: how much what a reader of it said fits to what that had read, in tens of nats at most 1, though the reader
+            should have said something else: then it is the reader's input that is at fault.
         lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
         supposed: the target is only supposed.
         target: what it should have said, where that can be told.
@@ -66,6 +68,7 @@ class Evidence:
     decides: bool = False
     is_output: bool = False
     is_tool: bool = False
+    feeds: float = 0.0
     lacked: float = 0.0
     supposed: bool = False
     target: str | None = None
@@ -86,6 +89,7 @@ class Evidence:
             "decides": float(self.decides),
             "is_output": float(self.is_output),
             "is_tool": float(self.is_tool),
+            "feeds": self.feeds,
             "lacked": self.lacked,
             "has_target": float(self.target is not None and not self.supposed),
             "log_odds": 0.0 if self.supposed else odds,
@@ -168,7 +172,21 @@ def gather_evidence(
                 nodes[node] = replace(before, supposed=True, target=each.target, log_odds=odds)
         else:
             nodes[node] = replace(before, log_odds=odds)
+    for trace, nodes in zip(traces, found, strict=True):
+        _find_feeders(trace, nodes)
     return [Gathered(nodes=n, passes=p, tokens=t) for n, p, t in zip(found, passes, tokens, strict=True)]
+
+
+def _find_feeders(trace: Trace, nodes: dict[str, Evidence]) -> None:
+    """Marks whom a node had read that was right to say what it said, given its input."""
+    for step in trace.steps:
+        reader = nodes.get(step.node)
+        if reader is None or reader.is_output or reader.supposed or reader.log_odds is None or reader.log_odds >= 0:
+            continue
+        fits = min(_MOST_ODDS, -reader.log_odds) / _MOST_ODDS
+        for source in (trace.step(block.source).node for block in step.messages):
+            if source in nodes:
+                nodes[source] = replace(nodes[source], feeds=max(nodes[source].feeds, fits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +310,7 @@ def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tupl
 def _other_texts(trace: Trace, author: Step) -> list[str]:
     """Its message with a word exchanged for one that it read, and the short phrases that it read."""
     read = [trace.step(block.source).output for block in author.messages]
-    words = dict.fromkeys(word for text in read for word in _WORD.findall(text))
+    words = dict.fromkeys(word for text in _heard(trace, author) for word in _WORD.findall(text))
     found = [
         _exchanged(author.output, {said: other})
         for said in dict.fromkeys(_WORD.findall(author.output))
@@ -307,6 +325,18 @@ def _other_texts(trace: Trace, author: Step) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _heard(trace: Trace, author: Step) -> list[str]:
+    """What a step had read, and what those that it had read had read, and so on; the nearest first."""
+    found: dict[str, None] = {}
+    waiting = [block.source for block in author.messages]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = None
+            waiting += [block.source for block in trace.step(name).messages]
+    return [trace.step(name).output for name in found]
+
+
 def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
     """What the agent would have been asked with its role in place of its prompt."""
     role = agent.role or "answers"
@@ -318,7 +348,7 @@ def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
 def _suppositions(graph: Graph, trace: Trace, step: Step, wrong: Sequence[tuple[str, str]]) -> list[str]:
     """What a step without a target could have owed: values that are in no message, and other branches."""
     start = step.output[: len(step.output) - len(step.output.lstrip())]
-    messages = [other.output for other in trace.steps if other.name not in trace.outputs]
+    messages = [other.output for other in trace.steps if other.name not in trace.outputs and other.kind != "user"]
     owed = [
         expected
         for said, expected in wrong

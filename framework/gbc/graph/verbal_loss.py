@@ -39,7 +39,7 @@ class VerbalLoss:
         text: what is wrong; empty if nothing is.
         places: what of the outputs is wrong; all of it where there are none.
         missing: values that the outputs should have and do not.
-        expected_output: the output as it should have been; empty where that is unknown.
+        expected_output: the output as it should have been; empty where that is unknown, or the output is right.
     """
 
     value: float
@@ -126,5 +126,7 @@ def slot_loss(trace: Trace, *, field: str = "expected", separator: str = ";", si
         text=" ".join(messages),
         places=tuple(places),
         missing=tuple(str(expected[name]) for name in missing),
-        expected_output=f"{separator} ".join(f"{name}{sign}{right}" for name, right in expected.items()),
+        expected_output=f"{separator} ".join(f"{name}{sign}{right}" for name, right in expected.items())
+        if value
+        else "",
     )

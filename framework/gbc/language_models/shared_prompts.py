@@ -129,7 +129,8 @@ class SharedPrompts(LocalModel):
         """Logits of rows, left-padded, after a prefix; the cache, and its mask."""
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self._prefix_states(prefix)):
-            cache.update(keys.expand(len(rows), -1, -1, -1), values.expand(len(rows), -1, -1, -1), layer)
+            wide = [states.expand(len(rows), -1, -1, -1) for states in (keys, values)]
+            cache.update(wide[0], wide[1], layer)  # pyright: ignore[reportUnknownMemberType]
         ids, own = pad_left(rows, self._ends[0] if self._ends else 0, self.device)
         mask = torch.cat([own.new_ones(len(rows), len(prefix)), own], dim=1)
         positions = (mask.cumsum(dim=1) - 1)[:, len(prefix) :].clamp(min=0)

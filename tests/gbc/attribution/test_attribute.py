@@ -29,6 +29,7 @@ from framework.testing.language_models import (
 )
 
 LOSS = VerbalLoss(value=2.0, text="wrong")
+WITHOUT_PROMPTS = AttributionOptions(connections=ConnectionOptions(prompts=False))
 
 
 def step(name: str, output: str, spans: Sequence[tuple[int, int]] = (), input_text: str = "", **options: Any) -> Step:
@@ -311,7 +312,7 @@ def test_an_agent_that_says_nothing(model):
     (trace,) = run_graph(graph, models, TASKS[:1], options=RunOptions(on_empty="keep"))
     assert trace.step("quiet").output == ""
     assert len(trace.step("quiet").output_ids) == 3
-    (found,) = attribute([trace], graph, models, [LOSS])
+    (found,) = attribute([trace], graph, models, [LOSS], WITHOUT_PROMPTS)
     # Nobody can read anything in an empty message: the other input has all the credit.
     assert found.credit_of("quiet").through == 0.0
     assert found.credit_of("user").own == pytest.approx(2.0)
@@ -323,7 +324,9 @@ def test_an_agent_that_says_nothing(model):
 
 
 def test_means_over_traces(model, traces):
-    found = attribute(traces, GRAPH, {"m": model}, [VerbalLoss(value=v, text="") for v in (1.0, 2.0, 3.0)])
+    found = attribute(
+        traces, GRAPH, {"m": model}, [VerbalLoss(value=v, text="") for v in (1.0, 2.0, 3.0)], WITHOUT_PROMPTS
+    )
     credits = {
         agent.name: agent for agent in mean_credits([each.agents for each in found], [each.loss for each in found])
     }

@@ -1,6 +1,5 @@
 """Systems of a real language model: graphs, tasks and faults, as people write them; a YAML file each (ours)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Literal
@@ -103,6 +102,4 @@ def load_systems() -> dict[str, RealSystem]:
 
 
 def _load(name: str, text: str) -> RealSystem:
-    value: object = parse_yaml(text, name)
-    assert isinstance(value, Mapping), name
-    return replace(parse_record(RealSystem, dict(value), source=name), name=name.removesuffix(".yaml"))
+    return replace(parse_record(RealSystem, parse_yaml(text, name), source=name), name=name.removesuffix(".yaml"))
