@@ -25,18 +25,24 @@ Method = Literal["evidence", "edits", "gradients"]
 SURE = 0.5
 """Below it nobody is named: "cannot tell" is an answer."""
 WEIGHTS: Mapping[str, float] = {
-    "first": 0.45,
-    "passed": -0.28,
-    "lost": 0.66,
-    "left_out": 0.69,
-    "explained": -1.05,
-    "replayed": 0.56,
-    "decides": 0.85,
-    "is_output": 0.21,
-    "is_tool": -0.45,
-    "has_target": 1.82,
-    "log_odds": 1.18,
+    "first": 0.02,
+    "passed": -1.14,
+    "lost": 2.32,
+    "left_out": 2.69,
+    "withheld": -0.42,
+    "explained": -0.95,
+    "replayed": 0.38,
+    "decides": 0.88,
+    "is_output": -0.24,
+    "is_tool": -1.11,
+    "has_target": 1.56,
+    "log_odds": 2.41,
+    "lacked": -1.25,
+    "supposed": -0.13,
+    "supposed_odds": 2.74,
+    "feeds": 1.05,
 }
+"""Of the features of `Evidence`."""
 _REASONS = {
     "first": "it was the first to say what is wrong",
     "lost": "it had read what was expected and said something else",
@@ -44,6 +50,8 @@ _REASONS = {
     "withheld": "it did not pass on what it had read",
     "replayed": "a tool gives the expected result for other words that it had read",
     "decides": "it decided which of the others ran",
+    "feeds": "whoever read it was right to say what it said, given that",
+    "supposed_odds": "its role and what it read imply what nobody said",
     "log_odds": "its role and what it read imply something else than what it said",
 }
 

@@ -50,7 +50,7 @@ class Evidence:
         decides: whether it decided that a node ran which is on the path of the error.
         is_output: whether it said the system's output.
         is_tool: a tool and not an agent.
-        feeds: how much what a reader of it said fits to what that had read, in tens of nats at most 1, though the reader
+        feeds: how much what a reader of it said fits to what it read, in tens of nats and at most 1, though the reader
             should have said something else: then it is the reader's input that is at fault.
         lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
         supposed: the target is only supposed.
