@@ -125,7 +125,7 @@ class SharedPrompts(LocalModel):
 
     def read(
         self, prefix: tuple[int, ...], rows: Sequence[Sequence[int]]
-    ) -> tuple[Float[Tensor, "batch token vocab"], DynamicCache, Int[Tensor, "batch token"]]:
+    ) -> tuple[Float[Tensor, "batch token vocab"], DynamicCache, Int[Tensor, "batch seen"]]:
         """Logits of rows, left-padded, after a prefix; the cache, and its mask."""
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self._prefix_states(prefix)):
