@@ -99,7 +99,7 @@ quickstart-gbc: install
 SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation,framework.language_model,framework.data,framework.training,framework.gbc,beartype.beartype
 TEST_PROCESSES := 3
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
-LONGEST_FIRST := tests/training tests
+LONGEST_FIRST := tests/training tests/pretend_cuda tests/tracking/test_wandb_run.py tests
 ELSEWHERE := not gpu and not large and not cluster and not container
 
 test: install
@@ -114,7 +114,7 @@ test-fast: install
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu
 
-# PRA-L itself under FSDP2 and ZeRO-3 on two processes: 20 GiB of memory, some minutes.
+# PRA-L itself under FSDP2 and ZeRO-3 on two processes (21 GiB of memory), two pretended GPUs: some minutes.
 test-large: install
 	$(BIN)/python -m pytest -m large -s
 

@@ -1,5 +1,7 @@
 """A recipe that trains in a second, and what all tests share."""
 
+import gc
+import importlib
 import os
 import signal
 import sys
@@ -19,6 +21,12 @@ for name in [name for name in os.environ if name.startswith("SLURM_") or name ==
 os.environ.pop("COLUMNS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# While the hook that checks shapes loads a module of ours, what that imports of others is compiled anew, their cached
+# bytecode unread: what is large is loaded before.
+if any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path):
+    for name in ("deepspeed", "lightning.pytorch", "torch._dynamo", "transformers.modeling_utils", "wandb"):
+        importlib.import_module(name)
 
 from framework.testing.images import make_image_shards  # noqa: E402
 
@@ -41,6 +49,13 @@ checkpoint: {{every_n_steps: 2}}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--repeats", type=int, default=1, help="how often the cluster tests repeat each interruption")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    # Collections pass over what is loaded by now, most of a million objects.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

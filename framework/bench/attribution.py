@@ -6,7 +6,7 @@ had before.
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +34,10 @@ from framework.core.serialization import to_json
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.reference import kept_graph_scores
 from framework.gbc.attribution.token_gradients import TokenScores, token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
+from framework.gbc.language_models.prefix_cache import prompt_states
 
-Way = Literal["one_pass", "kept", "kept_cached"]
+Way = Literal["one_pass", "prompt_read", "kept", "kept_cached"]
 _LARGEST_DIFFERENCE = 1e-5
 
 
@@ -47,11 +49,13 @@ class PassSpeed:
 
     Attributes:
         case: what was measured.
-        seconds: of each way: `one_pass`, `kept` (the graph through prompt and generation) and `kept_cached` (the
-            published prefix-based gradient: no graph of the prompt).
+        seconds: of each way: `one_pass`; `prompt_read`, the same when an earlier pass has read the prompt, as all but
+            the first of a run have; `kept` (the graph through prompt and generation) and `kept_cached` (the published
+            prefix-based gradient: no graph of the prompt).
         generation_seconds: of generating as many tokens without gradients: the kept graph has that in it.
         batch_seconds: of one pass over a batch of answers with one prompt, which is read once for all.
         faster: kept / one_pass.
+        faster_prompt_read: kept / prompt_read.
         faster_in_batch: kept for each answer / the batch.
         faster_cached: kept_cached / one_pass.
         faster_with_generation: kept / (one_pass + generation).
@@ -66,6 +70,7 @@ class PassSpeed:
     generation_seconds: float
     batch_seconds: float
     faster: float | None
+    faster_prompt_read: float | None
     faster_in_batch: float | None
     faster_cached: float | None
     faster_with_generation: float | None
@@ -77,11 +82,13 @@ class PassSpeed:
 
 _ROWS: tuple[tuple[str, str, Callable[[PassSpeed], float | None]], ...] = (
     ("one pass", "{:.3f} s", lambda each: each.seconds.get("one_pass")),
+    ("the prompt read before", "{:.3f} s", lambda each: each.seconds.get("prompt_read")),
     ("kept graph", "{:.3f} s", lambda each: each.seconds.get("kept")),
     ("kept graph, prompt cached", "{:.3f} s", lambda each: each.seconds.get("kept_cached")),
     ("generation", "{:.3f} s", lambda each: each.generation_seconds),
     ("batch of one pass", "{:.3f} s", lambda each: each.batch_seconds),
     ("times faster", "{:.1f}", lambda each: each.faster),
+    ("the prompt read before", "{:.1f}", lambda each: each.faster_prompt_read),
     ("in a batch", "{:.1f}", lambda each: each.faster_in_batch),
     ("prompt cached", "{:.1f}", lambda each: each.faster_cached),
     ("with generation", "{:.1f}", lambda each: each.faster_with_generation),
@@ -157,9 +164,9 @@ def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds:
     ways: dict[str, Callable[[], object]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
     ways["generation"] = lambda: generate_answers(model, [case.row()], case.new)
     rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
-    ways["batch"] = lambda: token_scores(model, rows, options)
+    ways["batch"] = lambda: _fresh(model, rows, options)
     seconds = measure_in_turns(ways, case.device, rounds)
-    peaks = {way: _peak_mib(model, case, way) for way in fitting}
+    peaks = {way: _peak_mib(model, case, way) for way in fitting if way != "prompt_read"}
     difference = _difference(model, case) if "kept" in fitting else None
     if model.dtype == torch.float32 and difference is not None and not difference < _LARGEST_DIFFERENCE:
         raise TrainingError(f"the ways differ by {difference:.1e}", hint="report it: their scores must be equal")
@@ -173,6 +180,7 @@ def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds:
         generation_seconds=float(np.median(seconds["generation"])),
         batch_seconds=float(np.median(seconds["batch"])),
         faster=faster("kept", seconds["one_pass"]),
+        faster_prompt_read=faster("kept", seconds["prompt_read"]),
         faster_in_batch=faster("kept", seconds["batch"] / batch_size),
         faster_cached=faster("kept_cached", seconds["one_pass"]),
         faster_with_generation=faster("kept", seconds["one_pass"] + seconds["generation"]),
@@ -199,9 +207,18 @@ def _difference(model: PreTrainedModel, case: Case) -> float:
 
 
 def _scores(model: PreTrainedModel, case: Case, way: Way) -> TokenScores:
+    options = GradientOptions(scalar=case.scalar)
     if way == "one_pass":
-        return token_scores(model, [case.row()], GradientOptions(scalar=case.scalar))[0]
+        return _fresh(model, [case.row()], options)[0]
+    if way == "prompt_read":
+        return token_scores(model, [case.row()], options)[0]
     return kept_graph_scores(model, case.row(), case.scalar, cache_prefix=way == "kept_cached")
+
+
+def _fresh(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
+    """A pass that reads its prompts, whatever was read before."""
+    prompt_states(model).clear()
+    return token_scores(model, rows, options)
 
 
 def _peak_mib(model: PreTrainedModel, case: Case, way: Way) -> float:

@@ -34,6 +34,8 @@ from framework.data.sampling.order import OrderConfig
 from framework.data.shards.reader import ShardSet
 
 IMAGENET_SAMPLES = 1_300_000
+MOST_IMAGES = 8192
+"""Of the set that is made to measure on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def bench_data(
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             # About as many pixels of each size, for about as long a measurement.
-            num_images = max(512, min(8192, 2**25 // size**2 // 8 * 8))
+            num_images = max(512, min(MOST_IMAGES, 2**25 // size**2 // 8 * 8))
             shards = make_jpeg_shards(Path(folder) / str(size), size=size, num_images=num_images)
             for each in workers:
                 speeds.append(measure_speed(shards, size=size, num_workers=each, rounds=rounds))

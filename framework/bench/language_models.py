@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3Fo
 from framework.bench.record import machine_of
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import Scalar
-from framework.gbc.attribution.token_gradients import TokenRow
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.generation import pad_left
 
 Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]

@@ -7,8 +7,10 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
+from framework import __version__
 from framework.cli.registry import RECIPES, commands, listing, methods
 from framework.core.console import console, escape_unencodable
 from framework.core.errors import ConfigError, FrameworkError, Interrupted
@@ -69,7 +71,8 @@ def _run(command: str, options: list[str]) -> None:
     # Imported when asked for: a look at runs need not wait for everything that training imports.
     if command in RECIPES:
         from framework.cli.parser import GIVEN, Given
-        from framework.cli.train import PlanCLI, TrainingCLI, WhereCLI
+        from framework.cli.reading import PlanCLI, WhereCLI
+        from framework.cli.train import TrainingCLI
 
         reading = {"plan": PlanCLI, "where": WhereCLI}
         try:
@@ -79,7 +82,10 @@ def _run(command: str, options: list[str]) -> None:
         return
     known = commands(methods())
     if command not in known:
-        raise ConfigError(f"unknown command {command!r}", hint=f"use one of {', '.join([*RECIPES, *known])}")
+        names = [*RECIPES, *known]
+        near = get_close_matches(command, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
+        raise ConfigError(f"unknown command {command!r}", hint=hint)
     from jsonargparse import auto_cli
 
     from framework.cli.parser import OneLineParser
@@ -103,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     escape_unencodable()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE.format(listing(methods())))
+        return
+    if arguments[0] == "--version":
+        print(f"framework {__version__}")
         return
     command, *options = arguments
     _quiet()

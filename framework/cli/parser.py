@@ -5,8 +5,9 @@ from typing import Any, NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from framework.cli.mistakes import Given, describe_mistake
+from framework.core.console import visible
 from framework.core.moved.recipe_keys import explain_moved_key
+from framework.core.settings.mistakes import Given, describe_mistake
 from framework.tracking.paths import expand_paths
 
 GIVEN: ContextVar[Given] = ContextVar("GIVEN", default=Given())  # noqa: B039 - frozen
@@ -45,7 +46,7 @@ class OneLineParser(ArgumentParser):
         told = explain_moved_key(message) or describe_mistake(message, settings_of(parser), given)
         # A parser of a class's arguments has the name of the script.
         program = f"framework {given.command}" if given.command else parser.prog.replace(" [options]", "")
-        self.exit(2, f"error: {told} (see: {program} --help)\n")
+        self.exit(2, f"error: {visible(told)} (see: {program} --help)\n")
 
 
 def settings_of(parser: ArgumentParser) -> dict[str, object]:

@@ -51,16 +51,16 @@ def images(
     overwrite: bool = False,
     **read: Any,
 ) -> None:
-    """Make shards of images: from a folder, a zip, a tar or a tar.gz, with a folder for each class by default.
+    """Make shards of images from a folder, a zip, a tar or a packed tar, with a folder for each class by default.
 
     An image counts as of the first folder that it is in, however deep. Formats are those that Pillow reads, by the
     suffixes of the files, which are kept as they are; when they are read, the first frame of an animation counts, and
     transparent pixels become white. What is left out is listed with its reason. DEST gets WebDataset tar shards, an
     index, sources.tsv (where each sample comes from) and manifest.json, which comes last: a set without one is
-    unfinished, and the same call goes on with it. The same source gives the same bytes; of a tar.gz in its order.
+    unfinished, and the same call goes on with it. The same source gives the same bytes; of a packed tar in its order.
 
     Args:
-        source: a folder, a .zip, a .tar or a .tar.gz.
+        source: a folder, a .zip, a .tar or a .tar.gz (.bz2, .xz).
         dest: folder of the new shard set.
         folder: folder inside SOURCE that holds the class folders, such as `train`.
         labels: a CSV file with a heading, or JSON lines, of paths from FOLDER on and classes: names, or numbers from 0.
@@ -117,8 +117,8 @@ def check(
 ) -> None:
     """Verify a shard set: every byte, the index, and that every image can be trained on.
 
-    Images are read as training reads them, with the options that the set was made with; what is not wrong but worth
-    knowing is counted.
+    Images are read as training reads them, with the options that the set was made with: the first frame of an animation
+    counts, and transparent pixels become white. What is not wrong but worth knowing is counted.
 
     Args:
         dest: folder of the shard set.
@@ -160,7 +160,7 @@ def imagenet(
     """Make shards from ImageNet's official tar files (ILSVRC2012), without unpacking them.
 
     Of the training tar (a tar of class tars) or the validation tar (a tar of images). Classes are WNIDs (n01440764),
-    numbered in their sorted order.
+    numbered in their sorted order. Of an animation the first frame counts; transparent pixels become white.
 
     Args:
         source: ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar.
@@ -224,7 +224,7 @@ def hf(
 ) -> None:
     """Make shards from a Hugging Face `datasets` folder on disk: of images, or each row as an episode.
 
-    Needs the extra `framework[hf]`.
+    Needs the extra `framework[hf]`. Of an animation the first frame counts; transparent pixels become white.
 
     Args:
         source: a folder that `save_to_disk` wrote.
@@ -267,8 +267,8 @@ def index(
     """Make an index and a manifest for WebDataset shards that others wrote: they become a shard set like ours.
 
     Images (jpg, png, webp, whatever Pillow reads) need their class in a `cls`, a `json` or a `txt` member of the same
-    key, the name up to its first dot; samples of a `json` member alone are episodes. Nothing but index.npy and
-    manifest.json is written.
+    key, the name up to its first dot; samples of a `json` member alone are episodes. Of an animation the first frame
+    counts; transparent pixels become white. Nothing but index.npy and manifest.json is written.
 
     Args:
         source: the folder of the .tar files.
@@ -352,6 +352,8 @@ def peek(
     cache: RemoteConfig = RemoteConfig(),
 ) -> None:
     """Look at a shard set: a contact sheet of images spread evenly over it, with their classes, or its first episodes.
+
+    Images are shown as training sees them: of an animation the first frame, transparent pixels white.
 
     Args:
         dest: its folder or URL.

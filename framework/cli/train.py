@@ -1,4 +1,4 @@
-"""The commands `fit`, `validate` and `plan`, which read recipes: where data, module and strategy meet."""
+"""The commands `fit` and `validate`: where data, module and strategy of a recipe meet."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -7,17 +7,14 @@ from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, cast
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 
-from framework.cli.mistakes import Given, find_empty, find_misfit
 from framework.cli.parser import GIVEN, OneLineParser, settings_of
-from framework.cli.plan import PlanOptions, read_recipe, show_plan
 from framework.cli.registry import RECIPES, methods
-from framework.cli.yaml_keys import read_keys
 from framework.core.compat.lightning_compat import OpenLightningCLI
 from framework.core.console import console
 from framework.core.errors import CheckpointError, ConfigError, Preempted
@@ -25,11 +22,12 @@ from framework.core.imports import import_object
 from framework.core.io import atomic_write
 from framework.core.method import sample_unit_of
 from framework.core.moved.import_paths import current_text, refuse_moved
+from framework.core.settings.mistakes import Given, find_empty, find_misfit
+from framework.core.settings.yaml_keys import read_keys
 from framework.core.text_files import parse_yaml, read_text
 from framework.data.loading.bad_samples import BadSamples
 from framework.data.module import ShardDataModule
-from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers, wandb_mode
-from framework.tracking.paths import expand_paths
+from framework.tracking.loggers import RunConfig, finish_loggers, make_loggers
 from framework.tracking.run_folder import RECIPE, is_written_by_run, keep_wandb_id, saved_wandb_id
 from framework.tracking.secrets import refuse_removed, scrubbed, scrubbed_yaml
 from framework.training.callbacks.checkpoints import Checkpoints
@@ -47,11 +45,11 @@ from framework.training.checkpoint.strategy import checkpoints_of
 from framework.training.display.announcements import ModelParts, TimeLimit, TimeNeeded
 from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.build import make_strategy
-from framework.training.strategies.config import StrategyConfig, StrategyName
+from framework.training.strategies.config import StrategyConfig
 from framework.training.trainer import RecipeTrainer
-from framework.training.trainer_options import check_trainer_options
+from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options, described, refuses
 
-_TRAINER_DEFAULTS: dict[str, Any] = {
+TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": None,
@@ -90,6 +88,12 @@ class RecipeParser(OneLineParser, LightningArgumentParser):
         elif (current := current_text(text)) != text:
             return self.parse_string(current, str(path), *args, **kwargs)
         return super().parse_path(path, *args, **kwargs)
+
+    def add_argument(self, *args: str, **kwargs: Any) -> Any:
+        name = args[0].removeprefix("--trainer.") if args else ""
+        if args and args[0].startswith("--trainer.") and name in TRAINER_OPTIONS:
+            kwargs["help"] = described(TRAINER_OPTIONS[name])
+        return super().add_argument(*args, **kwargs)
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         # Lightning 2.6 calls jsonargparse by the name that it has deprecated.
@@ -155,7 +159,7 @@ class TrainingCLI(OpenLightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_class=RecipeTrainer,
             seed_everything_default=0,
-            trainer_defaults=dict(_TRAINER_DEFAULTS),
+            trainer_defaults=dict(TRAINER_DEFAULTS),
             parser_class=RecipeParser,
             parser_kwargs={"prog": "framework", "description": _DESCRIPTION}
             | {name: {"description": RECIPES[name].capitalize() + "."} for name in self.subcommands()},
@@ -169,7 +173,8 @@ class TrainingCLI(OpenLightningCLI):
         refuse_moved(list(words), "the command line")
         _import_short_names(_named_models(words))
         classes = tuple(path for method in methods() for path in method.class_paths)
-        GIVEN.set(Given(command=command, words=words, classes=classes))
+        refused = {f"trainer.{name}": refuses(option) for name, option in TRAINER_OPTIONS.items()}
+        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -181,12 +186,16 @@ class TrainingCLI(OpenLightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(cast("Sequence[str] | None", args))
-        trainer = self.config.get(str(self.config.get("subcommand")), self.config)["trainer"]
+        given = self.config.get(str(self.config.get("subcommand")), self.config)
+        trainer = given["trainer"]
         for name in ("limit_train_batches", "limit_val_batches"):
             if isinstance(trainer[name], float):
                 # The parser has a type of its own for a share.
                 trainer[name] = float(trainer[name])
         refuse_removed(self.config.as_dict())
+        seed = given["seed_everything"]
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}", hint=f"give a number from 0 to {2**32 - 1}")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunConfig, "run")
@@ -333,66 +342,3 @@ def _recall_wandb_id(run_dir: Path) -> None:
             if identity := Manifest.read(checkpoint).wandb_id:
                 keep_wandb_id(run_dir, identity)
                 return
-
-
-class ReadingCLI(TrainingCLI):
-    """Parses a recipe and every option of `fit`, without opening data or making anything."""
-
-    command: ClassVar[str]
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        self._prepare(self.command, *argv)
-        LightningCLI.__init__(
-            self,
-            datamodule_class=ShardDataModule,
-            trainer_class=RecipeTrainer,
-            trainer_defaults=dict(_TRAINER_DEFAULTS),
-            seed_everything_default=0,
-            parser_class=RecipeParser,
-            parser_kwargs={
-                "prog": f"framework {self.command}",
-                "description": RECIPES[self.command].capitalize() + ".",
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=list(argv),
-            run=False,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """All of them, with their paths expanded."""
-        return cast(Namespace, expand_paths(self.config)).as_dict()
-
-
-class PlanCLI(ReadingCLI):
-    """`plan`: what a recipe needs of its devices."""
-
-    command = "plan"
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        names = get_args(StrategyName)
-        super().__init__(
-            [
-                "--strategy.name" if word == "--strategy" and following in names else word
-                for word, following in zip(argv, [*argv[1:], ""], strict=True)
-            ]
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        parser.add_class_arguments(PlanOptions)
-
-    def instantiate_classes(self) -> None:
-        recipe = self.settings()
-        options = PlanOptions.of_recipe(recipe)
-        show_plan(read_recipe(recipe, options, methods()), options)
-
-
-class WhereCLI(ReadingCLI):
-    """`where`: a recipe that `fit` takes, and where its run will be; a line each, which the launchers read."""
-
-    command = "where"
-
-    def instantiate_classes(self) -> None:
-        run = RunConfig(**self.settings()["run"])
-        print(f"run.dir: {run.dir}\nrun.wandb: {wandb_mode(run)}")

@@ -1,8 +1,12 @@
 """The device that a command runs on, and the memory that is free there."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
+from jaxtyping import Shaped
+from torch import Tensor
 
 from framework.core.errors import ConfigError
 
@@ -21,6 +25,26 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used ({str(error).splitlines()[0]})", hint="use cpu") from error
     return device
+
+
+Numbers: TypeAlias = "float | Sequence[int] | Sequence[float] | Sequence[Sequence[int]]"
+
+
+def tensor_on(device: torch.device, values: Numbers, dtype: torch.dtype = torch.int64) -> Shaped[Tensor, "..."]:
+    """Numbers of the host as a tensor on a device, which nothing waits for.
+
+    Args:
+        device: where they are wanted.
+        values: a number, numbers, or rows of as many each.
+        dtype: of the tensor.
+    """
+    # The host's device by name: trainers make modules under their own default device.
+    return to_device(torch.tensor(values, dtype=dtype, device="cpu"), device)
+
+
+def to_device(tensor: Shaped[Tensor, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
+    """A tensor of the host on a device, which nothing waits for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_bytes(device: torch.device, *, system: Path = Path("/")) -> int | None:

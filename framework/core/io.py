@@ -40,6 +40,10 @@ def atomic_write(path: Path) -> Generator[BinaryIO, None, None]:
         raise
 
 
+_MANIFEST = "manifest.json"
+"""A folder with one, such as a shard set, is complete: what is in it is known, and nothing is added."""
+
+
 def check_outputs(*outputs: str | Path, inputs: Sequence[str | Path] = ()) -> None:
     """Whether a command can write its files, before it begins with what may take hours; makes their folders.
 
@@ -48,10 +52,14 @@ def check_outputs(*outputs: str | Path, inputs: Sequence[str | Path] = ()) -> No
         inputs: what the command reads, files or folders.
 
     Raises:
-        ConfigError: one cannot be written, is a folder, is what is read, or is the same as another one.
+        ConfigError: one cannot be written, is a folder, is what is read, lies in a shard set or a checkpoint that is
+            read, or is the same as another one.
     """
     taken = {Path(path).resolve(): "what is read" for path in inputs}
     for path in map(Path, outputs):
+        read = [folder for folder in path.resolve().parents if any(folder.is_relative_to(each) for each in taken)]
+        if any((folder / _MANIFEST).is_file() for folder in read):
+            raise ConfigError(f"{path} lies inside of what is read", hint="give a place outside of it")
         if path.name:
             _probe(path)
         if path.is_dir():
@@ -93,10 +101,11 @@ def sync_folder(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    # One buffer for all of it: the kernel clears the pages of a new one.
+    with path.open("rb", buffering=0) as stream:
+        while size := stream.readinto(buffer):
+            digest.update(buffer[:size])
     return digest.hexdigest()
 
 

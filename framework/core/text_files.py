@@ -22,6 +22,8 @@ RecordT = TypeVar("RecordT")
 _HALF = re.compile("[\ud800-\udfff]")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONGEST_KEY = 40
+_MOST_VALUES = 10_000_000
+"""Of a YAML file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,12 @@ def parse_yaml(text: str, source: str, *, hint: str = "give a YAML file") -> Any
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         problem = ", ".join(filter(None, (error.context, error.problem)))
         raise ConfigError(f"{source} cannot be read ({line}{problem})", hint=hint) from None
+    except yaml.reader.ReaderError as error:
+        # Its own message calls every text "<unicode string>".
+        sign, line = ascii(chr(int(error.character)))[1:-1], text.count("\n", 0, int(error.position)) + 1
+        raise ConfigError(
+            f"{source} cannot be read (line {line}: the sign {sign} is none of a text)", hint=hint
+        ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source} cannot be read ({error})", hint=hint) from None
     except RecursionError:
@@ -229,8 +237,42 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a YAML node stands for, each alias counted with all that it stands for.
+
+    Args:
+        node: complete.
+        known: of the nodes below, by their identity.
+    """
+    if id(node) not in known:
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            below = node.value
+        elif isinstance(node, yaml.MappingNode):
+            below = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_num_values(each, known) for each in below)
+    return known[id(node)]
+
+
 class _YamlLoader(yaml.SafeLoader):
     """Plain values alone; what would be lost or cannot be encoded is an error."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # The stubs leave the parser's and the constructor's methods untyped.
+        parser = cast(Any, self)
+        alias: Any = parser.peek_event() if parser.check_event(yaml.AliasEvent) else None
+        node = super().compose_node(parent, index)
+        # Anchored nodes are known from their first line on, and complete with their last.
+        if alias is not None and node is not None and node.end_mark is None:
+            problem = f"the alias {alias.anchor!r} stands in what it stands for"
+            raise ConstructorError(None, None, problem, alias.start_mark)
+        return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        # A few lines of aliases of aliases are billions of values for whoever walks over them.
+        if _num_values(node, {}) > _MOST_VALUES:
+            raise ConstructorError(None, None, f"aliases stand for more than {_MOST_VALUES:,} values", node.start_mark)
+        return cast(Any, super()).construct_document(node)
 
     # The stubs say that an anchor is a dict.
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

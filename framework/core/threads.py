@@ -9,11 +9,15 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from framework.core.errors import ConfigError
+
 SPIN_COUNT = 1_000
 """Turns in which a thread of GNU's OpenMP waits before it sleeps; 300,000 by default. A turn takes some 40 ns: a thread
 waits about as long as it takes to sleep and be woken, which costs at most twice what the best choice would."""
 BLOCK_MILLISECONDS = 1
 """How long a thread of Intel's and LLVM's OpenMP spins before it sleeps, the shortest time but none; 200 by default."""
+MOST_A_CORE = 16
+"""Processes or threads of a kind for each CPU core; more than a few do no good, but they work."""
 _LOCAL_RANKS = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "LOCAL_SIZE")
 """Processes of this job on this node, as torchrun, SLURM and DeepSpeed's launchers say."""
 _CGROUP = Path("/sys/fs/cgroup")
@@ -33,10 +37,30 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ, *, cgrou
         environment.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
         environment.setdefault("KMP_BLOCKTIME", str(BLOCK_MILLISECONDS))
     if "OMP_NUM_THREADS" not in environment:
-        visible = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        visible = num_cores()
         threads = _fair_threads(environment, min(visible, _quota(cgroup) or visible))
         if threads < visible:
             environment["OMP_NUM_THREADS"] = str(threads)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def refuse_too_many(count: int, name: str) -> None:
+    """Whether so many processes or threads can do any good here; far more would only take all of the memory.
+
+    Args:
+        count: of them.
+        name: of the setting.
+
+    Raises:
+        ConfigError: more than `MOST_A_CORE` for each core that this process may use.
+    """
+    most = MOST_A_CORE * num_cores()
+    if count > most:
+        raise ConfigError(f"{name} is {count}, on {num_cores()} CPU cores", hint=f"give at most {most} here")
 
 
 def _fair_threads(environment: MutableMapping[str, str], usable: int) -> int:

@@ -44,6 +44,21 @@ OnChangedData = Literal["stop", "allow"]
 """What becomes of a run that would go on with other data than before."""
 
 
+NUMBERS = {"batch_size": 1, "global_batch": 1, "seed": 0, "validation_samples": 1}
+"""Numbers of a data module, each with the least that it may be."""
+
+
+def check_numbers(**given: int | None) -> None:
+    """Whether numbers of `NUMBERS` are in their ranges; those that are not given are.
+
+    Raises:
+        ConfigError: names the first that is not.
+    """
+    for name, value in given.items():
+        if value is not None and value < NUMBERS[name]:
+            raise ConfigError(f"data.{name} is {value}", hint=f"give at least {NUMBERS[name]}")
+
+
 class ShardDataModule(LightningDataModule):
     """Images or episodes of shard sets.
 
@@ -70,7 +85,8 @@ class ShardDataModule(LightningDataModule):
         loading: the processes that decode, and what becomes of bad samples.
         remote: the cache, and how patient to be, where a set is a URL.
         on_changed_data: what a resume does where the training data are not those of the checkpoint: other class names,
-            samples or another order of them. `stop` says what differs, `allow` says so and goes on.
+            samples or another order of them, by `seed` and `order` too. `stop` says what differs, `allow` says so and
+            goes on.
 
     Raises:
         ConfigError: a number out of range, fewer samples than a global batch, a global batch that does not divide, or
@@ -96,14 +112,9 @@ class ShardDataModule(LightningDataModule):
         on_changed_data: OnChangedData = "stop",
     ) -> None:
         super().__init__()
-        for name, value, minimum in (
-            ("batch_size", batch_size, 1),
-            ("global_batch", global_batch, 1),
-            ("seed", seed, 0),
-            ("validation_samples", validation_samples, 1),
-        ):
-            if value is not None and value < minimum:
-                raise ConfigError(f"{name} is {value}", hint=f"give at least {minimum}")
+        check_numbers(
+            batch_size=batch_size, global_batch=global_batch, seed=seed, validation_samples=validation_samples
+        )
         if not train:
             raise ConfigError(
                 "data.train names no shard set", hint="give a folder, or the weights of several by folder"
@@ -279,16 +290,10 @@ class ShardDataModule(LightningDataModule):
         """Goes on from a checkpoint; the trainer's own counters are restored after this, before the loader is made.
 
         Raises:
-            DataError: the data are not those that the checkpoint was trained on.
+            DataError: the data, or the order of the samples, are not those that the checkpoint was trained with.
         """
         self._compare(state_dict.get("data"))
-        before, now = state_dict.get("order"), self.stream.describe()
-        if before not in (None, now):
-            warnings.warn(
-                f"the order of the samples was another one before: {before}; it is now: {now}; "
-                "samples may come twice or not at all in this epoch",
-                stacklevel=2,
-            )
+        self._compare_order(state_dict.get("order"))
         self._restored = state_dict
 
     def _compare(self, saved: object) -> None:
@@ -311,6 +316,22 @@ class ShardDataModule(LightningDataModule):
             changes.append(f"validation is on {now.validation.path}, which is another set than before")
         for change in changes if rank == 0 else ():
             log.warning("other data than before: %s", change)
+
+    def _compare_order(self, before: object) -> None:
+        """Compares the order of the samples with that of a checkpoint, of which there may be none; not to validate."""
+        now = self.stream.describe()
+        if before in (None, now) or (self.trainer is not None and self.trainer.state.fn == "validate"):
+            return
+        problem = f"the samples come in another order than in the checkpoint (was {before}; is {now})"
+        consequence = "samples of this epoch may come twice or not at all"
+        if self.on_changed_data == "stop":
+            raise DataError(
+                f"{problem}: {consequence}",
+                hint="give data.seed, data.order and the weights of data.train as before, use another --run.dir for a "
+                "new run, or go on all the same by --data.on_changed_data allow",
+            )
+        if rank_and_size()[0] == 0:
+            log.warning("%s: %s", problem, consequence)
 
     def _refuse_unlike_processes(self) -> None:
         """Raises DataError where processes have opened different sets, such as copies on the disks of their nodes."""

@@ -21,7 +21,7 @@ from framework.evaluation.distances import (
     summarize_neighbours,
 )
 from framework.evaluation.features.network import FeatureNetwork, Features, extract_features
-from framework.evaluation.samples import SampleSet
+from framework.evaluation.samples import FeatureStatistics, ReferenceStatistics, SampleSet
 from framework.evaluation.svm_accuracy import MAX_TRAINING_IMAGES, SupportVectorClassifier
 from framework.tracking.data_identity import class_changes
 
@@ -35,7 +35,7 @@ class EvaluationReport:
         samples: where the samples came from.
         num_samples: images in them.
         reference: where the real images came from.
-        num_reference: images in them.
+        num_reference: images in them; 0 of a reference that is their statistics alone.
         training: where the training images came from, if they were given.
         num_training: images in them.
         features: the network's name.
@@ -64,7 +64,8 @@ class EvaluationReport:
 
     def table(self) -> Table:
         """The metrics for a terminal, with the notes below."""
-        title = f"{self.num_samples:,} samples against {self.num_reference:,} reference images"
+        against = f"{self.num_reference:,} reference images" if self.num_reference else "mu and sigma of the reference"
+        title = f"{self.num_samples:,} samples against {against}"
         table = Table("metric", title=title, caption="\n".join(self.notes) or None, caption_justify="left")
         table.add_column("value", justify="right")
         for name, value in self.metrics.items():
@@ -74,7 +75,7 @@ class EvaluationReport:
 
 def evaluate_samples(
     samples: SampleSet,
-    reference: SampleSet,
+    reference: SampleSet | ReferenceStatistics,
     *,
     network: FeatureNetwork,
     training: SampleSet | None = None,
@@ -86,7 +87,7 @@ def evaluate_samples(
 
     Args:
         samples: what is measured.
-        reference: real images, best held out from training.
+        reference: real images, best held out from training; of mean and covariance alone, the Fréchet distance.
         network: gives the features of the distances; only Inception's Fréchet distance is called `fid`.
         training: the training images, to tell copies from samples and to train the support vector machine.
         svm_accuracy: whether to measure how often a support vector machine trained on `training` predicts the label.
@@ -94,44 +95,87 @@ def evaluate_samples(
         neighbours: k of precision and recall.
 
     Raises:
-        ConfigError: `svm_accuracy` without training images.
+        ConfigError: `svm_accuracy` without training images, or statistics of other features than the network's.
         DataError: sets whose shapes differ, that are too small, or that lack labels for `svm_accuracy`.
     """
-    if svm_accuracy and training is None:
-        raise ConfigError("svm_accuracy has no training images", hint="give the shards that the model was trained on")
-    given = [samples, reference] if training is None else [samples, reference, training]
-    _require_one_size(given)
-    _require_one_numbering(given if svm_accuracy else [])
+    real = _images_of(reference, network)
+    given = [each for each in (samples, real, training) if each is not None]
+    _require_comparable(given, training, svm_accuracy=svm_accuracy)
     fewest = 1 if all(images.is_gray for images in given) else 3
-    channels = network.channels or fewest
-    sample_features, reference_features = (
-        extract_features(network, images.with_channels(channels), batch_size=batch_size)
-        for images in (samples, reference)
-    )
-    statistics = reference.statistics if network.takes_statistics else None
-    notes = _rank_notes(samples.name, sample_features) + _reference_notes(network, reference, reference_features)
-    metrics = {network.distance_name: frechet_distance(sample_features, statistics or reference_features)}
-    metrics |= _shares(network, sample_features, reference_features, neighbours)
+
+    def features_of(images: SampleSet) -> Features:
+        return extract_features(network, images.with_channels(network.channels or fewest), batch_size=batch_size)
+
+    sample_features, real_features = features_of(samples), None if real is None else features_of(real)
+    notes = _rank_notes(samples.name, sample_features) + _reference_notes(network, reference, real_features)
+    metrics = {network.distance_name: _distance(network, sample_features, reference.statistics, real_features)}
+    if real_features is not None:
+        metrics |= _shares(network, sample_features, real_features, neighbours)
     metrics |= network.sample_metrics(sample_features)
     metrics |= network.labelled_metrics("samples", samples, sample_features)
-    metrics |= network.labelled_metrics("reference", reference, reference_features)
+    if real is not None and real_features is not None:
+        metrics |= network.labelled_metrics("reference", real, real_features)
     if training is not None:
         # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
-        pixels = (images.with_channels(fewest) for images in given)
-        metrics |= _training_metrics(*pixels, svm_accuracy=svm_accuracy, device=sample_features.device)
+        plain = [images.with_channels(fewest) for images in given]
+        roles: dict[str, SampleSet] = dict(zip(("samples", "held_out"), plain[:-1], strict=False))
+        metrics |= _training_metrics(roles, plain[-1], svm_accuracy=svm_accuracy, device=sample_features.device)
         notes += _training_notes(metrics, reference.name, training, svm_accuracy=svm_accuracy)
     return EvaluationReport(
         metrics=metrics,
         samples=samples.name,
         num_samples=len(samples),
         reference=reference.name,
-        num_reference=len(reference),
+        num_reference=0 if real is None else len(real),
         training=None if training is None else training.name,
         num_training=0 if training is None else len(training),
         features=network.name,
         num_features=sample_features.shape[1],
         notes=tuple(notes),
     )
+
+
+def _images_of(reference: SampleSet | ReferenceStatistics, network: FeatureNetwork) -> SampleSet | None:
+    """The images of a reference, if it has some; it must have them where its statistics are of other features."""
+    if isinstance(reference, SampleSet):
+        return reference
+    if not network.takes_statistics:
+        problem = f"{reference.name} holds mu and sigma of Inception's features, and no images"
+        raise ConfigError(problem, hint="use --features InceptionFeatures, or a reference with images")
+    return None
+
+
+def _distance(
+    network: FeatureNetwork,
+    samples: Features,
+    statistics: FeatureStatistics | None,
+    reference: Float[Tensor, "reference feature"] | None,
+) -> float:
+    """The Fréchet distance to statistics where there are some of the network's features, else to features.
+
+    Args:
+        network: of the features.
+        samples: features of the samples.
+        statistics: of the reference.
+        reference: features of the reference's images.
+    """
+    compared = statistics if statistics is not None and network.takes_statistics else reference
+    assert compared is not None, "a reference has images or statistics"
+    return frechet_distance(samples, compared)
+
+
+def _require_comparable(sets: list[SampleSet], training: SampleSet | None, *, svm_accuracy: bool) -> None:
+    """Raises what `evaluate_samples` raises of its sets of images.
+
+    Args:
+        sets: all of them.
+        training: that of the training images.
+        svm_accuracy: labels will be compared.
+    """
+    if svm_accuracy and training is None:
+        raise ConfigError("svm_accuracy has no training images", hint="give the shards that the model was trained on")
+    _require_one_size(sets)
+    _require_one_numbering(sets if svm_accuracy else [])
 
 
 def _require_one_size(sets: list[SampleSet]) -> None:
@@ -156,7 +200,18 @@ def _require_one_numbering(sets: list[SampleSet]) -> None:
             )
 
 
-def _reference_notes(network: FeatureNetwork, reference: SampleSet, features: Features) -> list[str]:
+def _reference_notes(
+    network: FeatureNetwork, reference: SampleSet | ReferenceStatistics, features: Features | None
+) -> list[str]:
+    """What the distance is against.
+
+    Args:
+        network: of the features.
+        reference: images, statistics, or both.
+        features: of the images.
+    """
+    if features is None:
+        return [f"{reference.name} has no images: no precision and recall, and nothing that was held out"]
     if reference.statistics is None:
         return _rank_notes(reference.name, features)
     if network.takes_statistics:
@@ -184,7 +239,7 @@ def _training_notes(
     notes: list[str] = []
     if svm_accuracy and len(training) > MAX_TRAINING_IMAGES:
         notes.append(f"svm_accuracy is trained on {MAX_TRAINING_IMAGES:,} of the {len(training):,} images")
-    if metrics["nearest_neighbour/held_out_exact_copy_share"] > 0.5:
+    if metrics.get("nearest_neighbour/held_out_exact_copy_share", 0.0) > 0.5:
         notes.append(f"most of {held_out} is in {training.name}: what is called held out was trained on")
     return notes
 
@@ -197,9 +252,16 @@ def _shares(
 
 
 def _training_metrics(
-    samples: SampleSet, held_out: SampleSet, training: SampleSet, *, svm_accuracy: bool, device: torch.device
+    roles: Mapping[str, SampleSet], training: SampleSet, *, svm_accuracy: bool, device: torch.device
 ) -> dict[str, float]:
-    roles = {"samples": samples, "held_out": held_out}
+    """How near images are to those of the training.
+
+    Args:
+        roles: images by what they are called.
+        training: the training images.
+        svm_accuracy: also train the support vector machine on them.
+        device: that computes.
+    """
     metrics: dict[str, float] = {}
     for role, images in roles.items():
         distances = nearest_neighbour_distance(images, training, device=device)

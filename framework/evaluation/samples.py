@@ -19,6 +19,7 @@ from framework.core.shapes import Images, Labels
 from framework.data.images.transforms import ImageTransform
 from framework.data.shards.reader import ShardSet
 
+_HINT = "give an .npz with arr_0: uint8 [sample, height, width, 1 or 3], and optionally arr_1: integer [sample]"
 _ARRAYS = ("arr_0", "arr_1", "classes", "mu", "sigma")
 
 
@@ -93,6 +94,19 @@ class SampleSet:
         return replace(self, images=np.ascontiguousarray(images))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReferenceStatistics:
+    """Real images of which nothing is left but the statistics of their Inception features, as several tools keep them.
+
+    Attributes:
+        statistics: mean and covariance.
+        name: where they come from, for reports and errors.
+    """
+
+    statistics: FeatureStatistics
+    name: str
+
+
 def quantize_images(images: Float[Tensor, "*axes"]) -> UInt8[Tensor, "*axes"]:
     """[-1, 1] to 0 ... 255, rounded to nearest and clamped."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -125,30 +139,37 @@ def read_npz(path: str | Path) -> SampleSet:
     Raises:
         DataError: no such file, not an npz, no `arr_0`, or arrays of another type or shape.
     """
-    hint = "give an .npz with arr_0: uint8 [sample, height, width, 1 or 3], and optionally arr_1: integer [sample]"
-    try:
-        # Opened here, since numpy leaves it open where the archive is damaged.
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _ARRAYS if key in file}
-    except FileNotFoundError:
-        raise DataError(f"no samples file {path}", hint="check the path") from None
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as .npz ({error})", hint=hint) from error
+    return _samples_of(_read_arrays(path), str(path))
+
+
+def _samples_of(arrays: Mapping[str, np.ndarray], path: str) -> SampleSet:
     if "arr_0" not in arrays:
-        alone = " but mu and sigma alone, and precision and recall need images" if "mu" in arrays else ""
-        raise DataError(f"{path} has no arr_0{alone}", hint=hint)
+        alone = " but mu and sigma alone, which serve as a reference only" if "mu" in arrays else ""
+        raise DataError(f"{path} has no arr_0{alone}", hint=_HINT)
     images, labels = arrays["arr_0"], arrays.get("arr_1")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise DataError(f"arr_0 of {path} is {images.dtype} {list(images.shape)}", hint=hint)
+        raise DataError(f"arr_0 of {path} is {images.dtype} {list(images.shape)}", hint=_HINT)
     if labels is not None and (labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer)):
-        raise DataError(f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}", hint=hint)
+        raise DataError(f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}", hint=_HINT)
     return SampleSet(
         images=images,
         labels=None if labels is None else labels.astype(np.int64),
-        name=str(path),
-        classes=_class_names(arrays, str(path)),
-        statistics=_statistics(arrays, str(path)),
+        name=path,
+        classes=_class_names(arrays, path),
+        statistics=_statistics(arrays, path),
     )
+
+
+def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that somebody reads. Raises DataError."""
+    try:
+        # Opened here, since numpy leaves it open where the archive is damaged.
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {key: file[key] for key in _ARRAYS if key in file}
+    except FileNotFoundError:
+        raise DataError(f"no samples file {path}", hint="check the path") from None
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as .npz ({error})", hint=_HINT) from error
 
 
 def _class_names(arrays: Mapping[str, np.ndarray], path: str) -> tuple[str, ...] | None:
@@ -219,6 +240,22 @@ def read_samples(
     if Path(path).is_dir():
         return read_shards(path, limit=limit, image_size=image_size, channels=channels)
     return read_npz(path)
+
+
+def read_reference(path: str | Path, *, limit: int | None = None, image_size: int) -> SampleSet | ReferenceStatistics:
+    """Read real images as `read_samples` does, or an `.npz` with `mu` and `sigma` alone.
+
+    Args:
+        path: a shard set or an `.npz` file.
+        limit: images at most.
+        image_size: side in pixels that images of shards are resized to.
+    """
+    if Path(path).is_dir():
+        return read_shards(path, limit=limit, image_size=image_size)
+    arrays = _read_arrays(path)
+    if "arr_0" not in arrays and (statistics := _statistics(arrays, str(path))) is not None:
+        return ReferenceStatistics(statistics=statistics, name=str(path))
+    return _samples_of(arrays, str(path))
 
 
 def _common_side(shards: ShardSet) -> int:

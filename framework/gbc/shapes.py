@@ -5,7 +5,7 @@
 | batch | rows of a padded batch: answers of agents |
 | token | positions of an input, prompt and chat template included; what was cut off before is said |
 | output | tokens that an agent generated |
-| row | scores of an answer: a row for each output token where the scalar is `finegrained`, otherwise one |
+| row | scores of an answer: a row for each output token where `finegrained` or `sketched`, otherwise one |
 | hidden | values of an embedding |
 | vocab | tokens of the vocabulary |
 | heads, width | of keys and values: attention heads, and the values of one |
@@ -14,6 +14,7 @@
 | read | what a model reads of an input: its tokens and the soft prompt among them |
 | position | chosen positions of a row |
 | alternative | tokens that could stand in a place, the likeliest first |
+| combination | sums of output tokens' values that are differentiated |
 | parameter | values of an adapter or of a set of parameters, flattened |
 | unit | what credit is given to in an output: its tokens, or its words where the tokens are unknown |
 | span | spans of characters |
@@ -39,8 +40,6 @@ SoftPrompt = Float[Tensor, "_ hidden"]
 Gate = Float[Tensor, ""]
 AdapterValues = Float[Tensor, "_"]
 """`parameter`."""
-OutputLogits = Float[Tensor, "_ vocab"]
-"""`output vocab`."""
 OutputValues = Float[Tensor, "_"]
 """`output`."""
 TokenLogits = Float[Tensor, "_"]

@@ -1,7 +1,7 @@
 """A trained PRA model out of a checkpoint, without the recipe that made it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from framework.core.errors import CheckpointError, ConfigError
@@ -19,6 +19,8 @@ ARCHITECTURE = "architecture"
 OBJECTIVE = "objective"
 """Keys of the model's and the objective's configuration, as plain types, in a checkpoint."""
 
+_DEFAULTS = {each.name: each.default for each in fields(PRAConfig) if each.default is not MISSING}
+
 
 def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) -> None:
     """Compare the configuration in a checkpoint with the recipe's.
@@ -28,7 +30,8 @@ def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) ->
     """
     if saved is None:
         raise CheckpointError("the checkpoint is not of a PRA model", hint="choose another run folder or checkpoint")
-    wanted = to_json(config)
+    # A checkpoint that is older than a setting was written with its default.
+    saved, wanted = {**_DEFAULTS, **saved}, to_json(config)
     unlike = [
         f"{name} is {saved.get(name)!r} in the checkpoint and {wanted.get(name)!r} in the recipe"
         for name in sorted(saved.keys() | wanted.keys())

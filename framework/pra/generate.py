@@ -1,6 +1,7 @@
 """Many images from a model: class-balanced, in batches, the same whatever the batch size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 
@@ -9,6 +10,7 @@ from framework.core.shapes import Images
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig, sample
 
+Precision = Literal["fp32", "bf16"]
 ROWS = 16
 """Batches are filled up to a multiple of this: matrix products of fewer rows, or of a rest, round differently, and an
 autoregressive model amplifies the difference."""
@@ -27,6 +29,7 @@ def generate(
     seed: int,
     sampler: SamplerConfig,
     batch_size: int = 256,
+    precision: Precision = "fp32",
     device: torch.device | str = "cpu",
 ) -> Iterable[Images]:
     """Yield batches of images of the given classes, on the CPU.
@@ -40,11 +43,38 @@ def generate(
         seed: of all images.
         sampler: how tokens are drawn.
         batch_size: images of a batch, 1 or more.
+        precision: of matrix products.
         device: where the images are made.
     """
     for start in range(0, len(labels), batch_size):
-        chosen = labels[start : start + batch_size]
-        rows = -(-len(chosen) // ROWS) * ROWS
-        padded = torch.tensor((chosen + [chosen[0]] * ROWS)[:rows], device=device)
-        seeds = [seed_of("sample", seed, start + i) for i in range(rows)]
-        yield sample(model, padded, seeds, sampler)[: len(chosen)].cpu()
+        numbers = range(start, min(start + batch_size, len(labels)))
+        yield draw_numbered(model, labels, numbers, seed=seed, sampler=sampler, precision=precision, device=device)
+
+
+def draw_numbered(
+    model: PRA,
+    labels: Sequence[int],
+    numbers: range,
+    *,
+    seed: int,
+    sampler: SamplerConfig,
+    precision: Precision = "fp32",
+    device: torch.device | str = "cpu",
+) -> Images:
+    """Images of certain numbers among those that `generate` yields, on the CPU.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        labels: the class of each image, of all numbers.
+        numbers: consecutive ones, of a batch.
+        seed: of all images.
+        sampler: how tokens are drawn.
+        precision: of matrix products.
+        device: where the images are made.
+    """
+    chosen = [labels[number] for number in numbers]
+    rows = -(-len(chosen) // ROWS) * ROWS
+    padded = torch.tensor((chosen + [chosen[0]] * ROWS)[:rows], device=device)
+    seeds = [seed_of("sample", seed, numbers.start + i) for i in range(rows)]
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        return sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()

@@ -7,6 +7,7 @@ weights are ours.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import ConfigError
+from framework.core.philox import Seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import interpolate
+from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
@@ -46,9 +49,13 @@ class ObjectiveConfig:
         noise_scale: largest scale of the perturbation, drawn uniformly from [0, noise_scale] for each image: of the
             states for `pra` and `low_dim`, of the input pixels for `noisy_inputs`.
         head_repeats: noise levels drawn for each token in the flow loss.
+        jump_loss: what a head with `head_jumps` learns mean velocities by: `shortcut`, two half jumps make a whole one
+            (Frans et al. 2024, section 3), or `mean_flow`, the derivative along the path (Geng et al. 2025, section
+            4.1).
+        jump_repeats: jumps drawn for each token in that loss.
         class_dropout: probability that an image is shown without its class, for guidance.
         detach_inputs: no gradient flows from the generation loss into the decoded inputs.
-        flow_weight: weight of the flow loss.
+        flow_weight: weight of the flow loss, that of the jumps included.
         reconstruction_weight: weight of the L1 reconstruction loss.
         kl_weight: weight of the states' KL divergence.
         perceptual_weight: weight of the perceptual distance of decoded images; needs a network (see PRAModule).
@@ -57,6 +64,8 @@ class ObjectiveConfig:
     rollout_passes: int = 1
     noise_scale: float = 0.2
     head_repeats: int = 4
+    jump_loss: JumpLoss = "shortcut"
+    jump_repeats: int = 2
     class_dropout: float = 0.1
     detach_inputs: bool = True
     flow_weight: float = 1.0
@@ -71,6 +80,10 @@ class ObjectiveConfig:
             raise ConfigError(f"noise_scale {self.noise_scale}", hint="use 0 or more")
         if self.head_repeats < 1:
             raise ConfigError(f"head_repeats {self.head_repeats}", hint="use 1 or more")
+        if self.jump_repeats < 1:
+            raise ConfigError(f"jump_repeats {self.jump_repeats}", hint="use 1 or more; head_jumps false learns none")
+        if self.jump_loss not in get_args(JumpLoss):
+            raise ConfigError(f"jump_loss {self.jump_loss!r}", hint=f"use one of {', '.join(get_args(JumpLoss))}")
         if not 0 <= self.class_dropout < 1:
             raise ConfigError(f"class_dropout {self.class_dropout}", hint="use a probability in [0, 1)")
 
@@ -85,6 +98,7 @@ class TrainingNoise:
         perturbation: scaled noise on the states (or on the input pixels, for `noisy_inputs`); None where unused.
         time: times of the flow, in (0, 1).
         head: the flow's starting noise.
+        jumps: where the jumps start and end, and the noise that their paths start from; None for a head without.
     """
 
     drop_class: ClassMask
@@ -92,6 +106,7 @@ class TrainingNoise:
     perturbation: Targets | None
     time: Times
     head: HeadNoise
+    jumps: JumpNoise | None
 
 
 def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: ObjectiveConfig) -> TrainingNoise:
@@ -102,11 +117,13 @@ def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: Objec
         config: the architecture, which says what is perturbed and how large a target is.
         objective: the scale of the perturbation, the noise levels of a token, the rate of dropped classes.
     """
-    return noise_from(*source.uniform_and_normal(NUM_UNIFORM, num_normal(config, objective)), config, objective)
+    counts = num_uniform(config, objective), num_normal(config, objective)
+    return noise_from(*source.uniform_and_normal(*counts), config, objective)
 
 
-NUM_UNIFORM = 2
-"""Uniform numbers that an image's training noise takes."""
+def num_uniform(config: PRAConfig, objective: ObjectiveConfig) -> int:
+    """Uniform numbers that an image's training noise takes."""
+    return 2 + (2 * config.num_tokens * objective.jump_repeats if config.head_jumps else 0)
 
 
 def num_normal(config: PRAConfig, objective: ObjectiveConfig) -> int:
@@ -115,13 +132,14 @@ def num_normal(config: PRAConfig, objective: ObjectiveConfig) -> int:
 
 
 def _normal_sizes(config: PRAConfig, objective: ObjectiveConfig) -> list[int]:
-    """Of posterior, perturbation, times and head."""
+    """Of posterior, perturbation, times, head and jumps."""
     tokens, repeats, target = config.num_tokens, objective.head_repeats, config.target_size
     return [
         tokens * config.state_size if _has_states(config) else 0,
         tokens * target if _is_perturbed(config) else 0,
         tokens * repeats,
         tokens * repeats * target,
+        tokens * objective.jump_repeats * target if config.head_jumps else 0,
     ]
 
 
@@ -142,14 +160,14 @@ def noise_from(
     """A step's noise of random numbers.
 
     Args:
-        uniform: `NUM_UNIFORM` numbers in [0, 1) of each image.
+        uniform: `num_uniform` numbers in [0, 1) of each image.
         normal: `num_normal` standard normal numbers of each image.
         config: the architecture.
         objective: what is minimised.
     """
     tokens, repeats, target = config.num_tokens, objective.head_repeats, config.target_size
     parts: tuple[Tensor, ...] = torch.split(normal, _normal_sizes(config, objective), dim=1)
-    posterior, perturbation, time, head = parts
+    posterior, perturbation, time, head, jumps = parts
     scale = objective.noise_scale * uniform[:, 1, None, None]
     return TrainingNoise(
         drop_class=uniform[:, 0] < objective.class_dropout,
@@ -157,6 +175,7 @@ def noise_from(
         perturbation=scale * perturbation.view(-1, tokens, target) if _is_perturbed(config) else None,
         time=time.view(-1, tokens, repeats).sigmoid(),
         head=head.view(-1, tokens, repeats, target),
+        jumps=jump_noise(uniform[:, 2:], jumps, tokens) if config.head_jumps else None,
     )
 
 
@@ -226,6 +245,7 @@ class Losses:
     Attributes:
         total: the weighted sum that is minimised.
         flow: squared error of the velocity, per value.
+        jump: squared error of the mean velocity, per value; zero for a head without jumps.
         reconstruction: absolute error of decoded pixels in [-1, 1], per value; zero where the head generates pixels.
         kl: divergence of the states from a standard normal, in nats per token; zero where there is none.
         perceptual: distance of decoded images in a network's features; zero where there is none.
@@ -233,6 +253,7 @@ class Losses:
 
     total: Scalar
     flow: Scalar
+    jump: Scalar
     reconstruction: Scalar
     kl: Scalar
     perceptual: Scalar
@@ -305,15 +326,39 @@ def training_losses(
     labels = torch.where(noise.drop_class, model.transformer.null_class, labels)
     made = generation_pass(model, tokens, labels, objective, noise)
     flow = flow_errors(model, made.targets, made.rollout.hidden, noise).mean()
-    reconstruction = distance = tokens.new_zeros(())
+    jump = reconstruction = distance = tokens.new_zeros(())
+    if noise.jumps is not None:
+        jump = jump_errors(model.head, made.targets, made.rollout.hidden, noise.jumps, objective.jump_loss).mean()
     if decoded := made.rollout.decoded:
         reconstruction = torch.stack([F.l1_loss(d.float(), tokens) for d in decoded]).mean()
         if perceptual is not None:
             distance = perceptual(unpatchify(decoded[-1].float(), config.patch_size, config.channels), images)
     total = (
-        objective.flow_weight * flow
+        objective.flow_weight * (flow + jump)
         + objective.reconstruction_weight * reconstruction
         + objective.kl_weight * made.kl
         + objective.perceptual_weight * distance
     )
-    return Losses(total=total, flow=flow, reconstruction=reconstruction, kl=made.kl, perceptual=distance)
+    return Losses(total=total, flow=flow, jump=jump, reconstruction=reconstruction, kl=made.kl, perceptual=distance)
+
+
+def losses_of_seeds(
+    model: PRA,
+    images: Images,
+    labels: Labels,
+    seeds: Seeds,
+    objective: ObjectiveConfig,
+    perceptual: Perceptual | None = None,
+) -> Losses:
+    """`training_losses` with the noise of seeds: all that is computed of a batch, as one graph for torch.compile.
+
+    Args:
+        model: what is trained.
+        images: in [-1, 1].
+        labels: their classes.
+        seeds: of each image's noise, on the device of the images.
+        objective: weights of the losses, and how the inputs are made.
+        perceptual: as `training_losses` takes it.
+    """
+    noise = draw_training_noise(SampleNoise(seeds, images.device), model.config, objective)
+    return training_losses(model, images, labels, objective, noise, perceptual)

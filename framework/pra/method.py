@@ -12,6 +12,9 @@ METHOD = Method(
         "evaluate": Command(
             help="distances between samples and real images", function="framework.pra.commands.evaluate:evaluate"
         ),
+        "probe": Command(
+            help="what a model's features know of classes: linear probes", function="framework.pra.commands.probe:probe"
+        ),
         "compare": Command(
             help="the method against the rows it is compared with", function="framework.pra.commands.compare:compare"
         ),

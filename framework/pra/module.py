@@ -12,20 +12,21 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 
 from framework.core.errors import ConfigError
+from framework.core.philox import Seeds, stream_seeds
 from framework.core.seeding import seed_of
 from framework.core.serialization import to_json
+from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.evaluation.perceptual import ClassifierDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.export import initialise_from_export, warn_of_other_classes
-from framework.pra.loss import Losses, ObjectiveConfig, draw_training_noise, training_losses
+from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.model import PRA
-from framework.pra.noise import SampleNoise
 from framework.pra.planning.flops import training_flops_per_image
-from framework.pra.sampling import check_classes
+from framework.pra.sampling import check_classes, check_sampler
 from framework.pra.shapes import Scalar
 from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.length import total_steps
@@ -35,6 +36,7 @@ from framework.training.strategies.placement import build_with_ema, placement_of
 METRIC_NAMES = {
     "total": "total",
     "flow": "flow_mse",
+    "jump": "jump_mse",
     "reconstruction": "reconstruction_l1",
     "kl": "kl_nats_per_token",
     "perceptual": "perceptual_distance",
@@ -63,6 +65,7 @@ class PRAModule(ClippingModule):
 
     model: PRA
     ema: PRA
+    compiles_loss = True
 
     def __init__(
         self,
@@ -90,15 +93,20 @@ class PRAModule(ClippingModule):
             )
         if grid.every_n_steps:
             check_classes(grid.classes or [0], architecture.num_classes, grid.sampler)
+            check_sampler(architecture, grid.sampler)
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
         self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
         self.initial_weights = initial_weights
         self.perceptual = ClassifierDistance(perceptual_network) if perceptual_network else None
+        self._training_losses = losses_of_seeds
 
     def configure_model(self) -> None:
         if hasattr(self, "model"):
             return
         placement = placement_of(self)
+        if placement.compile == "whole":
+            # Not of the average too: its batches have other sizes, and each would be compiled anew.
+            self._training_losses = torch.compile(losses_of_seeds, dynamic=False, fullgraph=True)  # pyright: ignore
         self.model, self.ema = build_with_ema(lambda: PRA(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             initialise_from_export(self.model, self.ema, Path(self.initial_weights))
@@ -137,24 +145,29 @@ class PRAModule(ClippingModule):
         return training_flops_per_image(self.architecture, self.objective)[1]
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
-        losses = self._losses(self.model, batch, "train", batch.sample_passes())
+        losses = self._training_losses(self.model, *self._inputs(batch, "train", batch.sample_passes()))
         self._log("loss", losses)
         return losses.total
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        self._log("validation", self._losses(self.ema, batch, "validation", [0] * len(batch)), batch_size=len(batch))
+        losses = losses_of_seeds(self.ema, *self._inputs(batch, "validation", [0] * len(batch)))
+        self._log("validation", losses, batch_size=len(batch))
 
-    def _losses(self, model: PRA, batch: ImageBatch, purpose: str, passes: list[int]) -> Losses:
+    def _inputs(
+        self, batch: ImageBatch, purpose: str, passes: list[int]
+    ) -> tuple[Images, Labels, Seeds, ObjectiveConfig, ClassifierDistance | None]:
+        """What `losses_of_seeds` takes besides the model."""
         indices = cast(list[int], batch.indices.tolist())  # pyright: ignore[reportUnknownMemberType]
         seeds = [seed_of(purpose, self.seed, each, index) for each, index in zip(passes, indices, strict=True)]
-        noise = draw_training_noise(SampleNoise(seeds, self.device), self.architecture, self.objective)
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
-        return training_losses(model, batch.images, labels, self.objective, noise, self.perceptual)
+        return batch.images, labels, stream_seeds(seeds, self.device), self.objective, self.perceptual
 
     def _log(self, prefix: str, losses: Losses, *, batch_size: int | None = None) -> None:
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
+        if not self.architecture.head_jumps:
+            shown -= {"jump"}
         if self.perceptual is None:
             shown -= {"perceptual"}
         values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}

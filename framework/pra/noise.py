@@ -6,10 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.pra.philox import Seeds, normal_of, random_words, uniform_of
-
-BLOCK = 4
-"""Numbers of a block of the generator."""
+from framework.core.philox import WORDS, Seeds, normal_of, random_words, stream_seeds, uniform_of
 
 
 class SampleNoise:
@@ -26,7 +23,7 @@ class SampleNoise:
 
     def __init__(self, seeds: Sequence[int] | Seeds, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        self.seeds = seeds if isinstance(seeds, Tensor) else seeds_on(seeds, self.device)
+        self.seeds = seeds if isinstance(seeds, Tensor) else stream_seeds(seeds, self.device)
         self._drawn = 0
 
     def normal(self, *shape: int) -> Float[Tensor, "batch *shape"]:
@@ -46,16 +43,10 @@ class SampleNoise:
             num_uniform: uniform numbers in [0, 1) of each sample.
             num_normal: standard normal numbers of each sample.
         """
-        first, others = -(-num_uniform // BLOCK), -(-num_normal // BLOCK)
+        first, others = -(-num_uniform // WORDS), -(-num_normal // WORDS)
         words = random_words(self.seeds, first + others, start=self._drawn)
         self._drawn += first + others
         uniform = torch.cat([uniform_of(each[:, :first]) for each in words], dim=1)
         one, two, three, four = (each[:, first:] for each in words)
         normal = torch.cat([*normal_of(one, two), *normal_of(three, four)], dim=1)
         return uniform[:, :num_uniform], normal[:, :num_normal]
-
-
-def seeds_on(seeds: Sequence[int], device: torch.device) -> Seeds:
-    """Seeds as a tensor on a device, without a wait for it."""
-    values = torch.tensor(seeds, dtype=torch.int64)
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

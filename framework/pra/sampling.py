@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,13 +11,16 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.core.shapes import Images, Labels
+from framework.pra.network.config import PRAConfig
+from framework.pra.network.head import Conditions, DiffusionHead
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
 from framework.pra.shapes import PixelTokens
 
-Velocity = Callable[[Float[Tensor, "batch target"], Float[Tensor, "batch"]], Float[Tensor, "batch target"]]
-"""Velocity v of a flow at (x, t)."""
+Velocity = Callable[[Float[Tensor, "batch target"], int], Float[Tensor, "batch target"]]
+"""Velocity v of a flow at x and at the time of that number on the sampler's grid."""
+SamplingMethod = Literal["euler", "euler_maruyama", "heun", "jump"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,50 +29,78 @@ class SamplerConfig:
 
     Args:
         steps: steps of the flow for each token.
-        method: `euler_maruyama` adds noise at every step but the last; `euler` is deterministic after the start.
+        method: `euler_maruyama` adds noise at every step but the last; `euler` and `heun` are deterministic after the
+            start, and `heun` calls the head twice in every step but the last; `jump` takes each step at the mean
+            velocity, of a head that was trained with `head_jumps`.
+        time_shift: makes the steps unequal: above 1 they are shorter near noise, below 1 near the image.
         guidance: scale of classifier-free guidance at the last token; it grows linearly along the raster from 1, which
             is no guidance.
     """
 
     steps: int = 100
-    method: Literal["euler", "euler_maruyama"] = "euler_maruyama"
+    method: SamplingMethod = "euler_maruyama"
+    time_shift: float = 1.0
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"sampler steps {self.steps}", hint="use 1 or more")
+        if self.method not in get_args(SamplingMethod):
+            raise ConfigError(
+                f"sampler method {self.method!r}", hint=f"use one of {', '.join(get_args(SamplingMethod))}"
+            )
+        if not 0 < self.time_shift < float("inf"):
+            raise ConfigError(f"time_shift {self.time_shift}", hint="use a number above 0; 1 makes all steps equal")
         if self.guidance < 1:
             raise ConfigError(f"guidance {self.guidance}", hint="use 1 (no guidance) or more")
+
+
+def time_grid(steps: int, shift: float) -> list[float]:
+    """Times from 0 to 1 that the steps lie between: t = u / (u + shift (1 - u)) for u = 0, 1 / steps, ..., 1.
+
+    Esser et al. 2024 (section 5.3.2, equation 23), whose time runs the other way.
+
+    Args:
+        steps: between them, 1 or more.
+        shift: above 0; 1 leaves them equal.
+    """
+    even = [step / steps for step in range(steps + 1)]
+    return [u / (u + shift * (1 - u)) for u in even]
 
 
 def integrate_flow(
     velocity: Velocity,
     start: Float[Tensor, "batch target"],
-    noise: Float[Tensor, "batch step target"] | None,
-    steps: int,
+    times: Sequence[float],
+    *,
+    noise: Float[Tensor, "batch step target"] | None = None,
+    heun: bool = False,
 ) -> Float[Tensor, "batch target"]:
     """Follow a rectified flow from noise (t = 0) to data (t = 1).
 
-    Euler: x += v dt. Euler-Maruyama: the stochastic equation with the same marginals, dx = (v + w s / 2) dt +
-    sqrt(w) dW with the score s = -(x - t v) / (1 - t) and w = 1 - t (Ma et al. 2024, SiT, section 2), and a last step
-    without noise.
+    Euler: x += v dt. Heun: v is the mean of the velocities at both ends of the step, the far one at the point where
+    Euler's step leads; the last step is Euler's, as at t = 1 a head that predicts the clean target has no velocity
+    (Karras et al. 2022, algorithm 1). Euler-Maruyama: the stochastic equation with the same marginals, dx = (v + w s /
+    2) dt + sqrt(w) dW with the score s = -(x - t v) / (1 - t) and w = 1 - t (Ma et al. 2024, SiT, section 2), and a
+    last step without noise.
 
     Args:
-        velocity: v(x, t), called at t = 0, 1 / steps, ... below 1.
+        velocity: v(x, number of the time); called at all times but the last.
         start: standard normal.
-        noise: standard normal, for all steps but the last; None follows the flow without noise, by Euler's method.
-        steps: of equal length, 1 or more.
+        times: from 0 to 1, rising.
+        noise: standard normal, for all steps but the last, of Euler-Maruyama; None follows the flow without noise.
+        heun: by Heun's method; without noise.
     """
-    x = start
-    for step in range(steps):
-        time = x.new_full(x.shape[:-1], step / steps)
-        v = velocity(x, time)
-        if noise is None or step == steps - 1:
-            x = x + v / steps
+    x, last = start, len(times) - 2
+    for step, (t, after) in enumerate(pairwise(times)):
+        dt, v = after - t, velocity(x, step)
+        if step < last and noise is not None:
+            drift = v - 0.5 * (x - t * v)
+            x = x + drift * dt + ((1 - t) * dt) ** 0.5 * noise[:, step]
             continue
-        t = step / steps
-        drift = v - 0.5 * (x - t * v)
-        x = x + drift / steps + ((1 - t) / steps) ** 0.5 * noise[:, step]
+        if step < last and heun:
+            v = (v + velocity(x + v * dt, step + 1)) / 2
+        x = x + v * dt
     return x
 
 
@@ -103,6 +135,19 @@ def check_classes(classes: Iterable[int], num_classes: int, config: SamplerConfi
         )
 
 
+def check_sampler(architecture: PRAConfig, config: SamplerConfig) -> None:
+    """Whether a model can be sampled so.
+
+    Raises:
+        ConfigError: jumps of a head that did not learn them.
+    """
+    if config.method == "jump" and not architecture.head_jumps:
+        raise ConfigError(
+            "sampler method jump for a head that knows no jumps",
+            hint="train with model.architecture.head_jumps true, or use another method",
+        )
+
+
 @torch.no_grad()
 def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig) -> Images:
     """Draw images of given classes, about in [-1, 1].
@@ -117,37 +162,60 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
         config: the sampler.
 
     Raises:
-        ConfigError: a class that the model does not know; guidance for an unconditional model.
+        ConfigError: a class that the model does not know; guidance for an unconditional model; jumps that its head did
+            not learn.
     """
     check_classes(labels.tolist(), model.config.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    check_sampler(model.config, config)
     architecture, batch = model.config, len(labels)
     source = SampleNoise(seeds, labels.device)
     guided, stochastic = config.guidance != 1, config.method == "euler_maruyama"
     streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
+    times = time_grid(config.steps, config.time_shift)
+    grid = _Grid.of(model.head, times, labels.device, jumps=config.method == "jump")
     hidden, cache = model.transformer.begin(streams)
     tokens: list[PixelTokens] = []
     for position in range(architecture.num_tokens):
         scale = guidance_at(position, architecture.num_tokens, config.guidance)
         drawn = source.normal(config.steps if stochastic else 1, architecture.target_size)
-        start, noise = drawn[:, 0], drawn[:, 1:] if stochastic else None
-        velocity = _guided_velocity(model, hidden[:, 0], scale if guided else None)
-        target = integrate_flow(velocity, start, noise, config.steps)
+        velocity = _guided_velocity(model.head, hidden[:, 0], grid, scale if guided else None)
+        noise = drawn[:, 1:] if stochastic else None
+        target = integrate_flow(velocity, drawn[:, 0], times, noise=noise, heun=config.method == "heun")
         tokens.append(model.decode(target[:, None], hidden[:batch]).float())
         if position < architecture.num_tokens - 1:
             hidden = model.transformer.step(tokens[-1].repeat(2 if guided else 1, 1, 1), cache)
     return unpatchify(torch.cat(tokens, dim=1), architecture.patch_size, architecture.channels)
 
 
-def _guided_velocity(model: PRA, hidden: Float[Tensor, "stream hidden"], scale: float | None) -> Velocity:
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """Times of the steps, and what they add to the head's conditions: the same for all tokens and images."""
+
+    times: Float[Tensor, "step"]
+    moments: Sequence[Conditions]
+
+    @classmethod
+    def of(cls, head: DiffusionHead, times: Sequence[float], device: torch.device, *, jumps: bool) -> "_Grid":
+        starts = torch.tensor(times[:-1], device=device)
+        lengths = torch.tensor([after - t for t, after in pairwise(times)], device=device) if jumps else None
+        conditions = head.of_time(starts, lengths)
+        return cls(times=starts, moments=[tuple(each[step] for each in conditions) for step in range(len(starts))])
+
+
+def _guided_velocity(
+    head: DiffusionHead, hidden: Float[Tensor, "stream hidden"], grid: _Grid, scale: float | None
+) -> Velocity:
     """The head's velocity; with a scale w, v_null + w (v_class - v_null) (Ho and Salimans 2022).
 
     With a scale, `hidden` holds the states with the class and then those without.
     """
+    state = head.of_state(hidden)
     if scale is None:
-        return lambda x, time: model.head(x, time, hidden).float()
+        return lambda x, step: head.velocity(x, grid.times[step], state, grid.moments[step]).float()
 
-    def velocity(x: Float[Tensor, "batch target"], time: Float[Tensor, "batch"]) -> Float[Tensor, "batch target"]:
-        with_class, without = model.head(x.repeat(2, 1), time.repeat(2), hidden).float().chunk(2)
+    def velocity(x: Float[Tensor, "batch target"], step: int) -> Float[Tensor, "batch target"]:
+        both = head.velocity(x.repeat(2, 1), grid.times[step], state, grid.moments[step])
+        with_class, without = both.float().chunk(2)
         return without + scale * (with_class - without)
 
     return velocity

@@ -62,7 +62,7 @@ def strategy_of(name: str, devices: int, accelerator: str = "cpu") -> Strategy:
 
 
 def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: int = 1, **options: Any) -> Trainer:
-    """Trains a module on the episodes of a tiny world, with a checkpoint after every step.
+    """Trains a module on the episodes of a tiny world, with a log and a checkpoint after every step.
 
     Args:
         world: folder of the shards.
@@ -70,15 +70,21 @@ def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: i
         module: what is trained.
         steps: optimizer steps in all.
         devices: processes.
-        **options: `strategy`, `callbacks`, `batch_size`, `validation`, and the trainer's.
+        **options: `strategy`, `callbacks`, `batch_size`, `validation`, `save_every_n_steps`, and the trainer's.
     """
     seed_everything(0, verbose=False)
     strategy = strategy_of(options.pop("strategy", "ddp"), devices, options.get("accelerator", "cpu"))
     strategy.start_anew = True  # type: ignore[attr-defined]
-    more = options.pop("callbacks", [])
+    more, every = options.pop("callbacks", []), options.pop("save_every_n_steps", 1)
     batch_size = options.pop("batch_size", 4)
     validation = options.pop("validation", str(world / "held_out"))
-    callbacks = [Throughput("task"), FiniteGuard(), RandomState(), *more, Checkpoints(every_n_steps=1, keep_last=100)]
+    callbacks = [
+        Throughput("task"),
+        FiniteGuard(),
+        RandomState(),
+        *more,
+        Checkpoints(every_n_steps=every, keep_last=100),
+    ]
     trainer = quiet_trainer(
         run_dir,
         max_steps=steps,
@@ -86,7 +92,7 @@ def fit(world: Path, run_dir: Path, module: GBCModule, *, steps: int, devices: i
         devices=devices,
         logger=CSVLogger(run_dir, name="metrics", flush_logs_every_n_steps=1),
         enable_checkpointing=True,
-        log_every_n_steps=1,
+        log_every_n_steps=options.pop("log_every_n_steps", 1),
         gradient_clip_val=1.0,
         val_check_interval=options.pop("val_check_interval", 100),
         inference_mode=False,

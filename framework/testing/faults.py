@@ -50,10 +50,6 @@ def make_checkpoint(
     partial = path.with_name(f"{path.name}{PARTIAL}")
     partial.mkdir(parents=True)
 
-    def write() -> list[Path]:
-        write_tensors(partial, tensors, None)
-        return [partial / ".metadata", *partial.glob("*.distcp")]
-
     stream = io.BytesIO()
     torch.save(state, stream)
     manifest = Manifest(step=step, kind="dcp", world_size=1, strategy="test")
@@ -63,7 +59,7 @@ def make_checkpoint(
             target=path,
             manifest=manifest,
             state=stream.getvalue(),
-            write=write,
+            write=lambda: write_tensors(partial, tensors, None),
             retention=None,
             group=None,
         )

@@ -6,6 +6,10 @@ from pathlib import Path
 from framework.tracking.metric_files import read_metrics
 
 _COLUMNS = 3
+_WIDTH, _HEIGHT = 5.0, 3.0
+"""Of a panel with its labels, in inches."""
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.8, 0.2, 0.6, 0.35
+"""Inches for the labels on each side. matplotlib's own layouts measure every text first: more than half of the time."""
 _EACH = "_by_agent"
 
 
@@ -13,15 +17,20 @@ def draw_curves(run_dir: Path) -> Path | None:
     """Draw every metric over the optimizer's steps to `curves.png` in the run's folder; None where there are none."""
     # Imported here and without pyplot: the figure needs no display, and most commands draw nothing.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     series = read_metrics(run_dir)
     if not series:
         return None
     panels = _panels(series)
     rows = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(5 * _COLUMNS, 3 * rows), layout="constrained")
-    for place, (title, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, _COLUMNS, place)
+    width, height = _WIDTH * _COLUMNS, _HEIGHT * rows
+    figure = Figure(figsize=(width, height))
+    for place, (title, names) in enumerate(panels.items()):
+        left = place % _COLUMNS * _WIDTH + _LEFT
+        bottom = height - (place // _COLUMNS + 1) * _HEIGHT + _BOTTOM
+        size = (_WIDTH - _LEFT - _RIGHT) / width, (_HEIGHT - _BOTTOM - _TOP) / height
+        axes = figure.add_axes((left / width, bottom / height, *size))
         for name in names:
             values = series[name]
             steps = sorted(values)
@@ -35,6 +44,7 @@ def draw_curves(run_dir: Path) -> Path | None:
             axes.legend(fontsize="small")
         axes.set_title(title)
         axes.set_xlabel("optimizer step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.3)
     path = run_dir / "curves.png"
     figure.savefig(path, dpi=100)

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import secrets
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ _MODES: dict[str, WandbMode] = {
     "run": "online",
 }
 _PROJECT = "framework"
+_LATER_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{\w+\})")
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +62,21 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.histogram_every_n_steps < 0:
             raise ConfigError(f"run.histogram_every_n_steps {self.histogram_every_n_steps}", hint="use 0 or more")
-        if not self.dir or "://" in self.dir:
+        if not self.dir.strip() or "://" in self.dir:
             raise ConfigError(f"run.dir {self.dir!r} is not a folder", hint="give a path of a file system")
+        # Launchers and logs read it as a part of a line.
+        if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in self.dir):
+            raise ConfigError(f"run.dir {self.dir!r} has signs that end a line or are none", hint="leave them out")
         object.__setattr__(self, "dir", expand_path(self.dir))
         # It would become a folder of that name.
         if self.dir.startswith(("~", "$")):
             problem = f"run.dir {self.dir} begins with a user or a variable that is not known"
             raise ConfigError(problem, hint="set the variable, or give the whole path (./~x for such a name)")
+        if found := _LATER_VARIABLE.search(self.dir):
+            problem = f"run.dir {self.dir} has {found[0]}, which is read at the beginning alone"
+            raise ConfigError(problem, hint="give its value, or let the shell do so: --run.dir")
+        if Path(self.dir).is_file():
+            raise ConfigError(f"run.dir {self.dir} is a file", hint="give a folder, which is made if there is none")
 
 
 def wandb_mode(config: RunConfig) -> WandbMode:

@@ -3,6 +3,9 @@
 `tests/tracking/test_wandb_compat.py` has a test for each part that names what moved when a release moves it.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,25 @@ CORE_LOG = Path("logs") / "debug-internal.log"
 """The log of W&B's own process, in the folder of a start."""
 GAVE_UP_MESSAGE = '"msg":"filestream: fatal error'
 """A line of that log after which nothing more is sent."""
+_JOB_INPUTS = "_detect_and_apply_job_inputs"
+"""Method of a run that has begun."""
+
+
+@contextmanager
+def without_job_inputs() -> Iterator[None]:
+    """Keeps `wandb.init` from importing all of W&B's launch, a second and more, to find that no job gave it inputs."""
+    from wandb.sdk import wandb_run
+
+    found = getattr(wandb_run.Run, _JOB_INPUTS, None)
+    # Inputs can only come from there.
+    if found is None or "wandb.sdk.launch" in sys.modules:
+        yield
+        return
+    setattr(wandb_run.Run, _JOB_INPUTS, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(wandb_run.Run, _JOB_INPUTS, found)
 
 
 def data_file(run: "Run") -> Path:

@@ -23,6 +23,7 @@ from framework.tracking.wandb_compat import (
     SETTINGS_WITHOUT_METADATA,
     data_file,
     gave_up,
+    without_job_inputs,
 )
 
 GLOBAL_STEP = "trainer/global_step"
@@ -117,26 +118,27 @@ class TrackedRun(WandbLogger):
         if DATA_DIR_VARIABLE not in os.environ:
             os.environ[DATA_DIR_VARIABLE] = str((self._folder / "wandb").resolve())
             self._set_data_dir = True
-        run = wandb.init(
-            id=self._identity,
-            name=self._shown_name,
-            project=self._shown_project,
-            dir=self._folder,
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                save_code=False,
-                disable_code=True,
-                disable_git=True,
-                init_timeout=self.init_seconds,
-                finish_timeout=self.finish_seconds,
-                finish_timeout_raises=True,
-                **SETTINGS_WITHOUT_METADATA,
-                **SETTINGS_OF_WRITING,
-            ),
-        )
+        with without_job_inputs():
+            run = wandb.init(
+                id=self._identity,
+                name=self._shown_name,
+                project=self._shown_project,
+                dir=self._folder,
+                mode=mode,
+                resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(
+                    console="off",
+                    silent=True,
+                    save_code=False,
+                    disable_code=True,
+                    disable_git=True,
+                    init_timeout=self.init_seconds,
+                    finish_timeout=self.finish_seconds,
+                    finish_timeout_raises=True,
+                    **SETTINGS_WITHOUT_METADATA,
+                    **SETTINGS_OF_WRITING,
+                ),
+            )
         self._file = data_file(run)
         # Until it has all got through: a process that is killed cannot say so.
         self._mark(unsent=mode == "online")

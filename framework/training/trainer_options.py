@@ -3,8 +3,10 @@
 The one table: recipes are checked against it, and docs/trainer.md shows it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import cast
 
 from lightning.pytorch import callbacks
@@ -44,6 +46,22 @@ def _refused(*defaults: object, because: str, hint: str) -> TrainerOption:
 
 def _number_from(minimum: int) -> Callable[[object], bool]:
     return lambda value: value is None or (isinstance(value, int | float) and value >= minimum)
+
+
+_CLOCK = re.compile(r"\d+:\d\d?:\d\d?:\d\d?")
+
+
+def _is_time(value: object) -> bool:
+    """DD:HH:MM:SS, or a mapping such as {minutes: 5}, as the trainer reads them."""
+    return (
+        value is None
+        or isinstance(value, timedelta | Mapping)
+        or (isinstance(value, str) and _CLOCK.fullmatch(value) is not None)
+    )
+
+
+def _is_interval(value: object) -> bool:
+    return value > 0 if isinstance(value, int | float) else _is_time(value)
 
 
 def _class_paths(value: object) -> list[str]:
@@ -108,7 +126,10 @@ TRAINER_OPTIONS: dict[str, TrainerOption] = {
     ),
     "fast_dev_run": TrainerOption(
         effect="`true`, or a number of batches: trains and validates on so many, from the initial weights, as a trial; "
-        "nothing is written to the run's folder"
+        "nothing is written to the run's folder",
+        accepts=_number_from(0),
+        because="is not a number of batches",
+        hint="use true, or 1 or more",
     ),
     "max_epochs": TrainerOption(
         effect="ends the run after so many epochs, and a schedule with them. Without it and `max_steps` a run has no "
@@ -117,12 +138,30 @@ TRAINER_OPTIONS: dict[str, TrainerOption] = {
         because="is not a number of epochs",
         hint="use 1 or more, or -1 for no end",
     ),
-    "min_epochs": TrainerOption(effect="epochs that are made even if a callback or `max_time` asks to stop"),
-    "max_steps": TrainerOption(effect="ends the run after so many optimizer steps, those of earlier starts included"),
-    "min_steps": TrainerOption(effect="optimizer steps that are made even if a callback or `max_time` asks to stop"),
+    "min_epochs": TrainerOption(
+        effect="epochs that are made even if a callback or `max_time` asks to stop",
+        accepts=_number_from(0),
+        because="is not a number of epochs",
+        hint="use 0 or more, or leave it out",
+    ),
+    "max_steps": TrainerOption(
+        effect="ends the run after so many optimizer steps, those of earlier starts included",
+        accepts=lambda value: value is None or value == -1 or _number_from(1)(value),
+        because="is not a number of steps",
+        hint="use 1 or more, or -1 to let max_epochs end it",
+    ),
+    "min_steps": TrainerOption(
+        effect="optimizer steps that are made even if a callback or `max_time` asks to stop",
+        accepts=_number_from(0),
+        because="is not a number of steps",
+        hint="use 0 or more, or leave it out",
+    ),
     "max_time": TrainerOption(
         effect="`DD:HH:MM:SS`: ends training after so much time, that of the run's earlier starts up to the checkpoint "
-        "included; a start says how much is left"
+        "included; a start says how much is left",
+        accepts=_is_time,
+        because="is not a time",
+        hint="use DD:HH:MM:SS, such as 00:01:30:00 for an hour and a half",
     ),
     "limit_train_batches": TrainerOption(
         effect="micro-batches of a process in an epoch of the trainer, or a share of the set's; the next epoch goes on "
@@ -149,9 +188,9 @@ TRAINER_OPTIONS: dict[str, TrainerOption] = {
     "val_check_interval": TrainerOption(
         effect="micro-batches between validations, over all epochs (`accumulate_grad_batches` are a step); a share of "
         "an epoch with `check_val_every_n_epoch`; or a time, `DD:HH:MM:SS`",
-        accepts=lambda value: not isinstance(value, int | float) or value > 0,
+        accepts=_is_interval,
         because="is not an interval",
-        hint="use 1 or more, or limit_val_batches 0 for no validation",
+        hint="use 1 or more micro-batches, or DD:HH:MM:SS, or limit_val_batches 0 for no validation",
     ),
     "check_val_every_n_epoch": TrainerOption(
         effect="epochs between validations; by default (`null`) `val_check_interval` counts over all epochs",
@@ -206,7 +245,12 @@ TRAINER_OPTIONS: dict[str, TrainerOption] = {
     "use_distributed_sampler": _refused(
         False, because="would put the loader's order of samples into another one", hint="leave it out"
     ),
-    "profiler": TrainerOption(effect="`simple`, `advanced` or `pytorch`: what takes the time, at the end"),
+    "profiler": TrainerOption(
+        effect="`simple`, `advanced` or `pytorch`: what takes the time, at the end",
+        accepts=lambda value: not isinstance(value, str) or value in ("simple", "advanced", "pytorch"),
+        because="is not a profiler that runs here",
+        hint="use simple, advanced or pytorch",
+    ),
     "detect_anomaly": TrainerOption(effect="`true` names the operation whose gradient is not a number; slow"),
     "barebones": _refused(
         False,
@@ -230,6 +274,16 @@ TRAINER_OPTIONS: dict[str, TrainerOption] = {
 """By name, in Lightning's order."""
 
 
+def described(option: TrainerOption) -> str:
+    """What an option does here, or why it is refused, as the documents and `--help` say it."""
+    return option.effect or f"refused: it {option.because}; {option.hint}"
+
+
+def refuses(option: TrainerOption) -> Callable[[str], bool]:
+    """Which of a type's choices an option does not take, as texts; numbers stand among them as they are written."""
+    return lambda choice: not option.accepts(int(choice) if choice.isdecimal() else choice)
+
+
 def check_trainer_options(trainer: Mapping[str, object], *, strategy: str) -> None:
     """Refuses what the `trainer` section of a recipe asks for in vain.
 
@@ -245,6 +299,10 @@ def check_trainer_options(trainer: Mapping[str, object], *, strategy: str) -> No
         if option is not None and not option.accepts(value):
             shown = ", ".join(_class_paths(value)) or value
             raise ConfigError(f"trainer.{name} {shown} {option.because}", hint=option.hint)
+    share = trainer.get("val_check_interval")
+    if isinstance(share, float) and trainer.get("check_val_every_n_epoch") is None:
+        problem = f"trainer.val_check_interval {share} is a share of an epoch, and is counted over all epochs"
+        raise ConfigError(problem, hint="give micro-batches, or trainer.check_val_every_n_epoch 1 too")
     if strategy == WHOLE:
         return
     for name, values, instead in (

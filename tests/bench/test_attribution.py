@@ -25,6 +25,8 @@ def test_every_number_is_measured(tmp_path, monkeypatch, capsys):
     assert found["difference"] < 1e-5
     assert min(*found["seconds"].values(), found["generation_seconds"]) > 0
     assert found["faster"] > 1
+    assert set(found["seconds"]) == {"one_pass", "prompt_read", "kept", "kept_cached"}
+    assert found["faster_prompt_read"] > 1
     assert found["peak_mib"]["kept"] > 2 * found["peak_mib"]["one_pass"] > 0
     assert found["memory"] == found["peak_mib"]["one_pass"] / found["peak_mib"]["kept"]
     assert "kept graph" in capsys.readouterr().out

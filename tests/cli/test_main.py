@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from framework import __version__
 from framework.cli.main import main
 from framework.cli.registry import RECIPES, commands, methods
 from framework.core.method import Command
@@ -33,6 +34,7 @@ def test_a_look_at_runs_imports_nothing_heavy(tmp_path):
     """In a process of its own: this one has imported everything."""
     script = f"""
 import sys
+from framework import __version__
 from framework.cli.main import main
 main(["--help"])
 main(["runs", "ls", {str(tmp_path)!r}])
@@ -107,6 +109,13 @@ def test_a_home_folder_is_one_place(recipe, tmp_path, monkeypatch):
     assert {"checkpoints", "metrics", "wandb-id", "recipe.yaml", "wandb"} <= {path.name for path in run.iterdir()}
     assert "dir: ~/runs/x" in (run / "recipe.yaml").read_text()
     assert not (tmp_path / "~").exists()
+
+
+def test_a_command_that_is_misspelt_and_the_version(capsys):
+    assert "unknown command 'fitt': did you mean fit?" in error_of(capsys, "fitt")
+    assert "use one of fit, validate" in error_of(capsys, "xyz")
+    main(["--version"])
+    assert capsys.readouterr().out == f"framework {__version__}\n"
 
 
 def test_where_a_run_will_be(capsys, tmp_path, monkeypatch, recipe):

@@ -11,6 +11,7 @@ from framework.testing.command_line import error_of
 from framework.testing.faults import flip_bytes
 from framework.tracking.metric_files import merged_steps, read_metrics
 from framework.tracking.restarts import read_restarts
+from framework.training.trainer_options import TRAINER_OPTIONS, described
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ from framework.tracking.restarts import read_restarts
         (["--trainer.max_stepz", "3"], ["did you mean --trainer.max_steps?", "see: framework fit --help"]),
         (["--model.architecture.width", "wide"], ["--model.architecture.width is wide: give a whole number"]),
         (["--trainer.max_step", "3"], ["did you mean --trainer.max_steps?"]),
-        (["--trainer.precision", "bf16mixed"], ["use one of 64, 32, 16", "did you mean bf16-mixed?"]),
+        (["--trainer.precision", "bf16mixed"], ["use one of 32, 16, ", "did you mean bf16-mixed?"]),
         (["--trainer.precision", "bf16-true"], ["would keep weights", "use bf16-mixed"]),
         (["--trainer.devices", "two"], ["trainer.devices two", "give a number of processes"]),
         (["--model.architecture", "3"], ["--model.architecture is 3: it is a group of settings"]),
@@ -31,7 +32,11 @@ from framework.tracking.restarts import read_restarts
         (["--model.architecture.channels", "1"], ["channels is 1 in the model and 3 in the data"]),
         (["--model.architecture.num_classes", "3"], ["num_classes is 3 in the model and 2 in the data"]),
         (["--data.train", "/nowhere"], ["/nowhere", "framework shards images"]),
-        (["--data.batch_size", "0"], ["batch_size is 0"]),
+        (["--data.batch_size", "0"], ["data.batch_size is 0"]),
+        (["--seed_everything", "-1"], ["seed_everything is -1", "from 0 to 4294967295"]),
+        (["--trainer.devices", "9999"], ["trainer.devices is 9999", "give at most"]),
+        (["--run.dir", "a\nb"], ["run.dir 'a\\nb' has signs"]),
+        (["--trainer.\x1b[31mx", "3"], ["--trainer.\\x1b[31mx is not a setting"]),
         (["--model.class_path", "framework.pra.module.Missing"], ["Missing"]),
         (["--trainer.default_root_dir", "x"], ["run.dir"]),
         (["--resume", "must"], ["no checkpoint in", "--resume auto"]),
@@ -185,3 +190,13 @@ def test_damaged_checkpoints_are_skipped_by_name(capsys, recipe, tmp_path):
     assert "step=00000002" in printed.split("resuming from")[1]
     names = sorted(path.name for path in newest.parent.iterdir())
     assert names == ["newest", "step=00000004", "step=00000004.damaged", "step=00000006", "validation.jsonl"]
+
+
+@pytest.mark.slow
+def test_help_says_what_the_trainers_options_do_here(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    for name in ("max_time", "overfit_batches", "limit_train_batches"):
+        assert described(TRAINER_OPTIONS[name]) in text

@@ -103,7 +103,15 @@ def test_outputs_that_can_be_written_leave_no_trace(tmp_path: Path):
 def test_outputs_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").touch()
     (tmp_path / "same").symlink_to(tmp_path / "file")
+    (tmp_path / "set" / "deep").mkdir(parents=True)
+    (tmp_path / "set" / "manifest.json").touch()
+    (tmp_path / "set" / "index.npy").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
     for outputs, inputs, words in (
+        ([tmp_path / "set" / "index.npy"], [tmp_path / "set"], "index.npy lies inside of what is read: give a place"),
+        ([tmp_path / "set" / "new.png"], [tmp_path / "link"], "new.png lies inside of what is read"),
+        ([tmp_path / "set" / "new.png"], [tmp_path], "new.png lies inside of what is read"),
+        ([tmp_path / "link" / "deep" / "x"], [tmp_path / "set"], "x lies inside of what is read"),
         ([tmp_path], [], "is a folder: give the name of a file"),
         (["."], [], "is a folder: give the name of a file"),
         ([tmp_path / "file" / "x"], [], "(cannot be written|is not a folder)"),
@@ -117,3 +125,5 @@ def test_outputs_that_cannot_be_written(tmp_path: Path):
             check_outputs(*outputs, inputs=inputs)
     with pytest.raises(ConfigError, match=r"(cannot be written|is not a folder)"):
         check_output_folder(tmp_path / "file")
+    assert (tmp_path / "set" / "index.npy").read_text() == "kept"
+    assert list((tmp_path / "set" / "deep").iterdir()) == []

@@ -1,5 +1,6 @@
 """Text that others wrote: what is read, what is refused, and that both are the same everywhere."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_yaml(tmp_path: Path):
         ("a: 1\nb: 2\na: 3", r"text cannot be read .line 3: the key 'a' stands twice"),
         ("a: 1\nb: [", r"text cannot be read .line 2: .*expected"),
         ('a:\n  "\\ud83d"', r"text cannot be read .line 2: half of a character"),
-        ("a: \x01", r"text cannot be read .*special characters"),
+        ("a: \x01", r"text cannot be read .line 1: the sign .*x01 is none of a text"),
         ("[" * 5000, "nested too deeply"),
         ("!!python/object:os.system x", "could not determine a constructor"),
     ],
@@ -143,3 +144,19 @@ def test_yaml(tmp_path: Path):
 def test_what_is_not_yaml(text: str, words: str):
     with pytest.raises(ConfigError, match=words):
         parse_yaml(text, "text")
+
+
+def test_aliases_that_have_no_end():
+    for text in ("x: &a [*a]", "x: &a {b: {c: *a}}"):
+        with pytest.raises(ConfigError, match=r"line 1: the alias 'a' stands in what it stands for"):
+            parse_yaml(text, "r.yaml")
+    assert parse_yaml("x: &a [1]\ny: [*a, *a]", "r.yaml") == {"x": [1], "y": [[1], [1]]}
+
+
+def test_aliases_of_aliases_that_stand_for_billions():
+    lines = [
+        "a: &a [1, 1]",
+        *(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in pairwise("abcdefghij")),
+    ]
+    with pytest.raises(ConfigError, match="aliases stand for more than 10,000,000 values"):
+        parse_yaml("\n".join(lines), "r.yaml")

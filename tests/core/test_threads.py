@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from framework.core.threads import BLOCK_MILLISECONDS, SPIN_COUNT, prepare_threads
+from framework.core.errors import ConfigError
+from framework.core.threads import (
+    BLOCK_MILLISECONDS,
+    MOST_A_CORE,
+    SPIN_COUNT,
+    num_cores,
+    prepare_threads,
+    refuse_too_many,
+)
 
 WAITING = {"GOMP_SPINCOUNT": str(SPIN_COUNT), "KMP_BLOCKTIME": str(BLOCK_MILLISECONDS)}
 VISIBLE = len(os.sched_getaffinity(0))
@@ -85,3 +93,9 @@ def test_it_is_set_before_torch_is_loaded(module: str):
     environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split()[-1] == str(SPIN_COUNT)
+
+
+def test_more_processes_than_would_do_any_good():
+    refuse_too_many(MOST_A_CORE * num_cores(), "workers")
+    with pytest.raises(ConfigError, match=r"data.loading.num_workers is \d+, on \d+ CPU cores: give at most"):
+        refuse_too_many(MOST_A_CORE * num_cores() + 1, "data.loading.num_workers")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
 
 from framework.core.errors import ConfigError, DataError
@@ -260,11 +259,27 @@ def test_resume_from_a_checkpoint_without_epochs(shards: str, uninterrupted, tmp
     assert fit(shards, max_epochs=4, resume=checkpoint) == uninterrupted[7 * BATCH :]
 
 
-def test_resume_with_other_shards_warns(shards: str, tmp_path: Path):
-    data = make_data(shards)
-    state = data.state_dict()
-    with pytest.warns(UserWarning, match=r"was another one before: 22 samples .* seed 0.*now: 22 samples .* seed 1"):
-        make_data(shards, seed=1).load_state_dict(state)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, r"was 22 .* seed 0, .* is 22 .* seed 1"),
+        ({"order": {"shuffle": "block"}}, r"was 22 .* shuffle full, .* is 22 .* shuffle block of 8"),
+        ({"order": {"remainder": "pad"}}, r"was 22 .* remainder drop.* is 22 .* remainder pad"),
+    ],
+    ids=["seed", "shuffle", "remainder"],
+)
+def test_another_order_is_told_as_other_data_are(shards: str, caplog, changes: dict, words: str):
+    state = make_data(shards).state_dict()
+    with pytest.raises(DataError, match=f"in another order .*{words}.* twice or not at all: give data.seed.* allow"):
+        make_data(shards, **changes).load_state_dict(state)
+    with caplog.at_level("WARNING", logger="framework"):
+        make_data(shards, **changes, on_changed_data="allow").load_state_dict(state)
+    assert "in another order than in the checkpoint" in caplog.text
+    caplog.clear()
+    validating = make_data(shards, **changes)
+    validating.trainer = Mock(spec=Trainer, state=TrainerState(fn=TrainerFn.VALIDATING))
+    validating.load_state_dict(state)
+    assert caplog.text == ""
 
 
 def test_a_set_is_known_by_what_is_in_it(shards: str, tmp_path: Path):
@@ -316,10 +331,7 @@ def test_a_resume_on_other_data_is_refused_or_allowed(
     with pytest.raises(DataError, match=rf"not those that the checkpoint was trained on \(.*{words}.*on_changed_data"):
         make_data(other).load_state_dict(state)
     caplog.set_level("WARNING", logger="framework")
-    with warnings.catch_warnings():
-        # Of shards of other sizes the order is another one.
-        warnings.simplefilter("ignore")
-        make_data(other, on_changed_data="allow").load_state_dict(state)
+    make_data(other, on_changed_data="allow").load_state_dict(state)
     assert "other data than before:" in caplog.text
 
 

@@ -18,7 +18,7 @@ from framework.evaluation.features import (
     extract_features,
 )
 from framework.evaluation.sample_report import evaluate_samples
-from framework.evaluation.samples import FeatureStatistics, SampleSet, read_npz, write_npz
+from framework.evaluation.samples import FeatureStatistics, ReferenceStatistics, SampleSet, read_npz, write_npz
 
 
 @pytest.mark.slow
@@ -120,6 +120,28 @@ def test_statistics_of_the_reference_give_the_fid_and_nothing_else(digits):
     report = evaluate_samples(training, reference, network=PixelFeatures())
     assert report.metrics == evaluate_samples(training, held_out, network=PixelFeatures()).metrics
     assert report.notes == ("mu and sigma in batch are not used: they are of Inception's features",)
+
+
+def test_a_reference_of_statistics_alone_gives_the_fid(digits):
+    training, held_out = digits
+    statistics = FeatureStatistics(mean=np.array([80.0, 81.0, 82.0]), covariance=np.diag([9.0, 4.0, 1.0]))
+    reference = ReferenceStatistics(statistics=statistics, name="batch")
+    network = StandInInception()
+    network.forward = lambda images: images[:, :, :3, 4].float().mean(dim=1)
+    report = evaluate_samples(held_out, reference, network=network, training=training, svm_accuracy=True)
+    features = extract_features(network, held_out.with_channels(3), batch_size=256)
+    assert report.metrics["fid"] == frechet_distance(features, statistics)
+    assert report.metrics["svm_accuracy/samples"] > 0.9
+    assert not [name for name in report.metrics if "held_out" in name or "precision" in name]
+    assert (report.reference, report.num_reference) == ("batch", 0)
+    assert report.notes == ("batch has no images: no precision and recall, and nothing that was held out",)
+    console = Console(record=True, width=100)
+    console.print(report.table())
+    assert "360 samples against mu and sigma of the reference" in console.export_text()
+    with pytest.raises(
+        ConfigError, match="batch holds mu and sigma of Inception's features, and no images: use --feat"
+    ):
+        evaluate_samples(held_out, reference, network=PixelFeatures())
 
 
 def test_labels_of_other_numberings_are_not_compared(digits):

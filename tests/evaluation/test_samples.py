@@ -6,10 +6,12 @@ from PIL import Image
 from framework.core.errors import DataError
 from framework.data.convert.class_folders import write_image_shards
 from framework.evaluation.samples import (
+    ReferenceStatistics,
     SampleSet,
     dequantize_images,
     quantize_images,
     read_npz,
+    read_reference,
     read_samples,
     write_npz,
 )
@@ -71,8 +73,18 @@ def test_statistics_of_adms_reference_batches(tmp_path):
     assert np.array_equal(found.mean, mean)
     assert np.array_equal(found.covariance, covariance)
     np.savez(tmp_path / "alone.npz", mu=mean, sigma=covariance)
-    with pytest.raises(DataError, match="no arr_0 but mu and sigma alone, and precision and recall need images"):
+    with pytest.raises(DataError, match="no arr_0 but mu and sigma alone, which serve as a reference only"):
         read_npz(tmp_path / "alone.npz")
+    alone = read_reference(tmp_path / "alone.npz", image_size=8)
+    assert isinstance(alone, ReferenceStatistics)
+    assert (alone.name, alone.statistics.mean.tolist()) == (str(tmp_path / "alone.npz"), mean.tolist())
+    both = read_reference(tmp_path / "ref.npz", image_size=8)
+    assert isinstance(both, SampleSet)
+    assert both.statistics is not None
+    for arrays in ({"mu": mean}, {"sigma": covariance}, {"x": mean}):
+        np.savez(tmp_path / "bad.npz", **arrays)
+        with pytest.raises(DataError, match="has no arr_0"):
+            read_reference(tmp_path / "bad.npz", image_size=8)
     for bad, words in (
         ({"mu": mean, "sigma": np.eye(3)}, r"are float64 \[4\] and \[3, 3\]"),
         ({"mu": np.arange(4), "sigma": covariance}, "are int64"),

@@ -1,20 +1,29 @@
 """Agents on a GPU; skipped without one."""
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from framework.bench.gpu.synchronisations import counted_waits
+from framework.bench.gpu.waits import WaitsOfSteps
 from framework.gbc.attribution.options import GradientOptions, Scalar
-from framework.gbc.attribution.token_gradients import TokenRow, token_scores
+from framework.gbc.attribution.token_gradients import token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
+from framework.gbc.language_models.interface import Piece, Reply, Request
+from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.language_models.straight_through import make_soft_prompts
-from framework.testing.agent_training import ALL, OPTIMIZER, fit, make_module
+from framework.gbc.training.parameters import SoftConfig
+from framework.testing.agent_training import ALL, OPTIMIZER, SOFT, fit, make_module
 from framework.testing.agents import make_world
 from framework.testing.language_models import tiny_language_model, tiny_local_model
-from framework.testing.processes.distributed import run_distributed
+from framework.testing.processes.gpus import run_on_gpus
 from framework.tracking.metric_files import read_metrics
 
 pytestmark = [
@@ -50,6 +59,40 @@ def test_soft_prompts_gates_and_adapters_learn_as_on_the_cpu(world: Path, tmp_pa
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
 
 
+class OutsideGeneration(WaitsOfSteps):
+    """Waits of each step that are not of the models' answers, whose tokens the host has to see."""
+
+    def __init__(self, count: Callable[[], Counter[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(lambda: count() - self.of_answers)
+        self.of_answers: Counter[str] = Counter()
+        generate = LocalModel.generate
+
+        def counted(*args: Any, **options: Any) -> Any:
+            before = count()
+            output = generate(*args, **options)
+            self.of_answers += count() - before
+            return output
+
+        monkeypatch.setattr(LocalModel, "generate", counted)
+
+
+# A rank's loss, which it tells the others. With adapters also what peft picks rows by, in each layer that has some and
+# for each agent: it makes an index of a list.
+@pytest.mark.parametrize(("soft", "most"), [(SOFT, 1), (ALL, 13)], ids=["soft prompts and gates", "adapters"])
+def test_a_step_waits_for_answers_and_for_one_number(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: SoftConfig, most: int
+):
+    module = make_module(world, soft=soft, optimizer=OPTIMIZER, attribute_every_n_steps=0)
+    with counted_waits() as count:
+        noted = OutsideGeneration(count, monkeypatch)
+        options = {"callbacks": [noted], "log_every_n_steps": 4, "save_every_n_steps": 100}
+        fit(world, tmp_path, module, steps=4, accelerator="gpu", **options)
+    # The first one reads the prompts, and what the models make once.
+    between = noted.steps()[1:]
+    assert noted.of_answers.total() > 0
+    assert max(waits.total() for waits in between) <= most, between
+
+
 def test_a_training_goes_on_from_its_checkpoint(world: Path, tmp_path: Path):
     whole, first, then = (make_module(world, soft=ALL, optimizer=OPTIMIZER) for _ in range(3))
     fit(world, tmp_path / "whole", whole, steps=4, accelerator="gpu")
@@ -75,9 +118,8 @@ def train_on_two(world: str, run_dir: str, strategy: str) -> list[float]:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_gpus_train_agents(world: Path, tmp_path: Path, strategy: str):
-    arguments = {"world": str(world), "run_dir": str(tmp_path), "strategy": strategy}
-    run = run_distributed(train_on_two, 2, arguments=arguments)
-    assert len(run.results[0]) == 2
+    results = run_on_gpus(train_on_two, 2, world=str(world), run_dir=str(tmp_path), strategy=strategy)
+    assert len(results[0]) == 2
 
 
 def test_first_values_are_those_of_the_cpu_whatever_the_default_device():
@@ -88,6 +130,17 @@ def test_first_values_are_those_of_the_cpu_whatever_the_default_device():
     with torch.device("cuda"):
         assert torch.equal(make_soft_prompts(plain, ["a"], num_tokens=3, seed=1)["a"], expected)
         assert torch.equal(plain.adapters.init_values("a", seed=1), values)
+
+
+def test_sampled_answers_are_those_of_the_cpu():
+    requests = [
+        Request(step="a", prompt="p", pieces=(Piece(text="q"),), seed=seed, max_new_tokens=8) for seed in range(4)
+    ]
+    local = tiny_local_model(temperature=1.0)
+    expected = local.reply(requests)
+    local.model.to("cuda")
+    assert local.reply(requests) == expected
+    assert len({reply.output_ids for reply in expected if isinstance(reply, Reply)}) > 1
 
 
 @pytest.mark.parametrize("scalar", ["finegrained", "sum_squares"])

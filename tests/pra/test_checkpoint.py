@@ -103,15 +103,23 @@ def test_the_same_architecture_passes():
 
 def test_every_difference_is_named():
     saved = asdict(tiny_config(depth=2, variant="pra"))
-    del saved["latent"]
+    del saved["num_classes"]
     saved["dropout"] = 0.5
     with pytest.raises(CheckpointError, match="the checkpoint is of another model") as error:
         check_architecture(saved, tiny_config())
     assert error.value.problem == (
         "the checkpoint is of another model (depth is 2 in the checkpoint and 1 in the recipe; "
         "dropout is 0.5 in the checkpoint and None in the recipe; "
-        "latent is None in the checkpoint and 'kl' in the recipe)"
+        "num_classes is None in the checkpoint and 3 in the recipe)"
     )
+
+
+def test_a_checkpoint_that_is_older_than_a_setting_has_its_default():
+    saved = asdict(tiny_config())
+    del saved["head_jumps"], saved["head_modulation"]
+    check_architecture(saved, tiny_config())
+    with pytest.raises(CheckpointError, match=r"head_jumps is False in the checkpoint and True in the recipe\)"):
+        check_architecture(saved, tiny_config(head_jumps=True))
 
 
 def test_another_kind_of_checkpoint():

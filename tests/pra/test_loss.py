@@ -179,11 +179,11 @@ def test_the_flow_error_by_its_formula():
 
 
 def test_losses_add_up():
-    model = tiny_model()
+    model = tiny_model(head_jumps=True)
     weights = {"flow_weight": 2.0, "reconstruction_weight": 3.0, "kl_weight": 0.5, "perceptual_weight": 7.0}
     losses = losses_of(model, replace(PLAIN, **weights), perceptual=lambda decoded, real: (decoded - real).abs().max())
     assert all(getattr(losses, field.name) > 0 for field in fields(losses))
-    expected = 2 * losses.flow + 3 * losses.reconstruction + 0.5 * losses.kl + 7 * losses.perceptual
+    expected = 2 * (losses.flow + losses.jump) + 3 * losses.reconstruction + 0.5 * losses.kl + 7 * losses.perceptual
     torch.testing.assert_close(losses.total, expected)
 
 

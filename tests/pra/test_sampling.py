@@ -1,6 +1,7 @@
 """Sampling: the flow against a Gaussian with a known answer, the cache against a loop without one, seeds."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,17 +14,21 @@ from framework.pra.network.config import VariantName
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.sampling import SamplerConfig, guidance_at, integrate_flow, sample
+from framework.pra.sampling import SamplerConfig, Velocity, guidance_at, integrate_flow, sample, time_grid
 from framework.testing.models import tiny_model
 
 MEAN, STD = 1.5, 0.5
 
 
-def gaussian_velocity(x: Tensor, time: Tensor) -> Tensor:
+def gaussian_velocity(times: list[float]) -> Velocity:
     """E[target - noise | x_t = x] for targets from N(MEAN, STD^2): both are jointly normal with x_t."""
-    t = time[..., None]
-    variance = (1 - t) ** 2 + (t * STD) ** 2
-    return MEAN + (t * STD**2 - (1 - t)) / variance * (x - t * MEAN)
+
+    def velocity(x: Tensor, step: int) -> Tensor:
+        t = times[step]
+        variance = (1 - t) ** 2 + (t * STD) ** 2
+        return MEAN + (t * STD**2 - (1 - t)) / variance * (x - t * MEAN)
+
+    return velocity
 
 
 # The flow.
@@ -35,7 +40,8 @@ def test_the_flow_reaches_a_known_gaussian(stochastic: bool):
     count, steps = 20_000, 200
     start = torch.randn(count, 1, generator=generator)
     noise = torch.randn(count, steps - 1, 1, generator=generator) if stochastic else None
-    reached = integrate_flow(gaussian_velocity, start, noise, steps)[:, 0]
+    times = time_grid(steps, 1.0)
+    reached = integrate_flow(gaussian_velocity(times), start, times, noise=noise)[:, 0]
     # Standard errors: 0.0035 of the mean, 0.0025 of the deviation; steps of 1/200 add as much.
     assert reached.mean().item() == pytest.approx(MEAN, abs=0.015)
     assert reached.std().item() == pytest.approx(STD, abs=0.012)
@@ -45,41 +51,104 @@ def test_the_flow_reaches_a_known_gaussian(stochastic: bool):
     assert correlation > 0.999 if not stochastic else correlation < 0.7
 
 
-def test_more_steps_come_closer_to_the_gaussian():
+@pytest.mark.parametrize(("heun", "order"), [(False, 2), (True, 4)], ids=["euler", "heun"])
+def test_more_steps_come_closer_to_the_gaussian(heun: bool, order: int):
     start = torch.linspace(-2, 2, 101)[:, None]
     exact = MEAN + STD * start
-    errors = [
-        (integrate_flow(gaussian_velocity, start, None, steps) - exact).abs().max().item() for steps in (5, 20, 80)
-    ]
-    assert all(after < before / 2 for before, after in pairwise(errors))
+    errors: list[float] = []
+    for steps in (5, 20, 80):
+        times = time_grid(steps, 1.0)
+        reached = integrate_flow(gaussian_velocity(times), start, times, heun=heun)
+        errors.append((reached - exact).abs().max().item())
+    assert all(after < before / order for before, after in pairwise(errors))
 
 
 def test_euler_by_hand():
     # v = t: steps at t = 0, 1/4, 2/4, 3/4 add up to 6/4 over 4.
-    reached = integrate_flow(lambda x, time: time[..., None].expand_as(x), torch.zeros(2, 3), None, 4)
+    times = time_grid(4, 1.0)
+    reached = integrate_flow(lambda x, step: torch.full_like(x, times[step]), torch.zeros(2, 3), times)
     assert reached.tolist() == [[0.375] * 3] * 2
+
+
+def test_heun_by_hand():
+    # v = t is integrated exactly from 0 to 1/4 to 3/4, by trapezoids; the last step is Euler's: 9/32 + 3/4 * 1/4.
+    times = [0.0, 0.25, 0.75, 1.0]
+    seen: list[int] = []
+
+    def velocity(x: Tensor, step: int) -> Tensor:
+        seen.append(step)
+        return torch.full_like(x, times[step])
+
+    reached = integrate_flow(velocity, torch.zeros(2, 3), times, heun=True)
+    assert reached.tolist() == [[9 / 32 + 3 / 16] * 3] * 2
+    assert seen == [0, 1, 1, 2, 2]
 
 
 def test_euler_maruyama_by_hand():
     # Two steps from x = 2 with v = 1. At t = 0, drift 1 - (2 - 0) / 2 = 0 and noise sqrt(1 / 2) * 3; then v / 2.
     noise = torch.full((1, 1, 1), 3.0)
-    reached = integrate_flow(lambda x, time: torch.ones_like(x), torch.full((1, 1), 2.0), noise, 2)
+    reached = integrate_flow(lambda x, step: torch.ones_like(x), torch.full((1, 1), 2.0), [0.0, 0.5, 1.0], noise=noise)
     assert reached.item() == pytest.approx(2 + 3 * 0.5**0.5 + 0.5)
 
 
 def test_the_last_step_is_deterministic():
-    seen = []
+    seen: list[Tensor] = []
+    times = time_grid(5, 1.0)
 
-    def velocity(x: Tensor, time: Tensor) -> Tensor:
+    def velocity(x: Tensor, step: int) -> Tensor:
         seen.append(x)
-        return gaussian_velocity(x, time)
+        return gaussian_velocity(times)(x, step)
 
     noise = torch.randn(4, 4, 2)
-    reached = integrate_flow(velocity, torch.randn(4, 2), noise, 5)
-    assert torch.equal(reached, seen[-1] + gaussian_velocity(seen[-1], torch.full((4,), 0.8)) / 5)
+    reached = integrate_flow(velocity, torch.randn(4, 2), times, noise=noise)
+    torch.testing.assert_close(reached, seen[-1] + gaussian_velocity(times)(seen[-1], 4) / 5)
     start = torch.randn(4, 2)
-    one_step = integrate_flow(gaussian_velocity, start, torch.zeros(4, 0, 2), 1)
-    assert torch.equal(one_step, integrate_flow(gaussian_velocity, start, None, 1))
+    one_step = integrate_flow(gaussian_velocity(times), start, [0.0, 1.0], noise=torch.zeros(4, 0, 2))
+    assert torch.equal(one_step, integrate_flow(gaussian_velocity(times), start, [0.0, 1.0]))
+
+
+def test_a_shift_moves_the_steps_towards_the_noise():
+    assert time_grid(4, 1.0) == [0, 0.25, 0.5, 0.75, 1]
+    # u / (u + 3 (1 - u)) by hand.
+    assert time_grid(2, 3.0) == [0, 0.25, 1]
+    assert time_grid(2, 1 / 3) == pytest.approx([0, 0.75, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"method": "rk4"}, "method 'rk4'"),
+        ({"time_shift": 0.0}, "time_shift 0.0"),
+        ({"time_shift": float("nan")}, "time_shift nan"),
+        ({"guidance": 0.5}, "guidance 0.5"),
+    ],
+)
+def test_a_sampler_that_cannot_be(settings: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        SamplerConfig(**settings)
+
+
+# Jumps.
+
+
+def test_a_jump_s_length_reaches_the_head():
+    # One token and two unequal jumps of a head with random weights, by hand.
+    model = tiny_model(variant="teacher_forced", image_size=2, head_jumps=True)
+    labels = torch.tensor([1, 2])
+    made = sample(model, labels, [5, 6], SamplerConfig(steps=2, method="jump", time_shift=3.0))
+    x = SampleNoise([5, 6], "cpu").normal(4)
+    with torch.no_grad():
+        hidden = model.transformer(torch.zeros(2, 1, 4), labels)[:, 0]
+        for start, length in ((0.0, 0.25), (0.25, 0.75)):
+            x = x + length * model.head(x, torch.full((2,), start), hidden, torch.full((2,), length))
+    torch.testing.assert_close(made.flatten(1), x)
+
+
+def test_jumps_that_were_not_learned_are_refused():
+    with pytest.raises(ConfigError, match="knows no jumps") as raised:
+        sample(tiny_model(), torch.tensor([0]), [1], SamplerConfig(steps=2, method="jump"))
+    assert "head_jumps" in str(raised.value.hint)
 
 
 # Guidance.
@@ -152,11 +221,21 @@ def sample_without_cache(model: PRA, labels: Tensor, seeds: list[int], config: S
     return unpatchify(tokens, sizes.patch_size, sizes.channels)
 
 
+MODULATIONS = {
+    "own": {},
+    "shared": {"head_modulation_every": 2},
+    "separate": {"head_modulation": "separate"},
+}
+
+
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("method", ["euler", "euler_maruyama"])
-@pytest.mark.parametrize("variant", ["pra", "teacher_forced", "x_prediction"])
-def test_cached_sampling_equals_uncached(variant: VariantName, method: str, guidance: float):
-    model = tiny_model(variant=variant, image_size=6, depth=2)
+@pytest.mark.parametrize(
+    ("variant", "modulation"),
+    [("pra", "own"), ("teacher_forced", "own"), ("x_prediction", "own"), ("pra", "shared"), ("pra", "separate")],
+)
+def test_cached_sampling_equals_uncached(variant: VariantName, modulation: str, method: str, guidance: float):
+    model = tiny_model(variant=variant, image_size=6, depth=2, head_depth=3, **MODULATIONS[modulation])
     labels, config = torch.tensor([0, 2]), SamplerConfig(steps=3, method=method, guidance=guidance)
     expected = sample_without_cache(model, labels, [3, 4], config)
     torch.testing.assert_close(sample(model, labels, [3, 4], config), expected, rtol=1e-3, atol=1e-3)

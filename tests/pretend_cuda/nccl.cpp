@@ -4,6 +4,7 @@
 #include <torch/csrc/distributed/c10d/Work.hpp>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <torch/csrc/utils/pybind.h>
+#include <pybind11/chrono.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 using at::Tensor; using namespace c10d;
@@ -77,7 +78,7 @@ struct PretendNccl final : public Backend {
   ip<Work> barrier(const BarrierOptions& o) override { { std::lock_guard<std::mutex> l(lock); counts["barrier ids=" + std::to_string(o.device_ids.size())]++; } BarrierOptions p = o; p.device_ids = {}; return done(g->barrier(p)); }
   void setSequenceNumberForGroup() override { g->setSequenceNumberForGroup(); }
   uint64_t getSequenceNumberForGroup() override { return g->getSequenceNumberForGroup(); }
-  void setTimeout(std::chrono::milliseconds t) override { g->setTimeout(t); }
+  void setTimeout(std::chrono::milliseconds t) override { g->setTimeout(t); options->timeout = t; }
   void eagerConnectSingleDevice(at::Device) override {}
   void abort() override { g->abort(); }
   void shutdown() override { g->shutdown(); }
@@ -87,7 +88,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<PretendOptions, Backend::Options, ip<PretendOptions>>(m, "Options").def(py::init([]() { return c10::make_intrusive<PretendOptions>(); }))
     .def_readwrite("global_ranks_in_group", &PretendOptions::global_ranks_in_group).def_readwrite("group_name", &PretendOptions::group_name)
     .def("__deepcopy__", [](const PretendOptions& self, const py::dict&) { return c10::make_intrusive<PretendOptions>(self); }, py::arg("memo")).def("__copy__", [](const PretendOptions& self) { return c10::make_intrusive<PretendOptions>(self); });
-  py::class_<PretendNccl, Backend, ip<PretendNccl>>(m, "PretendNccl", py::dynamic_attr()).def(py::init([](ip<Backend> g, ip<PretendOptions> o) { return c10::make_intrusive<PretendNccl>(g, o); })).def("_set_sequence_number_for_group", [](PretendNccl&) {}).def_property_readonly("options", [](PretendNccl& f) { return f.options; });
+  py::class_<PretendNccl, Backend, ip<PretendNccl>>(m, "PretendNccl", py::dynamic_attr()).def(py::init([](ip<Backend> g, ip<PretendOptions> o) { return c10::make_intrusive<PretendNccl>(g, o); })).def("_set_sequence_number_for_group", [](PretendNccl&) {}).def("_set_default_timeout", [](PretendNccl& f, std::chrono::milliseconds t) { f.setTimeout(t); }).def_property_readonly("options", [](PretendNccl& f) { return f.options; });
   m.def("resize", [](const Tensor& t, int64_t n) {
     auto* st = t.storage().unsafeGetStorageImpl();
     auto d = st->allocator()->allocate(n);

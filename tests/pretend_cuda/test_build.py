@@ -9,6 +9,7 @@ import pytest
 from tests.pretend_cuda.build import NotHereError, build, check_machine, environment
 
 ROOT = Path(__file__).parents[2]
+TESTS = ["tests/pra/test_gpu.py", "tests/gbc/test_gpu.py", "tests/training/test_gpu.py"]
 QUIET = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-x", "--show-capture=no", "--tb=short"]
 
 REFUSED = """
@@ -58,13 +59,26 @@ def test_what_a_gpu_refuses_is_refused(folder: Path):
 
 
 @pytest.mark.slow
-def test_the_tests_that_need_gpus(folder: Path):
-    files = ["tests/pra/test_gpu.py", "tests/gbc/test_gpu.py", "tests/training/test_gpu.py"]
-    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", "not compiled", *files, gpus=2, nccl=True)
+def test_the_tests_that_need_a_gpu(folder: Path):
+    expensive = "compiled or two_gpus or goes_on"
+    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", f"not ({expensive})", *TESTS)
     assert "skipped" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.large
+def test_more_of_the_tests_that_need_a_gpu(folder: Path):
+    files = ["tests/gbc/test_gpu.py", "tests/data/loading/test_device_copies.py", "tests/bench/gpu/test_waits.py"]
+    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", "goes_on or device_copies or waits", *files)
+    assert "skipped" not in output
+
+
+@pytest.mark.large
+def test_the_tests_that_need_two_gpus(folder: Path):
+    output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", "two_gpus", *TESTS, gpus=2, nccl=True)
+    assert "skipped" not in output
+
+
+@pytest.mark.large
 def test_runs_on_the_cpu_of_a_machine_that_has_a_gpu(folder: Path):
     # Lightning warns of the idle GPU; nothing is pinned, and no state of it saved.
     files = ["tests/training/callbacks/test_random_state.py", "tests/data/test_module.py", "tests/pra/test_module.py"]

@@ -102,3 +102,26 @@ def test_names_that_the_recipe_does_not_give_are_the_environments(tmp_path: Path
 def test_what_is_not_a_folder_is_refused(folder: str):
     with pytest.raises(ConfigError, match=r"run\.dir"):
         RunConfig(dir=folder)
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        (" ", "is not a folder"),
+        ("a\nb", "has signs that end a line or are none"),
+        ("a\x1b[31mb", "has signs that end a line or are none"),
+        ("a\0b", "has signs that end a line or are none"),
+        ("a\u2028b", "has signs that end a line or are none"),
+        ("runs/$USER/x", r"has \$USER, which is read at the beginning alone"),
+        ("runs/${USER}", r"has \$\{USER\}, which is read at the beginning alone"),
+        (__file__, "is a file: give a folder"),
+    ],
+)
+def test_a_folder_that_cannot_be(folder: str, words: str):
+    with pytest.raises(ConfigError, match=words):
+        RunConfig(dir=folder)
+
+
+@pytest.mark.parametrize("folder", ["a b", "-x", "a'b\"c", "100%", "[x]{}", "5$", "grün"])
+def test_a_folder_of_an_odd_name(folder: str):
+    assert RunConfig(dir=folder).dir == folder

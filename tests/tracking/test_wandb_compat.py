@@ -32,6 +32,21 @@ def record_offline(folder: str) -> dict[str, str]:
     return {"file": str(file), "staged": str(len(staged))}
 
 
+def modules_of_a_start(folder: str) -> list[str]:
+    """Modules of W&B's launch that an offline start has loaded, and whether its method is back in its place."""
+    before = wandb.sdk.wandb_run.Run._detect_and_apply_job_inputs
+    with compat.without_job_inputs():
+        wandb.init(id="ab12cd35", project="p", dir=folder, mode="offline").finish()
+    assert wandb.sdk.wandb_run.Run._detect_and_apply_job_inputs is before
+    return sorted(name for name in sys.modules if name.startswith("wandb.sdk.launch"))
+
+
+@pytest.mark.slow
+def test_a_start_does_not_load_what_launches_jobs(tmp_path: Path):
+    found = run_forked(modules_of_a_start, 1, folder=str(tmp_path)).results[0]
+    assert found == [], "W&B looks for a job's inputs elsewhere than in _detect_and_apply_job_inputs"
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     folder = tmp_path_factory.mktemp("offline")

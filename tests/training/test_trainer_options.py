@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from framework.core.errors import ConfigError
-from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options
+from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options, described, refuses
 
 PAGE = Path(__file__).parents[2] / "docs" / "trainer.md"
 EARLY_STOPPING = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "x"}}
@@ -22,10 +22,11 @@ ACCEPTED = {
     "fast_dev_run": [False, True, 3],
     "max_epochs": [-1, None, 2],
     "max_steps": [-1, 10],
-    "max_time": [None, "00:01:00:00"],
+    "max_time": [None, "00:01:00:00", {"minutes": 5}],
+    "min_steps": [None, 0, 3],
     "limit_train_batches": [None, 1, 0.5],
     "limit_val_batches": [None, 0],
-    "val_check_interval": [None, 10, 0.5, "00:00:10:00"],
+    "val_check_interval": [None, 10, "00:00:10:00"],
     "num_sanity_val_steps": [0, 2],
     "accumulate_grad_batches": [1, 4],
     "gradient_clip_val": [None, 0, 1.0],
@@ -59,6 +60,15 @@ REFUSED = [
     ("callbacks", [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}], "use checkpoint"),
     ("callbacks", {"class_path": "lightning.pytorch.callbacks.StochasticWeightAveraging"}, "ema_decay"),
     ("max_epochs", 0, "use 1 or more"),
+    ("min_epochs", -1, "use 0 or more"),
+    ("max_steps", 0, "use 1 or more, or -1"),
+    ("max_steps", -2, "use 1 or more, or -1"),
+    ("min_steps", -1, "use 0 or more"),
+    ("max_time", "1h", "DD:HH:MM:SS"),
+    ("max_time", 10, "DD:HH:MM:SS"),
+    ("val_check_interval", "two", "DD:HH:MM:SS"),
+    ("fast_dev_run", -1, "use true, or 1 or more"),
+    ("profiler", "xla", "use simple, advanced or pytorch"),
     ("limit_train_batches", 0, "use 1 or more"),
     ("limit_val_batches", -1, "use 0 for no validation"),
     ("val_check_interval", 0, "limit_val_batches 0"),
@@ -118,10 +128,23 @@ def test_what_needs_whole_weights_is_refused_where_they_are_sharded(name: str, v
 
 
 def test_the_documents_have_the_table():
-    rows = [
-        f"| `{name}` | {option.effect or f'refused: it {option.because}; {option.hint}'} |"
-        for name, option in TRAINER_OPTIONS.items()
-    ]
+    rows = [f"| `{name}` | {described(option)} |" for name, option in TRAINER_OPTIONS.items()]
     text = PAGE.read_text()
     shown = [line for line in text.splitlines() if line.startswith("| `")]
     assert shown == rows
+
+
+def test_a_share_of_an_epoch_needs_epochs():
+    with pytest.raises(ConfigError, match=r"check_val_every_n_epoch 1 too"):
+        check_trainer_options({"val_check_interval": 0.5, "check_val_every_n_epoch": None}, strategy="ddp")
+    check_trainer_options({"val_check_interval": 0.5, "check_val_every_n_epoch": 1}, strategy="ddp")
+
+
+def test_choices_that_are_refused():
+    refused = refuses(TRAINER_OPTIONS["precision"])
+    assert refused("bf16-true")
+    assert refused("64")
+    assert refused("transformer-engine")
+    assert not (refused("32"))
+    assert not (refused("16"))
+    assert not (refused("bf16-mixed"))

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from framework.bench.gpu.session import Session
+from framework.core.philox import Seeds
 from framework.core.seeding import seed_of
 from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch
-from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
+from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
-from framework.pra.noise import SampleNoise
 from framework.training.ema import update_ema
 from framework.training.strategies.placement import Placement, build_with_ema
 
@@ -122,17 +122,15 @@ class BareLoop:
             for block in self.model.modules():
                 if isinstance(block, PRA.BLOCKS):
                     block.forward = torch.compile(block.forward, dynamic=False, backend=session.compile_backend)
-        self._loss: Callable[[Images, Labels, Tensor], Tensor] = self._eager_loss
+        self._losses: Callable[[PRA, Images, Labels, Seeds, ObjectiveConfig], Losses] = losses_of_seeds
         if compiled == "whole":
-            self._loss = torch.compile(self._eager_loss, dynamic=False, fullgraph=True, backend=session.compile_backend)
+            self._losses = torch.compile(
+                losses_of_seeds, dynamic=False, fullgraph=True, backend=session.compile_backend
+            )
         chosen = {"fused": True} if optimizer is None else optimizer
         parameters = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.05, **chosen)
         self.num_steps = 0
-
-    def _eager_loss(self, images: Images, labels: Labels, seeds: Tensor) -> Tensor:
-        noise = draw_training_noise(SampleNoise(seeds, images.device), self.config, self.objective)
-        return training_losses(self.model, images, labels, self.objective, noise).total
 
     def backward(self, images: Images, labels: Labels) -> Tensor:
         """The loss and its gradients.
@@ -145,7 +143,7 @@ class BareLoop:
         seeds = torch.tensor([seed_of("bench", self.num_steps, number) for number in numbers])
         seeds = seeds.pin_memory().to(self.session.device, non_blocking=True) if self.session.on_gpu else seeds
         with torch.autocast(self.session.device.type, torch.bfloat16):
-            loss = self._loss(images, labels, seeds)
+            loss = self._losses(self.model, images, labels, seeds, self.objective).total
         loss.backward()
         return loss.detach()
 

@@ -5,6 +5,7 @@
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
@@ -12,6 +13,7 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
+from torch.distributed.constants import default_pg_timeout
 
 __all__ = [
     "OpenDeepSpeedStrategy",
@@ -116,6 +118,11 @@ class OpenModelParallelStrategy(strategies.ModelParallelStrategy):
     def set_default_process_group_backend(self, name: str) -> None:
         """The backend of the process groups where the constructor was given none."""
         self._process_group_backend = self._process_group_backend or name
+
+    @property
+    def timeout(self) -> timedelta:
+        """Of collectives in the default process group."""
+        return self._timeout or default_pg_timeout
 
 
 class OpenDeepSpeedStrategy(strategies.DeepSpeedStrategy):

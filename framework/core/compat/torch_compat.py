@@ -3,14 +3,18 @@
 # This file is where they may be used; torch says the types of none of them.
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportUnknownVariableType=false
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
@@ -21,7 +25,9 @@ __all__ = [
     "compile_without_buckets",
     "default_store",
     "is_waited_for",
+    "set_timeout",
     "shared_storage",
+    "split_quietly",
     "storage_key",
     "worker_pids",
 ]
@@ -77,6 +83,30 @@ def compile_without_buckets() -> None:
 def default_store() -> dist.Store:
     """A connection of its own to the store of the default process group."""
     return _get_default_store().clone()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def split_quietly() -> Generator[None, None, None]:
+    """Groups of CPU and GPU are split without torch's warning that gloo's half is given the options of NCCL's.
+
+    That half then has gloo's own options, of which the time-out alone matters: see `set_timeout`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Tried to pass options to ProcessGroupGloo::split")
+        yield
+
+
+def set_timeout(mesh: DeviceMesh, timeout: timedelta) -> None:
+    """The time-out of all collectives in a mesh, on the CPU and on GPUs.
+
+    Groups of a mesh do not inherit it: torch gives NCCL's 10 minutes, and gloo's half of a split group half an hour.
+
+    Args:
+        mesh: whose groups are set.
+        timeout: after which a collective gives up.
+    """
+    for group in mesh.get_all_groups():
+        _set_pg_timeout(timeout, group)
 
 
 def shared_storage(num_bytes: int) -> torch.UntypedStorage:

@@ -30,7 +30,7 @@ def write_image_shards(
     on the images, their paths and classes, and `samples_per_shard` alone. Interrupted, the same call goes on.
 
     Args:
-        source: a directory, or a zip, tar or tar.gz archive of one.
+        source: a directory, or a zip, a tar or a packed tar of one.
         dest: folder of the shard set; made if it is missing.
         find: where its images are, and their classes.
         samples_per_shard: images in a shard, at most.
@@ -52,7 +52,7 @@ def write_image_shards(
     )
     with open_container(source) as container:
         try:
-            # A tar.gz is decompressed for it, which may take minutes.
+            # A packed tar is decompressed for it, which may take minutes.
             with console.status(Text(f"listing {source}")):
                 contents = container.contents(folder=find.folder, follow_links=find.follow_links)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What users bring images in: a folder, a zip, a tar or a tar.gz. Each lists its files, and reads them one by one."""
+"""What users bring images in: a folder, a zip, a tar or a packed tar. Each lists its files and reads them."""
 
 import tarfile
 import zipfile
@@ -10,11 +10,18 @@ from typing import Protocol
 from framework.core.errors import DataError
 from framework.data.convert.contents import Contents
 from framework.data.convert.folder_container import FolderContainer
-from framework.data.convert.tar_container import GzipTarContainer, TarContainer
+from framework.data.convert.tar_container import (
+    Bzip2TarContainer,
+    GzipTarContainer,
+    TarContainer,
+    XzTarContainer,
+)
 from framework.data.convert.zip_container import ZipContainer
 from framework.data.shards.writer import SourceFile
 
-HINT = "give a folder of images, a .zip, a .tar or a .tar.gz of one"
+HINT = "give a folder of images, a .zip, a .tar or a .tar.gz (.bz2, .xz) of one"
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
+_NOT_READ = {b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
 class Container(Protocol):
@@ -46,6 +53,8 @@ def open_container(source: Path) -> Iterator[Container]:
         "folder": FolderContainer,
         "tar": TarContainer,
         "gzip": GzipTarContainer,
+        "bzip2": Bzip2TarContainer,
+        "xz": XzTarContainer,
         "zip": ZipContainer,
     }
     try:
@@ -67,15 +76,14 @@ def _kind_of(source: Path) -> str:
         head = stream.read(512)
     if head[257:262] == b"ustar":
         return "tar"
-    if head.startswith(b"\x1f\x8b"):
-        return "gzip"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    packed = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
-    for magic, name in packed.items():
+    for magic, name in _PACKED.items():
         if head.startswith(magic):
-            problem = f"{source} is packed with {name}, which has to be read from its start for every image"
-            raise DataError(problem, hint="unpack it, or make it a .tar or a .zip")
+            return name
+    for magic, name in _NOT_READ.items():
+        if head.startswith(magic):
+            raise DataError(f"{source} is packed with {name}, which is not read", hint=HINT)
     # A zip may begin with anything, such as a program that unpacks it; a tar of before 1988 has no mark.
     if zipfile.is_zipfile(source):
         return "zip"

@@ -16,6 +16,8 @@ from framework.data.shards.manifest import Skipped
 from framework.data.shards.writer import SourceFile
 
 FOLLOW = "--follow_links follows it"
+_MAX_LINKS = 40
+"""Links behind one another, as Linux follows them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,25 +160,57 @@ def _resolve(
     follow_links: bool,
 ) -> None:
     """Adds what links stand for: hard ones always, symbolic ones on request, of files or of folders of files."""
+    followed = {path: entry for path, entry in links.items() if entry.is_hard or follow_links}
     plain = dict(files)
-    ordered = sorted(plain)
+    inside_of = sorted(plain)
+    to_folders: dict[str, str] = {}
     for path, entry in links.items():
+        if path not in followed:
+            skipped.append(Skipped(source=path, reason=f"a link ({FOLLOW})"))
+            continue
+        try:
+            wanted = _lead(path, followed)
+        except ValueError as error:
+            skipped.append(Skipped(source=path, reason=str(error)))
+            continue
+        if wanted in plain:
+            files[path] = replace(plain[wanted], path=path)
+        elif not entry.is_hard and _beneath(inside_of, f"{wanted}/") and not path.startswith(f"{wanted}/"):
+            to_folders[path] = wanted
+        else:
+            skipped.append(Skipped(source=path, reason=f"{_described(entry)}, which is not there"))
+    ordered = sorted(files)
+    for path, wanted in to_folders.items():
+        folders.add(path)
+        found = {path + each[len(wanted) :]: files[each] for each in _beneath(ordered, f"{wanted}/")}
+        files |= {name: replace(file, path=name) for name, file in found.items()}
+        nested = [path + each[len(wanted) :] for each in to_folders if each.startswith(f"{wanted}/")]
+        skipped += [
+            Skipped(source=each, reason="a link to a folder, in a folder that is itself linked") for each in nested
+        ]
+
+
+def _lead(path: str, links: Mapping[str, ArchiveEntry]) -> str:
+    """The path that a path leads to, once every link in it is followed. Raises ValueError where it leads to nothing."""
+    for _ in range(_MAX_LINKS):
+        parts = path.split("/")
+        upper = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        link = next((each for each in upper if each in links), None)
+        if link is None:
+            return path
+        entry = links[link]
         target = entry.target or ""
         # A hard link names a member, a symbolic one leads on from its own folder.
-        base = "" if entry.is_hard else path.rpartition("/")[0]
-        wanted = None if target.startswith("/") and not entry.is_hard else _joined(base, target)
-        if not entry.is_hard and not follow_links:
-            skipped.append(Skipped(source=path, reason=f"a link ({FOLLOW})"))
-        elif wanted is None:
-            skipped.append(Skipped(source=path, reason=f"a link to {printable(target)!r}, outside of the archive"))
-        elif wanted in plain:
-            files[path] = replace(plain[wanted], path=path)
-        elif not entry.is_hard and (beneath := _beneath(ordered, f"{wanted}/")) and not path.startswith(f"{wanted}/"):
-            folders.add(path)
-            for each in beneath:
-                files[path + each[len(wanted) :]] = replace(plain[each], path=path + each[len(wanted) :])
-        else:
-            skipped.append(Skipped(source=path, reason=f"a link to {printable(target)!r}, which is not there"))
+        base = "" if entry.is_hard else link.rpartition("/")[0]
+        place = None if target.startswith("/") and not entry.is_hard else _joined(base, target)
+        if place is None:
+            raise ValueError(f"{_described(entry)}, outside of the archive")
+        path = place + path[len(link) :]
+    raise ValueError("a link that goes round in a circle")
+
+
+def _described(link: ArchiveEntry) -> str:
+    return f"a link to {printable(link.target or '')!r}"
 
 
 def _beneath(ordered: list[str], prefix: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Which files of a container are images, and what class each has: by its folder, by a file of labels, or none."""
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,12 @@ from framework.data.convert.contents import Contents, as_prefix, too_large
 from framework.data.convert.label_file import LabelColumns, read_label_file
 from framework.data.images.formats import is_image_name
 from framework.data.shards.finalize import name_some
+from framework.data.shards.labels import classes_of, whole_number
 from framework.data.shards.manifest import UNCONDITIONAL, Skipped
 from framework.data.shards.writer import Listing, SourceFile
 
 # Parts of a data set that its folders are named after, more often than classes.
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "unlabeled"})
-_MOST_NUMBERED = 100_000
 _NOT_IMAGE = "not an image file name"
 _HIDDEN = "hidden: a name with a dot before it, or __MACOSX"
 
@@ -213,13 +214,14 @@ def _in_order(names: set[str], given: tuple[str, ...] | None, *, where: str) -> 
 def _by_labels(found: _Found, path: Path, options: FindOptions, prefix: str, *, where: str) -> Listing:
     """The files that a file of labels names; all others are left out."""
     labels = read_label_file(path, options.columns)
-    by_name = _names_of(found.files, prefix)
+    by_name, ambiguous = _names_of(found.files, prefix)
     of_file: dict[str, tuple[str, int]] = {}
     skipped = list(found.skipped)
     for line, name, label in labels.rows:
-        file = by_name.get(inside(name) or name)
+        file = _look_up(by_name, name)
         if file is None:
-            skipped.append(Skipped(source=name, reason=f"{path.name} names it (line {line}), but it is not there"))
+            why = "several files have this name before their suffixes" if name in ambiguous else "it is not there"
+            skipped.append(Skipped(source=name, reason=f"{path.name} names it (line {line}), but {why}"))
         elif not label:
             skipped.append(Skipped(source=file, reason=f"without a label in {path.name} (line {line})"))
         elif of_file.setdefault(file, (label, line))[0] != label:
@@ -236,50 +238,51 @@ def _by_labels(found: _Found, path: Path, options: FindOptions, prefix: str, *, 
         for file in found.files
         if file not in named
     ]
-    classes = _label_classes({label for label, _ in of_file.values()}, options.classes, path)
+    classes = classes_of({label for label, _ in of_file.values()}, options.classes, where=str(path))
     numbers = {name: number for number, name in enumerate(classes)}
     files = tuple(
         sorted(
-            (replace(found.files[file], label=_number(label, numbers)) for file, (label, _) in of_file.items()),
+            (
+                replace(found.files[file], label=numbers.get(label, whole_number(label)))
+                for file, (label, _) in of_file.items()
+            ),
             key=lambda file: (file.label, file.path),
         )
     )
     return Listing(classes=classes, files=files, skipped=tuple(skipped), empty_classes=True)
 
 
-def _names_of(files: Iterable[str], prefix: str) -> dict[str, str]:
-    """Files by what a list may call them: the path from the prefix on, from the source on, or without its suffix."""
+def _names_of(files: Iterable[str], prefix: str) -> tuple[dict[str, str], set[str]]:
+    """Files by what a list may call them: the path from the prefix on, from the source on, or without its suffix.
+
+    Args:
+        files: paths from the source on.
+        prefix: of those that are called without it.
+
+    Returns:
+        The files, and the names without suffix that several have.
+    """
     paths = sorted(files)
     stems = Counter(path.removeprefix(prefix).rpartition(".")[0] for path in paths if is_image_name(path))
     names: dict[str, str] = {}
+    # Mac's archives write accents as characters of their own; a list is rarely made on the same machine.
+    for path in paths:
+        names[_composed(path)] = names[_composed(path.removeprefix(prefix))] = path
     for path in paths:
         stem = path.removeprefix(prefix).rpartition(".")[0]
         if stems[stem] == 1 and is_image_name(path):
-            names[stem] = path
+            names[_composed(stem)] = names[stem] = path
     # Whole names come last: they count for more.
-    return names | {path: path for path in paths} | {path.removeprefix(prefix): path for path in paths}
+    names |= {path: path for path in paths} | {path.removeprefix(prefix): path for path in paths}
+    return names, {stem for stem, count in stems.items() if count > 1}
 
 
-def _label_classes(labels: set[str], given: tuple[str, ...] | None, path: Path) -> tuple[str, ...]:
-    """The classes of labels: those that were given, the numbers from 0 to the largest, or the names sorted.
-
-    Raises:
-        DataError: a label that is none of those that were given, or numbers that are none of classes.
-    """
-    if given is not None:
-        foreign = sorted(label for label in labels - set(given) if not (label.isdecimal() and int(label) < len(given)))
-        if foreign:
-            problem = f"label {foreign[0]!r} in {path} is none of the {len(given)} classes that were given"
-            raise DataError(problem, hint="give the names of all classes")
-        return given
-    if not all(label.isdecimal() for label in labels):
-        return tuple(sorted(labels))
-    largest = max(map(int, labels))
-    if largest > max(_MOST_NUMBERED, 10 * len(labels)):
-        problem = f"the largest label in {path} is {largest}, of {len(labels)} different ones"
-        raise DataError(problem, hint="number the classes from 0, or give names")
-    return tuple(str(number) for number in range(largest + 1))
+def _look_up(by_name: Mapping[str, str], name: str) -> str | None:
+    """The file that a list calls by a name, written as on whatever system."""
+    names = (inside(name) or name, inside(name.replace("\\", "/")))
+    known = (by_name.get(each, by_name.get(_composed(each))) for each in names if each)
+    return next((file for file in known if file is not None), None)
 
 
-def _number(label: str, numbers: Mapping[str, int]) -> int:
-    return numbers[label] if label in numbers else int(label)
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -45,19 +45,24 @@ class FolderContainer:
             skipped: gets what cannot be read.
             follow_links: go where links lead.
         """
-        with os.scandir(self._source / prefix) as entries:
-            for entry in entries:
-                path = prefix + entry.name
-                reason = self._refusal(entry, above, follow_links)
-                if reason:
-                    skipped.append(Skipped(source=path, reason=reason))
-                elif entry.is_dir():
-                    folders.add(path)
-                    place = Path(entry.path).resolve() if follow_links else above[-1] / entry.name
-                    yield from self._walk(path + "/", (*above, place), folders, skipped, follow_links)
-                else:
-                    facts = entry.stat()
-                    yield SourceFile(path=path, label=None, size=facts.st_size, stamp=facts.st_mtime_ns)
+        # Not a call for each level: folders may be nested deeper than Python calls may.
+        waiting = [(prefix, above)]
+        while waiting:
+            prefix, above = waiting.pop()
+            with os.scandir(self._source / prefix) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    reason = self._refusal(entry, above, follow_links)
+                    if reason:
+                        skipped.append(Skipped(source=path, reason=reason))
+                    elif entry.is_dir():
+                        folders.add(path)
+                        # Only links can lead back.
+                        reached = (*above, Path(entry.path).resolve()) if follow_links else above
+                        waiting.append((path + "/", reached))
+                    else:
+                        facts = entry.stat()
+                        yield SourceFile(path=path, label=None, size=facts.st_size, stamp=facts.st_mtime_ns)
 
     def _refusal(self, entry: "os.DirEntry[str]", above: tuple[Path, ...], follow_links: bool) -> str:
         """Why something is not read; empty if it is."""

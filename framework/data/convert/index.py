@@ -21,6 +21,7 @@ from framework.data.shards.finalize import (
     record_of,
     refuse_skipped,
 )
+from framework.data.shards.labels import classes_of
 from framework.data.shards.manifest import INDEX, MANIFEST, UNCONDITIONAL, Kind, Manifest, Skipped
 from framework.data.shards.shard import Found, Scan, index_rows, scan_shard
 from framework.data.shards.validate_sample import UnreadableSample, validate_sample
@@ -167,6 +168,10 @@ def _scan(path: Path, progress: SampleProgress, *, options: IndexOptions) -> Sca
 def _hint(error: Exception) -> str:
     if "lacks its label" in str(error):
         return "add it, or use --unconditional for images without classes"
+    if "no label under the key" in str(error):
+        return "name its key with --label_key, or use --unconditional for images without classes"
+    if "has the label" in str(error):
+        return "write it anew, or use --unconditional to have the images without classes"
     if "more than" in str(error):
         return "if that is meant, raise the bound with --max_member_mib"
     if isinstance(error, tarfile.TarError) or "truncated" in str(error) or "damaged" in str(error):
@@ -206,24 +211,7 @@ def _classes(scans: list[Scan], options: IndexOptions) -> tuple[str, ...]:
     if len(labels) > max(_FEW_CLASSES, num_texts / 2) and num_texts:
         problem = f"the txt members of {num_texts:,} images hold {len(labels):,} different texts: captions, not classes"
         raise DataError(problem, hint="use --unconditional to have the images without classes")
-    names = sorted(label for label in labels if not label.isdecimal())
-    if options.classes is not None:
-        known = set(options.classes)
-        foreign = [each for each in sorted(labels - known) if not each.isdecimal() or int(each) >= len(known)]
-        if foreign:
-            problem = f"label {foreign[0]!r} is none of the {len(known)} classes that were given"
-            raise DataError(problem, hint="give the names of all classes")
-        return options.classes
-    if not names:
-        largest = max(int(label) for label in labels)
-        if largest > 1_000_000:
-            raise DataError(f"the largest label is {largest}", hint="number the classes from 0")
-        return tuple(str(number) for number in range(largest + 1))
-    if len(names) < len(labels):
-        number = min(label for label in labels if label.isdecimal())
-        problem = f"some labels are names ({names[0]!r}) and some numbers ({number})"
-        raise DataError(problem, hint="give the names of the numbers with --classes")
-    return tuple(names)
+    return classes_of(labels, options.classes, where="the shards")
 
 
 def _index_one(

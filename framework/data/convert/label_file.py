@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from framework.data.archives.names import printable
 # As those who publish images call them; the first that is there counts.
 _PATHS = ("file_name", "filename", "file", "path", "image", "image_path", "image_id", "img", "id", "name")
 _LABELS = ("label", "class", "category", "target", "class_name", "label_name", "y", "breed", "species")
+# The first line that Excel writes to itself.
+_EXCEL_DELIMITER = re.compile("sep=([,;\t])")
 _HINT = "give a CSV file with a heading, or JSON lines, in UTF-8"
 
 
@@ -45,14 +48,17 @@ class LabelFile:
 
 
 def read_label_file(path: Path, columns: LabelColumns) -> LabelFile:
-    """Reads a file of labels: JSON lines where its name ends in `.jsonl` or `.ndjson`, CSV otherwise.
+    """Reads a file of labels: JSON lines where its name ends in `.jsonl` or `.ndjson` or it begins so, CSV otherwise.
 
     Raises:
         DataError: no such file, not UTF-8, a line that cannot be read, or a label that is neither text nor a number.
         ConfigError: a column that is not there, or none with a usual name.
     """
     text = read_text(path, hint=_HINT)
-    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+    if text.lstrip().startswith("["):
+        raise DataError(f"{path} is a JSON list", hint="give JSON lines, an object a line, or a CSV file")
+    # Some call them .json.
+    is_json = path.suffix.lower() in (".jsonl", ".ndjson") or text.lstrip().startswith("{")
     try:
         records = list(_json_records(text, path) if is_json else _csv_records(text, path))
     except csv.Error as error:
@@ -89,9 +95,11 @@ def _label(value: object, line: int, path: Path, column: str) -> str:
 
 
 def _csv_records(text: str, path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    heading, _, _ = text.partition("\n")
+    lines = iter(text.split("\n"))
+    heading = next((line for line in lines if line.strip()), "")
+    named = _EXCEL_DELIMITER.fullmatch(heading.strip("\r"))
     # Tabs and semicolons are what spreadsheets write; the heading shows which.
-    delimiter = max(",\t;", key=heading.count)
+    delimiter = max(",\t;", key=heading.count) if named is None else named[1]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     while True:
@@ -101,6 +109,9 @@ def _csv_records(text: str, path: Path) -> Iterator[tuple[int, dict[str, object]
         if row is None:
             return
         if not any(value.strip() for value in row):
+            continue
+        if names is None and named is not None:
+            named = None
             continue
         if names is None:
             names = [name.strip() for name in row]

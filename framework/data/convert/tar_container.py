@@ -1,6 +1,8 @@
-"""Tar archives: as they are, or packed with gzip. Members are read where they are, nothing is unpacked to the disk."""
+"""Tar archives: as they are, or packed with gzip, bzip2 or xz. Nothing is unpacked to the disk."""
 
+import bz2
 import io
+import lzma
 import os
 import threading
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from typing import BinaryIO, cast
 from framework.core.errors import DataError
 from framework.data.archives.gzip_stream import GzipStream, Places
 from framework.data.archives.names import printable
-from framework.data.archives.tar import MAX_MEMBER_BYTES, UNREADABLE, Entry, described, walk_entries
+from framework.data.archives.tar import MAX_MEMBER_BYTES, UNREADABLE, Entry, described, part_of, walk_entries
 from framework.data.convert.contents import ArchiveEntry, Contents, arrange_archive, identity_of, too_large
 from framework.data.shards.writer import SourceFile
 
@@ -29,7 +31,7 @@ class TarContainer:
         folders: list[str] = []
         try:
             entries = list(self._entries(folders))
-        except UNREADABLE as error:
+        except (*UNREADABLE, EOFError, lzma.LZMAError) as error:
             problem = f"{self._source} cannot be read ({printable(str(error))})"
             raise DataError(problem, hint="make or fetch the archive again") from None
         return arrange_archive(
@@ -69,18 +71,22 @@ class TarContainer:
                 yield _archive_entry(entry)
 
 
-class GzipTarContainer(TarContainer):
-    """A tar archive packed with gzip; each thread decompresses on its own, from the places that listing it has kept."""
+class PackedTarContainer(TarContainer):
+    """A tar archive that is packed as a whole; each thread unpacks it on its own, and best in the archive's order."""
 
     _in_order = True
 
     def __init__(self, source: Path) -> None:
         super().__init__(source)
-        self._places = Places()
         self._own = threading.local()
 
     def _open(self) -> io.BufferedIOBase:
-        return io.BufferedReader(GzipStream(self._stream.fileno(), self._places), buffer_size=1 << 16)
+        """The archive, unpacked, from its start."""
+        raise NotImplementedError
+
+    def _whole(self) -> io.BufferedReader:
+        """The packed file, for one thread."""
+        return part_of(self._stream, offset=0, size=os.fstat(self._stream.fileno()).st_size)
 
     def _read_at(self, offset: int, size: int) -> bytes:
         stream: BinaryIO | None = getattr(self._own, "stream", None)
@@ -88,6 +94,31 @@ class GzipTarContainer(TarContainer):
             stream = self._own.stream = cast("BinaryIO", self._open())
         stream.seek(offset)
         return stream.read(size)
+
+
+class GzipTarContainer(PackedTarContainer):
+    """One that is packed with gzip: unpacking begins at the places that listing it has kept."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source)
+        self._places = Places()
+
+    def _open(self) -> io.BufferedIOBase:
+        return io.BufferedReader(GzipStream(self._stream.fileno(), self._places), buffer_size=1 << 16)
+
+
+class Bzip2TarContainer(PackedTarContainer):
+    """One that is packed with bzip2: each thread unpacks it from its start."""
+
+    def _open(self) -> io.BufferedIOBase:
+        return bz2.BZ2File(self._whole())
+
+
+class XzTarContainer(PackedTarContainer):
+    """One that is packed with xz: each thread unpacks it from its start."""
+
+    def _open(self) -> io.BufferedIOBase:
+        return lzma.LZMAFile(self._whole())
 
 
 def _archive_entry(entry: Entry) -> ArchiveEntry:

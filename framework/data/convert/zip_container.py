@@ -7,7 +7,7 @@ from pathlib import Path
 
 from framework.core.errors import DataError
 from framework.data.archives.tar import MAX_MEMBER_BYTES
-from framework.data.convert.contents import ArchiveEntry, Contents, arrange_archive, identity_of, too_large
+from framework.data.convert.contents import ArchiveEntry, Contents, arrange_archive, too_large
 from framework.data.shards.writer import SourceFile
 
 _ENCRYPTED = 1
@@ -34,7 +34,8 @@ class ZipContainer:
         return arrange_archive(
             self._entries(),
             (_name(member) for member in self._members if _is_folder(member)),
-            identity=identity_of(self._source),
+            # The members' checksums tell them apart, in whatever archive.
+            identity="zip",
             folder=folder,
             follow_links=follow_links,
         )

@@ -1,7 +1,7 @@
-"""What decoders complain about besides failing: the warnings of libjpeg, libtiff and Pillow, and PNG's checksums.
+"""What decoders complain about besides failing: the warnings of libjpeg, libtiff and Pillow, and what none looks at.
 
 Pillow discards libjpeg's warnings and fills with gray what is missing; libtiff's go to the terminal without the name of
-a file; a PNG's checksums behind its header are not looked at.
+a file; a PNG's checksums behind its header are not looked at; zeros in the place of a part of a JPEG become pixels.
 """
 
 import os
@@ -21,6 +21,11 @@ _LIBTIFF_LINE = re.compile(
     re.MULTILINE,
 )
 _PNG_START = 8
+ZEROS = bytes(64)
+"""More than an encoder writes into the pixels of most JPEGs; `jpeg_complaint` looks at those that have them."""
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+_HUFFMAN, _SCAN, _END = 0xC4, 0xDA, 0xD9
+_NOT_SEQUENTIAL = (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _STDERR = 2
 
 _heard = threading.local()
@@ -112,6 +117,48 @@ def png_complaint(data: bytes) -> str:
             return ""
         start = end + 4
     return "truncated: it has no end"
+
+
+def jpeg_complaint(data: bytes) -> str:
+    """Where in the pixels of a JPEG zeros stand that no encoder wrote; empty where none do, or where they may be right.
+
+    A disk or a download that has lost a part leaves them. A decoder takes them for pixels, and says nothing if as many
+    come out as were lost. Zeros are the code of a Huffman table's first symbol again and again (ITU-T T.81, C.2). Where
+    that is the end of a block, they may be a flat area; any other means blocks without an end, one after the other.
+    Progressive files have flat areas as zeros too.
+    """
+    if data.find(ZEROS) < 0:
+        return ""
+    first_symbols: dict[int, int] = {}
+    for marker, start, end in _jpeg_segments(data):
+        if marker in _NOT_SEQUENTIAL:
+            break
+        if marker == _HUFFMAN:
+            while start + 17 < end:
+                if data[start] >= 16:  # of the coefficients behind the first
+                    first_symbols[data[start] & 15] = data[start + 17]
+                start += 17 + sum(data[start + 1 : start + 17])
+        elif marker == _SCAN:
+            tables = data[start + 2 : start + 1 + 2 * data[start] : 2]
+            found = _JPEG_MARKER.search(data, end)
+            place = data.find(ZEROS, end, len(data) if found is None else found.start())
+            if place >= 0 and any(first_symbols.get(table & 15) for table in tables):
+                return f"a part of its pixels is lost: zeros from byte {place:,} on"
+    return ""
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, first byte and end of each segment of a JPEG, as far as they can be followed; of a scan, its header."""
+    start = 2
+    while (found := _JPEG_MARKER.search(data, start)) is not None:
+        marker, start = found[1][0], found.end()
+        if marker == _END or start + 2 > len(data):
+            return
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        if end >= len(data):
+            return
+        yield marker, start + 2, end
+        start = end
 
 
 def _show(

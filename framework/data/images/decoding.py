@@ -15,7 +15,7 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, TiffImagePlugin
 
-from framework.data.images.complaints import Listener, listen_to_libtiff, png_complaint
+from framework.data.images.complaints import ZEROS, Listener, jpeg_complaint, listen_to_libtiff, png_complaint
 from framework.data.images.eight_bits import check_range, to_channels, to_eight_bits
 from framework.data.images.notes import DAMAGED, NOT_TURNED, TRANSPARENT, TURNED, WARNING, Note
 from framework.data.images.options import DAMAGE, DEFAULT, ReadOptions, UnreadableImage
@@ -121,7 +121,7 @@ def _read_plain_jpeg(
 ) -> tuple[UInt8[np.ndarray, "high wide channel"], str] | None:
     """The pixels and Pillow's mode of one of the usual JPEGs, by libjpeg-turbo, which Pillow calls too.
 
-    None where Pillow's parsing is needed: CMYK, metadata that may turn the image, whatever libjpeg complains about.
+    None where a closer look is needed: CMYK, metadata that may turn the image, whatever libjpeg complains about, zeros.
 
     Args:
         data: the image file's bytes.
@@ -129,7 +129,8 @@ def _read_plain_jpeg(
         options: how it is read.
         out: as in `decode_pixels`.
     """
-    if _may_be_turned(data):
+    scan = data.find(_SCAN)
+    if _may_be_turned(data, scan) or data.find(ZEROS, max(scan, 0)) >= 0:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -150,9 +151,8 @@ def _read_plain_jpeg(
     return pixels, "L" if is_gray else "RGB"
 
 
-def _may_be_turned(data: bytes) -> bool:
-    """Whether a JPEG has metadata before its pixels that may say which way up it is."""
-    scan = data.find(_SCAN)
+def _may_be_turned(data: bytes, scan: int) -> bool:
+    """Whether a JPEG has metadata before its pixels, which may begin at `scan`, that may say which way up it is."""
     # What looks like the start of the pixels may stand in a colour profile.
     end = scan if data[scan + 2 : scan + 5] in _SCAN_SIZES else len(data)
     return data.find(b"Exif\0", 0, end) >= 0 or data.find(b"tiff:Orientation", 0, end) >= 0
@@ -251,7 +251,7 @@ def _decode_strictly(image: Image.Image, data: bytes) -> tuple[UInt8[np.ndarray,
     except (ValueError, KeyError) as error:
         is_unknown = isinstance(error, KeyError) or any(words in str(error) for words in _NOT_FOR_TURBOJPEG)
         return None, "" if is_unknown else str(error)
-    return (None if image.mode == "CMYK" else pixels), ""
+    return (None if image.mode == "CMYK" else pixels), jpeg_complaint(data)
 
 
 def _load(image: Image.Image) -> str:

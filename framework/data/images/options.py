@@ -52,7 +52,7 @@ class ReadOptions:
         """Raises UnreadableImage for an image of a size that is not wanted; sides in pixels."""
         if width * height > self.max_pixels:
             raise UnreadableImage(f"{width}x{height} pixels, more than max_pixels {self.max_pixels:,}")
-        shorter, longer = sorted((width, height))
+        shorter, longer = (width, height) if width < height else (height, width)
         if shorter < self.min_side:
             raise UnreadableImage(f"{width}x{height} pixels, a side below min_side {self.min_side}")
         if self.max_aspect is not None and longer > self.max_aspect * shorter:

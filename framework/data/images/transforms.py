@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from PIL import Image
 from torch import Tensor
 
@@ -116,11 +116,38 @@ class ImageTransform:
         if self.flip:
             assert rng is not None, "a random flip needs an rng"
             mirrored = rng.random() < 0.5
-        options = DEFAULT if self.read is None else self.read
-        decoded = decode_pixels(data, channels=self.channels, options=options, out=pixels)
+        decoded = decode_pixels(data, channels=self.channels, options=self.reading, out=pixels)
         if decoded is not pixels:
             self.fit(decoded, pixels, rng)
         return mirrored
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How files are read."""
+        return DEFAULT if self.read is None else self.read
+
+    def mirrored(
+        self, seed: int, passes: Int[np.ndarray, "samples"], numbers: Int[np.ndarray, "samples"]
+    ) -> Bool[np.ndarray, "samples"]:
+        """Which of some samples `place` would have mirrored, by the first random number of each.
+
+        Args:
+            seed: first number of the samples' keys.
+            passes: second.
+            numbers: third.
+        """
+        if not self.flip:
+            return np.zeros(len(numbers), dtype=bool)
+        return first_randoms(seed, passes, numbers) < 0.5
+
+    def crop_random(self, *key: int) -> "SampleRandom | None":
+        """What `fit` draws the crop of a sample from, as `place` does; None where nothing is drawn."""
+        if self.crop != "random":
+            return None
+        rng = SampleRandom(*key)
+        if self.flip:
+            rng.random()
+        return rng
 
     def fit(
         self,
@@ -206,7 +233,30 @@ class SampleRandom:
         return mixed ^ mixed >> 31
 
 
+def first_randoms(
+    seed: int, passes: Int[np.ndarray, "samples"], numbers: Int[np.ndarray, "samples"]
+) -> Float[np.ndarray, "samples"]:
+    """`SampleRandom(seed, passes[i], numbers[i]).random()` for all i.
+
+    Args:
+        seed: first number of the keys.
+        passes: second.
+        numbers: third.
+    """
+    state = np.zeros(len(numbers), dtype=np.uint64)
+    for part in (np.full(1, seed & _MASK, dtype=np.uint64), passes.astype(np.uint64), numbers.astype(np.uint64)):
+        state = _mixed(state + _STEP) ^ part
+    return (_mixed(state + _STEP) >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(state: UInt64[np.ndarray, "samples"]) -> UInt64[np.ndarray, "samples"]:
+    mixed = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ mixed >> np.uint64(31)
+
+
 _MASK = 2**64 - 1
+_STEP = np.uint64(0x9E3779B97F4A7C15)
 _LONGEST_WHOLE = 8
 """Images with a larger ratio of their sides are cropped before they are resized, on the grid of their own pixels."""
 

@@ -1,18 +1,19 @@
 """The datasets of both kinds of shard sets: images and episodes."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from framework.core.compat.torch_compat import shared_storage
+from framework.data.images.alike import AlikeDecoder
 from framework.data.images.options import UnreadableImage
 from framework.data.images.transforms import ImageTransform, SampleRandom
-from framework.data.loading.batch import EpisodeBatch, PixelBatch
-from framework.data.loading.loader import BadSample, OnBadSample, ShardDataset
+from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
+from framework.data.loading.loader import BadSample, OnBadSample, ShardDataset, passes_of
 from framework.data.loading.shared_buffers import InBuffer, with_tensors
 from framework.data.sampling.mixing import JoinedShards
 from framework.data.sampling.order import Samples
@@ -47,29 +48,74 @@ class ImageDataset(ShardDataset[PixelBatch]):
         shape = (len(samples), self.transform.size, self.transform.size, self.transform.channels)
         buffers = self.buffers
         pixels = _shareable(*shape) if buffers is None or buffer is None else buffers.view(buffer, shape)
-        places, mirrored = pixels.numpy(), []
-
-        def decode(place: int, data: bytes, passed: int, number: int) -> None:
-            try:
-                transform = self._transforms[self.shards.set_of(number)]
-                if transform.place(data, places[place], SampleRandom(self.seed, passed, number)):
-                    mirrored.append(place)
-            except UnreadableImage as error:
-                raise BadSample(str(error)) from None
-
-        loaded = self.load(samples, decode)
+        filled = self._fill(samples, pixels.numpy())
         others = {
-            "mirrored": np.array(mirrored, dtype=np.int64),
-            "labels": np.array(loaded.labels, dtype=np.int64),
-            "indices": np.array(loaded.numbers, dtype=np.int64),
+            "mirrored": np.flatnonzero(filled.mirrored),
+            "labels": filled.labels,
+            "indices": filled.numbers,
             # A copy: the passes may be a view of a larger array.
             "passes": None if samples.passes is None else samples.passes.copy(),
             "epoch": samples.epoch,
-            "replaced": tuple(loaded.replaced),
+            "replaced": tuple(filled.replaced),
         }
         if buffers is None or buffer is None:
             return PixelBatch(pixels=pixels, **with_tensors(others))
         return InBuffer(key=buffers.key, buffer=buffer, shape=shape, others=others)
+
+    def _fill(self, samples: Samples, pixels: UInt8[np.ndarray, "batch height width channel"]) -> "_Filled":
+        """Decodes samples into their places, in the order in which they lie on the disk.
+
+        What is not plain is left for the end, and then done one by one in the order of the batch: so the same sample is
+        named first, and replaced by the same one, as if all were done so.
+        """
+        numbers, passes = samples.numbers.copy(), passes_of(samples)
+        filled = _Filled(
+            numbers=numbers,
+            labels=self.shards.labels(numbers),
+            mirrored=self.transform.mirrored(self.seed, np.array(passes), numbers),
+            replaced=[],
+        )
+        transforms, is_one, left = self._transforms, len(self._transforms) == 1, []
+        decoders = [AlikeDecoder(channels=each.channels, options=each.reading) for each in transforms]
+        transform, decoder, wanted = transforms[0], decoders[0], numbers.tolist()
+        for place, data in self.shards.read_many(numbers):
+            if data is None:
+                left.append(place)
+                continue
+            if not is_one:
+                which = self.shards.set_of(wanted[place])
+                transform, decoder = transforms[which], decoders[which]
+            slot = pixels[place]
+            try:
+                decoded = decoder.decode(data, slot)
+            except UnreadableImage:
+                left.append(place)
+                continue
+            if decoded is not slot:
+                transform.fit(decoded, slot, transform.crop_random(self.seed, passes[place], wanted[place]))
+
+        def decode(place: int, data: bytes, passed: int, number: int) -> None:
+            try:
+                transform = transforms[self.shards.set_of(number)]
+                filled.mirrored[place] = transform.place(data, pixels[place], SampleRandom(self.seed, passed, number))
+            except UnreadableImage as error:
+                raise BadSample(str(error)) from None
+
+        for place in sorted(left):
+            number, label, bad = self.load_one(place, wanted[place], passes[place], decode)
+            filled.numbers[place], filled.labels[place] = number, label
+            filled.replaced.extend(bad)
+        return filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Filled:
+    """What is known of a batch's images besides their pixels; the arrays may be written to."""
+
+    numbers: Int[np.ndarray, "batch"]
+    labels: Int[np.ndarray, "batch"]
+    mirrored: Bool[np.ndarray, "batch"]
+    replaced: list[Replaced]
 
 
 class EpisodeDataset(ShardDataset[EpisodeBatch]):

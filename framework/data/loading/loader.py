@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from framework.core.errors import ConfigError, DataError
+from framework.core.threads import refuse_too_many
 from framework.data.images.options import DAMAGE
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.loading.shared_buffers import InBuffer, SharedBuffers
@@ -70,6 +71,9 @@ class _Failure:
     hint: str
 
 
+Decode = Callable[[int, bytes, int, int], None]
+
+
 class ShardDataset(Dataset[Batch], Generic[Batch]):
     """Batches of the samples of shard sets.
 
@@ -106,7 +110,7 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
         """Size of the place that a batch needs in `buffers`; 0 for batches that use none."""
         return 0
 
-    def load(self, samples: Samples, decode: Callable[[int, bytes, int, int], None]) -> "Loaded":
+    def load(self, samples: Samples, decode: "Decode") -> "Loaded":
         """Reads and decodes samples, and finds others for the bad ones.
 
         Args:
@@ -114,22 +118,39 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
             decode: is given a place in the batch, the bytes, the pass over the set and the sample's number; raises
                 BadSample where the bytes mean nothing.
         """
-        passes = [samples.epoch] * len(samples) if samples.passes is None else samples.passes.tolist()
         loaded = Loaded(labels=[], numbers=[], replaced=[])
-        for place, (number, passed) in enumerate(zip(samples.numbers.tolist(), passes, strict=True)):
-            bad: list[Replaced] = []
-            while True:
-                data, label = self.shards.read(number)
-                try:
-                    decode(place, data, passed, number)
-                    break
-                except BadSample as error:
-                    bad.append(self._replaced(number, str(error), run=len(bad) + 1))
-                    number = self.shards.following(number)
+        for place, (number, passed) in enumerate(zip(samples.numbers.tolist(), passes_of(samples), strict=True)):
+            taken, label, bad = self.load_one(place, number, passed, decode)
             loaded.labels.append(label)
-            loaded.numbers.append(number)
+            loaded.numbers.append(taken)
             loaded.replaced.extend(bad)
         return loaded
+
+    def load_one(self, place: int, number: int, passed: int, decode: Decode) -> tuple[int, int, list[Replaced]]:
+        """Reads and decodes a sample, or the next good one of its set.
+
+        Args:
+            place: in the batch.
+            number: of the sample.
+            passed: the pass over the set.
+            decode: as in `load`.
+
+        Returns:
+            The number of the sample that was taken, its label, and the bad ones before it.
+
+        Raises:
+            DataError: it cannot be read, or decoded and not be replaced.
+        """
+        bad: list[Replaced] = []
+        while True:
+            data, label = self.shards.read(number)
+            try:
+                decode(place, data, passed, number)
+            except BadSample as error:
+                bad.append(self._replaced(number, str(error), run=len(bad) + 1))
+                number = self.shards.following(number)
+            else:
+                return number, label, bad
 
     def _replaced(self, number: int, reason: str, *, run: int) -> Replaced:
         """What is known of a bad sample, `run` of them in a row with it.
@@ -154,6 +175,11 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
         except DataError as error:
             # Raised in a worker process it would arrive as a RuntimeError around a printed traceback.
             return _Failure(problem=error.problem, hint=error.hint)
+
+
+def passes_of(samples: Samples) -> list[int]:
+    """Each sample's pass over its own set."""
+    return [samples.epoch] * len(samples) if samples.passes is None else samples.passes.tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +249,7 @@ class ShardLoader(DataLoader[Batch]):
         most_samples: int = 0,
         pinned: bool = False,
     ) -> None:
+        refuse_too_many(num_workers, "data.loading.num_workers")
         asked_for: SizedIterable | _WithBuffers = batches
         num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
         if num_bytes:

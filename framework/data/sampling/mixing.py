@@ -7,7 +7,7 @@ the mixture has as many samples as the sets have together, cut to whole global b
 ended, so there is no remainder to drop or pad.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import gcd
 
 import numpy as np
@@ -112,6 +112,23 @@ class JoinedShards:
         shards, local = self._locate(number)
         return shards.read(local)
 
+    def read_many(self, numbers: Int[np.ndarray, "samples"]) -> Iterator[tuple[int, bytes | None]]:
+        """Places in `numbers` and the bytes of the samples there, as `ShardSet.read_many`."""
+        if len(self.sets) == 1:
+            yield from self.sets[0].read_many(numbers)
+            return
+        for chosen, shards, local in self._by_set(numbers):
+            places = chosen.tolist()
+            for place, data in shards.read_many(local):
+                yield places[place], data
+
+    def labels(self, numbers: Int[np.ndarray, "samples"]) -> Int[np.ndarray, "samples"]:
+        """The labels of samples."""
+        labels = np.empty(len(numbers), dtype=np.int64)
+        for chosen, shards, local in self._by_set(numbers):
+            labels[chosen] = shards.labels(local)
+        return labels
+
     def describe(self, number: int) -> str:
         """A sample in words, for messages."""
         shards, local = self._locate(number)
@@ -133,11 +150,20 @@ class JoinedShards:
 
     def prefetch(self, numbers: Int[np.ndarray, "samples"]) -> None:
         """Has the shards of samples fetched in the background, in the order of the samples."""
-        which = np.searchsorted(self._ends, numbers, side="right")
-        for number, shards in enumerate(self.sets):
-            local = numbers[which == number] - (self._ends[number] - len(shards))
+        for _, shards, local in self._by_set(numbers):
             _, firsts = np.unique(shards.index[local, 0], return_index=True)
             shards.prefetch(shards.index[local[np.sort(firsts)], 0].tolist())
+
+    def _by_set(
+        self, numbers: Int[np.ndarray, "samples"]
+    ) -> Iterator[tuple[Int[np.ndarray, "chosen"], ShardSet, Int[np.ndarray, "chosen"]]]:
+        """Places in `numbers` of the samples of each set, the set, and their numbers in it."""
+        which = np.searchsorted(self._ends, numbers, side="right")
+        for number, shards in enumerate(self.sets):
+            chosen = np.flatnonzero(which == number)
+            if not len(chosen):
+                continue
+            yield chosen, shards, numbers[chosen] - (self._ends[number] - len(shards))
 
     def _locate(self, number: int) -> tuple[ShardSet, int]:
         if len(self.sets) == 1:

@@ -5,10 +5,11 @@ at most 0.25 ms an image, against 1 to 5 ms for the decoding, so threads keep so
 once, end with the process, even at a kill -9, and share the opened source.
 """
 
-import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from framework.core.threads import num_cores, refuse_too_many
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -31,14 +32,10 @@ def map_in_threads(
         workers: number of threads; 0 means one for each CPU core that this process may use.
         give_up: called before the wait for tasks that have begun, so that they need not go on to their ends.
     """
+    refuse_too_many(workers, "workers")
     with ThreadPoolExecutor(workers or num_cores()) as pool:
         try:
             yield from pool.map(function, tasks)
         except BaseException:  # Ctrl-C and the generator's end among them.
             give_up()
             raise
-
-
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,13 +4,13 @@ import hashlib
 import os
 import tarfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from framework.core.errors import DataError
 from framework.data.archives.tar import member_name
@@ -22,6 +22,8 @@ from framework.data.shards.manifest import INDEX, Manifest
 _numbers = count()
 _HEADER_BYTES = 512
 _CHUNK = 1 << 20
+_GAP = 4096
+"""Bytes between two samples that are rather read than passed over: a page; in a tar, labels and headers lie there."""
 
 
 class ShardSet:
@@ -95,6 +97,45 @@ class ShardSet:
             raise DataError(problem, hint=f"{CHECK} {self.path}")
         return data, label
 
+    def read_many(self, numbers: Int[np.ndarray, "samples"]) -> Iterator[tuple[int, bytes | None]]:
+        """The bytes of samples in the order in which they lie, those that lie close together by one read.
+
+        Args:
+            numbers: in [0, len), in any order; one may be there twice.
+
+        Yields:
+            A place in `numbers` and the bytes of the sample there; None for what cannot be read, of which `read` says
+            why.
+
+        Raises:
+            DataError: a shard cannot be fetched.
+        """
+        if not len(numbers):
+            return
+        runs = _Runs.of(self._rows[numbers])
+        held, file = -1, None
+        for shard, start, length, first, after in runs.reads:
+            try:
+                if shard != held or file is None:
+                    held, file = shard, self._file(shard)
+                data = os.pread(file.descriptor, length, start)
+            except OSError:
+                file = None
+                yield from ((place, None) for place in runs.places[first:after])
+                continue
+            if after - first == 1:
+                yield runs.places[first], data if len(data) == length else None
+                continue
+            for place, offset, size in zip(
+                runs.places[first:after], runs.offsets[first:after], runs.sizes[first:after], strict=True
+            ):
+                sample = data[offset - start : offset - start + size]
+                yield place, sample if len(sample) == size else None
+
+    def labels(self, numbers: Int[np.ndarray, "samples"]) -> Int64[np.ndarray, "samples"]:
+        """The labels of samples."""
+        return self._rows[numbers, 3]
+
     def prefetch(self, shards: Sequence[int]) -> None:
         """Fetches shards of a remote set into the cache, in the background; nothing for a folder.
 
@@ -136,6 +177,44 @@ class ShardSet:
         if key not in OPEN_FILES:
             OPEN_FILES.close_removed(self._number)
         return OPEN_FILES.get(key, lambda: self._backend.open_shard(self.manifest.shards[shard]))
+
+
+class _Runs(NamedTuple):
+    """Samples in the order in which they lie.
+
+    Attributes:
+        places: of the samples in what was asked for.
+        offsets: in their shards, in bytes.
+        sizes: in bytes.
+        reads: of samples that lie close together: shard, offset and length in bytes, the first sample and the one
+            after the last.
+    """
+
+    places: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    reads: Iterable[tuple[int, int, int, int, int]]
+
+    @classmethod
+    def of(cls, rows: Int64[np.ndarray, "sample column"]) -> "_Runs":
+        """Those of some rows of an index."""
+        shards, offsets, sizes, _ = rows.T
+        order = np.lexsort((offsets, shards))
+        shards, offsets, sizes = shards[order], offsets[order], sizes[order]
+        ends = offsets + sizes
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = (
+            (shards[1:] != shards[:-1])
+            | (offsets[1:] - ends[:-1] > _GAP)
+            # So that a read is of about so many bytes at most.
+            | (offsets[1:] // _CHUNK != offsets[:-1] // _CHUNK)
+        )
+        firsts = np.flatnonzero(begins)
+        starts = offsets[firsts]
+        lengths = np.maximum.reduceat(ends, firsts) - starts
+        afters = [*firsts[1:].tolist(), len(order)]
+        reads = zip(shards[firsts].tolist(), starts.tolist(), lengths.tolist(), firsts.tolist(), afters, strict=True)
+        return cls(order.tolist(), offsets.tolist(), sizes.tolist(), reads)
 
 
 def _reopened(path: Path | str, remote: RemoteConfig, manifest_sha256: str | None) -> ShardSet:

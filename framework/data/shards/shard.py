@@ -4,6 +4,7 @@ Ours hold `KEY.EXTENSION` (the image file as it was) and `KEY.cls` (its label), 
 depend on the samples alone: no times, fixed owner and mode. Those of others may hold anything else beside that.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from framework.core.text_files import decode_text, parse_json
 from framework.data.archives.names import printable
 from framework.data.archives.tar import Member, walk_tar
 from framework.data.images.formats import image_suffixes
+from framework.data.shards.labels import whole_number
 from framework.data.shards.manifest import Kind
 
 SHARD_NAME = re.compile(r"shard-\d{6}\.tar")
@@ -219,9 +221,10 @@ def _number(found: Found, classes: Mapping[str, int]) -> int:
         return NO_LABEL
     if found.label in classes:
         return classes[found.label]
-    if not found.label.isdecimal():
+    number = whole_number(found.label)
+    if number is None:
         raise ValueError(f"member {found.member.name!r} has the label {found.label!r}, which is not a class")
-    return int(found.label)
+    return number
 
 
 def _label(
@@ -251,9 +254,13 @@ def _label(
     value = record.get(label_key) if isinstance(record, dict) else None
     if value is None and has_text:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if value is None:
         keys = ", ".join(sorted(record)[:8]) if isinstance(record, dict) else "no object"
         raise ValueError(f"member {document.name!r} has no label under the key {label_key!r} ({keys})")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"member {document.name!r} has the label {json.dumps(value)}; labels are numbers or names")
     return _usable(str(value).strip(), document.name)
 
 

@@ -1,5 +1,7 @@
 """What commands that make shards tell when they are done."""
 
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 
 from framework.core.console import console
@@ -22,10 +24,21 @@ def print_summary(manifest: Manifest, dest: str) -> None:
         text = f"{num_damaged} are damaged: --damaged keep takes those that can be decoded all the same"
         console.print(text, style="yellow")
     print_notes(manifest.notes)
+    for names in _alike(manifest.classes)[:_NUM_LISTED]:
+        text = f"classes that look alike: {', '.join(map(ascii, names))}; if they are one, give them one name"
+        console.print(text, style="yellow")
     what = "episodes" if manifest.kind == "episodes" else f"images of {len(manifest.classes)} classes"
     console.print(
         f"{manifest.num_samples} {what} in {len(manifest.shards)} shards in {dest}; {len(manifest.skipped)} skipped"
     )
+
+
+def _alike(classes: Sequence[str]) -> list[list[str]]:
+    """Class names that are the same but for capitals, spaces around them, or the form of Unicode that an accent has."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups[unicodedata.normalize("NFKC", name).strip().casefold()].append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def print_notes(notes: Sequence[ImageNote]) -> None:

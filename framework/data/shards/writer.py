@@ -33,6 +33,7 @@ from framework.data.shards.shard import SHARD_NAME, Sample, index_rows, scan_sha
 from framework.data.shards.source_paths import SourcePath
 from framework.data.shards.validate_sample import Facts, UnreadableSample, validate_sample
 
+_NOT_READ = "cannot be read"
 _NOT_OF_THE_BYTES = ("strict", "workers", "overwrite")
 
 
@@ -163,8 +164,8 @@ def _write_shards(
     dest: Path, listing: Listing, read: Callable[[SourceFile], bytes], *, kind: Kind, options: WriteOptions
 ) -> list[Indexed]:
     """Writes the shards that are not there yet; arguments and errors as of `write_listing`."""
-    journal = Journal(dest, _digest(listing, kind, options), ShardFacts)
     tasks = _tasks(dest, listing, options.samples_per_shard)
+    journal = Journal(dest, _digest(listing, kind, options), _made_of(tasks), ShardFacts)
     kept = {JOURNAL, *({task.path.name for task in tasks} & journal.parts.keys())} if journal.parts else set[str]()
     _clear(dest, overwrite=options.overwrite, keep=kept)
     journal.begin()
@@ -188,12 +189,11 @@ def _refuse_names(classes: tuple[str, ...]) -> None:
 
 
 def _digest(listing: Listing, kind: Kind, options: WriteOptions) -> str | None:
-    """Of all that the bytes of the set depend on; None where the source is not known again."""
+    """Of what the bytes of all shards depend on; None where the source is not known again."""
     if listing.identity is None:
         return None
     how = [(each.name, getattr(options, each.name)) for each in fields(options) if each.name not in _NOT_OF_THE_BYTES]
-    files = ((each.path, each.label, each.offset, each.size, each.stamp) for each in listing.files)
-    return digest_of([kind, how, listing.identity, listing.classes, *files])
+    return digest_of([kind, how, listing.identity])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +214,14 @@ def _tasks(dest: Path, listing: Listing, samples_per_shard: int) -> list[_Task]:
         )
         for first in range(0, len(listing.files), samples_per_shard)
     ]
+
+
+def _made_of(tasks: list[_Task]) -> dict[str, str]:
+    """Digests of what the bytes of each shard depend on, by its name."""
+    return {
+        task.path.name: digest_of((each.path, each.label, each.offset, each.size, each.stamp) for each in task.files)
+        for task in tasks
+    }
 
 
 def _write_one(
@@ -239,7 +247,7 @@ def _write_one(
         OSError: the shard cannot be written (a sample that cannot be read is skipped instead).
     """
     facts = journal.parts.get(task.path.name)
-    if facts is not None and is_as_noted(task.path, facts.record):
+    if facts is not None and _is_final(facts) and is_as_noted(task.path, facts.record):
         progress.advance(len(task.files))
     else:
         facts = _write_samples(task, progress, read=read, kind=kind, options=options)
@@ -273,7 +281,7 @@ def _write_samples(
                 skipped.append(Skipped(source=file.path, reason=str(error)))
                 continue
             except Exception as error:  # OSError, or what zipfile makes of a damaged archive.
-                skipped.append(Skipped(source=file.path, reason=f"cannot be read ({error})"))
+                skipped.append(Skipped(source=file.path, reason=f"{_NOT_READ} ({error})"))
                 continue
             if kind == "images":
                 sizes[facts.size] += 1
@@ -289,6 +297,11 @@ def _write_samples(
     else:
         record = record_of(task.path, num_samples=num_samples)
     return ShardFacts(record=record, sizes=dict(sizes), modes=dict(modes), skipped=tuple(skipped), notes=notes.notes())
+
+
+def _is_final(facts: ShardFacts) -> bool:
+    """Whether a shard would be the same again: what could not be read for its permissions or its disk now may be."""
+    return not any(each.reason.startswith(_NOT_READ) for each in facts.skipped)
 
 
 def _suffix(file: SourceFile, facts: Facts, kind: Kind) -> str:

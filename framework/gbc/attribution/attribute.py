@@ -19,7 +19,7 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.counterfactual_edits import connections_by_edits
-from framework.gbc.attribution.credit_propagation import loss_shares, output_units, propagate_to_source
+from framework.gbc.attribution.credit_propagation import loss_starts, output_units, propagate_to_source
 from framework.gbc.attribution.edge_weights import Connection, Scorer, StepConnections, compute_connections
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import LOSS, AgentCredit, Attribution, EdgeCredit, MessageCredit, Trajectory
@@ -84,7 +84,13 @@ def _connect(
             each = connections_by_edits(some, graph, models, theirs, options.edits, options.connections)
         else:
             each = compute_connections(
-                some, graph, models, [loss.value for loss in theirs], options.connections, scorer
+                some,
+                graph,
+                models,
+                [loss.value for loss in theirs],
+                options.connections,
+                scorer,
+                starts=[loss_starts(trace, loss) for trace, loss in zip(some, theirs, strict=True)],
             )
         found.update(zip(chosen, each, strict=True))
     return [found[index] for index in range(len(traces))]
@@ -102,11 +108,11 @@ def attribute_trace(
         options: of the walk.
     """
     units = {step.name: output_units(step) for step in trace.steps}
-    credits = {step.name: torch.zeros(len(units[step.name]), dtype=torch.float64) for step in trace.steps}
+    credits = {name: torch.zeros(len(spans), dtype=torch.float64) for name, spans in units.items()}
     edges: list[EdgeCredit] = []
     prompts: list[MessageCredit] = []
     own: dict[str, float] = dict.fromkeys((step.name for step in trace.steps), 0.0)
-    starts = loss_shares(trace, loss, units)
+    starts = loss_starts(trace, loss)
     for name, start in starts.items():
         credits[name] += loss.value * start
         edges.append(_output_edge(name, start.sum().item(), loss.value))

@@ -8,8 +8,9 @@ from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import GradientOptions
-from framework.gbc.attribution.token_gradients import TokenRow, TokenScores
+from framework.gbc.attribution.token_gradients import TokenScores
 from framework.gbc.execution.runner import RunOptions, run_graph
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import Loss
@@ -21,12 +22,12 @@ from framework.gbc.language_models.transformers_compat import use_attention
 def attention_scores(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
     """Attention of each output token to the input tokens, mean over layers and heads, in place of gradients.
 
-    A scorer for `attribute`; both of its scores are the attention. One row at a time: to compare with, not for speed.
+    A scorer for `attribute`; all of its scores are the attention. One row at a time: to compare with, not for speed.
 
     Args:
         model: in evaluation mode; its attention is computed by the implementation that gives weights.
         rows: the answers.
-        options: a row for each output token where the scalar is `finegrained`, otherwise their mean.
+        options: a row for each output token where the scalar is `finegrained` or `sketched`, otherwise their mean.
 
     Raises:
         ConfigError: an agent with a soft prompt, gates or an adapter.
@@ -45,11 +46,11 @@ def _attention(model: PreTrainedModel, row: TokenRow, options: GradientOptions) 
     first, stop = len(row.input_ids) - 1, len(row.input_ids)
     layers = torch.stack([layer[0, :, first:, row.prefix : stop].float().mean(dim=0) for layer in result.attentions])
     scores = layers.mean(dim=0).cpu()
-    if options.scalar != "finegrained":
+    if options.scalar not in ("finegrained", "sketched"):
         scores = scores.mean(dim=0, keepdim=True)
     picks = torch.tensor(row.output_ids, device=model.device)[:, None]
     log_probs = result.logits[0, first:].float().log_softmax(dim=-1).gather(1, picks)[:, 0].cpu()
-    return TokenScores(l1=scores, gradient_input=scores, log_probs=log_probs, log_scale=0.0)
+    return TokenScores(l1=scores, squared_l2=scores, gradient_input=scores, log_probs=log_probs, log_scale=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

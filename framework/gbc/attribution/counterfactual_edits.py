@@ -31,8 +31,9 @@ from framework.gbc.attribution.edge_weights import (
 from framework.gbc.attribution.estimators import Estimates
 from framework.gbc.attribution.first_order_edits import RUNNER_UP, EditCandidates, FirstOrderEdits, first_order_edits
 from framework.gbc.attribution.options import ConnectionOptions, CounterfactualEditOptions
-from framework.gbc.attribution.token_gradients import TokenRow, likeliest_tokens
+from framework.gbc.attribution.token_gradients import likeliest_tokens
 from framework.gbc.attribution.tool_replay import Target, tool_replay_connections
+from framework.gbc.execution.teacher_forcing import TokenRow, first_message
 from framework.gbc.graph.spec import Graph, Tool
 from framework.gbc.graph.trace import Block, Span, Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
@@ -161,7 +162,8 @@ def _likely_tokens(
             if estimator_of(graph, step) == "gradient" and step.output_ids:
                 name = step.model or ""
                 languages[name] = model_of(models, step)
-                asked[name].append(((index, step.name), TokenRow.of(languages[name], step, prefix=0)))
+                row = TokenRow.of(languages[name], step, prefix=first_message(step))
+                asked[name].append(((index, step.name), row))
     found: dict[tuple[int, str], Alternatives] = {}
     for name, rows in asked.items():
         each = [row for _, row in rows]

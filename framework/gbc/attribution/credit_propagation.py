@@ -42,6 +42,11 @@ def loss_shares(trace: Trace, loss: VerbalLoss, units: Mapping[str, Sequence[Spa
     return {name: start / total for name, start in starts.items()}
 
 
+def loss_starts(trace: Trace, loss: VerbalLoss) -> dict[str, Credit]:
+    """`loss_shares` at the units of the trace's outputs."""
+    return loss_shares(trace, loss, {name: output_units(trace.step(name)) for name in trace.outputs})
+
+
 def spread(units: Sequence[Span], start: int, stop: int) -> Float[Tensor, "unit"]:
     """1, shared by the units as they overlap a span; evenly by all units where none does.
 

@@ -4,7 +4,6 @@ Edges with gradients get theirs from one batched pass for all steps of all trace
 the estimator that the graph declares.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from transformers import PreTrainedModel
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.estimators import Estimates, leave_one_out, score_function
 from framework.gbc.attribution.options import ConnectionOptions, GradientOptions, Reduction, Score
-from framework.gbc.attribution.token_gradients import TokenRow, TokenScores, token_scores
+from framework.gbc.attribution.token_gradients import TokenScores, token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.graph.spec import Agent, Estimator, Graph, UserTurn
 from framework.gbc.graph.trace import Block, Span, Step, Trace
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
+from framework.gbc.shapes import Credit, ints
 
 Scorer = Callable[[PreTrainedModel, Sequence[TokenRow], GradientOptions], list[TokenScores]]
 """`token_scores`, or what it is compared with."""
@@ -37,7 +38,7 @@ class Connection:
         kind: a message, the agent's prompt, the tool's code, or the decision that the step runs.
         estimator: what gave the weight.
         block: where it lies in the input; None for code and control.
-        weight: as estimated, a row for each output token where the gradient is finegrained, otherwise one row.
+        weight: as estimated, a row for each output token where the gradient tells them apart, otherwise one row.
         share: of the step's credit, per row; the shares of a row add up to 1, or to 0 where no input had any weight.
         tokens: how its credit is spread over the block's tokens, `row token`, each row adding up to 1; None where the
             tokens are unknown.
@@ -84,6 +85,8 @@ def compute_connections(
     losses: Sequence[float],
     options: ConnectionOptions,
     scorer: Scorer = token_scores,
+    *,
+    starts: Sequence[Mapping[str, Credit]] = (),
 ) -> list[StepConnections]:
     """The connections of every step of traces.
 
@@ -94,11 +97,13 @@ def compute_connections(
         losses: of each trace: `score_function` weighs by them.
         options: which weights.
         scorer: of the tokens that agents read.
+        starts: of each trace, the outputs' units at which its loss begins, by step; where they are known, `sketched`
+            tells these apart.
 
     Raises:
         ConfigError: an unknown node, or an agent with `gradient` whose model gives none.
     """
-    scores = _gradient_scores(traces, graph, models, options, scorer)
+    scores = _gradient_scores(traces, graph, models, options, scorer, starts)
     estimates = estimates_of(traces, graph, models, losses, options)
     return [
         {
@@ -182,6 +187,7 @@ def _gradient_scores(
     models: Mapping[str, LanguageModel],
     options: ConnectionOptions,
     scorer: Scorer,
+    starts: Sequence[Mapping[str, Credit]],
 ) -> dict[tuple[int, str], tuple[int, TokenScores]]:
     """For each step with gradients: the length of its prefix and the scores after it."""
     rows: dict[str, list[tuple[tuple[int, str], TokenRow]]] = defaultdict(list)
@@ -192,7 +198,10 @@ def _gradient_scores(
                 continue
             model = model_of(models, step)
             if leaves and step.output_ids:
-                row = TokenRow.of(model, step, prefix=min(block.tokens[0] for block in leaves))
+                prefix = min(block.tokens[0] for block in leaves)
+                start = starts[index].get(step.name) if starts else None
+                blamed = () if start is None else tuple(ints(start.nonzero()[:, 0]))
+                row = TokenRow.of(model, step, prefix=prefix, id=trace.id, blamed=blamed)
                 rows[step.model or ""].append(((index, step.name), row))
     found: dict[tuple[int, str], tuple[int, TokenScores]] = {}
     for name, asked in rows.items():
@@ -222,7 +231,7 @@ def step_connections(
     leaves = _leaves(step, options.prompts and scored is not None)
     # Of every block, before the scale of the scores: that cancels in shares, and may be too small for a number.
     tokens = [_block_scores(block, *scored, options.score) if scored is not None else None for block in leaves]
-    scale = math.exp(scored[1].log_scale) if scored is not None else 1.0
+    scale = scored[1].scale(options.score) if scored is not None else 1.0
     weights = [
         torch.tensor([estimated.get(block.source, 1.0)], dtype=torch.float64)
         if scores is None

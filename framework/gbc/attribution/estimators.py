@@ -9,8 +9,9 @@ import torch
 
 from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.attribution.options import GradientOptions
-from framework.gbc.attribution.token_gradients import TokenRow, output_log_probs, token_scores
+from framework.gbc.attribution.token_gradients import output_log_probs, token_scores
 from framework.gbc.execution.runner import build_request
+from framework.gbc.execution.teacher_forcing import TokenRow, first_message
 from framework.gbc.graph.spec import Agent, Graph, Tool
 from framework.gbc.graph.trace import Step, Trace
 from framework.gbc.language_models.interface import LanguageModel, Request
@@ -140,11 +141,11 @@ def _drops_of_log_prob(model: LanguageModel, steps: Sequence[tuple[tuple[int, st
     assert isinstance(model, LocalModel)
     rows: list[TokenRow] = []
     for _, step in steps:
-        whole = TokenRow.of(model, step, prefix=0)
+        whole = TokenRow.of(model, step, prefix=first_message(step))
         for start, stop in [(0, 0), *(block.tokens for block in step.messages)]:
             ids = step.input_ids[:start] + step.input_ids[stop:]
             bound = None if whole.bound is None else whole.bound.without(start, stop)
-            rows.append(replace(whole, input_ids=ids, bound=bound))
+            rows.append(replace(whole, input_ids=ids, prefix=min(whole.prefix, len(ids) - 1), bound=bound))
     sums = iter([values.sum().item() for values in output_log_probs(model.model, rows)])
     estimates: Estimates = {}
     for key, step in steps:

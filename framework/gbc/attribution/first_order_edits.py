@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from framework.core.errors import DataError
-from framework.gbc.attribution.token_gradients import TokenRow, chunk_rows, forward_rows
+from framework.gbc.execution.teacher_forcing import Pass, TokenRow, chunk_rows, forward_rows
+from framework.gbc.language_models.logits import LogitChunk
+from framework.gbc.language_models.lora import active_adapters
 from framework.gbc.language_models.transformers_compat import embeddings_of
-from framework.gbc.shapes import EditValues, Embeddings, OutputLogits, ints, unique_inverse
+from framework.gbc.shapes import EditValues, Embeddings, unique_inverse
 
 RUNNER_UP = -1
 """In place of a token: the likeliest one but for that which was said."""
@@ -90,19 +92,24 @@ def first_order_edits(
 def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> list[FirstOrderEdits]:
     result = forward_rows(model, [row.row for row in rows])
     tables = [_EditTable(model, result.embeddings[index], row) for index, row in enumerate(rows)]
-    values = [_differentiated(logits, row) for logits, row in zip(result.logits, rows, strict=False)]
-    count = max(map(len, values))
+    margins, at_head = _margins(result, rows)
+    count = max(len(row.targets) + bool(row.kept) for row in rows)
     drops: list[list[EditValues]] = [[] for _ in rows]
-    for number in range(count):
-        active = [index for index, each in enumerate(values) if number < len(each)]
-        some = [values[index][number] for index in active]
-        # Rows of a batch do not touch each other: the gradient of the sum holds that of each.
-        gradient = result.gradient(torch.stack(some).sum(), keep=number < count - 1)
-        for index in active:
-            drops[index].append(tables[index].drops(gradient[index]))
+    with active_adapters(result.adapters):
+        for number in range(count):
+            active = [index for index, row in enumerate(rows) if number < len(row.targets) + bool(row.kept)]
+            # Rows of a batch do not touch each other: one backward pass gives the gradient of each.
+            start = torch.zeros_like(result.hidden)
+            for index in active:
+                targets = len(rows[index].targets)
+                chosen = slice(number, number + 1) if number < targets else slice(targets, None)
+                start[index, [place for place, _, _ in _asked(rows[index])[chosen]]] = at_head[index][chosen]
+            (gradient,) = torch.autograd.grad(result.hidden, result.embeddings, start, retain_graph=number < count - 1)
+            for index in active:
+                drops[index].append(tables[index].drops(gradient[index]))
     return [
         FirstOrderEdits(
-            margins=torch.stack(values[index][: len(row.targets)]).detach().cpu(),
+            margins=margins[index][: len(row.targets)].cpu(),
             drops=torch.stack(drops[index][: len(row.targets)]),
             harms=drops[index][-1] if row.kept else torch.zeros(len(row.edits)),
         )
@@ -110,20 +117,89 @@ def _batch_effects(model: PreTrainedModel, rows: Sequence[EditCandidates]) -> li
     ]
 
 
-def _differentiated(logits: OutputLogits, row: EditCandidates) -> list[Float[Tensor, ""]]:
-    """The margin of each target; those of kept tokens, each in its own unit, together."""
-    margins = [_margin(logits, *target) for target in row.targets]
-    if not row.kept:
-        return margins
-    kept = torch.stack([_margin(logits, number, row.row.output_ids[number], RUNNER_UP) for number in row.kept])
-    return [*margins, (kept / kept.detach().clamp(min=_LEAST_MARGIN)).sum()]
+def _asked(row: EditCandidates) -> list[tuple[int, int, int]]:
+    """The targets, then the kept tokens against their runners-up: output token, what it is, and what against."""
+    return [*row.targets, *((number, row.row.output_ids[number], RUNNER_UP) for number in row.kept)]
 
 
-def _margin(logits: OutputLogits, number: int, said: int, other: int) -> Float[Tensor, ""]:
-    if other == RUNNER_UP:
-        best = ints(logits[number].detach().topk(2).indices)
-        other = best[1] if best[0] == said else best[0]
-    return logits[number, said] - logits[number, other]
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Margins of a batch that are differentiated together: at most one of each output token.
+
+    Attributes:
+        number: which of the row's margins stands there; -1 where none does.
+        said: the token whose logit it is.
+        other: the token whose logit is taken off, or `RUNNER_UP`.
+        is_kept: whether the margin counts in its own unit.
+    """
+
+    number: Int[Tensor, "batch output"]
+    said: Int[Tensor, "batch output"]
+    other: Int[Tensor, "batch output"]
+    is_kept: Bool[Tensor, "batch output"]
+
+    @classmethod
+    def of(cls, result: Pass) -> "_Asked":
+        """No margins yet; on the CPU, where they are put in one by one."""
+        none = torch.full(result.targets.shape, -1, device="cpu")
+        return cls(number=none, said=none.clamp(min=0), other=none.clamp(min=0), is_kept=none > 0)
+
+    def to(self, device: torch.device) -> "_Asked":
+        """The same on a device."""
+        return _Asked(**{name: value.to(device) for name, value in vars(self).items()})
+
+    def margins(self, chunk: LogitChunk) -> Float[Tensor, "batch position"]:
+        """Those of some positions; 0 where none is asked for."""
+        part = (slice(None), chunk.positions)
+        said, other = self.said[part], self.other[part]
+        best = chunk.logits.detach().topk(2, dim=2).indices
+        runner_up = torch.where(best[..., 0] == said, best[..., 1], best[..., 0])
+        other = torch.where(other == RUNNER_UP, runner_up, other)
+        picked = chunk.logits.gather(2, torch.stack([said, other], dim=2))
+        return (picked[..., 0] - picked[..., 1]).where(self.number[part] >= 0, 0.0)
+
+
+def _rounds(result: Pass, rows: Sequence[EditCandidates]) -> list[_Asked]:
+    """All margins; of an output token that should be one of several, each is in a round of its own."""
+    rounds: list[_Asked] = []
+    for index, row in enumerate(rows):
+        for number, (place, said, other) in enumerate(_asked(row)):
+            taken = next((each for each in rounds if each.number[index, place] < 0), None)
+            if taken is None:
+                rounds.append(taken := _Asked.of(result))
+            taken.number[index, place], taken.said[index, place], taken.other[index, place] = number, said, other
+            taken.is_kept[index, place] = number >= len(row.targets)
+    return [each.to(result.hidden.device) for each in rounds]
+
+
+def _margins(
+    result: Pass, rows: Sequence[EditCandidates]
+) -> tuple[list[Float[Tensor, "_"]], list[Float[Tensor, "_ hidden"]]]:
+    """Margins of each row's targets and kept tokens, and their gradients at the head; kept ones in their own unit."""
+    rounds = _rounds(result, rows)
+
+    def differentiate(
+        chunk: LogitChunk,
+    ) -> tuple[Float[Tensor, "batch position round"], Float[Tensor, "batch position round hidden"]]:
+        values: list[Float[Tensor, "batch position"]] = []
+        gradients: list[Float[Tensor, "batch position hidden"]] = []
+        for number, each in enumerate(rounds, start=1):
+            margins = each.margins(chunk)
+            values.append(margins.detach())
+            unit = values[-1].clamp(min=_LEAST_MARGIN).where(each.is_kept[:, chunk.positions], 1.0)
+            keep = number < len(rounds)
+            gradients.append(torch.autograd.grad((margins / unit).sum(), chunk.read, retain_graph=keep)[0])
+        return torch.stack(values, dim=2), torch.stack(gradients, dim=2)
+
+    values, gradients = result.map_logits(differentiate)
+    margins = [values.new_zeros(len(_asked(row))) for row in rows]
+    at_head = [gradients.new_zeros(len(_asked(row)), gradients.shape[3]) for row in rows]
+    for number, each in enumerate(rounds):
+        for index in range(len(rows)):
+            places = (each.number[index] >= 0).nonzero()[:, 0]
+            margins[index][each.number[index, places]] = values[index, places, number]
+            at_head[index][each.number[index, places]] = gradients[index, places, number]
+    return margins, at_head
 
 
 class _EditTable:

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from framework.core.errors import ConfigError
 
-Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained"]
-Score = Literal["l1", "gradient_input"]
+Scalar = Literal["sum_squares", "sequence_log_prob", "product_probs", "finegrained", "sketched"]
+Score = Literal["l1", "squared_l2", "gradient_input"]
 Reduction = Literal["mean", "max", "sum"]
 
 
@@ -17,23 +17,30 @@ class GradientOptions:
     Args:
         scalar: of the generated tokens y with logits z and probabilities p: `sum_squares`, Σ z(y)²;
             `sequence_log_prob`, Σ log p(y) (ours: stable); `product_probs`, Π p(y); `finegrained`, log p(y) of each
-            token by itself: a gradient for every output token.
+            token by itself: a gradient for every output token; `sketched` (ours), an estimate of that by a few
+            gradients: neighbouring output tokens are taken together with random signs.
         max_tokens: most tokens in one pass, cached prompts and padding included; fewer where the memory that is free
             asks for it. A single longer row is passed alone.
         checkpointing: keep only the layers' inputs and run the layers again in the backward pass.
-        gradients_at_once: of `finegrained`: most output tokens whose gradients are taken together, as far as the memory
-            goes; 1 takes least. By default up to 16 while they keep the pass within `max_tokens`, and 1 on a CPU, where
-            more are slower.
+        sketch_passes: of `sketched`: gradients of an answer; one of fewer tokens is as by `finegrained`.
+        sketch_seed: of its signs, with the task's id and the step's name.
+        gradients_at_once: of `finegrained` and `sketched`: most gradients of an answer that are taken together, as far
+            as the memory goes; 1 takes least. By default up to 16 while they keep the pass within `max_tokens`, and 1
+            on a CPU, where more are slower.
     """
 
-    scalar: Scalar = "finegrained"
+    scalar: Scalar = "sketched"
     max_tokens: int = 16384
     checkpointing: bool = False
+    sketch_passes: int = 8
+    sketch_seed: int = 0
     gradients_at_once: int | None = None
 
     def __post_init__(self) -> None:
         if self.scalar not in get_args(Scalar):
             raise ConfigError(f"scalar {self.scalar!r}", hint=f"use one of {', '.join(get_args(Scalar))}")
+        if self.sketch_passes < 1:
+            raise ConfigError(f"sketch_passes {self.sketch_passes}", hint="use 1 or more")
         if self.max_tokens < 1 or (self.gradients_at_once is not None and self.gradients_at_once < 1):
             problem = f"max_tokens {self.max_tokens}, gradients_at_once {self.gradients_at_once}"
             raise ConfigError(problem, hint="use 1 or more")
@@ -45,7 +52,8 @@ class ConnectionOptions:
 
     Args:
         gradients: what is differentiated, and with how much memory.
-        score: of a token: `l1`, the norm of the gradient; `gradient_input`, the magnitude of gradient · embedding.
+        score: of a token: `l1`, the norm of the gradient; `squared_l2` (ours), its squared Euclidean norm, of which
+            `sketched` has no bias; `gradient_input`, the magnitude of gradient · embedding.
         reduction: of a block's tokens to its weight: `mean` and `max` of magnitudes; `sum` (ours), the magnitude of the
             sum with signs, in which evidence for and against cancels.
         prompts: whether the prompt is an input with credit of its own (ours): without it no agent is at fault, only

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from framework.gbc.attribution.edge_weights import Scorer
 from framework.gbc.attribution.options import GradientOptions, Reduction, Score
 from framework.gbc.attribution.results import Attribution
-from framework.gbc.attribution.token_gradients import TokenRow, TokenScores
+from framework.gbc.attribution.token_gradients import TokenScores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.local import LocalModel
 
 Credit = Literal["walk", "complete"]

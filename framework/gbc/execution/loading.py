@@ -40,7 +40,12 @@ def read_model_configs(models: str | Path | Mapping[str, object]) -> dict[str, L
         if not isinstance(entry, dict) or ("path" in entry) == ("url" in entry):
             raise ConfigError(what, hint="give it a `path` (a folder) or a `url` (a server)")
         kind = LocalModelConfig if "path" in entry else ServerModelConfig
-        configs[str(name)] = parse_record(kind, expand_paths(cast("JsonDict", entry)), source=what)
+        configs[str(name)] = parse_record(
+            kind,
+            expand_paths(cast("JsonDict", entry)),
+            source=what,
+            file=None if isinstance(models, Mapping) else models,
+        )
     return configs
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel
 
+from framework.gbc.language_models.logits import positions_at_once
 from framework.gbc.language_models.transformers_compat import attention_implementation
 
 _FLOAT = 4
@@ -114,7 +115,7 @@ class PassMemory:
         """Of a pass without gradients."""
         layer = size.rows * size.tokens * self._layer_step(size, math=self.math)
         # Logits, in float32, and their exponentials.
-        logits = size.rows * size.outputs * self.vocabulary * (self.width + 2 * _FLOAT)
+        logits = size.rows * self._outputs_at_once(size) * self.vocabulary * (self.width + 2 * _FLOAT)
         return self._prefix(size) + max(layer, logits)
 
     def backward(self, size: PassSize, *, at_once: int = 1, checkpointing: bool = False) -> int:
@@ -140,7 +141,10 @@ class PassMemory:
 
     def _logits(self, size: PassSize) -> int:
         # Of the model, in float32, their exponentials, and the gradients of all three.
-        return size.rows * size.outputs * self.vocabulary * (2 * self.width + 4 * _FLOAT)
+        return size.rows * self._outputs_at_once(size) * self.vocabulary * (2 * self.width + 4 * _FLOAT)
+
+    def _outputs_at_once(self, size: PassSize) -> int:
+        return min(size.outputs, positions_at_once(size.rows, self.vocabulary))
 
     def _pairs(self, size: PassSize) -> int:
         """Bytes of the attention weights of a token, in float32."""

@@ -98,8 +98,8 @@ def plan_recipe(model: Mapping[str, object], run: PlannedRun) -> Plan:
     """What a recipe's run needs; a sample is a task. Agents on a server cost nothing here.
 
     Operations: the answers' generation, and a forward and a backward pass to the inputs for the training of soft
-    prompts, gates and adapters, and for the attribution where every step has one. `finegrained` attribution takes a
-    backward pass for each output token, which is not counted.
+    prompts, gates and adapters, and for the attribution where every step has one. `sketched` attribution takes
+    some backward passes more, and `finegrained` one for each output token, which are not counted.
 
     Args:
         model: the recipe's `model.init_args`.

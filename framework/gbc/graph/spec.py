@@ -290,13 +290,19 @@ def load_graph(path: str | Path) -> Graph:
     """
     # Before the current folder: what lies beside a graph belongs to it.
     look_in_folder(Path(path).parent)
-    return parse_graph(read_yaml(path), source=str(path))
+    return parse_graph(read_yaml(path), source=str(path), file=path)
 
 
-def parse_graph(value: object, *, source: str = "the graph") -> Graph:
-    """A graph from parsed YAML, also of version 0.1; errors as in `load_graph`."""
+def parse_graph(value: object, *, source: str = "the graph", file: str | Path | None = None) -> Graph:
+    """A graph from parsed YAML, also of version 0.1; errors as in `load_graph`.
+
+    Args:
+        value: what YAML gave.
+        source: what to call it in messages.
+        file: that it was read from, for messages that name the line.
+    """
     look_in_current_folder()
-    return parse_record(Graph, _with_present_names(value), source=source)
+    return parse_record(Graph, _with_present_names(value), source=source, file=file)
 
 
 def _with_present_names(value: object) -> object:

@@ -1,8 +1,10 @@
 """YAML files to frozen records and back: what users write for graphs, models and candidates."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, TypeVar, cast
 
 import yaml
@@ -11,10 +13,14 @@ from jsonargparse import ArgumentError, ArgumentParser
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
 from framework.core.moved.import_paths import current_text
+from framework.core.settings.mistakes import Given, describe_mistake
+from framework.core.settings.yaml_keys import read_keys
 from framework.core.text_files import parse_yaml, read_text
 from framework.tracking.run_folder import is_written_by_run
 
 RecordT = TypeVar("RecordT")
+_INNER = re.compile(r"\A[^\n]*\n *Problem with given class_path '(?P<path>[^']+)':\n(?P<message>.*)", re.DOTALL)
+"""A parser's message about a record within another."""
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -27,13 +33,14 @@ def read_yaml(path: str | Path) -> Any:
     return parse_yaml(current_text(text) if is_written_by_run(Path(path)) else text, str(path))
 
 
-def parse_record(record: type[RecordT], value: object, *, source: str) -> RecordT:
+def parse_record(record: type[RecordT], value: object, *, source: str, file: str | Path | None = None) -> RecordT:
     """The record whose arguments are the keys of a parsed YAML value.
 
     Args:
         record: a dataclass.
         value: what YAML gave.
         source: what to call it in messages.
+        file: that it was read from, for messages that name the line.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type, or what the record finds.
@@ -44,8 +51,23 @@ def parse_record(record: type[RecordT], value: object, *, source: str) -> Record
     try:
         return parser.instantiate(parser.parse_object({"value": value})).value
     except (ArgumentError, TypeError) as error:
-        hint = f"see the arguments of {record.__module__}.{record.__qualname__}"
-        raise ConfigError(f"{source}: {error}", hint=hint) from None
+        raise _mistake(str(error), record, source, file) from None
+
+
+def _mistake(message: str, record: type, source: str, file: str | Path | None) -> ConfigError:
+    """The error for a parser's message about a record, or about one that is a part of it."""
+    message = re.sub(r"\bvalue\.(?=\w)", "", message.replace("Group 'value' does not accept option", "Option"), count=1)
+    if message.startswith("Option"):
+        message = f"{message.rstrip('.')} is not accepted"
+    while inner := _INNER.search(message):
+        record, message = import_object(inner["path"]), dedent(inner["message"])
+    parser: Any = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(record)
+    files = {Path(file): read_keys(read_text(file))} if file is not None and Path(file).is_file() else {}
+    told = describe_mistake(message, parser.get_defaults(skip_validation=True).keys(), Given(files=files))
+    # Where the line is known, it stands behind the file's name.
+    told = told if files and told.startswith(f"{file}, line ") else f"{source}: {told}"
+    return ConfigError(told, hint=f"see the arguments of {record.__module__}.{record.__qualname__}")
 
 
 def to_yaml(record: object) -> str:

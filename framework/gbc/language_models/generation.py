@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import (
@@ -15,6 +16,8 @@ from transformers import (
     StoppingCriteria,
 )
 
+from framework.core.devices import tensor_on
+from framework.core.philox import WORDS, Seeds, gumbel_of, random_words, stream_seeds
 from framework.gbc.language_models.interface import stop_in
 from framework.gbc.shapes import Mask, TokenIds, ints
 
@@ -28,29 +31,50 @@ def pad_left(rows: Sequence[Sequence[int]], padding: int, device: torch.device) 
         device: of the result.
     """
     width = max(map(len, rows))
-    ids = torch.tensor([[padding] * (width - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    ids = tensor_on(device, [[padding] * (width - len(row)) + list(row) for row in rows])
+    mask = tensor_on(device, [[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
+
+
+_AHEAD = 16
+"""New tokens whose noise is drawn together, if that is no more than these numbers: the generator takes some 200
+operations, however little it draws."""
+_NUMBERS = 2**17
 
 
 class GumbelNoise(LogitsProcessor):
     """Adds Gumbel noise to the logits: their largest is then a sample (Gumbel 1954).
 
     Args:
-        seeds: one for each row of the batch; a row's samples are a function of its seed alone.
+        seeds: one for each row of the batch. A row's noise is a function of its seed, of the number of the new token
+            and of the vocabulary's token alone, whatever the batch and the device: it is drawn where the logits are.
         temperature: of the softmax that is sampled from, above 0.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float) -> None:
-        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        self.temperature = temperature
+        self.seeds, self.temperature = seeds, temperature
+        self._num_drawn = 0
+        self._streams: Seeds | None = None
+        self._ahead: list[Float[Tensor, "batch vocab"]] = []
 
     def __call__(self, input_ids: TokenIds, scores: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
         """Noisy logits of the next token."""
-        rows = [torch.rand(scores.shape[1], generator=each, device=each.device) for each in self.generators]
-        uniform = torch.stack(rows)
-        noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-        return scores.float() + self.temperature * noise.to(scores.device)
+        if not self._ahead:
+            self._ahead = self._draw(scores.shape[1], scores.device)
+        return scores.float() + self.temperature * self._ahead.pop(0)
+
+    def _draw(self, vocabulary: int, device: torch.device) -> list[Float[Tensor, "batch vocab"]]:
+        """The noise of the next tokens."""
+        if self._streams is None:
+            self._streams = stream_seeds(self.seeds, device)
+        blocks = -(-vocabulary // WORDS)
+        count = min(_AHEAD, max(1, _NUMBERS // (len(self.seeds) * blocks * WORDS)))
+        words = random_words(self._streams, count * blocks, start=self._num_drawn * blocks)
+        self._num_drawn += count
+        drawn = rearrange(
+            [gumbel_of(each) for each in words], "word row (token block) -> token row (word block)", token=count
+        )
+        return list(drawn[:, :, :vocabulary])
 
 
 class StopTexts(StoppingCriteria):
@@ -72,10 +96,10 @@ class StopTexts(StoppingCriteria):
     ) -> Bool[Tensor, "batch"]:
         """Which rows are done."""
         done = [
-            bool(texts) and stop_in(self.decode(ints(row[self.num_read :])), texts) is not None
-            for row, texts in zip(input_ids, self.texts, strict=True)
+            bool(texts) and stop_in(self.decode(ints(row)), texts) is not None
+            for row, texts in zip(input_ids[:, self.num_read :].cpu(), self.texts, strict=True)
         ]
-        return torch.tensor(done, device=input_ids.device)
+        return tensor_on(input_ids.device, done, torch.bool)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

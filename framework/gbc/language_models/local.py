@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError, DataError
 from framework.core.serialization import JsonDict
 from framework.gbc.graph.trace import Block, Span
@@ -40,6 +41,7 @@ from framework.gbc.language_models.generation import (
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.lora import Adapters, active_adapters
 from framework.gbc.language_models.offsets import output_spans, token_spans
+from framework.gbc.language_models.prefix_cache import prompt_states, read_prefixes_unmasked
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt, render_blocks
 from framework.gbc.language_models.transformers_compat import (
     context_length,
@@ -47,6 +49,7 @@ from framework.gbc.language_models.transformers_compat import (
     embeddings_of,
     generated,
     hidden_size,
+    keeps_keys_and_values,
     load_pretrained,
     rendered_chat,
     vocabulary_size,
@@ -70,9 +73,13 @@ class LocalModelConfig:
             chat template.
         temperature: of sampling; 0 takes the likeliest token.
         batch_size: most sequences in one pass of generation.
+        generation_cache: keys and values of what is read and said: `dynamic` grows with every token; `static` has its
+            last size from the start and stays with the model; `compiled` is static, and on a GPU transformers compiles
+            the pass of a token into a graph, once for each size of batch.
         soft_prompts: a file of `framework optimize --optimizer soft_prompt` or of a training with `GBCModule`: soft
             prompts by agent and, of the latter, gates.
         adapters: a folder with a folder of each agent's LoRA adapter, in peft's format: a training's `best/adapters`.
+        prompt_cache_mib: most memory, in MiB, for the prompts that attribution keeps as it has read them; 0 for none.
     """
 
     path: str
@@ -84,10 +91,14 @@ class LocalModelConfig:
     plain_format: str | None = None
     temperature: float = 0.0
     batch_size: int = 32
+    generation_cache: Literal["dynamic", "static", "compiled"] = "dynamic"
     soft_prompts: str | None = None
     adapters: str | None = None
+    prompt_cache_mib: int = 512
 
     def __post_init__(self) -> None:
+        if self.prompt_cache_mib < 0:
+            raise ConfigError(f"prompt_cache_mib {self.prompt_cache_mib}", hint="use 0 or more")
         if self.temperature < 0 or self.batch_size < 1:
             problem = f"temperature {self.temperature}, batch_size {self.batch_size}"
             raise ConfigError(problem, hint="use a temperature of 0 or more and a batch of 1 or more")
@@ -128,6 +139,12 @@ class LocalModel:
                 f"the tokenizer of {self.config.path or 'the model'} has no chat template",
                 hint="use an instruction-tuned model, or set plain_format, such as '{prompt}\\n\\n{message}\\n'",
             )
+        if self.config.generation_cache != "dynamic" and not keeps_keys_and_values(model):
+            kind = self.config.generation_cache
+            problem = f"generation_cache {kind} with {type(model).__name__}, whose layers keep other states"
+            raise ConfigError(problem, hint="leave generation_cache out, which is dynamic")
+        read_prefixes_unmasked(model)
+        prompt_states(model).max_bytes = self.config.prompt_cache_mib * 2**20
         self._ends = end_tokens(model, tokenizer)
         self._mean_embedding: Embedding | None = None
 
@@ -257,12 +274,17 @@ class LocalModel:
         read = {"inputs": ids}
         bound = bound or [None] * len(inputs)
         if any(each is not None and each.changes_embeddings for each in bound):
-            rows = [embeddings_of(self.model, torch.tensor(row, device=self.device)) for row in inputs]
+            rows = [embeddings_of(self.model, tensor_on(self.device, row)) for row in inputs]
             rows = [row if each is None else each.apply(row) for row, each in zip(rows, bound, strict=True)]
             _, mask = pad_left([[0] * len(row) for row in rows], padding, self.device)
             read = {"inputs_embeds": pad_sequence(rows, batch_first=True, padding_side="left")}
         options = GenerationConfig(
-            max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=self._ends or None, pad_token_id=padding
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self._ends or None,
+            pad_token_id=padding,
+            cache_implementation=None if self.config.generation_cache == "dynamic" else "static",
+            disable_compile=self.config.generation_cache != "compiled",
         )
         noise = [GumbelNoise(seeds, self.config.temperature)] if self.config.temperature else []
         adapters = [None if each is None else each.adapter for each in bound]
@@ -277,7 +299,8 @@ class LocalModel:
                 logits_processor=LogitsProcessorList(noise),
                 stopping_criteria=[StopTexts(stops, self.decode, num_read=num_read)] if any(stops) else [],
             )
-        rows = [self._until_end(ints(row)) for row in output[:, num_read:]]
+        # One copy of all rows.
+        rows = [self._until_end(ints(row)) for row in output[:, num_read:].cpu()]
         return [self._until_stop(row, stop) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
 
     def soft_prompt(self, step: str) -> SoftPrompt | None:

@@ -1,90 +1,217 @@
-"""A prompt's keys and values, computed once without gradients and read by passes with gradients.
+"""A prompt's keys and values, computed once without gradients and read by all passes that follow.
 
-The prefix-based gradient is published (Yang et al. 2026, arXiv 2606.28187); batches of prefixes that differ are ours.
+The prefix-based gradient is published (Yang et al. 2026, arXiv 2606.28187); batches of prefixes that differ, and
+keeping them from one pass to the next, across steps and tasks, are ours.
 """
 
-from collections.abc import Generator, Sequence
+import hashlib
+from collections import OrderedDict
+from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.backends.cuda import SDPAParams, can_use_flash_attention  # pyright: ignore
+from torch.nn.attention.bias import causal_lower_right  # pyright: ignore[reportUnknownVariableType]
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
-from transformers import DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
+from framework.core.devices import free_bytes, tensor_on
+from framework.core.errors import ConfigError
 from framework.gbc.language_models.agent_parameters import BoundParameters
-from framework.gbc.language_models.generation import pad_left
-from framework.gbc.language_models.logits import logits_at
-from framework.gbc.language_models.lora import Adapter, active_adapters
+from framework.gbc.language_models.logits import hidden_at
+from framework.gbc.language_models.lora import active_adapters
 from framework.gbc.language_models.transformers_compat import (
+    States,
+    attention_implementation,
     cached_states,
     decoder_layers,
     embeddings_of,
     frozen_cache,
+    sdpa_attention,
+    sdpa_mask,
+    set_attention,
 )
-from framework.gbc.shapes import Embeddings
+from framework.gbc.shapes import floats
+
+DEFAULT_BYTES = 512 * 2**20
+_SHARE_OF_FREE = 0.1
+_PLAIN = (Tensor, nn.Parameter)
+
+
+class PromptStates:
+    """Keys and values of the prompts that a model read, as long as its weights are the same; the oldest give way.
+
+    A change of the weights is seen by their version (every operation in place but through `.data`), their type and
+    place, and by the first and last value of each. Sharded and fake weights are not looked at: nothing is kept then.
+
+    Attributes:
+        max_bytes: most that are kept; never more than a tenth of the memory that is free. 0 keeps nothing.
+        num_bytes: kept now.
+        num_read: prompts that had to be read, so far.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self.num_read = 0
+        self._stamp: Hashable = None
+        self._entries: OrderedDict[Hashable, list[tuple[States, States]]] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forgets all prompts."""
+        self._entries.clear()
+        self.num_bytes = 0
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Forgets all prompts if the model's weights are others than when they were read."""
+        stamp = _stamp(model) if self.max_bytes else None
+        if stamp is None or stamp != self._stamp:
+            self.clear()
+        self._stamp = stamp
+
+    def find(self, key: Hashable) -> list[tuple[States, States]] | None:
+        """The keys and values of each layer, `1 heads prefix width`; None for a prompt that is not kept."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+        return self._entries.get(key)
+
+    def keep(self, key: Hashable, states: list[tuple[States, States]]) -> None:
+        """Keeps the states of a prompt, if the bound allows."""
+        if self._stamp is None:
+            return
+        free, size = free_bytes(states[0][0].device), _size(states)
+        most = self.max_bytes if free is None else min(self.max_bytes, int(_SHARE_OF_FREE * free) + self.num_bytes)
+        if size > most:
+            return
+        while self._entries and self.num_bytes + size > most:
+            _, gone = self._entries.popitem(last=False)
+            self.num_bytes -= _size(gone)
+        self._entries[key] = states
+        self.num_bytes += size
+
+
+_STATES: WeakKeyDictionary[PreTrainedModel, PromptStates] = WeakKeyDictionary()
+
+
+def prompt_states(model: PreTrainedModel) -> PromptStates:
+    """The prompts that are kept of a model, for as long as it lives."""
+    return _STATES.setdefault(model, PromptStates())
 
 
 @torch.no_grad()
 def frozen_prefix(
-    model: PreTrainedModel,
-    prefixes: Sequence[Sequence[int]],
-    *,
-    batch_size: int,
-    bound: Sequence[BoundParameters | None] = (),
-) -> tuple[DynamicCache, Int[Tensor, "batch prefix"]]:
-    """The cache of prefixes, left-padded, and its mask, int64.
+    model: PreTrainedModel, prefixes: Sequence[Sequence[int]], *, bound: Sequence[BoundParameters | None] = ()
+) -> tuple[DynamicCache, list[int]]:
+    """The cache of prefixes, left-padded, and the length of each, soft prompts included.
 
-    Equal prefixes that are read alike are computed once. Every layer keeps the whole prefix; the masks do the sliding
+    Equal prefixes that are read alike are read once, by this pass and by later ones (`PromptStates`). Each is read by
+    itself, so that its values do not depend on the others. Every layer keeps the whole prefix; the masks do the sliding
     windows.
 
     Args:
         model: the language model.
         prefixes: token ids, at least one each.
-        batch_size: most prefixes in one pass.
         bound: each prefix's agent parameters, where some have any; by default none.
 
     Raises:
-        ConfigError: a model with layers that keep other states than keys and values.
+        ConfigError: a model that does not keep keys and values, or keeps other states besides.
     """
-    rows: dict[object, int] = {}
-    reads: list[Embeddings] = []
-    adapters: list[Adapter | None] = []
+    kept = prompt_states(model)
+    kept.prepare(model)
+    rows: dict[Hashable, int] = {}
+    found: list[list[tuple[States, States]]] = []
+    digests: dict[int, str] = {}
     chosen: list[int] = []
     for prefix, parameters in zip(prefixes, bound or [None] * len(prefixes), strict=True):
-        key = (tuple(prefix), None if parameters is None else parameters.prefix_key(len(prefix)))
+        key = (tuple(prefix), None if parameters is None else _key(parameters, len(prefix), digests))
         if key not in rows:
             rows[key] = len(rows)
-            embeddings = embeddings_of(model, torch.tensor(list(prefix), device=model.device))
-            reads.append(embeddings if parameters is None else parameters.apply(embeddings))
-            adapters.append(None if parameters is None else parameters.adapter)
+            states = kept.find(key)
+            if states is None:
+                states = _read(model, prefix, parameters)
+                kept.num_read += 1
+                kept.keep(key, states)
+            found.append(states)
         chosen.append(rows[key])
-    _, mask = pad_left([[0] * len(read) for read in reads], 0, model.device)
-    padded = pad_sequence(reads, batch_first=True, padding_side="left")
-    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    parts: list[DynamicCache] = []
-    for start in range(0, len(reads), batch_size):
-        part = slice(start, start + batch_size)
-        cache = DynamicCache()
-        with active_adapters(adapters[part]):
-            logits_at(
-                model,
-                torch.zeros(len(padded[part]), 0, dtype=torch.long),
-                inputs_embeds=padded[part],
-                attention_mask=mask[part],
-                position_ids=position_ids[part],
-                past_key_values=cache,
-                use_cache=True,
-            )
-        parts.append(cache)
-    index = torch.tensor(chosen, device=model.device)
-    states = [
-        (torch.cat([keys for keys, _ in layers])[index], torch.cat([values for _, values in layers])[index])
-        for layers in zip(*map(cached_states, parts), strict=True)
+    lengths = [states[0][0].shape[2] for states in found]
+    index = tensor_on(model.device, chosen)
+    layers = [
+        (_batch([keys for keys, _ in layer], index), _batch([values for _, values in layer], index))
+        for layer in zip(*found, strict=True)
     ]
-    return frozen_cache(states), mask[index]
+    return frozen_cache(layers), [lengths[row] for row in chosen]
+
+
+def _read(
+    model: PreTrainedModel, prefix: Sequence[int], parameters: BoundParameters | None
+) -> list[tuple[States, States]]:
+    """Keys and values of each layer of one prefix."""
+    embeddings = embeddings_of(model, tensor_on(model.device, prefix))
+    if parameters is not None:
+        embeddings = parameters.apply(embeddings)
+    cache = DynamicCache()
+    with active_adapters([None if parameters is None else parameters.adapter]):
+        hidden_at(
+            model,
+            torch.zeros(1, 0, dtype=torch.long),
+            inputs_embeds=embeddings[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+    states = cached_states(cache)
+    if not states:
+        hint = "use a prefix of 0 tokens, or another model"
+        raise ConfigError(f"{type(model).__name__} keeps nothing of a prefix", hint=hint)
+    return states
+
+
+def _batch(states: Sequence[States], index: Int[Tensor, "_"]) -> Float[Tensor, "_ heads _ width"]:
+    """Keys or values of a layer for the rows of a batch, padded on the left."""
+    if len(states) == 1:
+        return states[0].expand(len(index), -1, -1, -1)
+    width = max(each.shape[2] for each in states)
+    return torch.cat([nn.functional.pad(each, (0, 0, width - each.shape[2], 0)) for each in states])[index]
+
+
+def _key(parameters: BoundParameters, stop: int, digests: dict[int, str]) -> Hashable:
+    """Equal for prefixes of `stop` tokens that, if equal, are read alike.
+
+    Args:
+        parameters: with which the prefix is read.
+        stop: its tokens.
+        digests: of tensors that were seen before, by their identity.
+    """
+    adapter = parameters.adapter
+    tensors = [parameters.soft_prompt, None if adapter is None else adapter.owner.values.get(parameters.agent)]
+    name = None if adapter is None else adapter.name
+    return parameters.prefix_key(stop), name, *(None if each is None else _digest(each, digests) for each in tensors)
+
+
+def _digest(values: Float[Tensor, "..."], digests: dict[int, str]) -> str:
+    if id(values) not in digests:
+        flat = values.detach().contiguous().flatten().view(torch.uint8).cpu()
+        digests[id(values)] = hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
+    return digests[id(values)]
+
+
+def _stamp(model: PreTrainedModel) -> Hashable:
+    """What changes with the weights; None for weights that are not all here as they are."""
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(type(each) not in _PLAIN or each.is_meta or not each.numel() for each in tensors):
+        return None
+    ends = torch.cat([each.detach().reshape(-1)[:: max(1, each.numel() - 1)].float() for each in tensors])
+    versions = tuple(0 if each.is_inference() else each._version for each in tensors)  # pyright: ignore[reportPrivateUsage]
+    return versions, tuple(floats(ends)), model.dtype, str(model.device)
+
+
+def _size(states: Sequence[tuple[States, States]]) -> int:
+    return sum(each.numel() * each.element_size() for pair in states for each in pair)
 
 
 @contextmanager
@@ -101,3 +228,76 @@ def checkpointed_layers(model: PreTrainedModel) -> Generator[None, None, None]:
     finally:
         for layer in layers:
             del layer.forward
+
+
+NAME = "sdpa_after_prefix"
+"""Of the attention that needs no mask after a prefix. Transformers makes one there: torch's `is_causal` counts from
+the first key; with a mask no flash kernel is chosen, and keys are repeated for every query head of their group. Torch's
+`causal_lower_right` counts from the last key (ours)."""
+
+
+@dataclass(frozen=True)
+class AfterPrefix:
+    """Stands for the mask of tokens that see all of a prefix, and of each other those before them."""
+
+
+def read_prefixes_unmasked(model: PreTrainedModel) -> None:
+    """Lets a model whose attention is torch's do without a mask after a cached prefix; others stay as they are."""
+    if attention_implementation(model) == "sdpa":
+        set_attention(model, NAME)
+
+
+def make_mask(**options: object) -> object:
+    """A layer's mask as `sdpa_mask` makes it, or `AfterPrefix`.
+
+    Args:
+        options: what transformers tells of the pass, by name.
+    """
+    queries, keys, before, window = (options.get(name) for name in ("q_length", "kv_length", "q_offset", "local_size"))
+    plain = options.get("attention_mask") is None and options.get("allow_is_causal_skip", True)
+    # Of a static cache the offset is a tensor, whose value is not waited for.
+    if plain and isinstance(queries, int) and isinstance(keys, int) and isinstance(before, int):
+        sees_all = not isinstance(window, int) or keys < window
+        if sees_all and queries > 1 and 0 < before == keys - queries and not options.get("kv_offset"):
+            return AfterPrefix()
+    return sdpa_mask(**options)
+
+
+def attend(
+    module: nn.Module,
+    query: Float[Tensor, "batch _ token _"],
+    key: Float[Tensor, "batch _ _ _"],
+    value: Float[Tensor, "batch _ _ _"],
+    attention_mask: object,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: object,
+) -> tuple[Float[Tensor, "batch token _ _"], None]:
+    """A layer's attention, as transformers asks for it.
+
+    Args:
+        module: the layer.
+        query: of the tokens.
+        key: of the prefix and of the tokens.
+        value: of both.
+        attention_mask: as `make_mask` makes it.
+        dropout: share of the weights that are left out.
+        scaling: of the products.
+        options: others, for `sdpa_attention`.
+    """
+    if not isinstance(attention_mask, AfterPrefix):
+        return sdpa_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
+    groups = query.shape[1] // key.shape[1]
+    grouped = groups > 1 and can_use_flash_attention(SDPAParams(query, key, value, None, dropout, False, True))
+    if groups > 1 and not grouped:
+        # The other kernels take as many keys as queries.
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    bias = causal_lower_right(query.shape[2], key.shape[2])
+    mixed = scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, dropout_p=dropout, scale=scaling, enable_gqa=grouped
+    )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, attend)  # pyright: ignore[reportUnknownMemberType]
+AttentionMaskInterface.register(NAME, make_mask)  # pyright: ignore[reportUnknownMemberType]

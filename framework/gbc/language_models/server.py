@@ -18,16 +18,23 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
-from framework.core.text_files import half_character_in, parse_json, read_text
+from framework.core.text_files import parse_json, read_text
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.prompt_encoding import render_blocks
+from framework.gbc.language_models.server_answers import choice_of, quote, said_in, usage_of
 
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+_RETRIED = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
+_LARGEST_ANSWER = 64 * 2**20
+"""Bytes; a completion has far fewer."""
 _OF_THIS_REQUEST = re.compile(
     r"context|too long|too many tokens|content.{0,3}(filter|policy|management)", re.IGNORECASE
 )
 """What a server says that refuses a request for what is in it, and not for how it is asked."""
-_LONGEST_QUOTE = 200
+
+
+_OF_ROLES = re.compile(r"\broles?\b|(?:system|developer) (?:message|instruction|prompt)", re.IGNORECASE)
+"""What a server says that does not take a prompt in a role of its own."""
+_AGAIN_HINTS = {429: "see the quota of the key, or lower parallel of the model"}
 
 
 class ServerError(FrameworkError):
@@ -67,9 +74,9 @@ class ServerModelConfig:
         key_file: a file with the key, sent as a bearer token; none by default.
         request: fields of a request that have other names there, or are left out.
         temperature: of sampling.
-        timeout_s: longest wait for an answer, in seconds.
+        timeout_s: longest time for an answer as a whole, in seconds.
         retries: further attempts after the first, for time-outs, broken connections and the states 408, 409, 425,
-            429 and 5xx.
+            429 and 5xx but for 501 and 505.
         backoff_s: wait before the first retry, in seconds; doubled each time, with up to a quarter more at random. A
             server that asks for more (`Retry-After`) gets it.
         longest_wait_s: a server that asks for a longer wait than this has failed, in seconds.
@@ -94,6 +101,12 @@ class ServerModelConfig:
             url = httpx.URL()
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigError(f"server {self.url!r}", hint="give a URL such as http://localhost:8000/v1")
+        if url.userinfo or url.query or url.fragment:
+            problem = f"the URL of the server {url.host} has more than a path behind its host, or a user before it"
+            raise ConfigError(problem, hint="give it without ?, # and @, and a key as key_file")
+        if url.path.rstrip("/").endswith("/chat/completions"):
+            hint = "leave it out: the URL goes up to and with the version, such as http://localhost:8000/v1"
+            raise ConfigError(f"the server's URL {self.url} ends in /chat/completions", hint=hint)
         if self.retries < 0 or self.parallel < 1 or self.timeout_s <= 0 or min(self.backoff_s, self.longest_wait_s) < 0:
             hint = "use 0 or more retries, 1 or more at a time, and positive times"
             raise ConfigError(
@@ -143,11 +156,13 @@ class ServerModel:
     def _ask(self, client: httpx.Client, request: Request) -> Reply:
         text, blocks = render_blocks(lambda prompt, message: f"{prompt}\n\n{message}", request)
         answer = self._post(client, self._body(request))
-        choice = _choice(answer)
+        choice = choice_of(answer)
         if choice is None:
-            problem = f"{self.config.url} gave no chat completion to {request.step!r}{self._route()}: {_quote(answer)}"
+            problem = (
+                f"{self.config.url} gave no chat completion to {request.step!r}{self._route()}: {self._quoted(answer)}"
+            )
             raise DataError(problem, hint="see whether the server speaks OpenAI's chat completions")
-        output = _said(choice, request, self.config.url)
+        output = said_in(choice, request, self.config.url)
         end = stop_in(output, request.stop)
         return Reply(
             input_text=text,
@@ -158,7 +173,7 @@ class ServerModel:
             output_ids=(),
             output_spans=(),
             finish="length" if choice.get("finish_reason") == "length" and end is None else "stop",
-            usage=_usage(cast("Mapping[str, object]", answer)),
+            usage=usage_of(cast("Mapping[str, object]", answer)),
         )
 
     def _body(self, request: Request) -> dict[str, object]:
@@ -189,38 +204,62 @@ class ServerModel:
             reraise=True,
         )
         try:
-            response = attempts(self._post_once, client, json.dumps(body).encode())
+            content = attempts(self._post_once, client, json.dumps(body).encode())
         except _AgainError as error:
             raise ServerError(
                 f"{self.config.url} failed {self.config.retries + 1} times, at last: {error}{self._route()}",
-                hint=self._proxy_hint() or "see whether the server runs, or allow more time or retries",
+                hint=self._proxy_hint() or error.hint or "see whether the server runs, or allow more time or retries",
             ) from None
         try:
-            return parse_json(response.content)
+            return parse_json(content)
         except ValueError as error:
-            return f"{_quote(response.text)} ({error})"
+            return f"{self._quoted(content)} ({error})"
 
-    def _post_once(self, client: httpx.Client, body: bytes) -> httpx.Response:
+    def _post_once(self, client: httpx.Client, body: bytes) -> bytes:
         """An answer of state 200; what may go better another time raises _AgainError."""
+        url = f"{self.config.url.rstrip('/')}/chat/completions"
+        deadline = time.monotonic() + self.config.timeout_s
         try:
-            response = client.post(f"{self.config.url.rstrip('/')}/chat/completions", content=body)
+            with client.stream("POST", url, content=body) as response:
+                content = self._read(response, deadline)
         except httpx.TimeoutException:
-            raise _AgainError(f"no answer within {self.config.timeout_s} s") from None
+            raise _AgainError(self._too_slow()) from None
         except httpx.RequestError as error:
             raise _AgainError(str(error) or type(error).__name__) from None
-        if response.status_code == 200:
-            return response
-        words = f"state {response.status_code}: {_quote(response.text)}".rstrip(": ")
+        if response.is_success:
+            return content
+        words = f"state {response.status_code}: {self._quoted(content)}".rstrip(": ")
         if response.status_code in _RETRIED:
             wait_s = retry_after_s(response.headers)
             if wait_s is not None and wait_s > self.config.longest_wait_s:
                 problem = f"{self.config.url} asks to wait {wait_s:g} s ({words})"
                 raise ServerError(problem, hint="go on later, or raise longest_wait_s of the model")
-            raise _AgainError(words, wait_s=wait_s or 0.0)
+            raise _AgainError(words, wait_s=wait_s or 0.0, hint=_AGAIN_HINTS.get(response.status_code, ""))
         problem = f"{self.config.url} refuses with {words}{self._route()}"
-        if response.status_code in (400, 413, 422) and _OF_THIS_REQUEST.search(response.text):
+        if response.status_code == 413 or (response.status_code in (400, 422) and _OF_THIS_REQUEST.search(words)):
             raise DataError(problem, hint="see what the agents read")
-        raise ServerError(problem, hint=self._proxy_hint() or self._refusal_hint(response.text))
+        raise ServerError(problem, hint=self._proxy_hint() or self._refusal_hint(response, words))
+
+    def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        """The body of an answer, if all of it is there at a time of the monotonic clock."""
+        content = bytearray()
+        for part in response.iter_bytes():
+            content += part
+            if len(content) > _LARGEST_ANSWER:
+                raise _AgainError(f"an answer of more than {_LARGEST_ANSWER >> 20} MiB")
+            # Each part that comes may have come in time.
+            if time.monotonic() > deadline:
+                raise _AgainError(self._too_slow())
+        return bytes(content)
+
+    def _too_slow(self) -> str:
+        return f"no answer within {self.config.timeout_s} s"
+
+    def _quoted(self, answer: object) -> str:
+        """What a server said, without the key, which some repeat."""
+        words = quote(answer.decode(errors="replace") if isinstance(answer, bytes) else answer)
+        _, _, key = self.headers.get("Authorization", "").partition(" ")
+        return words.replace(key, "<removed>") if key else words
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds before the next attempt."""
@@ -229,15 +268,21 @@ class ServerModel:
         # Many clients that fail together must not come back together.
         return max(wanted, wait_exponential(self.config.backoff_s)(state)) * random.uniform(1, 1.25)
 
-    def _refusal_hint(self, words: str) -> str:
-        """What to do about a server that does not take a field."""
+    def _refusal_hint(self, response: httpx.Response, words: str) -> str:
+        """What to do about a server that is elsewhere, or does not take a field."""
+        if response.has_redirect_location:
+            return f"it sends on to {response.headers['location'].partition('?')[0]}: give the URL of that place"
+        if response.status_code in (401, 403):
+            return "see key_file of the model"
+        if response.status_code == 404:
+            return "see the model's name, and whether the URL goes up to the version, such as /v1"
         fields = self.config.request
         for name in ("max_tokens", "temperature", "seed", "stop"):
             key: str | None = getattr(fields, name)
             if key is not None and re.search(rf"\b{re.escape(key)}\b", words):
                 other = "max_completion_tokens" if "max_completion_tokens" in words and name == "max_tokens" else "null"
                 return f"give the model `request: {{{name}: {other}}}`"
-        if fields.system is not None and re.search(rf"\b{fields.system}\b", words) and "role" in words.lower():
+        if fields.system is not None and _OF_ROLES.search(words):
             return "give the model `request: {system: null}`, which puts prompts before the user's message"
         return "see the server's message, the model's name and the key"
 
@@ -254,9 +299,9 @@ class ServerModel:
 class _AgainError(Exception):
     """A failure that another attempt may be spared, after so many seconds at least."""
 
-    def __init__(self, problem: str, *, wait_s: float = 0.0) -> None:
+    def __init__(self, problem: str, *, wait_s: float = 0.0, hint: str = "") -> None:
         super().__init__(problem)
-        self.wait_s = wait_s
+        self.wait_s, self.hint = wait_s, hint
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -302,66 +347,3 @@ def _read_key(path: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(f"key file {path} does not hold one key", hint="write the key alone, in one line")
     return key
-
-
-def _choice(answer: object) -> Mapping[str, object] | None:
-    """The first choice of a chat completion, if it is one."""
-    choices = cast("Mapping[str, object]", answer).get("choices") if isinstance(answer, dict) else None
-    choice = cast("list[object]", choices)[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict) or not isinstance(cast("dict[str, object]", choice).get("message"), dict):
-        return None
-    return cast("dict[str, object]", choice)
-
-
-def _said(choice: Mapping[str, object], request: Request, url: str) -> str:
-    """The text of a choice.
-
-    Raises:
-        DataError: there is none, with the reason: thoughts that took all tokens, a refusal, calls, half a character.
-    """
-    message, finish = cast("Mapping[str, object]", choice["message"]), choice.get("finish_reason")
-    text = _joined(message.get("content"))
-    thoughts = message.get("reasoning_content") or message.get("reasoning")
-    problem, hint = "", "see the server's answer"
-    is_thought = text.lstrip().startswith("<think>") and "</think>" not in text
-    if finish == "length" and (not text.strip() or is_thought):
-        problem = f"spent all of its {request.max_new_tokens} new tokens on thoughts"
-        hint = "raise max_new_tokens of the agent, or turn thinking off by `request: {extra: ...}` of the model"
-    elif not text.strip() and isinstance(thoughts, str) and thoughts.strip():
-        problem, hint = (
-            f"thought {len(thoughts)} characters and said nothing",
-            "change the prompt, or turn thinking off",
-        )
-    elif message.get("content") is None:
-        problem, hint = (
-            f"gave no chat completion with a text: {_quote(choice)}",
-            "see the finish_reason and the message",
-        )
-    elif (found := half_character_in(text)) is not None:
-        problem = f"answered with {found}"
-    if problem:
-        raise DataError(f"{url} on {request.step!r}: the model {problem}", hint=hint)
-    return text
-
-
-def _joined(content: object) -> str:
-    """A message's text, also of one that comes in parts; thoughts among them are left out."""
-    if not isinstance(content, list):
-        return content if isinstance(content, str) else ""
-    parts = [cast("dict[str, object]", part) for part in cast("list[object]", content) if isinstance(part, dict)]
-    return "".join(str(part.get("text", "")) for part in parts if part.get("type") in ("text", "output_text"))
-
-
-def _quote(value: object) -> str:
-    text = " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
-
-
-def _usage(answer: Mapping[str, object]) -> tuple[int, int] | None:
-    """Tokens read and written, where the server tells."""
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    counts = cast(dict[str, object], usage)
-    read, written = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return (read, written) if isinstance(read, int) and isinstance(written, int) else None

@@ -14,18 +14,19 @@ from difflib import SequenceMatcher
 from graphlib import TopologicalSorter
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.graph.trace import Step, Trace
 from framework.gbc.language_models.agent_parameters import ParametersByAgent
 from framework.gbc.language_models.local import LocalModel
-from framework.gbc.language_models.logits import consecutive_positions, logits_at
+from framework.gbc.language_models.logits import consecutive_positions, hidden_at, over_chunks
 from framework.gbc.language_models.lora import active_adapters
-from framework.gbc.language_models.transformers_compat import embeddings_of, vocabulary_size
-from framework.gbc.shapes import Embeddings, OutputLogits, OutputValues
+from framework.gbc.language_models.transformers_compat import embeddings_of, passing_cache, vocabulary_size
+from framework.gbc.shapes import Embeddings, OutputValues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def straight_through_loss(
     """
     losses, connected_share = _pass(model, name, traces, targets)
     whole = torch.stack(losses)
-    value = whole.mean() if weights is None else (whole * torch.tensor(weights, device=whole.device)).sum()
+    value = whole.mean() if weights is None else (whole * tensor_on(whole.device, weights, torch.float32)).sum()
     return StraightThroughLoss(value=value, connected_share=connected_share)
 
 
@@ -139,13 +140,28 @@ def _pass(
             for i, step in zip(index, steps, strict=True)
         ]
         inputs = [_read(model, step, traces[i], said[i], counts) for i, step in zip(index, steps, strict=True)]
-        logits = _logits(model, step_name.partition("@")[0], inputs, outputs)
-        for i, chosen, ids in zip(index, logits, outputs, strict=True):
-            picks = torch.tensor(ids, device=model.device)
-            if step_name in targeted[i]:
-                losses[i].append(nn.functional.cross_entropy(chosen.float(), picks, reduction="none"))
-            else:
-                said[i][step_name] = _straight_through(model, chosen, picks)
+        agent = step_name.partition("@")[0]
+        hidden = _hidden(model, agent, inputs, outputs)
+        last = [number for number, i in enumerate(index) if step_name in targeted[i]]
+        others = [number for number in range(len(index)) if number not in last]
+        if last:
+            found = _losses(
+                model,
+                agent,
+                hidden.index_select(0, tensor_on(model.device, last)),
+                [outputs[number] for number in last],
+            )
+            for number, each in zip(last, found, strict=True):
+                losses[index[number]].append(each)
+        if others:
+            read = _straight_through(
+                model,
+                agent,
+                hidden.index_select(0, tensor_on(model.device, others)),
+                [outputs[number] for number in others],
+            )
+            for number, each in zip(others, read, strict=True):
+                said[index[number]][step_name] = each
     return [torch.cat(found).mean() for found in losses], counts[0] / max(1, counts[1])
 
 
@@ -184,7 +200,7 @@ def _read(
         said: outputs by step, with gradients to their authors, `output hidden`.
         counts: message tokens that gradients pass, and all of them; added to.
     """
-    embeddings = embeddings_of(model.model, torch.tensor(step.input_ids, device=model.device)).detach()
+    embeddings = embeddings_of(model.model, tensor_on(model.device, step.input_ids)).detach()
     parts: list[Embeddings] = []
     place = 0
     for block in sorted(step.messages, key=lambda block: block.tokens):
@@ -203,34 +219,75 @@ def _read(
     return found if bound is None else bound.apply(found)
 
 
-def _logits(
+def _hidden(
     model: LocalModel, agent: str, inputs: Sequence[Embeddings], outputs: Sequence[Sequence[int]]
-) -> list[OutputLogits]:
-    """Logits of the output tokens of an agent."""
-    fed = [torch.tensor(list(ids[:-1]), dtype=torch.long, device=model.device) for ids in outputs]
+) -> Float[Tensor, "batch output hidden"]:
+    """What the head reads of each output token of an agent, padded.
+
+    Args:
+        model: of the agent.
+        agent: its name.
+        inputs: what it reads.
+        outputs: tokens that it says or should say.
+    """
+    fed = [tensor_on(model.device, ids[:-1]) for ids in outputs]
     rows = [torch.cat([read, embeddings_of(model.model, ids).detach()]) for read, ids in zip(inputs, fed, strict=True)]
     value = model.adapters.values.get(agent)
     if value is not None and value.requires_grad:
         # The way back leads through all layers, whichever have adapters: sharded ones are gathered by all processes.
         rows = [row + 0 * value[:1].to(row.dtype) for row in rows]
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=model.device) for row in rows], batch_first=True)
-    counts = list(map(len, outputs))
     with active_adapters([model.adapters.of(agent)] * len(rows)):
-        logits = logits_at(
+        return hidden_at(
             model.model,
-            consecutive_positions([len(read) - 1 for read in inputs], counts),
+            consecutive_positions([len(read) - 1 for read in inputs], list(map(len, outputs))),
+            # What fills up stands behind: no token reads it, and no mask is needed.
             inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask,
+            past_key_values=passing_cache(model.model),
             use_cache=False,
         )
-    return [each[:count] for each, count in zip(logits, counts, strict=True)]
+
+
+def _losses(
+    model: LocalModel, agent: str, hidden: Float[Tensor, "batch output hidden"], outputs: Sequence[Sequence[int]]
+) -> list[OutputValues]:
+    """-log p of the output tokens.
+
+    Args:
+        model: of the agent.
+        agent: its name.
+        hidden: what the head reads of each.
+        outputs: the tokens.
+    """
+    picks = pad_sequence([tensor_on(model.device, ids) for ids in outputs], batch_first=True)
+
+    def compute(positions: slice, logits: Float[Tensor, "batch output vocab"]) -> Float[Tensor, "batch output"]:
+        return nn.functional.cross_entropy(logits.transpose(1, 2), picks[:, positions], reduction="none")
+
+    # Other rows of the pass may have longer outputs.
+    hidden = hidden[:, : picks.shape[1]]
+    losses = over_chunks(model.model, hidden, compute, adapters=[model.adapters.of(agent)] * len(hidden))
+    return [each[: len(ids)] for each, ids in zip(losses, outputs, strict=True)]
 
 
 def _straight_through(
-    model: LocalModel, logits: OutputLogits, picks: Int[Tensor, "output"]
-) -> Float[Tensor, "output hidden"]:
-    """What others read of an output: one-hot(y) + p - stop_gradient(p), times the embeddings."""
-    probabilities = logits.float().softmax(dim=-1)
-    table = embeddings_of(model.model, torch.arange(logits.shape[1], device=logits.device)).detach()
-    zero = (probabilities - probabilities.detach()).to(table.dtype) @ table
-    return embeddings_of(model.model, picks).detach() + zero
+    model: LocalModel, agent: str, hidden: Float[Tensor, "batch output hidden"], outputs: Sequence[Sequence[int]]
+) -> list[Embeddings]:
+    """What others read of outputs: one-hot(y) + p - stop_gradient(p), times the embeddings.
+
+    Args:
+        model: of the agent.
+        agent: its name.
+        hidden: what the head reads of each token.
+        outputs: the tokens y.
+    """
+    table: list[Float[Tensor, "vocab hidden"]] = []
+
+    def compute(_: slice, logits: Float[Tensor, "batch output vocab"]) -> Float[Tensor, "batch output hidden"]:
+        if not table:
+            table.append(embeddings_of(model.model, torch.arange(logits.shape[2], device=logits.device)).detach())
+        probabilities = logits.softmax(dim=-1)
+        return (probabilities - probabilities.detach()).to(table[0].dtype) @ table[0]
+
+    zeros = over_chunks(model.model, hidden, compute, adapters=[model.adapters.of(agent)] * len(hidden))
+    picks = [embeddings_of(model.model, tensor_on(model.device, ids)).detach() for ids in outputs]
+    return [each + zero[: len(each)] for each, zero in zip(picks, zeros, strict=True)]

@@ -15,11 +15,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    Cache,
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward as _sdpa_attention_forward  # pyright: ignore
+from transformers.masking_utils import sdpa_mask as _sdpa_mask  # pyright: ignore
 from typing_extensions import override
 
 from framework.core.errors import ConfigError
@@ -76,6 +79,17 @@ class FrozenLayer(DynamicLayer):
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
+class PassingLayer(DynamicLayer):
+    """A layer of a cache that keeps nothing, for passes over whole texts."""
+
+    @override
+    def update(
+        self, key_states: States, value_states: States, *args: object, **kwargs: object
+    ) -> tuple[States, States]:
+        """Keys and values as they are."""
+        return key_states, value_states
+
+
 def cached_states(cache: DynamicCache) -> list[tuple[States, States]]:
     """Keys and values of each layer.
 
@@ -111,11 +125,58 @@ def keeps_keys_and_values(model: PreTrainedModel) -> bool:
     )
 
 
+def passing_cache(model: PreTrainedModel) -> Cache | None:
+    """A cache that keeps nothing; None for a model that keeps other states than keys and values.
+
+    Where there is none, transformers looks whether the positions are those of several texts in one row, and the host
+    waits for the answer.
+    """
+    return Cache(layer_class_to_replicate=PassingLayer) if keeps_keys_and_values(model) else None
+
+
 def frozen_cache(states: Sequence[tuple[States, States]]) -> DynamicCache:
     """A cache of `FrozenLayer`, from the keys and values of each layer."""
     cache = DynamicCache()
     cache.layers.extend(FrozenLayer(keys, values) for keys, values in states)
     return cache
+
+
+class _DecoderOutput:
+    """What a decoder gives, to a model that reads only its last hidden states; everything else is None."""
+
+    def __init__(self, hidden: Float[Tensor, "batch token hidden"]) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int | slice) -> object:
+        return (self.last_hidden_state,)[index]
+
+
+def logits_of(
+    model: PreTrainedModel, hidden: Float[Tensor, "batch position hidden"]
+) -> Float[Tensor, "batch position vocab"]:
+    """What the model makes of its decoder's output: the head, and what follows it, such as a cap of the logits.
+
+    The model's own `forward` runs with a decoder that gives `hidden`; without a decoder, it is the head alone.
+
+    Args:
+        model: the language model; hooks on it do not see this.
+        hidden: as its head reads them.
+    """
+    decoder = cast(nn.Module, model.get_decoder())
+    if decoder is model:
+        return cast(nn.Module, model.get_output_embeddings())(hidden)
+    kept = decoder.__dict__.get("forward")
+    decoder.forward = lambda *_args, **_named: _DecoderOutput(hidden)
+    try:
+        return cast(Any, model).forward(inputs_embeds=hidden, use_cache=False).logits
+    finally:
+        if kept is None:
+            del decoder.forward
+        else:
+            decoder.forward = kept
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -124,20 +185,51 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     return list(decoder.get_submodule("layers").children())
 
 
+def sdpa_mask(**options: object) -> object:
+    """A layer's mask for torch's attention, or None where `is_causal` says it; see transformers' function."""
+    return cast(Any, _sdpa_mask)(**options)
+
+
+def sdpa_attention(
+    layer: nn.Module,
+    query: Float[Tensor, "batch _ token _"],
+    key: Float[Tensor, "batch _ _ _"],
+    value: Float[Tensor, "batch _ _ _"],
+    mask: object,
+    **options: object,
+) -> tuple[Float[Tensor, "batch token _ _"], None]:
+    """A layer's attention by torch's; see transformers' function.
+
+    Args:
+        layer: whose attention it is.
+        query: of the tokens.
+        key: of all that is read.
+        value: of all that is read.
+        mask: as `sdpa_mask` makes it.
+        options: others.
+    """
+    return cast(Any, _sdpa_attention_forward)(layer, query, key, value, mask, **options)
+
+
 def attention_implementation(model: PreTrainedModel) -> str:
     """The attention implementation that the model uses, such as `sdpa`."""
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
+def set_attention(model: PreTrainedModel, implementation: str) -> None:
+    """Another attention implementation for all of the model."""
+    cast(Any, model).set_attn_implementation(implementation)
+
+
 @contextmanager
 def use_attention(model: PreTrainedModel, implementation: str) -> Generator[None, None, None]:
     """Within it the model's attention is computed by another implementation; `eager` gives its weights."""
-    kept, changed = attention_implementation(model), cast(Any, model)
-    changed.set_attn_implementation(implementation)
+    kept = attention_implementation(model)
+    set_attention(model, implementation)
     try:
         yield
     finally:
-        changed.set_attn_implementation(kept)
+        set_attention(model, kept)
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

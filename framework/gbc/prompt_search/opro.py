@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
-from framework.gbc.language_models.tool_calls import without_thoughts
+from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
 from framework.gbc.prompt_search.search import CreditKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 

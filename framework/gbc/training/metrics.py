@@ -1,6 +1,10 @@
 """What a training step is measured by, over all processes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from framework.gbc.attribution.results import AgentCredit, mean_credits
 from framework.gbc.prompt_search.search import PromptSearch
@@ -18,6 +22,11 @@ def episode_metrics(results: Sequence[EpisodeResult], failures: Failures) -> dic
         "failures/count": float(failures.failed),
         "failures/share": failures.share,
     }
+
+
+def on_host(metrics: Mapping[str, float]) -> dict[str, Float[Tensor, ""]]:
+    """Metrics as Lightning's logs take them without a copy to the device, which would be waited for, of each."""
+    return {name: torch.tensor(float(value), device="cpu") for name, value in metrics.items()}
 
 
 def validation_metrics(results: Sequence[EpisodeResult]) -> dict[str, float]:

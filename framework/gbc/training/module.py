@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import NotRequired, TypedDict, override
 
+from framework.core.devices import tensor_on
 from framework.core.errors import CheckpointError, ConfigError
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
@@ -29,6 +30,7 @@ from framework.gbc.training.metrics import (
     credit_metrics,
     episode_metrics,
     gradient_metrics,
+    on_host,
     search_metrics,
     validation_metrics,
 )
@@ -177,9 +179,9 @@ class GBCModule(ClippingModule):
             loss = metrics["loss/target_nats_per_token"]
         if attributes:
             metrics |= credit_metrics(errors, self.system.graph.nodes)
-        self.log_dict(metrics, batch_size=1)
+        self.log_dict(on_host(metrics), batch_size=1)
         # Where nothing is trained, the one number that nothing uses has no gradient.
-        return with_gradients(torch.tensor(loss, device=self.device), values, found.gradients or [torch.zeros(())])
+        return with_gradients(tensor_on(self.device, loss, torch.float32), values, found.gradients or [torch.zeros(())])
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         results = self.worker.run_shared(self.graph, self.worker.tasks(batch), self._detached(self.steering()))
@@ -224,11 +226,11 @@ class GBCModule(ClippingModule):
                     self.best.start_anew(self.trainer, step=step)
             if search.state is not None:
                 self.log("search/held_out_loss", search.state.loss, prog_bar=True, batch_size=1)
-                self.log_dict(search_metrics(search), batch_size=1)
+                self.log_dict(on_host(search_metrics(search)), batch_size=1)
             if search.finished and self.soft_config is None:
                 end_training(self.trainer, "nothing is left to try, or the goal is reached")
         self.tracker.show_errors(self.trainer, step)
-        self.log_dict(self.budget.metrics(), batch_size=1)
+        self.log_dict(on_host(self.budget.metrics()), batch_size=1)
         self.budget.start_step()
 
     def _write_prompts(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What a recipe names, made: graph, models where a strategy wants them, functions of tasks."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +63,9 @@ def load_system(graph: Declared, models: Declared, placement: Placement, *others
     Raises:
         ConfigError: a file that cannot be read, a graph or a model that cannot be used.
     """
+    if placement.compile or placement.activation_checkpointing:
+        what = "compile" if placement.compile else "activation_checkpointing"
+        warnings.warn(f"strategy.{what} is ignored: the language models of agents are used as they are", stacklevel=2)
     declared = read_yaml(graph) if isinstance(graph, str) else graph
     made = parse_graph(declared, source=graph if isinstance(graph, str) else "model.graph")
     sharded: list[list[ShardedLayer]] = []

@@ -6,14 +6,14 @@ import torch
 
 from framework.core.console import console, results, tracked
 from framework.core.devices import pick_device
-from framework.core.errors import DataError
+from framework.core.errors import ConfigError, DataError
 from framework.core.io import check_outputs
 from framework.evaluation.features import FeatureNetwork
 from framework.evaluation.sample_report import evaluate_samples
-from framework.evaluation.samples import SampleSet, dequantize_images, read_samples
+from framework.evaluation.samples import SampleSet, dequantize_images, read_reference, read_samples
 from framework.pra.checkpoint import load_objective, load_trained
 from framework.pra.generate import balanced_labels, generate
-from framework.pra.rollout_gap import RolloutGap, measure_rollout_gap
+from framework.pra.rollout_gap import measure_rollout_gap
 from framework.pra.sampling import SamplerConfig
 from framework.tracking.data_identity import class_changes
 
@@ -39,11 +39,13 @@ def evaluate(
     rollout gap of the model that made them.
 
     Of a reference .npz that holds `mu` and `sigma`, as ADM's reference batches do, these give the FID, and its images
-    the rest.
+    the rest; without images (arr_0) precision, recall and what is held out are left out. Images of shards are read as
+    in training: of an animation the first frame, transparent pixels white, each cropped to its middle square.
 
     Args:
         samples: an .npz of `framework sample`, or a folder of shards.
-        reference: real images, best held out from training: a folder of shards, or an .npz.
+        reference: real images, best held out from training: a folder of shards, or an .npz of them or of their `mu`
+            and `sigma`.
         features: the network, such as `--features InceptionFeatures --features.weights FILE`,
             `--features ClassifierFeatures --features.checkpoint RUN`, or `--features PixelFeatures`.
         training: the training images, for nearest neighbours, svm_accuracy and the rollout gap.
@@ -61,25 +63,26 @@ def evaluate(
     check_outputs(out, inputs=[path for path in (samples, reference, training, checkpoint) if path])
     generated = read_samples(samples)
     size = generated.images.shape[1]
-    real = read_samples(reference, image_size=size, limit=limit)
+    real = read_reference(reference, image_size=size, limit=limit)
     known = read_samples(training, image_size=size, limit=limit) if training else None
+    learned = known or real
+    if checkpoint and not isinstance(learned, SampleSet):
+        problem = f"{reference} holds mu and sigma alone, and a rollout gap needs images"
+        raise ConfigError(problem, hint="give the training images with --training, or leave out --checkpoint")
     report = evaluate_samples(
         generated, real, network=features.to(place), training=known, svm_accuracy=svm_accuracy, batch_size=batch_size
     )
-    if checkpoint:
-        gap = _rollout_gap(checkpoint, known or real, gap_images, place, batch_size)
-        measured = {
-            "rollout_gap/ratio": gap.ratio,
-            "rollout_gap/flow_mse_training_inputs": gap.on_training_inputs,
-            "rollout_gap/flow_mse_rollouts": gap.on_rollouts,
-        }
+    if checkpoint and isinstance(learned, SampleSet):
+        measured = _rollout_gap(checkpoint, learned, gap_images, place, batch_size)
         report = replace(report, metrics={**report.metrics, **measured})
     report.to_json(out)
     results().print(report.table())
     console.print(f"report in {out}")
 
 
-def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.device, batch_size: int) -> RolloutGap:
+def _rollout_gap(
+    checkpoint: str, real: SampleSet, limit: int, device: torch.device, batch_size: int
+) -> dict[str, float]:
     trained = load_trained(checkpoint)
     model = trained.model.to(device)
     real = real.with_channels(model.config.channels)
@@ -98,7 +101,7 @@ def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.dev
     labels = balanced_labels(count, range(model.config.num_classes))
     batches = generate(model, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
     rollouts = torch.cat(list(tracked(batches, "rollouts", total=-(-count // batch_size)))).to(device)
-    return measure_rollout_gap(
+    gap = measure_rollout_gap(
         model,
         images,
         real_labels,
@@ -107,3 +110,8 @@ def _rollout_gap(checkpoint: str, real: SampleSet, limit: int, device: torch.dev
         load_objective(checkpoint),
         batch_size=batch_size,
     )
+    return {
+        "rollout_gap/ratio": gap.ratio,
+        "rollout_gap/flow_mse_training_inputs": gap.on_training_inputs,
+        "rollout_gap/flow_mse_rollouts": gap.on_rollouts,
+    }

@@ -1,22 +1,26 @@
 """The command `framework sample`; its docstring is its `--help`."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+import os
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from framework.core.console import console, tracked
 from framework.core.devices import pick_device
 from framework.core.errors import ConfigError
 from framework.core.io import check_outputs
-from framework.core.shapes import Images
+from framework.core.serialization import to_json
 from framework.evaluation.grid import column_headings, save_grid
-from framework.evaluation.samples import SampleSet, write_npz
+from framework.evaluation.samples import SampleSet, dequantize_images, write_npz
 from framework.pra.checkpoint import load_trained
 from framework.pra.commands.class_choice import Classes, chosen_classes
-from framework.pra.generate import balanced_labels, generate
-from framework.pra.sampling import SamplerConfig, check_classes
+from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
+from framework.pra.generate import Precision, balanced_labels, draw_numbered
+from framework.pra.sampling import SamplerConfig, check_classes, check_sampler
 from framework.training.export import Weights
 
 _SUFFIX = ".npz"
@@ -34,12 +38,16 @@ def sample(
     batch_size: int = 256,
     weights: Weights = "ema",
     device: str = "auto",
+    precision: Precision = "fp32",
     sampler: SamplerConfig = SamplerConfig(),
 ) -> None:
     """Draw class-balanced images from a checkpoint.
 
     Writes OUT (`arr_0`: uint8, NHWC, RGB, as the ADM evaluator reads it; `arr_1`: labels; `classes`: their names) and,
     beside it, a PNG grid: a column for each of the first ten classes, and in it the first ten of its images.
+
+    Batches are kept in OUT.parts until all are there: a second start goes on where the first ended. Processes that
+    torchrun or srun starts share them, and the images are the same whatever their number.
 
     Args:
         checkpoint: a checkpoint, or a run's folder for its newest one.
@@ -51,41 +59,73 @@ def sample(
         batch_size: images drawn at a time.
         weights: the averaged weights (ema) or the raw ones.
         device: where to run, such as cpu or cuda; auto takes a GPU if there is one.
+        precision: of matrix products: fp32, or bf16, which is faster and rounds.
         sampler: how tokens are drawn.
     """
+    _check_options(num, batch_size, out, precision)
+    place, grid = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
+    check_outputs(out, grid, inputs=[checkpoint])
+    trained = load_trained(checkpoint, weights)
+    model, names = trained.model, trained.class_names
+    chosen = chosen_classes(classes, model.config.num_classes, names)
+    check_classes(chosen, model.config.num_classes, sampler)
+    check_sampler(model.config, sampler)
+    labels = balanced_labels(num, chosen)
+    share = Share.of_environment(os.environ)
+    settings = {
+        "weights": weights_digest(model),
+        "num": num,
+        "classes": chosen,
+        "seed": seed,
+        "batch_size": batch_size,
+        "precision": precision,
+        "sampler": to_json(sampler),
+    }
+    parts = SampleParts(out, settings, -(-num // batch_size))
+    place = share.device(place)
+    model = model.to(place)
+    for part in tracked(parts.missing(share), "sampling"):
+        numbers = range(part * batch_size, min((part + 1) * batch_size, num))
+        drawn = draw_numbered(model, labels, numbers, seed=seed, sampler=sampler, precision=precision, device=place)
+        parts.write(part, SampleSet.from_images(drawn, name=out).images)
+    if share.rank == 0:
+        parts.wait()
+        made = SampleSet(images=parts.read(), labels=np.array(labels, np.int64), name=out, classes=names)
+        write_npz(out, made)
+        _save_class_grid(grid, made)
+        parts.remove()
+        console.print(f"{num} samples in {out}, a grid of them in {grid}")
+
+
+def _check_options(num: int, batch_size: int, out: str, precision: Precision) -> None:
     if num < 1 or batch_size < 1:
         raise ConfigError(f"num {num}, batch_size {batch_size}", hint="use 1 or more")
     if not out.endswith(_SUFFIX):
         raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the grid is beside it as .png")
-    place, grid = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
-    check_outputs(out, grid, inputs=[checkpoint])
-    trained = load_trained(checkpoint, weights)
-    model, names = trained.model.to(place), trained.class_names
-    chosen = chosen_classes(classes, model.config.num_classes, names)
-    check_classes(chosen, model.config.num_classes, sampler)
-    labels = balanced_labels(num, chosen)
-    batches = generate(model, labels, seed=seed, sampler=sampler, batch_size=batch_size, device=place)
-    images = torch.cat(list(tracked(batches, "sampling", total=-(-num // batch_size))))
-    write_npz(out, replace(SampleSet.from_images(images, torch.tensor(labels), name=out), classes=names))
-    _save_class_grid(grid, images, labels, names)
-    console.print(f"{num} samples in {out}, a grid of them in {grid}")
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
 
 
-def _save_class_grid(path: Path, images: Images, labels: Sequence[int], names: Sequence[str] | None) -> None:
+def _save_class_grid(path: Path, samples: SampleSet) -> None:
     """A column for each class, the first of them where there are many; of a single class the first images.
 
     Args:
         path: of the PNG file.
-        images: all that were drawn.
-        labels: their classes.
-        names: of the classes by their numbers, where they are known.
+        samples: all that were drawn, with their classes.
     """
+    assert samples.labels is not None
+    labels: list[int] = samples.labels.tolist()
+
+    def image(number: int) -> Float[Tensor, "channel height width"]:
+        return dequantize_images(samples.pixels(number, number + 1))[0]
+
     columns = list(dict.fromkeys(labels))[:_SIDE]
     if len(columns) == 1:
-        save_grid(path, images[: _SIDE**2], columns=min(_SIDE, len(images)))
+        first = [image(number) for number in range(min(len(samples), _SIDE**2))]
+        save_grid(path, first, columns=min(_SIDE, len(samples)))
         return
-    of_class = [[image for image, label in zip(images, labels, strict=True) if label == each] for each in columns]
-    num_rows = min(_SIDE, max(len(each) for each in of_class))
-    empty = torch.ones_like(images[0])
-    rows = [each[row] if row < len(each) else empty for row in range(num_rows) for each in of_class]
-    save_grid(path, rows, columns=len(columns), headings=column_headings(columns, names))
+    of_class = [[number for number, label in enumerate(labels) if label == each][:_SIDE] for each in columns]
+    num_rows = max(len(each) for each in of_class)
+    empty = torch.ones_like(image(0))
+    rows = [image(each[row]) if row < len(each) else empty for row in range(num_rows) for each in of_class]
+    save_grid(path, rows, columns=len(columns), headings=column_headings(columns, samples.classes))

@@ -44,6 +44,11 @@ class PRAConfig:
         class_tokens: tokens that carry the class at the start of the sequence.
         head_width: width of the diffusion head.
         head_depth: residual blocks of the diffusion head.
+        head_modulation: how the hidden state and the flow's time modulate the head's blocks: `joint`, by one function
+            of their sum, or `separate`, by a sum of two functions, with which a step of sampling costs less than half.
+        head_modulation_every: blocks of the head that share a modulation; `head_depth` for one for all.
+        head_jumps: the head learns mean velocities over stretches of time as well, so that sampling takes few steps
+            (see `jump_loss` of the objective and the sampler's method `jump`).
         state_size: values of an intermediate state.
         decoder_width: width of the pixel decoder.
         decoder_depth: residual blocks of the pixel decoder.
@@ -66,6 +71,9 @@ class PRAConfig:
     class_tokens: int = 16
     head_width: int = 1024
     head_depth: int = 6
+    head_modulation: Literal["joint", "separate"] = "joint"
+    head_modulation_every: int = 1
+    head_jumps: bool = False
     state_size: int = 16
     decoder_width: int = 1024
     decoder_depth: int = 3
@@ -81,6 +89,12 @@ class PRAConfig:
             raise ConfigError(f"channels {self.channels}", hint="use 1 for gray or 3 for RGB")
         if self.variant not in get_args(VariantName):
             raise ConfigError(f"variant {self.variant!r}", hint=f"use one of {', '.join(get_args(VariantName))}")
+        if self.head_modulation not in ("joint", "separate"):
+            raise ConfigError(f"head_modulation {self.head_modulation!r}", hint="use joint or separate")
+        if self.head_jumps and VARIANTS[self.variant].prediction != "velocity":
+            raise ConfigError(
+                f"head_jumps with variant {self.variant}", hint="its head predicts clean pixels; jumps need velocities"
+            )
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}", hint="use a positive number")
@@ -115,6 +129,7 @@ _COUNTS = (
     "class_tokens",
     "head_width",
     "head_depth",
+    "head_modulation_every",
     "state_size",
     "decoder_width",
     "decoder_depth",

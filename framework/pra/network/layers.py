@@ -219,28 +219,57 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-class ModulatedBlock(nn.Module):
-    """Residual MLP block; a context shifts and scales its input and gates its output (adaLN-zero, Peebles 2023).
+class ResidualBlock(nn.Module):
+    """Pre-norm residual MLP block: x + gate * MLP(norm(x) * (1 + scale) + shift).
 
-    Without a context (`context_width` None) it is a plain pre-norm residual block. x + gate * MLP(norm(x) * (1 + scale)
-    + shift), where shift, scale and gate are linear in SiLU(context).
+    Without shift, scale and gate it is a plain residual block, x + MLP(norm(x)).
+
+    Args:
+        width: of the residual stream.
+        modulated: whether `forward` gets shift, scale and gate. Plain, the block starts as the identity; modulated,
+            it does so where the gate starts at zero (adaLN-zero, Peebles 2023).
+        modulation: a layer that makes them of what `forward` gets instead.
     """
 
-    def __init__(self, width: int, context_width: int | None) -> None:
+    def __init__(self, width: int, *, modulated: bool, modulation: Linear | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        # Either way the block starts as the identity.
-        self.modulation = Linear(context_width, 3 * width, gain=0.0) if context_width else None
+        self.modulation = modulation
         self.hidden = Linear(width, width)
-        self.out = Linear(width, width, gain=1.0 if context_width else 0.0)
+        self.out = Linear(width, width, gain=1.0 if modulated else 0.0)
 
     def forward(
         self, x: Float[Tensor, "*axes width"], context: Float[Tensor, "*context_axes context"] | None
     ) -> Float[Tensor, "*axes width"]:
-        if self.modulation is None or context is None:
+        """The residual stream after this block.
+
+        Args:
+            x: the residual stream.
+            context: `[shift | scale | gate]`, each of `width` values; None for none.
+        """
+        if context is None:
             return x + self.out(F.silu(self.hidden(self.norm(x))))
-        shift, scale, gate = self.modulation(F.silu(context)).chunk(3, dim=-1)
+        shift, scale, gate = context.chunk(3, dim=-1)
         return x + gate * self.out(F.silu(self.hidden(self.norm(x) * (1 + scale) + shift)))
+
+
+class ModulatedBlock(ResidualBlock):
+    """Residual MLP block that makes its own modulation of a context: linear in SiLU(context) (Peebles 2023).
+
+    Without a context (`context_width` None) it is a plain residual block.
+    """
+
+    def __init__(self, width: int, context_width: int | None) -> None:
+        own = Linear(context_width, 3 * width, gain=0.0) if context_width else None
+        super().__init__(width, modulated=own is not None, modulation=own)
+
+    def forward(
+        self, x: Float[Tensor, "*axes width"], context: Float[Tensor, "*context_axes context"] | None
+    ) -> Float[Tensor, "*axes width"]:
+        """The residual stream after this block, in a context, if it has one."""
+        if self.modulation is None or context is None:
+            return super().forward(x, None)
+        return super().forward(x, self.modulation(F.silu(context)))
 
 
 class ModulatedMLP(nn.Module):

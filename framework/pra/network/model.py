@@ -9,7 +9,7 @@ from framework.core.init import initialise
 from framework.pra.network.codec import Encoder, PixelDecoder, Posterior, to_sphere
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.head import DiffusionHead
-from framework.pra.network.layers import ModulatedBlock, TransformerBlock
+from framework.pra.network.layers import ResidualBlock, TransformerBlock
 from framework.pra.network.transformer import CausalTransformer
 from framework.pra.shapes import Hidden, PixelTokens, Targets
 
@@ -31,10 +31,10 @@ class PRA(nn.Module):
             meta device.
     """
 
-    BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = (TransformerBlock, ModulatedBlock)
+    BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = (TransformerBlock, ResidualBlock)
     PARTS: ClassVar[Mapping[str, Sequence[str]]] = {
         "transformer": ("begin", "step"),
-        "head": (),
+        "head": ("of_state", "of_time", "velocity"),
         "decoder": (),
         "encoder": (),
     }
@@ -62,6 +62,9 @@ class PRA(nn.Module):
             width=config.head_width,
             depth=config.head_depth,
             prediction=variant.prediction,
+            jumps=config.head_jumps,
+            modulation=config.head_modulation,
+            modulation_every=config.head_modulation_every,
         )
         self.decoder: PixelDecoder | None = None
         self.encoder: Encoder | None = None

@@ -1,5 +1,7 @@
 """The causal transformer: a class and the pixel tokens so far, to the hidden state of the next token."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -59,10 +61,18 @@ class CausalTransformer(nn.Module):
 
     def forward(self, tokens: PixelTokens, labels: Labels) -> Hidden:
         """Hidden states of all positions at once, from a whole image's pixel tokens (the last one is not read)."""
-        x = torch.cat([self._class_prefix(labels), self.project_in(tokens[:, :-1])], dim=1)
+        x = self._inputs(tokens, labels)
         for block in self.blocks:
             x = block(x, self.rotary)
         return self.norm(x[:, -tokens.shape[1] :])
+
+    def depths(self, tokens: PixelTokens, labels: Labels) -> Iterator[Hidden]:
+        """The residual stream at the positions of `forward`, before the first layer and after each; no norm."""
+        x = self._inputs(tokens, labels)
+        yield x[:, -tokens.shape[1] :]
+        for block in self.blocks:
+            x = block(x, self.rotary)
+            yield x[:, -tokens.shape[1] :]
 
     def begin(self, labels: Labels) -> tuple[Hidden, KVCache]:
         """Hidden state of the first position (`batch 1 hidden`) and the cache that `step` goes on with."""
@@ -74,6 +84,9 @@ class CausalTransformer(nn.Module):
         """Hidden state of the next position (`batch 1 hidden`) after one more pixel token (`batch 1 pixel`)."""
         # Under autocast the projection is in the lower precision; the residual stream is not, as in `forward`.
         return self._cached(self.project_in(token).to(self.class_slots.dtype), cache)
+
+    def _inputs(self, tokens: PixelTokens, labels: Labels) -> ResidualStream:
+        return torch.cat([self._class_prefix(labels), self.project_in(tokens[:, :-1])], dim=1)
 
     def _class_prefix(self, labels: Labels) -> ResidualStream:
         return self.class_embedding(labels)[:, None] + self.class_slots

@@ -20,10 +20,10 @@ from framework.core.compat.torch_compat import (
     storage_key,
 )
 from framework.core.init import own_tensors, replace_tensor
-from framework.pra.loss import NUM_UNIFORM, Losses, ObjectiveConfig, noise_from, num_normal, training_losses
+from framework.core.philox import WORDS
+from framework.pra.loss import Losses, ObjectiveConfig, noise_from, num_normal, num_uniform, training_losses
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
-from framework.pra.noise import BLOCK
 from framework.training.planning import Precision
 from framework.training.strategies.placement import Placement, prepare_block
 
@@ -229,8 +229,9 @@ def _losses(model: PRA, objective: ObjectiveConfig, batch: int, device: torch.de
     config = model.config
     count = num_normal(config, objective)
     # Random numbers come in whole blocks of the generator.
-    normal = torch.zeros(batch, -(-count // BLOCK) * BLOCK, device=device)[:, :count]
-    noise = noise_from(torch.zeros(batch, NUM_UNIFORM, device=device), normal, config, objective)
+    normal = torch.zeros(batch, -(-count // WORDS) * WORDS, device=device)[:, :count]
+    uniform = torch.zeros(batch, num_uniform(config, objective), device=device)
+    noise = noise_from(uniform, normal, config, objective)
     images = torch.zeros(batch, config.channels, config.image_size, config.image_size, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     return training_losses(model, images, labels, objective, noise)

@@ -31,6 +31,7 @@ from framework.training.checkpoint.strategy import DirectoryCheckpoints, checkpo
 from framework.training.checkpoint.writing import SaveOptions, together
 
 log = logging.getLogger(__name__)
+OnUnfinishedSave = Literal["wait", "skip"]
 
 
 class Checkpoints(Checkpoint):
@@ -49,6 +50,10 @@ class Checkpoints(Checkpoint):
             was validated, so let `trainer.val_check_interval` be a divisor or multiple of `every_n_steps`.
         best_mode: whether the smallest or the largest is best.
         asynchronous: copy the state and go on training while it is written.
+        on_unfinished_save: what becomes of a checkpoint that is due while the last one is still being written. wait:
+            training waits for that one. skip: it is left out, which the log says, and the next one is made when it is
+            due. Never left out are the last one, one that a signal asks for, one that is kept for good, and one whose
+            step is validated where the best are kept.
     """
 
     def __init__(
@@ -61,14 +66,19 @@ class Checkpoints(Checkpoint):
         best_metric: str | None = None,
         best_mode: Literal["min", "max"] = "min",
         asynchronous: bool = True,
+        on_unfinished_save: OnUnfinishedSave = "wait",
     ) -> None:
         if every_n_steps < 1:
             raise ConfigError(f"checkpoint.every_n_steps {every_n_steps}", hint="use 1 or more")
+        if on_unfinished_save == "skip" and not asynchronous:
+            problem = "checkpoint.on_unfinished_save skip with asynchronous false, which leaves no save unfinished"
+            raise ConfigError(problem, hint="leave out one of them")
         self.every_n_steps = every_n_steps
         self.retention = Retention(
             last=keep_last, every_n_steps=keep_every_n_steps, best=keep_best, metric=best_metric, mode=best_mode
         )
         self.asynchronous = asynchronous
+        self.on_unfinished_save: OnUnfinishedSave = on_unfinished_save
         self._saved_step = 0
         self._lock: RunLock | None = None
         self._strategy: DirectoryCheckpoints | None = None
@@ -159,8 +169,25 @@ class Checkpoints(Checkpoint):
     ) -> None:
         assert self._strategy is not None
         self._strategy.check_save()
-        if trainer.global_step % self.every_n_steps == 0:
+        if trainer.global_step % self.every_n_steps == 0 and not self._skips(trainer):
             self.save(trainer)
+
+    def _skips(self, trainer: Trainer) -> bool:
+        """Whether the checkpoint that is due is left out, the last one being written still. The same on every rank."""
+        if self.on_unfinished_save == "wait" or trainer.global_step == self._saved_step:
+            return False
+        milestones = self.retention.every_n_steps
+        if milestones and trainer.global_step % milestones == 0:
+            return False
+        # By the clock, nobody knows when.
+        if self.retention.best and (trainer.val_check_batch is None or validation_is_due(trainer)):
+            return False
+        assert self._strategy is not None
+        skips = broadcast_object(self._strategy.is_saving())
+        if skips and rank_and_size()[0] == 0:
+            told = "no checkpoint of step %d: the last one is still being written (checkpoint.on_unfinished_save: skip)"
+            log.warning(told, trainer.global_step)
+        return skips
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._strategy is not None and not trainer.sanity_checking:

@@ -22,8 +22,9 @@ class ManifestArtifacts(Callback):
         data = getattr(trainer, "datamodule", None)
         for shards in getattr(data, "train_sets", ()) if trainer.is_global_zero else ():
             manifest = shards.manifest
-            metadata = {"samples": manifest.num_samples, "bytes": manifest.num_bytes, "index": manifest.index_sha256}
-            name = f"shards-{manifest.index_sha256[:12]}"
+            metadata = {"samples": manifest.num_samples, "bytes": manifest.num_bytes, "digest": manifest.digest}
+            # Sets of other images may have the same index: sizes and labels of samples.
+            name = f"shards-{manifest.digest[:12]}"
             self._log(trainer, name, "shards", _uri(shards.path, MANIFEST), metadata)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from framework.core.collectives import all_gather_object, broadcast_object, rank_and_size
 from framework.core.errors import CheckpointError
 from framework.core.io import sha256_of
+from framework.training.checkpoint.digests import for_each_file
 from framework.training.checkpoint.layout import FOLDER, MANIFEST, Manifest, NewerFormatError, list_checkpoints, step_of
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,13 @@ class Choice:
 def damage(checkpoint: Path, manifest: Manifest) -> str | None:
     """Why a checkpoint cannot be trusted, or None: its files are there, with the sizes and checksums of its manifest.
 
-    In a distributed run every rank calls this; they share the reading and get the same answer.
+    In a distributed run every rank calls this; they share the reading and get the same answer. Each reads several files
+    at a time.
     """
     names = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
-    for check in (_size_problem, _checksum_problem):
+    for problems_of in (_size_problems, _checksum_problems):
         rank, size = rank_and_size()
-        found = [problem for name in names[rank::size] if (problem := check(checkpoint, name, manifest))]
+        found = problems_of(checkpoint, names[rank::size], manifest)
         if problems := [problem for each in all_gather_object(found) for problem in each]:
             more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
             return problems[0] + more
@@ -67,6 +69,15 @@ def _received(found: Manifest | CheckpointError | None) -> Manifest | Checkpoint
         return kind(problem, hint=hint)
     assert words is not None
     return words
+
+
+def _size_problems(checkpoint: Path, names: list[str], manifest: Manifest) -> list[str]:
+    return [problem for name in names if (problem := _size_problem(checkpoint, name, manifest))]
+
+
+def _checksum_problems(checkpoint: Path, names: list[str], manifest: Manifest) -> list[str]:
+    found = for_each_file(lambda name: _checksum_problem(checkpoint, name, manifest), names)
+    return [problem for problem in found if problem]
 
 
 def _size_problem(checkpoint: Path, name: str, manifest: Manifest) -> str | None:

@@ -9,7 +9,7 @@ states of everything else, `save_checkpoint`. Loading, after the model and the o
 import io
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,7 +39,7 @@ from framework.training.checkpoint.tensors import (
     split_optimizers,
     write_tensors,
 )
-from framework.training.checkpoint.writing import Background, Save, SaveOptions, complete, together
+from framework.training.checkpoint.writing import Background, Save, SaveOptions, WriteTensors, complete, together
 from framework.training.shapes import AnyTensor, NamedTensors
 from framework.training.shutdown import note_error
 from framework.training.strategies.config import CheckpointKind
@@ -121,7 +121,7 @@ class DirectoryCheckpoints(_Base):
         else:
             complete(save)
 
-    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> WriteTensors:
         """Takes the tensors out of `checkpoint`; what it returns is called later, and writes them into `partial`."""
         raise NotImplementedError
 
@@ -141,6 +141,10 @@ class DirectoryCheckpoints(_Base):
             wandb_id=saved_wandb_id(self.lightning_module.trainer.default_root_dir),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+
+    def is_saving(self) -> bool:
+        """Whether a save in the background is still going on."""
+        return self._background.is_running()
 
     def check_save(self) -> None:
         """Raises CheckpointError if a save in the background has failed; does not wait."""
@@ -249,7 +253,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
         assert self.lightning_module is not None
         return {**optimizer_state(self.lightning_module, optimizer)}
 
-    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+    def _prepare_write(self, checkpoint: dict[str, Any], partial: Path, copy: bool) -> WriteTensors:
         rank, size = rank_and_size()
         tensors, plain = split_optimizers(checkpoint.pop("optimizer_states", []))
         tensors |= checkpoint.pop("state_dict")
@@ -258,12 +262,7 @@ class DCPCheckpoints(DirectoryCheckpoints):
         if copy:
             tensors = self._staging.copy(tensors)
 
-        def write() -> list[Path]:
-            write_tensors(partial, tensors, self._group)
-            own = sorted(partial.glob(f"__{rank}_*.distcp"))
-            return [*own, partial / ".metadata"] if rank == 0 else own
-
-        return write
+        return lambda: write_tensors(partial, tensors, self._group)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         module = self.lightning_module

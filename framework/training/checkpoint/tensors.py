@@ -16,13 +16,16 @@ from typing import Any, TypedDict, TypeGuard
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, load, save
+from torch.distributed.checkpoint import FileSystemReader, load, save
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from framework.core.errors import CheckpointError
+from framework.training.checkpoint.digests import RecordingWriter
+from framework.training.checkpoint.layout import FileRecord
 from framework.training.shapes import AnyTensor, Held, NamedTensors
 
 OPTIMIZERS = "optimizers"
@@ -101,17 +104,26 @@ def read_dcp(checkpoint: Path, prefix: str) -> NamedTensors:
     return tensors
 
 
-def write_tensors(partial: Path, tensors: NamedTensors, group: dist.ProcessGroup | None) -> None:
+def write_tensors(partial: Path, tensors: NamedTensors, group: dist.ProcessGroup | None) -> dict[Path, FileRecord]:
     """Writes every rank's tensors, flushed to the disk. Collective over `group`.
 
     Args:
         partial: the folder.
         tensors: of this rank, by name; shards of DTensors under the name of the whole one.
         group: the processes that write; None for one.
+
+    Returns:
+        This rank's files.
     """
-    writer = FileSystemWriter(partial, sync_files=True, overwrite=False)
+    writer = RecordingWriter(partial, num_bytes=sum(_local_bytes(tensor) for tensor in tensors.values()))
     with _plain_errors():
         save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
+    return writer.records()
+
+
+def _local_bytes(tensor: AnyTensor) -> int:
+    """Bytes of what this rank has of a tensor."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes
 
 
 def clean_name(name: str) -> str:

@@ -5,7 +5,9 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -13,7 +15,7 @@ import torch.distributed as dist
 
 from framework.core.collectives import all_gather_object, rank_and_size
 from framework.core.errors import CheckpointError, FrameworkError
-from framework.core.io import atomic_write, sha256_of
+from framework.core.io import atomic_write
 from framework.training.checkpoint.layout import (
     FOLDER,
     STATE,
@@ -28,6 +30,8 @@ from framework.training.checkpoint.layout import (
 )
 
 log = logging.getLogger(__name__)
+WriteTensors = Callable[[], dict[Path, FileRecord]]
+"""Writes this rank's tensors, flushed to the disk, and returns its files with their sizes and checksums."""
 Value = TypeVar("Value")
 
 
@@ -52,7 +56,7 @@ class Save:
         partial, target: its temporary and its final folder.
         manifest: without the files.
         state: bytes of the plain state, on rank 0.
-        write: writes this rank's tensors into `partial`, flushed to the disk, and returns the files.
+        write: writes this rank's tensors into `partial`.
         retention: as in `SaveOptions`.
         group: the processes' group for this; None for a single process.
     """
@@ -61,7 +65,7 @@ class Save:
     target: Path
     manifest: Manifest
     state: bytes
-    write: Callable[[], list[Path]]
+    write: WriteTensors
     retention: Retention | None
     group: dist.ProcessGroup | None
 
@@ -108,8 +112,7 @@ def complete(save: Save) -> None:
     """
     rank, _ = rank_and_size()
     try:
-        own = together(save.write, f"{save.target} could not be saved", save.group)
-        records = together(lambda: _records(save, own), f"{save.target} could not be saved", save.group)
+        records = together(lambda: _write(save), f"{save.target} could not be saved", save.group)
         files = {name: record for each in all_gather_object(records, save.group) for name, record in each.items()}
         finish = (lambda: _finish(save, files)) if rank == 0 else (lambda: None)
         together(finish, f"{save.target} could not be saved", save.group)
@@ -121,15 +124,14 @@ def complete(save: Save) -> None:
         raise
 
 
-def _records(save: Save, own: list[Path]) -> dict[str, FileRecord]:
+def _write(save: Save) -> dict[str, FileRecord]:
+    """Writes this rank's part; returns its files by their paths inside the checkpoint."""
+    own = save.write()
     if rank_and_size()[0] == 0:
         with atomic_write(save.partial / STATE) as file:
             file.write(save.state)
-        own = [*own, save.partial / STATE]
-    return {
-        path.relative_to(save.partial).as_posix(): FileRecord(size=path.stat().st_size, sha256=sha256_of(path))
-        for path in own
-    }
+        own[save.partial / STATE] = FileRecord(size=len(save.state), sha256=sha256(save.state).hexdigest())
+    return {path.relative_to(save.partial).as_posix(): record for path, record in own.items()}
 
 
 def _finish(save: Save, files: dict[str, FileRecord]) -> None:
@@ -165,6 +167,10 @@ class Background:
         # A daemon: what a dying process leaves unfinished is not a checkpoint, and nothing to wait for.
         threading.Thread(target=work, name="checkpoint", daemon=True).start()
 
+    def is_running(self) -> bool:
+        """Whether a save is still going on."""
+        return self._running is not None and not self._running.done()
+
     def check(self) -> None:
         """Raises CheckpointError if the save has failed; does not wait."""
         if self._running is not None and self._running.done():
@@ -181,6 +187,9 @@ class Background:
             running = self._running
             try:
                 running.result(timeout)
+            except FutureTimeoutError:
+                # Before Python 3.11 not Python's own.
+                raise TimeoutError(f"not saved after {timeout} s") from None
             finally:
                 if running.done():
                     self._running = None

@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch.strategies import Strategy
 from torch import Size, nn
 
 from framework.core.collectives import rank_and_size
@@ -21,6 +20,10 @@ from framework.core.errors import ConfigError
 from framework.training.shapes import AnyTensor, Held, Part, Rows, Scalar, Values, Whole
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
 from framework.training.strategies.workload import ProcessShare, Workload, node_bytes, ring_bytes
+
+if TYPE_CHECKING:
+    # What reads weights needs no trainer, which takes longer to load than all else.
+    import lightning.pytorch.strategies
 
 WHOLE = "ddp"
 """The strategy whose ranks hold all values, as those of any tensor that nobody has spread."""
@@ -78,17 +81,19 @@ class Backend:
 
     Attributes:
         title: its name for readers.
+        one_graph: whether a step's loss can be one compiled graph: no weights are gathered within it.
         sees_gradients: whether gradients and their norm can be looked at before the optimizer's step.
         lighter: the name of another strategy that holds less on each process, to be proposed where this does not fit.
     """
 
     title: ClassVar[str]
+    one_graph: ClassVar[bool] = True
     sees_gradients: ClassVar[bool] = True
     lighter: ClassVar[str | None] = None
 
     # Before a run.
 
-    def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
+    def make(self, config: StrategyConfig, devices: Devices) -> "lightning.pytorch.strategies.Strategy":
         """The Lightning strategy on these devices; it has this backend as its `backend`.
 
         Raises:
@@ -169,7 +174,7 @@ class Backend:
 
     # Gradients.
 
-    def norm_after_step(self, strategy: Strategy) -> float | None:
+    def norm_after_step(self, strategy: "lightning.pytorch.strategies.Strategy") -> float | None:
         """Euclidean norm of the whole gradient of the step just taken, where it is known only then."""
         return None
 
@@ -193,7 +198,7 @@ def named_backend(name: str) -> Backend:
     return _import_backend(STRATEGIES[name])
 
 
-def backend_of_strategy(strategy: Strategy) -> Backend:
+def backend_of_strategy(strategy: "lightning.pytorch.strategies.Strategy") -> Backend:
     """The backend of a trainer's strategy; one that is not ours has whole weights."""
     return getattr(strategy, "backend", named_backend(WHOLE))
 

@@ -12,6 +12,7 @@ from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAcce
 from lightning.pytorch.strategies import Strategy
 
 from framework.core.errors import ConfigError
+from framework.core.threads import refuse_too_many
 from framework.training.shutdown import end_groups_at_exit, forget_error
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig
@@ -38,7 +39,8 @@ def make_strategy(
 
     Raises:
         ConfigError: devices that cannot be understood; a mesh that does not fit the processes; DeepSpeed without its
-            package or without a GPU; a launcher that has started another number of processes.
+            package or without a GPU; a launcher that has started another number of processes; one graph of a loss
+            whose weights are gathered within it.
     """
     found = Devices(of_node=tuple(_devices(accelerator, devices)), num_nodes=num_nodes)
     check_launched(num_nodes=num_nodes, num_devices=len(found.of_node))
@@ -50,6 +52,11 @@ def make_strategy(
         if name != config.name and options is not None and options != type(options)():
             warnings.warn(f"strategy.{name} is ignored: strategy.name is {config.name}", stacklevel=2)
     backend = named_backend(config.name)
+    if config.compile == "whole" and not backend.one_graph:
+        raise ConfigError(
+            f"strategy.compile whole under strategy.name {config.name}, which gathers weights within the loss",
+            hint="set strategy.compile to true, which compiles each block, or use ddp",
+        )
     backend.check_processes(config, found.num_processes)
     return backend.make(config, found)
 
@@ -75,6 +82,7 @@ def _count(devices: int | str | list[int]) -> int:
         return 1
     with suppress(ValueError):
         if not isinstance(devices, list) and (count := int(devices)) > 0:
+            refuse_too_many(count, "trainer.devices")
             return count
     raise _not_devices(devices)
 

@@ -13,6 +13,8 @@ from framework.core.errors import ConfigError
 StrategyName = Literal["ddp", "fsdp2", "deepspeed"]
 CheckpointKind = Literal["dcp", "deepspeed"]
 FloatType = Literal["float32", "bfloat16"]
+Compiled = bool | Literal["whole"]
+"""What torch.compile makes one graph of: nothing, each block (true), or noise and loss of a step."""
 
 STRATEGIES: dict[str, str] = {
     "ddp": "framework.training.strategies.ddp:DDP",
@@ -97,14 +99,16 @@ class StrategyConfig:
             `deepspeed`: sharded by DeepSpeed's ZeRO.
         activation_checkpointing: recompute activations in the backward pass: 0 of no block, 1 of every block, n of
             every n-th one.
-        compile: compile each block by torch.compile.
+        compile: by torch.compile. true: each block; `whole`: noise and loss of a training step as one graph, where the
+            weights are whole (`ddp`): fewer launches, more seconds at the start, and processes sum gradients only after
+            the whole backward pass.
         fsdp2: options of `fsdp2`.
         deepspeed: options of `deepspeed`.
     """
 
     name: StrategyName = "ddp"
     activation_checkpointing: int = 0
-    compile: bool = False
+    compile: Compiled = False
     fsdp2: FSDP2Options = field(default_factory=FSDP2Options)
     deepspeed: DeepSpeedOptions = field(default_factory=DeepSpeedOptions)
 

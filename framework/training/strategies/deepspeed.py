@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -24,9 +24,10 @@ from torch.optim import Optimizer
 from framework.core.collectives import rank_and_size
 from framework.core.compat.lightning_compat import OpenDeepSpeedStrategy
 from framework.core.errors import ConfigError
-from framework.training.checkpoint.layout import FOLDER, sync_files
+from framework.training.checkpoint.digests import record_files
+from framework.training.checkpoint.layout import FOLDER, FileRecord, sync_files
 from framework.training.checkpoint.strategy import DirectoryCheckpoints
-from framework.training.checkpoint.writing import together
+from framework.training.checkpoint.writing import WriteTensors, together
 from framework.training.shapes import AnyTensor, Held, NamedTensors, Part, Values, Whole
 from framework.training.strategies.backend import Backend, Devices, ShardedLayer, TensorSource
 from framework.training.strategies.config import CheckpointKind, StrategyConfig
@@ -58,13 +59,12 @@ class DeepSpeed(Backend):
     """Parameters are whole on every rank, or under stage 3 partitioned."""
 
     title = "DeepSpeed"
+    one_graph = False
     sees_gradients = False
 
     # Before a run.
 
     def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
-        if importlib.util.find_spec("deepspeed") is None:
-            raise ConfigError("strategy.name deepspeed without DeepSpeed's package", hint=INSTALL_DEEPSPEED)
         if config.compile and config.deepspeed.stage == 3:
             warnings.warn(
                 "strategy.compile under ZeRO-3 compiles little: the hooks of every layer break a block into pieces; "
@@ -76,6 +76,8 @@ class DeepSpeed(Backend):
                 f"strategy.name deepspeed on the device {devices.of_node[0].type}",
                 hint="it needs GPUs; use fsdp2 or ddp",
             )
+        if importlib.util.find_spec("deepspeed") is None:
+            raise ConfigError("strategy.name deepspeed without DeepSpeed's package", hint=INSTALL_DEEPSPEED)
         return DeepSpeedStrategy(config)
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
@@ -227,15 +229,15 @@ class DeepSpeedCheckpoints(DirectoryCheckpoints):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return {}
 
-    def _prepare_write(self, checkpoint: dict[str, object], partial: Path, copy: bool) -> Callable[[], list[Path]]:
+    def _prepare_write(self, checkpoint: dict[str, object], partial: Path, copy: bool) -> WriteTensors:
         checkpoint.pop("state_dict")
         # The engine writes at once, whatever `copy` says; checksums and the rest come after.
         engine_of(self).save_checkpoint(str(partial), tag=TAG)
 
-        def write() -> list[Path]:
+        def write() -> dict[Path, FileRecord]:
             own = files_of(partial, rank_and_size()[0])
             sync_files(own)
-            return own
+            return record_files(own)
 
         return write
 

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from framework.core.compat.lightning_compat import OpenModelParallelStrategy
+from framework.core.compat.torch_compat import set_timeout, split_quietly
 from framework.core.errors import ConfigError
 from framework.training.checkpoint.strategy import DCPCheckpoints
 from framework.training.shapes import AnyTensor, Held, Part, Values, Whole
@@ -35,6 +36,7 @@ class FSDP2(Backend):
     """Every parameter is a DTensor, split along its first axis."""
 
     title = "FSDP2"
+    one_graph = False
 
     # Before a run.
 
@@ -195,7 +197,9 @@ class FSDP2Strategy(DCPCheckpoints, OpenModelParallelStrategy):
         kind = self.root_device.type
         if self.options.replicate > 1:
             shape = (self.options.replicate, shards)
-            self.mesh = init_device_mesh(kind, shape, mesh_dim_names=("replicate", "shard"))
+            with split_quietly():
+                self.mesh = init_device_mesh(kind, shape, mesh_dim_names=("replicate", "shard"))
+            set_timeout(self.mesh, self.timeout)
         else:
             self.mesh = self.device_mesh["data_parallel"]
 

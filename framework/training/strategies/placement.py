@@ -14,9 +14,10 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from framework.core.errors import ConfigError
 from framework.core.init import initialise_module, own_tensors, replace_tensor
 from framework.core.param_tags import tag, tags_of
-from framework.training.strategies.config import StrategyConfig
+from framework.training.strategies.config import Compiled, StrategyConfig
 
 
 class Shardable(Protocol):
@@ -46,13 +47,13 @@ class Placement:
     Attributes:
         device: of the weights; on the meta device nothing is made.
         activation_checkpointing: 0 for no block, n for every n-th one.
-        compile: each block by itself.
+        compile: each block by itself, or the whole loss of a step, which its LightningModule does.
         shard: how to shard a block or a part; None leaves the model whole on every process.
     """
 
     device: torch.device
     activation_checkpointing: int = 0
-    compile: bool = False
+    compile: Compiled = False
     shard: Shard | None = None
 
     @classmethod
@@ -73,13 +74,23 @@ class Placement:
 
 
 def placement_of(module: LightningModule) -> Placement:
-    """The placement that the trainer's strategy wants; without one of ours, whole on the default device."""
+    """The placement that the trainer's strategy wants; without one of ours, whole on the default device.
+
+    Raises:
+        ConfigError: a compiled loss of a module that does not say, by `compiles_loss`, that it makes one.
+    """
     try:
         strategy = module.trainer.strategy
     except RuntimeError:  # No trainer has the module.
         strategy = None
     wanted = getattr(strategy, "placement", None)
-    return Placement(device=torch.get_default_device()) if wanted is None else wanted()
+    placement: Placement = Placement(device=torch.get_default_device()) if wanted is None else wanted()
+    if placement.compile == "whole" and not getattr(module, "compiles_loss", False):
+        raise ConfigError(
+            f"strategy.compile whole with {type(module).__name__}, whose loss is not one graph",
+            hint="leave strategy.compile out, or set it to true, which compiles each block",
+        )
+    return placement
 
 
 def build_with_ema(make: Callable[[], ModelT], placement: Placement, *, seed: int) -> tuple[ModelT, ModelT]:
@@ -155,10 +166,10 @@ def prepare_block(block: nn.Module, number: int, placement: Placement) -> None:
     forward = cast(Callable[..., object], block.forward)
     if placement.activation_checkpointing and number % placement.activation_checkpointing == 0:
         forward = _recomputed(forward)
-    if placement.compile:
+    if placement.compile is True:
         # Few shapes come in training; code for all of them would be slower.
         forward = torch.compile(forward, dynamic=False)
-    if forward is not block.forward:
+    if forward != block.forward:
         block.forward = forward
 
 

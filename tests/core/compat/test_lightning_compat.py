@@ -27,6 +27,7 @@ PRIVATE = {
     "lightning.pytorch:Trainer._accelerator_connector": "refuse a sampler that would reorder the samples",
     "lightning.pytorch.strategies:ModelParallelStrategy._data_parallel_size": "shard over all processes",
     "lightning.pytorch.strategies:ModelParallelStrategy._process_group_backend": "sum offloaded gradients on the host",
+    "lightning.pytorch.strategies:ModelParallelStrategy._timeout": "know the time-out of the default process group",
     "lightning.pytorch.strategies:DeepSpeedStrategy._init_config_if_needed": "complete DeepSpeed's settings early",
     "lightning.pytorch.strategies:DeepSpeedStrategy._format_config": "replace DeepSpeed's mixed precision",
     "lightning.pytorch.strategies:DeepSpeedStrategy._init_deepspeed_distributed": "test DeepSpeed without a GPU",
@@ -40,6 +41,7 @@ ON_INSTANCES = {
     "Trainer._accelerator_connector",
     "ModelParallelStrategy._data_parallel_size",
     "ModelParallelStrategy._process_group_backend",
+    "ModelParallelStrategy._timeout",
 }
 
 

@@ -28,6 +28,7 @@ PRIVATE = {
     "torch:UntypedStorage._cdata": "tell storages of fake tensors apart",
     "torch:UntypedStorage._new_shared": "hand batches from workers without a copy",
     "torch.distributed.distributed_c10d:_get_default_store": "send the watchdog's signs of life",
+    "torch.distributed.distributed_c10d:_set_pg_timeout": "give the groups of a mesh the time-out of the default one",
     "torch.utils.data:DataLoader._iterator": "measure the memory of workers",
     "torch.utils.data.dataloader:_MultiProcessingDataLoaderIter._workers": "measure the memory of workers",
 }

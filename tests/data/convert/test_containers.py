@@ -30,12 +30,18 @@ def test_a_zip_behind_a_program(tmp_path: Path):
     assert paths(source) == ["a/1.png"]
 
 
-@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
-def test_other_compressions_are_named(tmp_path: Path, pack):
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, gzip.compress])
+def test_packed_archives_are_known(tmp_path: Path, pack):
     source = make_container(tmp_path, {"a/1.png": b"1"}, "tar")
     source.write_bytes(pack(source.read_bytes()))
-    with pytest.raises(DataError, match=r"is packed with (bzip2|xz), .*: unpack it, or make it a .tar or a .zip"):
-        paths(source)
+    assert paths(source) == ["a/1.png"]
+
+
+@pytest.mark.parametrize(("magic", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"7z\xbc\xaf", "7z"), (b"Rar!", "rar")])
+def test_other_compressions_are_named(tmp_path: Path, magic: bytes, name: str):
+    (tmp_path / "images").write_bytes(magic + bytes(600))
+    with pytest.raises(DataError, match=f"is packed with {name}, which is not read: give a folder"):
+        paths(tmp_path / "images")
 
 
 def test_what_is_no_container(tmp_path: Path):
@@ -57,7 +63,8 @@ def test_an_archive_that_was_cut(tmp_path: Path, kind):
         paths(source)
 
 
-def test_a_gzip_of_something_else(tmp_path: Path):
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b"not a tar archive" * 200))
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, gzip.compress])
+def test_a_packed_file_of_something_else(tmp_path: Path, pack):
+    (tmp_path / "a.tar.gz").write_bytes(pack(b"not a tar archive" * 200))
     with pytest.raises(DataError, match=r"a.tar.gz cannot be read"):
         paths(tmp_path / "a.tar.gz")

@@ -87,3 +87,40 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "a").write_bytes(bytes(5000))
     with pytest.raises(ValueError, match="5,000 bytes, more than 10"):
         read_bounded(tmp_path / "a")
+
+
+def test_links_to_links():
+    entries = [
+        file("a/1.png", 1),
+        ArchiveEntry(name="a/2.png", target="a/1.png", is_hard=True),
+        ArchiveEntry(name="a/3.png", target="a/2.png", is_hard=True),
+        ArchiveEntry(name="a/4.png", target="5.png"),
+        ArchiveEntry(name="a/5.png", target="../b/1.png"),
+        ArchiveEntry(name="b", target="a"),
+        ArchiveEntry(name="c", target="b"),
+        ArchiveEntry(name="a/round.png", target="trip.png"),
+        ArchiveEntry(name="a/trip.png", target="round.png"),
+        ArchiveEntry(name="a/out.png", target="away.png"),
+        ArchiveEntry(name="a/away.png", target="../../1.png"),
+        file("d/e/1.png", 2),
+        ArchiveEntry(name="a/d", target="../d"),
+    ]
+    found = arranged(*entries)
+    ones = {f"{folder}/{number}.png": 1 for folder in "abc" for number in range(1, 6)}
+    assert offsets(found) == {**ones, "d/e/1.png": 2, "a/d/e/1.png": 2}
+    assert found.folders == {"made", "b", "c", "a/d"}
+    assert reasons(found) == {
+        "a/round.png": "a link that goes round in a circle",
+        "a/trip.png": "a link that goes round in a circle",
+        "a/out.png": "a link to '../../1.png', outside of the archive",
+        "a/away.png": "a link to '../../1.png', outside of the archive",
+        "b/d": "a link to a folder, in a folder that is itself linked",
+        "c/d": "a link to a folder, in a folder that is itself linked",
+    }
+    # A hard link is a name of a file, whatever is asked for.
+    assert offsets(arranged(*entries, follow_links=False)) == {
+        "a/1.png": 1,
+        "a/2.png": 1,
+        "a/3.png": 1,
+        "d/e/1.png": 2,
+    }

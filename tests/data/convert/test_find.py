@@ -1,5 +1,6 @@
 """Images and their classes are found in every kind of container, and what is wrong or left out is named."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,35 @@ def test_labels_that_are_numbers_keep_them(tmp_path: Path):
     assert labels_of(listing) == {"train/3.png": 0, "train/1.png": 2}
 
 
+def test_labels_that_are_whole_numbers_with_a_point(tmp_path: Path):
+    """As pandas writes a column of numbers with an empty cell; classes were '0.0', '1.0', '10.0', '2.0'."""
+    listing = labelled(tmp_path, "path,class\n1.png,2.0\n3.png,0.0\n4,\n")
+    assert (listing.classes, labels_of(listing)) == (("0", "1", "2"), {"train/3.png": 0, "train/1.png": 2})
+
+
+@pytest.mark.parametrize("decomposed", ["file", "list"])
+def test_accents_are_the_same_however_they_are_written(tmp_path: Path, decomposed: str):
+    names = [unicodedata.normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD")]
+    on_disk, in_list = reversed(names) if decomposed == "file" else names
+    source = make(tmp_path, [f"train/{on_disk}", "train/1.png"])
+    (tmp_path / "labels.csv").write_text(f"path,class\n{in_list},a\n{in_list[:-4]},a\n", encoding="utf-8")
+    listing = listed(source, FindOptions(folder="train", labels=tmp_path / "labels.csv"))
+    assert labels_of(listing) == {f"train/{on_disk}": 0}
+
+
+def test_paths_of_windows(tmp_path: Path):
+    assert labels_of(labelled(tmp_path, "path,class\ndeep\\2.jpg,a\n")) == {"train/deep/2.jpg": 0}
+
+
+def test_a_name_of_several_files_is_said_to_be(tmp_path: Path):
+    source = make(tmp_path, ["1.png", "1.jpg", "2.png"])
+    (tmp_path / "labels.csv").write_text("path,class\n1,a\n2,a\n")
+    listing = listed(source, FindOptions(labels=tmp_path / "labels.csv"))
+    assert (
+        reasons(listing)["1"] == "labels.csv names it (line 2), but several files have this name before their suffixes"
+    )
+
+
 def test_labels_with_given_classes(tmp_path: Path):
     listing = labelled(tmp_path, "path,class\n1.png,2\n3.png,ant\n", classes=("ant", "bee", "cat"))
     assert labels_of(listing) == {"train/3.png": 0, "train/1.png": 2}
@@ -178,6 +208,8 @@ def test_lines_without_a_file_or_a_label_are_left_out(tmp_path: Path):
         ("path,class\n7.png,a\n", {}, "none of the 1 files that .* names is in .*train"),
         ("path,class\n1.png,d\n", {"classes": ("a",)}, "label 'd' in .* is none of the 1 classes"),
         ("path,class\n1.png,99999999\n", {}, "the largest label in .* is 99999999, of 1 different"),
+        ("path,class\n1.png,0.25\n3.png,1\n", {}, "label '0.25' in .* is a number, but not a whole one"),
+        ("path,class\n1.png,nan\n3.png,1\n", {}, r"are names \('nan'\) and some numbers \(1\): .* --classes"),
         ("a,b\n1.png,a\n", {}, r"no column of .* is called like a path \(it has a, b\): name it with --path_column"),
         ("path,b\n1.png,a\n", {}, "no column of .* is called like a label .*--label_column"),
         ("path,b\n1.png,a\n", {"columns": LabelColumns(label="c")}, "no column 'c': use one of path, b"),

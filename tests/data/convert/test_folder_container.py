@@ -1,6 +1,8 @@
 """A folder's files, with links followed where that was asked for, and nothing read that could hang or go round."""
 
+import inspect
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,21 @@ def test_files_are_known_again_by_size_and_time(source: Path):
     assert before == contents(source, follow_links=False).files["a/1.png"]
     os.utime(source / "a" / "1.png", ns=(1, before.stamp + 1))
     assert contents(source, follow_links=False).files["a/1.png"] != before
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_folders_may_be_nested_deeper_than_calls(source: Path, follow_links: bool):
+    for name in ("a/loop", "b"):
+        (source / name).unlink()
+    deepest = source / "c"
+    for _ in range(120):
+        deepest /= "d"
+    deepest.mkdir(parents=True)
+    (deepest / "1.png").write_bytes(b"1")
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack()) + 60)
+        found = contents(source, follow_links=follow_links)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert str((deepest / "1.png").relative_to(source)) in found.files

@@ -155,12 +155,21 @@ FAULTS = {
     "json alone among images": ([*image_members(0, 1), ("x.json", b"{}")], "sample 'x' has no image, but others"),
     "json alone": ([("x.json", b"{}")], "a.tar holds images and b.tar JSON alone"),
     "negative": ([("x.png", b""), ("x.cls", b"-1")], "member 'x.cls' has the label '-1'"),
-    "name and number": ([("x.png", b""), ("x.cls", b"dog")], r"some labels are names \('dog'\) and some numbers"),
-    "huge label": ([("x.png", b""), ("x.cls", b"99999999999")], "the largest label is 99999999999"),
+    "name and number": (
+        [("x.png", b""), ("x.cls", b"dog")],
+        r"some labels in the shards are names \('dog'\) and some numbers",
+    ),
+    "huge label": ([("x.png", b""), ("x.cls", b"99999999999")], "the largest label in the shards is 99999999999"),
     "label of a kilobyte": ([("x.png", b""), ("x.cls", b"1" * 4097)], "'x.cls' has 4,097 bytes, too many for a label"),
     "no json": ([("x.png", b""), ("x.json", b"{")], "b.tar cannot be used: member 'x.json' is not JSON"),
-    "json without label": ([("x.png", b""), ("x.json", b'{"a": 1}')], r"no label under the key 'label' \(a\)"),
-    "true": ([("x.png", b""), ("x.json", b'{"label": true}')], "no label under the key"),
+    "json without label": (
+        [("x.png", b""), ("x.json", b'{"a": 1}')],
+        r"no label under the key 'label' \(a\): name its key with --label_key",
+    ),
+    "true": ([("x.png", b""), ("x.json", b'{"label": true}')], "'x.json' has the label true; labels are numbers or"),
+    "fraction": ([("x.png", b""), ("x.json", b'{"label": 0.5}')], "'x.json' has the label 0.5; labels are numbers or"),
+    "fraction as text": ([("x.png", b""), ("x.cls", b"0.5")], "label '0.5' in the shards is a number, but not a whole"),
+    "label of too many digits": ([("x.png", b""), ("x.json", b'{"label": "%s"}' % (b"9" * 4900))], "are names .'9999"),
     "not text": ([("x.png", b""), ("x.cls", b"\xff")], "b.tar cannot be used: member 'x.cls' is not UTF-8"),
     "half a character": ([("x.png", b""), ("x.json", b'{"label": "\\ud83d"}')], r"'x.json' has the label '\\ud83d'"),
     "two lines": ([("x.png", b""), ("x.txt", b"a dog\non a log")], "'x.txt' has the label"),
@@ -176,6 +185,14 @@ def test_fault_is_named(tmp_path: Path, name: str):
     with pytest.raises(DataError, match=message):
         index_shards(tmp_path, IndexOptions(max_member_bytes=5000))
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_whole_numbers_with_a_point_are_numbers(tmp_path: Path):
+    members = [("a.png", image_bytes(1)), ("a.cls", b"2.0"), ("b.png", image_bytes(2)), ("b.json", b'{"label": 1.0}')]
+    write_tar(tmp_path / "a.tar", members)
+    manifest = index_shards(tmp_path)
+    assert (manifest.classes, manifest.class_counts) == (("0", "1", "2"), (0, 1, 1))
+    assert check_shards(tmp_path) == []
 
 
 @pytest.mark.parametrize("size", [0, 100, 3 * 512, 6 * 512, 12 * 512])
@@ -204,7 +221,7 @@ def test_no_shards(tmp_path: Path):
 
 def test_classes_that_do_not_fit(tmp_path: Path):
     write_tar(tmp_path / "a.tar", image_members(0, 3))
-    with pytest.raises(DataError, match="label '2' is none of the 2 classes"):
+    with pytest.raises(DataError, match="label '2' in the shards is none of the 2 classes"):
         index_shards(tmp_path, IndexOptions(classes=("a", "b")))
     with pytest.raises(ConfigError, match="class 0 is called '1'"):
         IndexOptions(classes=("1", "0"))

@@ -31,6 +31,19 @@ def test_json_lines(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "\ufeff\r\n\r\nfile;label\r\na,b.png;cat\r\n"),
+        ("a.csv", "sep=;\r\nfile;label\r\na,b.png;cat\r\n"),
+        ("a.json", '\n{"file": "a,b.png", "label": "cat"}\n'),
+    ],
+    ids=["empty lines first", "Excel names the delimiter", "JSON lines by another name"],
+)
+def test_what_comes_before_the_heading(tmp_path: Path, name: str, text: str):
+    assert [row[1:] for row in rows(tmp_path / name, text)] == [("a,b.png", "cat")]
+
+
 def test_columns_by_name(tmp_path: Path):
     columns = LabelColumns(path="where", label="kind")
     assert rows(tmp_path / "a.csv", "path,where,label,kind\n1,2,3,4\n", columns=columns) == [(2, "2", "4")]
@@ -51,7 +64,8 @@ def test_columns_by_name(tmp_path: Path):
         ("a.jsonl", b'{"path": "a", "label": [1, 2]}\n', r"the label in line 1 of .* is \[1, 2\] .*: give one class"),
         ("a.jsonl", b'{"path": "a", "label": true}\n', "is true"),
         ("a.jsonl", b'{"path": "a", "label": "\\ud83d"}\n', r"is '\\ud83d' .* names that UTF-8 can hold"),
-        ("a.jsonl", b"[1]\n", "line 1 of .* cannot be read"),
+        ("a.jsonl", b"1\n", "line 1 of .* cannot be read"),
+        ("a.json", b' [{"path": "a"}]', "a.json is a JSON list: give JSON lines"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, data: bytes, message: str):

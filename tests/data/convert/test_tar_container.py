@@ -1,6 +1,9 @@
 """Tar archives as others make them, packed or not: links, names twice or not UTF-8, members that are too large."""
 
+import bz2
 import gzip
+import lzma
+import random
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 
 from framework.core.errors import DataError
 from framework.data.convert.contents import Contents
-from framework.data.convert.tar_container import GzipTarContainer, TarContainer
+from framework.data.convert.tar_container import Bzip2TarContainer, GzipTarContainer, TarContainer, XzTarContainer
 from framework.testing.tars import write_tar
 
 
@@ -21,26 +24,34 @@ def header(name: str, kind: bytes = tarfile.REGTYPE, **values: object) -> tarfil
     return member
 
 
-@pytest.fixture(params=[False, True], ids=["tar", "tar.gz"])
-def packed(request: pytest.FixtureRequest) -> bool:
+KINDS = {
+    "tar": (bytes, TarContainer),
+    "tar.gz": (gzip.compress, GzipTarContainer),
+    "tar.bz2": (bz2.compress, Bzip2TarContainer),
+    "tar.xz": (lzma.compress, XzTarContainer),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def opened(path: Path, *, packed: bool) -> TarContainer:
-    if packed:
-        path.write_bytes(gzip.compress(path.read_bytes()))
-    return (GzipTarContainer if packed else TarContainer)(path)
+def opened(path: Path, kind: str) -> TarContainer:
+    pack, container = KINDS[kind]
+    path.write_bytes(pack(path.read_bytes()))
+    return container(path)
 
 
 def reasons(contents: Contents) -> dict[str, str]:
     return {each.source: each.reason for each in contents.skipped}
 
 
-def test_members_are_read_where_they_are(tmp_path: Path, packed: bool):
+def test_members_are_read_where_they_are(tmp_path: Path, kind: str):
     images = {f"c/{number:03d}.png": bytes([number]) * (997 * number) for number in range(60)}
-    container = opened(write_tar(tmp_path / "a.tar", images.items()), packed=packed)
+    container = opened(write_tar(tmp_path / "a.tar", images.items()), kind)
     contents = container.contents(folder="", follow_links=False)
-    assert contents.in_order == packed
+    assert contents.in_order == (kind != "tar")
     files = sorted(contents.files.values(), key=lambda file: file.path, reverse=True)
     with ThreadPoolExecutor(3) as pool:
         read = dict(zip([file.path for file in files], pool.map(container.read, files), strict=True))
@@ -48,7 +59,7 @@ def test_members_are_read_where_they_are(tmp_path: Path, packed: bool):
     container.close()
 
 
-def test_odd_members(tmp_path: Path, packed: bool):
+def test_odd_members(tmp_path: Path, kind: str):
     members = [
         (header("./c", tarfile.DIRTYPE), b""),
         ("./c/1.png", b"old"),
@@ -58,7 +69,7 @@ def test_odd_members(tmp_path: Path, packed: bool):
         ("../out.png", b"1"),
         ("./c/1.png", b"new"),
     ]
-    container = opened(write_tar(tmp_path / "a.tar", members), packed=packed)
+    container = opened(write_tar(tmp_path / "a.tar", members), kind)
     contents = container.contents(folder="", follow_links=False)
     assert {path: container.read(file) for path, file in contents.files.items()} == {
         "c/1.png": b"new",
@@ -74,9 +85,9 @@ def test_odd_members(tmp_path: Path, packed: bool):
     container.close()
 
 
-def test_a_large_member_is_not_read(tmp_path: Path, packed: bool):
+def test_a_large_member_is_not_read(tmp_path: Path, kind: str):
     path = write_tar(tmp_path / "a.tar", [("c/1.png", b"1")])
-    container = opened(path, packed=packed)
+    container = opened(path, kind)
     (file,) = container.contents(folder="", follow_links=False).files.values()
     object.__setattr__(file, "size", 3 << 30)
     with pytest.raises(ValueError, match="3,221,225,472 bytes, more than 268,435,456"):
@@ -84,11 +95,11 @@ def test_a_large_member_is_not_read(tmp_path: Path, packed: bool):
     container.close()
 
 
-def test_damage(tmp_path: Path, packed: bool):
-    path = write_tar(tmp_path / "a.tar", [("c/1.png", bytes(range(256)) * 90)])
-    container = opened(path, packed=packed)
+def test_damage(tmp_path: Path, kind: str):
+    path = write_tar(tmp_path / "a.tar", [("c/1.png", random.Random(0).randbytes(20000))])
+    container = opened(path, kind)
     container.close()
-    path.write_bytes(path.read_bytes()[:-600] if packed else path.read_bytes()[:9000])
+    path.write_bytes(path.read_bytes()[: 9000 if kind == "tar" else -60])
     container = type(container)(path)
     with pytest.raises(DataError, match=r"a.tar cannot be read \(.*\): make or fetch the archive again"):
         container.contents(folder="", follow_links=False)

@@ -5,11 +5,18 @@ import os
 import threading
 import warnings
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from framework.data.images import complaints
-from framework.data.images.complaints import Listener, every_warning, listen_to_libtiff, png_complaint
+from framework.data.images.complaints import (
+    Listener,
+    every_warning,
+    jpeg_complaint,
+    listen_to_libtiff,
+    png_complaint,
+)
 from framework.data.images.decoding import read_image
 from framework.data.images.notes import WARNING
 from framework.data.images.options import UnreadableImage
@@ -45,6 +52,41 @@ def test_sound_png():
 )
 def test_damaged_png(damage, complaint: str):
     assert complaint in png_complaint(damage(png()))
+
+
+def jpeg(pixels: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "jpeg", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+@pytest.mark.parametrize("shape", [(256, 256), (256, 256, 3)])
+def test_zeros_in_the_pixels_of_a_jpeg_are_found_wherever_they_are(shape: tuple[int, ...], options: dict):
+    data = jpeg(np.random.default_rng(0).integers(0, 256, shape, np.uint8), quality=90, **options)
+    assert jpeg_complaint(data) == ""
+    for place in range(1000, len(data) - 400, len(data) // 7):
+        zeroed = data[:place] + bytes(160) + data[place + 160 :]
+        assert f"zeros from byte {place:,} on" in jpeg_complaint(zeroed)
+        with pytest.raises(UnreadableImage, match="damaged"):
+            read_image(zeroed)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{"optimize": True}, {"progressive": True}, {"quality": 1}, {"subsampling": 0}])
+def test_zeros_of_flat_areas_and_of_metadata_are_right(mode: str, options: dict):
+    image = Image.new(mode, (1600, 1200))
+    image.paste(Image.radial_gradient("L").resize((48, 48)).convert(mode), (64, 64))
+    stream = io.BytesIO()
+    image.save(stream, "jpeg", comment=bytes(300), **({} if mode == "L" and "subsampling" in options else options))
+    assert bytes(64) in stream.getvalue()
+    assert jpeg_complaint(stream.getvalue() + bytes(4096)) == ""
+
+
+@pytest.mark.parametrize("cut", range(2, 600, 23))
+def test_half_a_header_has_no_pixels(cut: int):
+    data = jpeg(np.zeros((8, 8, 3), np.uint8))[:cut] + bytes(100)
+    assert jpeg_complaint(data) == ""
 
 
 def test_warnings_of_an_image_are_notes_of_it_and_not_shown(capsys):

@@ -80,7 +80,7 @@ def test_metadata_behind_a_profile_that_looks_like_pixels():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     segment = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
-    segment = b"\xff\xe1" + (len(segment) + 2).to_bytes(2) + segment
+    segment = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
     place = profile.index(b"\xff\xdb")
     assert read_image(profile[:place] + segment + profile[place:]).pixels.shape == (7, 5, 3)
 

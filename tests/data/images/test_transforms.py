@@ -10,7 +10,7 @@ from PIL import Image
 
 from framework.core.errors import DataError
 from framework.data.images.options import ReadOptions
-from framework.data.images.transforms import ImageConfig, ImageTransform, SampleRandom
+from framework.data.images.transforms import ImageConfig, ImageTransform, SampleRandom, first_randoms
 
 
 def encode(image: Image.Image, suffix: str = "png") -> bytes:
@@ -172,3 +172,14 @@ def test_random_numbers_are_uniform_over_samples():
     assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.06
     numbers = [SampleRandom(3, 1, number).integers(5) for number in range(4000)]
     assert np.abs(np.bincount(numbers, minlength=5) - 800).max() < 120
+
+
+def test_the_first_random_numbers_of_a_batch_are_those_of_each_sample():
+    rng = np.random.default_rng(0)
+    passes, numbers = rng.integers(0, 2**40, (2, 50))
+    for seed in (0, 7, 2**63, 2**64 + 3):
+        alone = [SampleRandom(seed, *key).random() for key in zip(passes.tolist(), numbers.tolist(), strict=True)]
+        assert first_randoms(seed, passes, numbers).tolist() == alone
+        flipping = ImageTransform(size=4, flip=True)
+        assert flipping.mirrored(seed, passes, numbers).tolist() == [value < 0.5 for value in alone]
+    assert not ImageTransform(size=4).mirrored(0, passes, numbers).any()

@@ -12,11 +12,11 @@ from PIL import Image, ImageFile
 
 from framework.core.errors import DataError
 from framework.data.convert.class_folders import write_image_shards
-from framework.data.images.options import ReadOptions
-from framework.data.images.transforms import ImageTransform
+from framework.data.images.options import ReadOptions, UnreadableImage
+from framework.data.images.transforms import ImageTransform, SampleRandom
 from framework.data.loading.batch import EpisodeBatch, PixelBatch
 from framework.data.loading.datasets import EpisodeDataset, ImageDataset
-from framework.data.loading.loader import ShardLoader
+from framework.data.loading.loader import BadSample, Decode, ShardLoader
 from framework.data.sampling.batching import BatchPlan, MicroBatches
 from framework.data.sampling.mixing import JoinedShards
 from framework.data.sampling.order import EpochOrder, Samples
@@ -128,3 +128,73 @@ def test_whatever_fails_in_a_decoder_names_the_sample(tmp_path: Path, monkeypatc
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     with pytest.raises(DataError, match=r"sample 0 .* cannot be decoded \(inside of a decoder\)"):
         pixels_of(ImageDataset(shards, ImageTransform(size=8)), 0)
+
+
+def photo(seed: int, size: tuple[int, int] = (8, 8), **options: object) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mixed_sets(tmp_path_factory: pytest.TempPathFactory) -> JoinedShards:
+    """Two sets with images of all sizes; some of the files are damaged."""
+    folder = tmp_path_factory.mktemp("mixed")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    images = {f"{seed}.jpg": photo(seed) for seed in range(6)}
+    images |= {f"{seed}.jpg": photo(seed, (8 + seed, 12)) for seed in range(6, 12)}
+    images |= {"12.jpg": photo(12, exif=exif), "13.jpg": photo(13, (8, 80)), "14.png": gradient("png")}
+    images |= {"15.jpg": photo(15)[:-40] + b"\xff\xd9", "16.jpg": photo(16, quality=20), "17.jpg": photo(17)[:-50]}
+    sets = []
+    for name, (read, few) in {"a": ("keep", images), "b": ("refuse", dict(list(images.items())[:9]))}.items():
+        sets.append(shards_of(folder / name, few, damaged=read))
+    return JoinedShards(sets)
+
+
+def one_by_one(transform: ImageTransform, pixels: np.ndarray, mirrored: np.ndarray) -> Decode:
+    def decode(place: int, data: bytes, passed: int, number: int) -> None:
+        try:
+            mirrored[place] = transform.place(data, pixels[place], SampleRandom(5, passed, number))
+        except UnreadableImage as error:
+            raise BadSample(str(error)) from None
+
+    return decode
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_is_what_its_samples_are_one_by_one(mixed_sets: JoinedShards, channels: int):
+    transform = ImageTransform(size=8, channels=channels, crop="random", flip=True, read=ReadOptions())
+    dataset = ImageDataset(mixed_sets, transform, seed=5, on_bad_sample="skip")
+    rng, replaced = np.random.default_rng(0), 0
+    for numbers in (rng.permutation(len(mixed_sets)), rng.integers(0, len(mixed_sets), 30)):
+        passes = rng.integers(0, 9, len(numbers))
+        batch = dataset.batch(Samples(epoch=1, numbers=numbers, passes=passes))
+        assert isinstance(batch, PixelBatch)
+        pixels, mirrored = np.empty((len(numbers), 8, 8, channels), dtype=np.uint8), np.zeros(len(numbers), dtype=bool)
+        decode = one_by_one(transform, pixels, mirrored)
+        loaded = dataset.load(Samples(epoch=1, numbers=numbers, passes=passes), decode)
+        np.testing.assert_array_equal(batch.pixels.numpy(), pixels)
+        assert batch.indices.tolist() == loaded.numbers
+        assert batch.labels.tolist() == loaded.labels
+        assert batch.mirrored.tolist() == np.flatnonzero(mirrored).tolist()
+        assert list(batch.replaced) == loaded.replaced
+        replaced += len(loaded.replaced)
+    assert replaced > 0
+
+
+def test_the_first_bad_sample_of_a_batch_is_named_wherever_it_lies(mixed_sets: JoinedShards):
+    dataset = ImageDataset(mixed_sets, ImageTransform(size=8, read=ReadOptions()))
+    bad = [number for number in range(len(mixed_sets)) if not is_good(dataset, number)]
+    for numbers in ([0, bad[-1], bad[0]], [0, bad[0], bad[-1]]):
+        with pytest.raises(DataError, match=f"sample {numbers[1]} "):
+            dataset.batch(Samples(epoch=0, numbers=np.array(numbers)))
+
+
+def is_good(dataset: ImageDataset, number: int) -> bool:
+    try:
+        dataset.batch(Samples(epoch=0, numbers=np.array([number])))
+    except DataError:
+        return False
+    return True

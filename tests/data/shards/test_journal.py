@@ -14,29 +14,38 @@ class Facts:
     counts: dict[str, int]
 
 
-def noted(folder: Path, digest: str | None = "one") -> dict[str, Facts]:
-    return Journal(folder, digest, Facts).parts
+MADE_OF = {f"s{number}": f"files {number}" for number in range(4)}
+
+
+def journal_in(folder: Path, digest: str | None = "one", *, made_of: dict[str, str] = MADE_OF) -> Journal[Facts]:
+    return Journal(folder, digest, made_of, Facts)
+
+
+def noted(folder: Path, digest: str | None = "one", *, made_of: dict[str, str] = MADE_OF) -> dict[str, Facts]:
+    return journal_in(folder, digest, made_of=made_of).parts
 
 
 def test_what_was_noted_is_known_again(tmp_path: Path):
-    journal = Journal(tmp_path, "one", Facts)
+    journal = journal_in(tmp_path)
     journal.begin()
     facts = {f"s{number}": Facts(name=f"\u2028{number}\n", counts={"a": number}) for number in range(3)}
     for name, each in facts.items():
         journal.note(name, each)
     assert noted(tmp_path) == facts
     # What is known is written again, and the rest behind it.
-    journal = Journal(tmp_path, "one", Facts)
+    journal = journal_in(tmp_path)
     journal.begin()
     journal.note("s3", facts["s0"])
     assert list(noted(tmp_path)) == ["s0", "s1", "s2", "s3"]
+    assert list(noted(tmp_path, made_of={**MADE_OF, "s1": "other files"})) == ["s0", "s2", "s3"]
+    assert list(noted(tmp_path, made_of={"s2": "files 2"})) == ["s2"]
     assert noted(tmp_path, "two") == {}
     assert noted(tmp_path, None) == {}
     assert [path.name for path in tmp_path.iterdir()] == [JOURNAL]
 
 
 def test_half_a_line_is_passed_over(tmp_path: Path):
-    journal = Journal(tmp_path, "one", Facts)
+    journal = journal_in(tmp_path)
     journal.begin()
     for name in ("s0", "s1"):
         journal.note(name, Facts(name=name, counts={}))
@@ -51,7 +60,7 @@ def test_half_a_line_is_passed_over(tmp_path: Path):
 
 def test_a_source_that_is_not_known_again_notes_nothing(tmp_path: Path):
     (tmp_path / JOURNAL).write_text("old")
-    journal = Journal(tmp_path, None, Facts)
+    journal = journal_in(tmp_path, None)
     journal.begin()
     journal.note("s0", Facts(name="", counts={}))
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from framework.data.shards.parallel import map_in_threads, num_cores
+from framework.core.errors import ConfigError
+from framework.data.shards.parallel import map_in_threads
 
 
 def test_results_come_in_the_order_of_the_tasks():
@@ -34,4 +35,8 @@ def test_an_error_ends_it():
     with pytest.raises(OSError, match="task 0"):
         list(map_in_threads(fail, range(1000), workers=1))
     assert len(begun) < 1000
-    assert num_cores() >= 1
+
+
+def test_a_number_of_threads_that_would_take_all_of_the_memory():
+    with pytest.raises(ConfigError, match=r"workers is 1000000, on \d+ CPU cores: give at most"):
+        list(map_in_threads(int, ["1"], workers=1_000_000))

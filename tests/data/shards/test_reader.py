@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from framework.core.errors import DataError
 from framework.core.io import sha256_of
 from framework.data.open_files import OPEN_FILES
+from framework.data.shards import reader
 from framework.data.shards.reader import ShardSet
 from framework.testing.images import make_image_shards
 
@@ -113,3 +115,35 @@ def test_an_index_that_points_outside_of_its_shards(path: Path, column: int, val
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="places sample 4 outside of its shard"):
         ShardSet(path)
+
+
+@pytest.mark.parametrize("gap", [-1, 4096, 2**40])
+def test_many_are_read_as_each_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch, gap: int):
+    monkeypatch.setattr(reader, "_GAP", gap)
+    shards = ShardSet(path)
+    rng = np.random.default_rng(0)
+    for numbers in (np.arange(len(shards)), rng.permutation(len(shards)), rng.integers(0, len(shards), 40)):
+        many = list(shards.read_many(numbers))
+        assert sorted(place for place, _ in many) == list(range(len(numbers)))
+        alone = [shards.read(number) for number in numbers.tolist()]
+        assert dict(many) == dict(enumerate(data for data, _ in alone))
+        assert shards.labels(numbers).tolist() == [label for _, label in alone]
+    assert list(shards.read_many(numbers[:0])) == []
+
+
+def test_neighbours_are_read_at_once(path: Path, monkeypatch: pytest.MonkeyPatch):
+    shards, reads = ShardSet(path), []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: (reads.append(args), pread(*args))[1])
+    list(shards.read_many(np.arange(len(shards))[::-1]))
+    assert len(reads) == len(shards.manifest.shards)
+
+
+def test_what_cannot_be_read_of_many_is_left_to_be_told_by_reading_it(path: Path):
+    shards = ShardSet(path)
+    numbers = np.arange(len(shards))
+    shard = path / shards.manifest.shards[0].name
+    os.truncate(shard, int(shards.index[0, 1]) + 1)
+    (path / shards.manifest.shards[1].name).unlink()
+    many = dict(shards.read_many(numbers))
+    assert [many[place] is None for place in numbers] == (shards.index[:, 0] < 2).tolist()

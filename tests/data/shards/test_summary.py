@@ -57,3 +57,13 @@ def test_notes_say_how_many_and_name_one(capsys: pytest.CaptureFixture[str]):
     lines = capsys.readouterr().err.splitlines()
     assert lines[:3] == ["turned: 1,200 images, such as a[b].jpg", "plain: 1 image, c.png", "note 0: 1 image, x"]
     assert lines[-1] == "and 3 more such notes"
+
+
+def test_classes_that_look_alike_are_named(capsys: pytest.CaptureFixture[str]):
+    names = ("Cat", "caf\u00e9", "cafe\u0301", "cat", "cat ", "dog")
+    print_summary(replace(manifest_of("images", 0), classes=names), "out")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "alike" in line]
+    assert lines == [
+        "classes that look alike: 'Cat', 'cat', 'cat '; if they are one, give them one name",
+        r"classes that look alike: 'caf\xe9', 'cafe\u0301'; if they are one, give them one name",
+    ]

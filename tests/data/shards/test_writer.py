@@ -1,5 +1,6 @@
 """Shards are the images that were given, whole, the same bytes each time, and never look complete before they are."""
 
+import errno
 import gc
 import hashlib
 import os
@@ -20,10 +21,12 @@ from PIL import Image
 from framework.core.errors import ConfigError, DataError
 from framework.data.convert.class_folders import write_image_shards
 from framework.data.convert.find import FindOptions
+from framework.data.convert.folder_container import FolderContainer
 from framework.data.shards import writer
 from framework.data.shards.check import check_shards
 from framework.data.shards.reader import ShardSet
 from framework.data.shards.validate_sample import validate_sample
+from framework.data.shards.writer import SourceFile
 from framework.testing.images import make_image_folder
 
 
@@ -211,31 +214,78 @@ def test_an_interrupted_conversion_goes_on(
     assert check_shards(tmp_path / "shards") == []
 
 
-@pytest.mark.parametrize("change", ["image", "new image", "options", "damaged shard", "lost shard"])
+@pytest.mark.parametrize(
+    ("change", "num_decoded"),
+    [
+        ("nothing", 5),
+        ("image of the first shard", 7),
+        ("new image behind both", 6),
+        ("new image before all", 10),
+        ("options", 9),
+        ("damaged shard", 7),
+        ("lost shard", 7),
+    ],
+)
 def test_what_has_changed_since_is_written_anew(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, num_decoded: int
 ):
-    dest, samples = tmp_path / "shards", 2
+    """Of nine images in shards of two, those of the shards that have changed; two shards were complete."""
+    dest, samples, first = tmp_path / "shards", 2, images / "ape" / "0000.png"
     decoded = interrupted(monkeypatch, after=6)
     with pytest.raises(KeyboardInterrupt):
         write_image_shards(images, dest, samples_per_shard=samples, workers=1)
     decoded.clear()
-    if change == "image":
-        shutil.copyfile(images / "ape" / "0001.png", images / "ape" / "0000.png")
-    elif change == "new image":
-        shutil.copyfile(images / "ape" / "0001.png", images / "cat" / "0009.png")
+    if change == "image of the first shard":
+        shutil.copyfile(images / "ape" / "0001.png", first)
+    elif change == "new image behind both":
+        shutil.copyfile(first, images / "cat" / "0009.png")
+    elif change == "new image before all":
+        shutil.copyfile(first, images / "ape" / "00.png")
     elif change == "options":
         samples = 3
     elif change == "damaged shard":
         (dest / "shard-000001.tar").write_bytes(bytes((dest / "shard-000001.tar").stat().st_size))
-    else:
+    elif change == "lost shard":
         (dest / "shard-000001.tar").unlink()
     write_image_shards(images, dest, samples_per_shard=samples, workers=1)
-    # With a shard that is lost, the other one is kept.
-    assert len(decoded) == {"new image": 10, "damaged shard": 7, "lost shard": 7}.get(change, 9)
+    assert len(decoded) == num_decoded
     decoded.clear()
     write_image_shards(images, tmp_path / "whole", samples_per_shard=samples, workers=1)
     assert digests(dest) == digests(tmp_path / "whole")
+
+
+def test_a_zip_that_was_made_anew_is_known_by_its_members(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, dest = zip_of(images, tmp_path / "images.zip"), tmp_path / "shards"
+    decoded = interrupted(monkeypatch, after=6)
+    with pytest.raises(KeyboardInterrupt):
+        write_image_shards(source, dest, samples_per_shard=2, workers=1)
+    decoded.clear()
+    shutil.copyfile(images / "ape" / "0001.png", images / "ape" / "0000.png")
+    os.utime(zip_of(images, source), ns=(1, 1))
+    write_image_shards(source, dest, samples_per_shard=2, workers=1)
+    assert len(decoded) == 7
+    write_image_shards(images, tmp_path / "whole", samples_per_shard=2)
+    assert digests(dest) == digests(tmp_path / "whole")
+
+
+def test_what_could_not_be_read_is_tried_again(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read = FolderContainer.read
+
+    def refused(container: FolderContainer, file: SourceFile) -> bytes:
+        if file.path == "ape/0000.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(container, file)
+
+    monkeypatch.setattr(FolderContainer, "read", refused)
+    interrupted(monkeypatch, after=5)
+    with pytest.raises(KeyboardInterrupt):
+        write_image_shards(images, tmp_path / "shards", samples_per_shard=2, workers=1)
+    monkeypatch.undo()
+    assert "Permission denied" in (tmp_path / "shards" / "conversion.jsonl").read_text()
+    manifest = write_image_shards(images, tmp_path / "shards", samples_per_shard=2, workers=1)
+    assert (manifest.num_samples, manifest.skipped) == (9, ())
 
 
 @pytest.mark.slow

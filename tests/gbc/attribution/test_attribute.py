@@ -11,13 +11,19 @@ import torch
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute, attribute_trace, output_units
 from framework.gbc.attribution.edge_weights import Connection
-from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
+from framework.gbc.attribution.options import (
+    AttributionOptions,
+    ConnectionOptions,
+    CounterfactualEditOptions,
+    GradientOptions,
+)
 from framework.gbc.attribution.results import mean_credits
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
+from framework.gbc.language_models.prefix_cache import prompt_states
 from framework.testing.language_models import (
     CHATML,
     GEMMA,
@@ -351,6 +357,21 @@ def test_what_cannot_be_attributed(model, traces):
 def test_options_that_cannot_be_used(options: dict[str, Any]):
     with pytest.raises(ConfigError):
         AttributionOptions(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edits", [None, CounterfactualEditOptions()])
+def test_a_run_of_many_traces_reads_each_prompt_once(traces, edits: CounterfactualEditOptions | None):
+    model, forgetful = tiny_local_model(), tiny_local_model(prompt_cache_mib=0)
+    options = AttributionOptions(edits=edits)
+    loss = VerbalLoss(value=1.0, text="Wrong.", places=(Place(step="end", start=0, stop=2, expected="no"),))
+    for trace in [*traces, *traces]:
+        kept, fresh = (attribute([trace], GRAPH, {"m": each}, [loss], options)[0] for each in (model, forgetful))
+        assert kept == fresh
+    # Of manager, idle, left, right and end; edits change prompts, so that there the template before them is read too.
+    assert prompt_states(model.model).num_read == (5 if edits is None else 6)
+    assert prompt_states(forgetful.model).num_read > 6
+    assert prompt_states(forgetful.model).num_bytes == 0
 
 
 @pytest.mark.slow

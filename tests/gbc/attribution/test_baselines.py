@@ -9,8 +9,8 @@ from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
 from framework.gbc.attribution.options import GradientOptions
-from framework.gbc.attribution.token_gradients import TokenRow
 from framework.gbc.execution.runner import RunOptions, run_graph
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.graph.spec import Agent, Graph, Tool
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss

@@ -46,7 +46,11 @@ def test_reductions_by_hand(model, trace, reduction: Any):
                 scores[0, user : user + count] = 2.0
                 scores[0, user], scores[0, user + 1] = 3.0, -1.0 if count > 1 else 3.0
                 scores[0, other : other + places["a"][1] - places["a"][0]] = 5.0
-            found.append(TokenScores(l1=scores, gradient_input=scores, log_probs=torch.zeros(1), log_scale=0.0))
+            found.append(
+                TokenScores(
+                    l1=scores, squared_l2=scores, gradient_input=scores, log_probs=torch.zeros(1), log_scale=0.0
+                )
+            )
         return found
 
     options = ConnectionOptions(reduction=reduction)

@@ -11,8 +11,9 @@ import torch
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.estimators import leave_one_out, score_function, text_distance
 from framework.gbc.attribution.options import GradientOptions
-from framework.gbc.attribution.token_gradients import TokenRow, output_log_probs
+from framework.gbc.attribution.token_gradients import output_log_probs
 from framework.gbc.execution.runner import RunOptions, run_graph
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.graph.spec import Agent, Condition, Estimator, Graph, Tool
 from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.interface import Reply, Request

@@ -8,7 +8,8 @@ import torch
 
 from framework.core.errors import DataError
 from framework.gbc.attribution.first_order_edits import RUNNER_UP, EditCandidates, first_order_edits
-from framework.gbc.attribution.token_gradients import TokenRow
+from framework.gbc.execution.teacher_forcing import TokenRow
+from framework.gbc.language_models import logits
 from framework.testing.language_models import LinearLM, tiny_language_model
 
 ROW = TokenRow(input_ids=(0, 1), prefix=0, output_ids=(2, 1))
@@ -51,6 +52,23 @@ def test_a_batch_gives_what_each_row_gives():
             torch.testing.assert_close(getattr(together, name), getattr(alone, name), rtol=1e-4, atol=1e-6)
         assert together.drops.shape == (len(row.targets), len(row.edits))
         assert together.harms.shape == (len(row.edits),)
+
+
+def test_logits_in_chunks_give_what_all_give(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_language_model(vocabulary=50)
+    # The first token should be one of two, and is kept besides.
+    row = EditCandidates(
+        row=TokenRow(input_ids=(5, 6, 7, 8), prefix=1, output_ids=(9, 10, 11)),
+        targets=((0, 9, 12), (0, 9, 13), (2, 11, RUNNER_UP)),
+        kept=(0, 1),
+        edits=((1, 20), (3, 21)),
+    )
+    (whole,) = first_order_edits(model, [row])
+    monkeypatch.setattr(logits, "CHUNK_BYTES", 1)
+    (chunked,) = first_order_edits(model, [row])
+    assert whole.margins.unique().numel() == 3
+    for name in ("margins", "drops", "harms"):
+        torch.testing.assert_close(getattr(chunked, name), getattr(whole, name), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

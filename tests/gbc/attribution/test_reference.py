@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from framework.gbc.attribution.reference import kept_graph_scores
-from framework.gbc.attribution.token_gradients import TokenRow
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.testing.language_models import tiny_language_model
 
 

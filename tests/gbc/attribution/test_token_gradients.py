@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import GradientOptions, Scalar
 from framework.gbc.attribution.reference import kept_graph_scores
-from framework.gbc.attribution.token_gradients import TokenRow, likeliest_tokens, output_log_probs, token_scores
+from framework.gbc.attribution.token_gradients import combinations, likeliest_tokens, output_log_probs, token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.agent_parameters import BoundParameters
-from framework.gbc.language_models.prefix_cache import frozen_prefix
 from framework.gbc.language_models.transformers_compat import keeps_keys_and_values
 from framework.testing.language_models import Family, Hybrid, LinearLM, tiny_hybrid_model, tiny_language_model
 
@@ -146,6 +146,86 @@ def test_finegrained_gradients_add_up_to_those_of_the_sequence():
         assert far(fine.gradient_input.sum(dim=0, keepdim=True), coarse.gradient_input) < 1e-5
 
 
+def sign_vectors(row: TokenRow, passes: int) -> list[GradientOptions]:
+    """Options whose sketches of an answer have each vector of signs once."""
+    found: dict[tuple[bool, ...], GradientOptions] = {}
+    for seed in range(200):
+        options = GradientOptions(scalar="sketched", sketch_passes=passes, sketch_seed=seed)
+        found.setdefault(tuple((combinations(row, options).sum(dim=0) > 0).tolist()), options)
+    assert len(found) == 2 ** len(row.output_ids)
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("passes", "groups"), [(1, [4]), (2, [2, 2]), (3, [2, 1, 1])])
+def test_the_mean_of_all_sketches_is_the_mean_square(passes: int, groups: list[int]):
+    # In float64 throughout: the norms of the other models are in float32.
+    generator = torch.Generator().manual_seed(0)
+    model: Any = LinearLM(*torch.randn(2, 9, 5, generator=generator).tolist()).double()
+    row = TokenRow(input_ids=(1, 2, 3), prefix=0, output_ids=(5, 6, 7, 8))
+    (exact,) = token_scores(model, [row], GradientOptions(scalar="finegrained"))
+    sketches = [token_scores(model, [row], options)[0].squared_l2 for options in sign_vectors(row, passes)]
+    means = torch.stack([each.mean(dim=0) for each in exact.squared_l2.split(groups)])
+    expected = means if len(groups) == 1 else means.repeat_interleave(torch.tensor(groups), dim=0)
+    torch.testing.assert_close(torch.stack(sketches).mean(dim=0), expected, rtol=1e-10, atol=0)
+    # Together they have the norm of all.
+    total = expected.sum(dim=0) * (len(row.output_ids) / len(expected))
+    torch.testing.assert_close(total, exact.squared_l2.sum(dim=0), rtol=1e-10, atol=0)
+    # One sketch alone is off.
+    assert max(far(each, expected) for each in sketches) > 0.01
+
+
+def test_a_sketch_of_as_many_passes_as_tokens_is_exact():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    exact = token_scores(model, ROWS, GradientOptions(scalar="finegrained"))
+    for one, other in zip(exact, token_scores(model, ROWS, GradientOptions(scalar="sketched")), strict=True):
+        assert torch.equal(one.l1, other.l1)
+        assert torch.equal(one.squared_l2, other.squared_l2)
+        assert torch.equal(one.gradient_input.abs(), other.gradient_input.abs())
+
+
+def test_signs_are_a_function_of_seed_and_answer_whatever_the_batch():
+    rows = [replace(row, key=f"{number}/a") for number, row in enumerate(ROWS)]
+    options = GradientOptions(scalar="sketched", sketch_passes=2)
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    together = token_scores(model, rows, options)
+    for row, scores in zip(rows, together, strict=True):
+        (alone,) = token_scores(model, [row], options)
+        assert far(alone.l1, scores.l1) < 1e-5
+        assert scores.l1.shape[0] == len(row.output_ids)
+    signs = [combinations(replace(ROWS[1], key=key), options) for key in ("0/a", "0/a", "1/a")]
+    assert torch.equal(signs[0], signs[1])
+    assert not torch.equal(signs[0], signs[2])
+    assert not torch.equal(signs[0], combinations(replace(ROWS[1], key="0/a"), replace(options, sketch_seed=1)))
+
+
+def test_tokens_that_are_blamed_are_told_apart():
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    row = TokenRow(input_ids=tokens(5, 1), prefix=0, output_ids=tokens(20, 2), blamed=(3, 7, 8))
+    (exact,) = token_scores(model, [row], GradientOptions(scalar="finegrained"))
+    (found,) = token_scores(model, [row], GradientOptions(scalar="sketched", sketch_passes=4))
+    for place in row.blamed:
+        assert far(found.l1[place], exact.l1[place]) < 1e-6
+    # All others together.
+    assert len(found.l1.unique(dim=0)) == 4
+    # More than there are passes share them; without any for the others, these have the first's.
+    assert len(combinations(row, GradientOptions(scalar="sketched", sketch_passes=3))) == 3
+    (one,) = token_scores(model, [row], GradientOptions(scalar="sketched", sketch_passes=1))
+    assert one.l1.shape[0] == 1
+
+
+def test_a_sketch_takes_few_passes_however_long_the_answer(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_language_model(vocabulary=VOCABULARY)
+    row, passed = TokenRow(input_ids=tokens(5, 1), prefix=0, output_ids=tokens(40, 2)), []
+    for layer in model.model.layers[:1]:
+        layer.register_full_backward_hook(lambda module, read, gave: passed.append(gave[0].shape))
+    (scores,) = token_scores(model, [row], GradientOptions(scalar="sketched", sketch_passes=3))
+    assert len(passed) == 3
+    # Groups of neighbours: 14, 13 and 13 output tokens.
+    assert len(scores.l1.unique(dim=0)) == 3
+    assert torch.equal(scores.l1[0], scores.l1[13])
+    assert not torch.equal(scores.l1[13], scores.l1[14])
+
+
 def test_a_product_of_many_probabilities_does_not_vanish():
     model = tiny_language_model(vocabulary=VOCABULARY)
     row = TokenRow(input_ids=tokens(6, 0), prefix=0, output_ids=tokens(100, 1))
@@ -161,32 +241,6 @@ def test_the_parameters_get_no_gradients_and_layers_are_as_before():
     token_scores(model, ROWS, GradientOptions(scalar="sum_squares", checkpointing=True))
     assert all(parameter.grad is None for parameter in model.parameters())
     assert [layer.forward.__func__ for layer in model.model.layers] == before
-
-
-def test_equal_prompts_are_computed_once():
-    model = tiny_language_model(vocabulary=VOCABULARY)
-    seen = []
-    model.register_forward_hook(
-        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape), with_kwargs=True
-    )
-    cache, mask = frozen_prefix(model, [PROMPT, OTHER, PROMPT], batch_size=8)
-    assert seen == [(2, 11, 32)]
-    assert cache.get_seq_length() == 11
-    assert mask.sum(dim=1).tolist() == [11, 5, 11]
-
-
-@pytest.mark.parametrize(("most", "largest"), [(1, 6), (24, 18), (1000, 48)])
-def test_passes_are_as_large_as_is_allowed_and_no_larger(most: int, largest: int):
-    model = tiny_language_model(vocabulary=VOCABULARY)
-    rows = [TokenRow(input_ids=tokens(4, n), prefix=0, output_ids=tokens(3, n + 9)) for n in range(8)]
-    seen: list[int] = []
-    model.register_forward_hook(
-        lambda module, args, kwargs, out: seen.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
-    )
-    token_scores(model, rows, GradientOptions(scalar="sum_squares", max_tokens=most))
-    # Rows of seven tokens, of which the model reads six: the last one has nothing after it.
-    assert max(seen) == largest
-    assert sum(seen) == 48
 
 
 def test_log_probs_of_outputs_need_no_gradients():
@@ -216,13 +270,7 @@ def test_a_linear_model_by_hand():
     assert short.l1.tolist() == [[0.0]]
 
 
-@pytest.mark.parametrize(("prefix", "outputs"), [(3, (1,)), (-1, (1,)), (0, ())])
-def test_rows_that_cannot_be_scored(prefix: int, outputs: tuple[int, ...]):
-    with pytest.raises(DataError, match="input tokens"):
-        TokenRow(input_ids=(1, 2, 3), prefix=prefix, output_ids=outputs)
-
-
-@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"gradients_at_once": 0}])
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"gradients_at_once": 0}, {"sketch_passes": 0}])
 def test_options_that_cannot_be_used(options: dict[str, Any]):
     with pytest.raises(ConfigError):
         GradientOptions(**options)

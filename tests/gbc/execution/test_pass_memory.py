@@ -8,8 +8,9 @@ import torch
 
 from framework.bench.language_models import SETTINGS
 from framework.gbc.attribution.options import GradientOptions, Scalar
-from framework.gbc.attribution.token_gradients import TokenRow, chunk_rows, output_log_probs, token_scores
+from framework.gbc.attribution.token_gradients import output_log_probs, token_scores
 from framework.gbc.execution.pass_memory import PassMemory, PassSize
+from framework.gbc.execution.teacher_forcing import TokenRow, chunk_rows
 from framework.testing.fake_memory import fake_peak
 from framework.testing.language_models import Family, tiny_language_model
 
@@ -29,8 +30,11 @@ WIDE = {
 
 def rows_of(size: PassSize) -> list[TokenRow]:
     read = size.prefix + size.tokens - size.outputs
-    row = TokenRow(input_ids=(5,) * read, prefix=size.prefix, output_ids=(6,) * size.outputs)
-    return [row] * size.rows
+    # Each with a prompt of its own.
+    return [
+        TokenRow(input_ids=(5 + number,) * read, prefix=size.prefix, output_ids=(6,) * size.outputs)
+        for number in range(size.rows)
+    ]
 
 
 SIZES = [
@@ -59,6 +63,7 @@ def test_counts_are_above_what_is_taken_and_below_twice_that(family: Family, siz
         ("sum_squares", 1, False),
         ("finegrained", 1, False),
         ("finegrained", 8, False),
+        ("sketched", 1, False),
         ("sequence_log_prob", 1, True),
     ]
     for scalar, at_once, checkpointing in cases:
@@ -121,7 +126,7 @@ def test_more_of_anything_takes_more():
 
 
 def widths(free: int | None, monkeypatch: pytest.MonkeyPatch, max_tokens: int = 10**6) -> list[int]:
-    monkeypatch.setattr("framework.gbc.attribution.token_gradients.free_bytes", lambda device: free)
+    monkeypatch.setattr("framework.gbc.execution.teacher_forcing.free_bytes", lambda device: free)
     rows = rows_of(PassSize(rows=12, tokens=20, prefix=80, outputs=10))
     return [len(chunk) for chunk in chunk_rows(tiny_language_model(), rows, max_tokens)]
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from framework.core.errors import ConfigError
+from framework.gbc.execution.loading import read_model_configs
 from framework.gbc.graph.spec import Agent, Condition, Graph, Loop, Tool, UserTurn, load_graph, save_graph
 from framework.gbc.graph.yaml_config import import_function, parse_record, read_yaml, to_yaml
 
@@ -109,3 +110,49 @@ def test_a_key_that_stands_twice_would_lose_the_first(tmp_path):
     path.write_bytes("agents: [café]".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"graph.yaml is not UTF-8 \(byte 0xe9\): save it as UTF-8"):
         read_yaml(path)
+
+
+GRAPH = """agents:
+  - name: solo
+    prompt: Say yes.
+    model: m
+    reads: [user]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("prompt:", "promt:", "graph.yaml, line 3: agents.0.promt is not a setting: did you mean agents.0.prompt?"),
+        ("agents:", "output: [a]\nagents:", "graph.yaml, line 1: output is not a setting: did you mean outputs?"),
+        ("[user]", "user", "graph.yaml, line 5: agents.0.reads is user: give a list"),
+        ("m\n", "m\n    max_new_tokens: many\n", "line 5: agents.0.max_new_tokens is many: give a whole number"),
+        ("m\n", "m\n    estimator: gradent\n", "line 5: agents.0.estimator is gradent: use one of gradient, "),
+        ("    prompt: Say yes.\n", "", "graph.yaml: the following arguments are required: prompt"),
+        ("Say yes.", "Say \x1b[31myes.", r"graph.yaml cannot be read (line 3: the sign \x1b is none of a text)"),
+    ],
+)
+def test_a_mistake_in_a_graph_names_the_line_and_what_would_do(tmp_path, before: str, after: str, words: str):
+    path = tmp_path / "graph.yaml"
+    assert before in GRAPH
+    path.write_text(GRAPH.replace(before, after, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_graph(path)
+    assert words in str(caught.value)
+    assert "value" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_a_file_of_models(tmp_path):
+    path = tmp_path / "models.yaml"
+    for text, words in (
+        ("temprature: 1", "models.yaml, line 2: m.temprature is not a setting: did you mean m.temperature?"),
+        ("request: {max_token: x}", "line 2: m.request.max_token is not a setting: did you mean m.request.max_tokens?"),
+        ("temperature: hot", "models.yaml, line 2: m.temperature is hot: give a number"),
+    ):
+        path.write_text(f"m: {{url: 'http://x/v1', model: foo,\n {text}}}")
+        with pytest.raises(ConfigError) as caught:
+            read_model_configs(path)
+        assert words in str(caught.value)
+    with pytest.raises(ConfigError, match=r"model 'm' of .*: temprature is not a setting"):
+        read_model_configs({"m": {"url": "http://x", "model": "foo", "temprature": 1}})

@@ -1,8 +1,10 @@
 """Padding by hand, sampling by its frequencies, and the tokens that end an answer."""
 
+import pytest
 import torch
 from transformers import GenerationConfig
 
+from framework.gbc.language_models import generation
 from framework.gbc.language_models.generation import (
     GumbelNoise,
     StopTexts,
@@ -30,10 +32,30 @@ def test_the_largest_noisy_logit_is_a_sample_of_the_softmax():
 def test_a_row_depends_on_its_own_seed_alone():
     logits = torch.zeros(2, 5)
     ids = torch.zeros(2, 1, dtype=torch.long)
-    both = GumbelNoise([3, 4], 1.0)(ids, logits)
-    alone = GumbelNoise([4], 1.0)(ids[:1], logits[:1])
-    assert torch.equal(both[1], alone[0])
-    assert not torch.equal(both[0], both[1])
+    both, alone = GumbelNoise([3, 4], 1.0), GumbelNoise([4], 1.0)
+    for _ in range(20):
+        pair = both(ids, logits)
+        assert torch.equal(pair[1], alone(ids[:1], logits[:1])[0])
+        assert not torch.equal(pair[0], pair[1])
+
+
+def test_a_token_s_noise_is_the_same_however_many_are_drawn_ahead(monkeypatch: pytest.MonkeyPatch):
+    def draws(count: int) -> torch.Tensor:
+        monkeypatch.setattr(generation, "_AHEAD", count)
+        noise, logits = GumbelNoise([3, -4], 0.5), torch.zeros(2, 7)
+        return torch.stack([noise(torch.zeros(2, 1, dtype=torch.long), logits) for _ in range(5)])
+
+    found = draws(1)
+    assert torch.equal(found, draws(3))
+    assert len(found.unique()) > 60
+
+
+def test_the_noise_is_this_one():
+    # Another number here is another answer to every seed: say so to users.
+    noise = GumbelNoise([0, 5], 1.0)(torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 3))
+    torch.testing.assert_close(
+        noise, torch.tensor([[0.67484, -0.75359, -0.28572], [-0.37319, 2.62754, -1.41557]]), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_tokens_that_end_an_answer():

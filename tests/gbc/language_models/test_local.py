@@ -11,6 +11,7 @@ from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.testing.language_models import (
     GEMMA,
     Family,
+    tiny_hybrid_model,
     tiny_language_model,
     tiny_local_model,
     tiny_tokenizer,
@@ -33,6 +34,22 @@ def test_batches_answer_as_single_requests_do(family: Family, temperature: float
     alone = tiny_local_model(family, temperature=temperature, batch_size=1)
     assert together == [alone.reply([request])[0] for request in requests]
     assert [len(reply.output_ids) for reply in together if reply.finish == "length"].count(5) <= 1
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+def test_a_static_cache_gives_the_same_tokens(family: Family):
+    requests = [ask(text, seed=i, max_new_tokens=12) for i, text in enumerate(TEXTS)]
+    expected = tiny_local_model(family, temperature=1.5, batch_size=3).reply(requests)
+    static = tiny_local_model(family, temperature=1.5, batch_size=3, generation_cache="static")
+    # Again, with the cache that is there.
+    assert static.reply(requests) == static.reply(requests) == expected
+
+
+def test_a_static_cache_of_other_states():
+    with pytest.raises(ConfigError, match="generation_cache static with FalconH1ForCausalLM"):
+        LocalModel(
+            tiny_hybrid_model("falcon_h1"), tiny_tokenizer(), LocalModelConfig(path="", generation_cache="static")
+        )
 
 
 def test_generation_is_the_likeliest_token_each_time():
@@ -118,7 +135,7 @@ def test_a_prompt_that_is_longer_than_the_context():
     assert not isinstance(short, DataError)
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"batch_size": 0}, {"prompt_cache_mib": -1}])
 def test_options_that_cannot_be_used(options):
     with pytest.raises(ConfigError):
         LocalModelConfig(path="", **options)

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.options import GradientOptions
-from framework.gbc.attribution.token_gradients import TokenRow, token_scores
+from framework.gbc.attribution.token_gradients import token_scores
 from framework.gbc.execution.runner import RunOptions, run_graph
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from framework.core.errors import ConfigError, DataError
@@ -50,11 +51,66 @@ def test_answers_come_in_the_order_of_the_requests(tmp_path):
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
-def test_faults_that_pass_are_retried():
-    with serving(503, 429) as server:
+@pytest.mark.parametrize("faults", [(503, 429), (529, 520), (504, 408)])
+def test_faults_that_pass_are_retried(faults: tuple[int, int]):
+    # 529 is Anthropic's "overloaded", 520 Cloudflare's.
+    with serving(*(Answer(status=fault, body=b"") for fault in faults)) as server:
         (reply,) = client(server.url).reply([ask("t")])
     assert reply.output == "T"
     assert len(server.seen) == 3
+
+
+def test_an_answer_that_drips_is_left_after_the_time(monkeypatch: pytest.MonkeyPatch):
+    # Each part comes in time, all of them do not.
+    parts = iter([b" "] * 50)
+
+    def slow(response: httpx.Response):
+        for part in parts:
+            time.sleep(0.01)
+            yield part
+
+    monkeypatch.setattr(httpx.Response, "iter_bytes", slow)
+    with serving() as server:
+        (error,) = client(server.url, timeout_s=0.1, retries=0).reply([ask("t")])
+    assert "no answer within 0.1 s" in str(error)
+    assert len(list(parts)) > 30
+
+
+def test_any_answer_of_success_will_do():
+    body = b'{"choices": [{"message": {"content": "C"}}]}'
+    with serving(Answer(status=201, body=body)) as server:
+        (reply,) = client(server.url).reply([ask("t")])
+    assert isinstance(reply, Reply)
+    assert reply.output == "C"
+
+
+@pytest.mark.parametrize("status", [401, 500, 200])
+def test_a_server_that_repeats_the_key_does_not_show_it(tmp_path, status: int):
+    (tmp_path / "key").write_text("our-own-key")
+    answer = Answer(status=status, body=b'{"error": "the key our-own-key is wrong"}')
+    with serving(answer) as server:
+        (error,) = client(server.url, key_file=str(tmp_path / "key"), retries=0).reply([ask("t")])
+    assert "our-own-key" not in str(error)
+    assert "the key <removed> is wrong" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (Answer(status=307, headers={"Location": "http://y/v1"}, body=b""), "sends on to http://y/v1: give the URL"),
+        (Answer(status=404, body=b"no such page"), "the model's name, and whether the URL goes up to the version"),
+        (Answer(status=403, body=b""), "see key_file of the model"),
+        (Answer(status=400, body=b"System role not supported"), "`request: {system: null}`"),
+        (Answer(status=400, body=b"Conversation roles must alternate user/assistant"), "`request: {system: null}`"),
+        (Answer(status=400, body=b"Developer instruction is not enabled"), "`request: {system: null}`"),
+        (Answer(status=413, body=b""), "see what the agents read"),
+        (Answer(status=429, body=b"insufficient_quota"), "the quota of the key, or lower parallel"),
+    ],
+)
+def test_a_refusal_says_what_would_help(answer: Answer, hint: str):
+    with serving(answer) as server:
+        (error,) = client(server.url, retries=0).reply([ask("t")])
+    assert hint in str(error)
 
 
 @pytest.mark.slow
@@ -115,13 +171,17 @@ def test_finished_tasks_are_kept_when_the_server_fails():
         {"url": "localhost"},
         {"url": "http://"},
         {"url": "http://[::1"},
+        {"url": "http://user:secret@x/v1"},
+        {"url": "http://x/v1?key=secret"},
+        {"url": "http://x/v1/chat/completions"},
         {"url": "http://x", "retries": -1},
         {"url": "http://x", "timeout_s": 0.0},
     ],
 )
 def test_options_that_cannot_be_used(options):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         ServerModelConfig(model="big", **options)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_key_file_that_is_missing(tmp_path):

@@ -10,7 +10,9 @@ from torch import Tensor
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Graph
+from framework.gbc.language_models import logits
 from framework.gbc.language_models.local import LocalModel
+from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.language_models.straight_through import make_soft_prompts, straight_through_loss
 from framework.testing.language_models import tiny_local_model
 
@@ -46,6 +48,25 @@ def test_the_value_is_that_of_the_target_after_what_was_read():
         values.append(torch.nn.functional.cross_entropy(logits, torch.tensor(goal)))
     assert found.value.item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-5)
     assert 0.5 < found.connected_share <= 1
+
+
+def test_logits_in_chunks_give_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch):
+    model = prompted("a", "b", "end")
+    model.adapters.add(["a", "end"], AdapterConfig(rank=2, targets=("q_proj", "lm_head")))
+    generator = torch.Generator().manual_seed(0)
+    values = {name: model.adapters.init_values(name, seed=0) for name in ("a", "end")}
+    values = {name: each + 0.1 * torch.randn(each.shape, generator=generator) for name, each in values.items()}
+    model.adapters.assign({name: each.requires_grad_() for name, each in values.items()})
+    traces, given = traces_of(model), [*model.soft.values(), *values.values()]
+
+    def loss_and_gradients() -> tuple[Tensor, ...]:
+        value = straight_through_loss(model, "m", traces, TARGETS).value
+        return value, *torch.autograd.grad(value, given)
+
+    whole = loss_and_gradients()
+    monkeypatch.setattr(logits, "CHUNK_BYTES", 1)
+    for one, other in zip(loss_and_gradients(), whole, strict=True):
+        assert (one - other).abs().max() < 1e-4 * other.abs().max()
 
 
 def test_every_token_of_several_targets_weighs_the_same():

@@ -10,7 +10,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from framework.gbc.attribution.options import GradientOptions
-from framework.gbc.attribution.token_gradients import TokenRow, token_scores
+from framework.gbc.attribution.token_gradients import token_scores
+from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.training.collective_models import CollectiveModels, shard_layers

@@ -1,5 +1,6 @@
 """What recipes name, and what is wrong with it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ def test_graph_and_models(tmp_path: Path):
     assert [model.device.type for model in system.models.values() if isinstance(model, LocalModel)] == ["cpu"]
     assert not system.is_sharded
     (tmp_path / "models.yaml").write_text(yaml.safe_dump({"other": models["m"]}))
-    with pytest.raises(ConfigError, match=r"agent 'first' uses model 'm', which .*models.yaml does not name"):
-        load_system(system.declared, str(tmp_path / "models.yaml"), HERE)
+    with (
+        pytest.warns(UserWarning, match=r"strategy\.compile is ignored"),
+        pytest.raises(ConfigError, match=r"agent 'first' uses model 'm', which .*models.yaml does not name"),
+    ):
+        load_system(system.declared, str(tmp_path / "models.yaml"), replace(HERE, compile=True))
 
 
 def test_prompts_are_saved_into_graphs_whose_tools_have_arguments(tmp_path: Path):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from framework.cli.main import main
@@ -50,3 +51,13 @@ def test_the_report_does_not_take_the_place_of_what_is_read(shards: str, tmp_pat
     with pytest.raises(ConfigError, match=r"samples.npz is what is read"):
         evaluate(str(tmp_path / "samples.npz"), shards, features=PixelFeatures(), out=str(tmp_path / "samples.npz"))
     assert (tmp_path / "samples.npz").read_bytes() == b"samples"
+
+
+def test_statistics_alone_are_of_no_use_for_a_rollout_gap(shards: str, tmp_path: Path):
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(4), sigma=np.eye(4))
+    paths = shards, str(tmp_path / "reference.npz")
+    out = str(tmp_path / "metrics.json")
+    with pytest.raises(ConfigError, match=r"mu and sigma alone, and a rollout gap needs images: give .* --training"):
+        evaluate(*paths, features=PixelFeatures(), checkpoint="run", out=out)
+    with pytest.raises(ConfigError, match="holds mu and sigma of Inception's features, and no images"):
+        evaluate(*paths, features=PixelFeatures(), out=out)

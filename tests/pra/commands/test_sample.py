@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from framework.core.errors import ConfigError
-from framework.evaluation.samples import SampleSet, read_npz
+from framework.evaluation.samples import SampleSet, quantize_images, read_npz
 from framework.pra.checkpoint import load_pra
 from framework.pra.commands import sample as module
 from framework.pra.commands.sample import sample
@@ -75,24 +75,59 @@ def test_outputs_are_looked_at_before_anything_is_drawn(trained: Path, tmp_path:
 )
 def test_columns_of_the_grid_are_classes(labels, columns, rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # Every image has the level of its class.
-    images = torch.tensor(labels).float()[:, None, None, None].expand(-1, 1, 2, 2) / 16
+    pixels = np.array(labels, np.uint8)[:, None, None, None].repeat(2, axis=1).repeat(2, axis=2)
     kept: dict[str, object] = {}
     monkeypatch.setattr(module, "save_grid", lambda path, images, **options: kept.update(images=images, **options))
-    names = tuple("abcdefghijkl")
-    module._save_class_grid(tmp_path / "grid.png", images, labels, names)
-    made = torch.stack(list(kept["images"]))[:, 0, 0, 0] * 16
+    samples = SampleSet(images=pixels, labels=np.array(labels), classes=tuple("abcdefghijkl"))
+    module._save_class_grid(tmp_path / "grid.png", samples)
+    made = quantize_images(torch.stack(list(kept["images"])))[:, 0, 0, 0].int()
     if columns is None:
         assert (kept["columns"], len(made)) == (10, 100)
         return
-    assert (kept["columns"], kept["headings"]) == (len(columns), [names[label] for label in columns])
+    assert (kept["columns"], kept["headings"]) == (len(columns), ["abcdefghijkl"[label] for label in columns])
     assert len(made) == rows * len(columns)
     for place, label in enumerate(columns):
         of_class = made[place :: len(columns)].tolist()
         count = min(10, labels.count(label))
-        assert of_class == [label] * count + [16] * (rows - count), "and white where there is none"
+        assert of_class == [label] * count + [255] * (rows - count), "and white where there is none"
 
 
 def test_an_output_in_the_place_of_an_input_is_refused(tmp_path: Path):
     (tmp_path / "model.npz").touch()
     with pytest.raises(ConfigError, match=r"model.npz is what is read"):
         sample(str(tmp_path / "model.npz"), str(tmp_path / "model.npz"))
+
+
+def test_a_sampling_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out, options = tmp_path / "samples.npz", {"num": 10, "batch_size": 4, "device": "cpu", "sampler": SAMPLER}
+    sample(str(trained), str(tmp_path / "whole.npz"), **options)
+    drawn: list[int] = []
+    draw = module.draw_numbered
+
+    def draw_two(*arguments, **others):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(arguments[2].start)
+        return draw(*arguments, **others)
+
+    monkeypatch.setattr(module, "draw_numbered", draw_two)
+    with pytest.raises(KeyboardInterrupt):
+        sample(str(trained), str(out), **options)
+    assert not out.exists()
+    drawn.clear()
+    sample(str(trained), str(out), **options)
+    assert drawn == [8], "the two parts that were kept are not drawn again"
+    assert np.array_equal(read_npz(out).images, read_npz(tmp_path / "whole.npz").images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.npz", "samples.png", "whole.npz", "whole.png"]
+
+
+def test_processes_share_the_images(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = {"num": 10, "batch_size": 2, "device": "cpu", "sampler": SAMPLER}
+    sample(str(trained), str(tmp_path / "whole.npz"), **options)
+    out = tmp_path / "shared.npz"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        sample(str(trained), str(out), **options)
+        assert out.exists() == (rank == 0)
+    assert np.array_equal(read_npz(out).images, read_npz(tmp_path / "whole.npz").images)

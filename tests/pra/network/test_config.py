@@ -16,6 +16,7 @@ COUNTS = (
     "class_tokens",
     "head_width",
     "head_depth",
+    "head_modulation_every",
     "state_size",
     "decoder_width",
     "decoder_depth",
@@ -40,6 +41,8 @@ def test_counts_are_positive(name: str, value: int):
         ({"width": 20}, "width 20 over num_heads 2 is not a multiple of 4"),
         ({"num_heads": 3}, "width 16 over num_heads 3 is not a multiple of 4"),
         ({"encoder_width": 12}, "encoder_width 12 over encoder_heads 2 is not a multiple of 4"),
+        ({"head_modulation": "none"}, "head_modulation 'none'"),
+        ({"head_jumps": True, "variant": "x_prediction"}, "head_jumps with variant x_prediction"),
     ],
 )
 def test_settings_that_do_not_fit(changes: dict[str, object], message: str):

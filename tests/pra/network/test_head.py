@@ -1,11 +1,15 @@
-"""The diffusion head: the flow's path, and two ways to put out one velocity."""
+"""The diffusion head: the flow's path, two ways to put out one velocity, and where its modulations come from."""
+
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from framework.pra.network.head import LAST_TIME, DiffusionHead, TimeEmbedding, interpolate
-from framework.testing.models import tiny_model
+from framework.pra.network.head import LAST_TIME, DiffusionHead, SharedModulationMLP, TimeEmbedding, interpolate
+from framework.pra.network.model import PRA
+from framework.testing.models import tiny_config, tiny_model
 
 
 def make_head(prediction: str) -> DiffusionHead:
@@ -79,3 +83,62 @@ def test_times_are_told_apart():
 @pytest.mark.parametrize(("variant", "prediction"), [("pra", "velocity"), ("x_prediction", "clean")])
 def test_a_variant_s_prediction(variant: str, prediction: str):
     assert tiny_model(variant=variant).head.prediction == prediction
+
+
+# Modulations.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head_modulation_every": 2},
+        {"head_modulation": "separate"},
+        {"head_modulation": "separate", "head_modulation_every": 3},
+    ],
+)
+def test_a_shared_modulation_by_its_formula(changes: dict[str, Any]):
+    head = tiny_model(head_depth=3, **changes).head
+    network = head.network
+    assert isinstance(network, SharedModulationMLP)
+    every, separate = changes.get("head_modulation_every", 1), "head_modulation" in changes
+    x, time, hidden = torch.randn(5, 3), torch.rand(5), torch.randn(5, 16)
+    state, moment = head.project_context(hidden), head.time_embedding(time)
+    if separate:
+        assert network.time_modulation is not None
+        of_time = network.time_modulation(F.silu(moment))
+        modulations = [layer(F.silu(state)) + of_time[:, :48] for layer in network.modulations]
+        last = network.last_modulation(F.silu(state)) + of_time[:, 48:]
+    else:
+        modulations = [layer(F.silu(state + moment)) for layer in network.modulations]
+        last = network.last_modulation(F.silu(state + moment))
+    assert len(modulations) == -(-3 // every)
+    y = network.project_in(x)
+    for number, block in enumerate(network.blocks):
+        shift, scale, gate = modulations[number // every].chunk(3, dim=-1)
+        y = y + gate * block.out(F.silu(block.hidden(block.norm(y) * (1 + scale) + shift)))
+    shift, scale = last.chunk(2, dim=-1)
+    torch.testing.assert_close(head(x, time, hidden), network.project_out(network.norm(y) * (1 + scale) + shift))
+
+
+@pytest.mark.parametrize("changes", [{}, {"head_modulation_every": 2}, {"head_modulation": "separate"}])
+def test_what_is_made_once_gives_the_same_velocity(changes: dict[str, Any]):
+    head = tiny_model(head_depth=2, head_jumps=True, **changes).head
+    x, hidden = torch.randn(5, 3), torch.randn(5, 16)
+    times, jumps = torch.tensor([0.0, 0.3]), torch.tensor([0.3, 0.7])
+    state, moments = head.of_state(hidden), head.of_time(times, jumps)
+    for step in range(2):
+        made = head.velocity(x, times[step], state, tuple(each[step] for each in moments))
+        torch.testing.assert_close(made, head(x, times[step].expand(5), hidden, jumps[step].expand(5)))
+
+
+@pytest.mark.parametrize("changes", [{"head_modulation_every": 2}, {"head_modulation": "separate"}])
+def test_a_head_of_shared_modulations_starts_at_zero(changes: dict[str, Any]):
+    head = PRA(tiny_config(head_depth=2, **changes)).head
+    assert not head(torch.randn(5, 3), torch.rand(5), torch.randn(5, 16)).any()
+
+
+def test_a_velocity_is_a_jump_of_no_length():
+    head = tiny_model(head_jumps=True).head
+    x, time, hidden = torch.randn(5, 3), torch.rand(5), torch.randn(5, 16)
+    assert torch.equal(head(x, time, hidden), head(x, time, hidden, torch.zeros(5)))
+    assert not torch.isclose(head(x, time, hidden), head(x, time, hidden, 1 - time)).all(dim=-1).any()

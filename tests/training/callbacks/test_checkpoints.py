@@ -1,6 +1,7 @@
 """When checkpoints are made during training, and which of them stay."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from framework.core.errors import ConfigError
 from framework.testing.checkpoints import fit, steps_in
 from framework.training.callbacks.checkpoints import Checkpoints
-from framework.training.checkpoint.layout import (
-    FOLDER,
-    name_of,
-)
+from framework.training.checkpoint import strategy
+from framework.training.checkpoint.layout import FOLDER, FileRecord, name_of
 from framework.training.checkpoint.read import read_tensors
 
 
@@ -89,6 +88,64 @@ def test_the_best_by_a_metric_stays(tmp_path: Path):
         fit(tmp_path / "other", unknown, batches=2, val_check_interval=1)
 
 
+def held_saves(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Lets no save go on to the disk before the event."""
+    go_on, write = threading.Event(), strategy.write_tensors
+
+    def wait_and_write(*args: Any) -> dict[Path, FileRecord]:
+        assert go_on.wait(60)
+        return write(*args)
+
+    monkeypatch.setattr(strategy, "write_tensors", wait_and_write)
+    return go_on
+
+
+class LetGo(Callback):
+    """Lets the saves go on before a batch."""
+
+    def __init__(self, event: threading.Event, batch: int) -> None:
+        self.event, self.batch = event, batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if batch_idx == self.batch:
+            self.event.set()
+
+
+@pytest.mark.slow
+def test_a_save_is_skipped_while_the_last_one_is_written_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    go_on = held_saves(monkeypatch)
+    checkpoints = Checkpoints(every_n_steps=1, keep_last=9, on_unfinished_save="skip")
+    fit(tmp_path, checkpoints, LetGo(go_on, 3), batches=4)
+    kept = steps_in(tmp_path)
+    # Step 4 ends the run. It is due as well: it is skipped there if step 1 is not done, and made at the end.
+    assert kept == [1, 4]
+    skipped = [record.message for record in caplog.records if "no checkpoint of step" in record.message]
+    assert skipped[0] == (
+        "no checkpoint of step 2: the last one is still being written (checkpoint.on_unfinished_save: skip)"
+    )
+    assert [message.split()[4] for message in skipped[:2]] == ["2:", "3:"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_unfinished_save": "wait"},
+        {"on_unfinished_save": "skip", "keep_every_n_steps": 1},
+        {"on_unfinished_save": "skip", "keep_best": 1, "best_metric": "validation/total"},
+    ],
+)
+def test_what_is_kept_for_good_or_may_be_the_best_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+):
+    go_on = held_saves(monkeypatch)
+    threading.Timer(0.3, go_on.set).start()
+    fit(tmp_path, Checkpoints(every_n_steps=1, keep_last=9, **options), batches=3, val_check_interval=1)
+    assert steps_in(tmp_path) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -96,6 +153,7 @@ def test_the_best_by_a_metric_stays(tmp_path: Path):
         ({"keep_last": 0}, "keep_last 0"),
         ({"keep_every_n_steps": 0}, "keep_every_n_steps 0"),
         ({"keep_best": 1}, "keep_best 1 with best_metric None: set both, or neither"),
+        ({"on_unfinished_save": "skip", "asynchronous": False}, "on_unfinished_save skip with asynchronous false"),
         ({"best_metric": "validation/total"}, "keep_best 0 with best_metric validation/total"),
     ],
 )

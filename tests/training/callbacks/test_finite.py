@@ -280,6 +280,7 @@ def under_deepspeed(run_dir: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_deepspeed_looks_at_losses_before_its_step_and_at_its_norm_after(tmp_path: Path):
+    pytest.importorskip("deepspeed")
     results = run_forked(under_deepspeed, 2, run_dir=str(tmp_path)).results
     for result in results.values():
         for stage in (1, 3):

@@ -44,12 +44,12 @@ def trainer(run_dir: Path, kept: Kept, **parts: Any) -> Trainer:
 
 
 def test_shard_sets_on_the_disk_and_far_away(tmp_path: Path):
-    manifest = SimpleNamespace(num_samples=7, num_bytes=100, index_sha256="0123456789abcdef")
+    manifest = SimpleNamespace(num_samples=7, num_bytes=100, index_sha256="the same", digest="0123456789abcdef")
     sets = [SimpleNamespace(path=path, manifest=manifest) for path in (tmp_path / "shards", "https://host/shards/")]
     kept = Kept()
     ManifestArtifacts().on_train_start(trainer(tmp_path, kept, datamodule=SimpleNamespace(train_sets=sets)), MODULE)
     uris = [f"file://{tmp_path}/shards/manifest.json", "https://host/shards/manifest.json"]
-    metadata = {"samples": 7, "bytes": 100, "index": "0123456789abcdef"}
+    metadata = {"samples": 7, "bytes": 100, "digest": "0123456789abcdef"}
     assert kept.seen == [("shards-0123456789ab", "shards", uri, metadata) for uri in uris]
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,10 +14,19 @@ from framework.testing.checkpoints import steps_in
 from framework.testing.faults import kill_at_event
 from framework.testing.processes.forked import run_forked
 from framework.training.checkpoint.choose import damage, newest_undamaged
-from framework.training.checkpoint.layout import FOLDER, Manifest, Retention, clean, list_checkpoints, name_of, step_of
+from framework.training.checkpoint.layout import (
+    FOLDER,
+    FileRecord,
+    Manifest,
+    Retention,
+    clean,
+    list_checkpoints,
+    name_of,
+    step_of,
+)
 from framework.training.checkpoint.read import read_tensors
 from framework.training.checkpoint.tensors import write_tensors
-from framework.training.checkpoint.writing import Background, Save, complete, together
+from framework.training.checkpoint.writing import Background, Save, WriteTensors, complete, together
 
 
 def save_two(run_dir: str, kill_at: int) -> None:
@@ -30,9 +38,8 @@ def save_two(run_dir: str, kill_at: int) -> None:
         partial = folder / f"{name_of(step)}.partial"
         partial.mkdir()
 
-        def write(partial: Path = partial, step: int = step) -> list[Path]:
-            write_tensors(partial, {"model.weight": torch.full((100,), float(step))}, None)
-            return [partial / ".metadata", partial / "__0_0.distcp"]
+        def write(partial: Path = partial, step: int = step) -> dict[Path, FileRecord]:
+            return write_tensors(partial, {"model.weight": torch.full((100,), float(step))}, None)
 
         manifest = Manifest(step=step, kind="dcp", world_size=1, strategy="test")
         complete(
@@ -91,7 +98,7 @@ def test_a_kill_at_any_access_to_the_disk_leaves_a_complete_checkpoint(tmp_path:
     assert len(found) > 30
 
 
-def save_of(folder: Path, write: Callable[[], list[Path]]) -> Save:
+def save_of(folder: Path, write: WriteTensors) -> Save:
     partial = folder / f"{name_of(1)}.partial"
     partial.mkdir(parents=True)
     return Save(
@@ -126,21 +133,23 @@ def test_any_failure_becomes_a_checkpoint_error_that_says_what(error: Exception,
 def test_in_the_background_one_save_at_a_time_and_its_failure_is_told_once(tmp_path: Path):
     started, go_on = threading.Event(), threading.Event()
 
-    def write() -> list[Path]:
+    def write() -> dict[Path, FileRecord]:
         started.set()
         assert go_on.wait(60)
-        return []
+        return {}
 
     background = Background()
     background.wait()
     background.start(save_of(tmp_path / "good", write))
     assert started.wait(60)
     background.check()
+    assert background.is_running()
     with pytest.raises(TimeoutError):
         background.wait(0.01)
     assert not (tmp_path / "good" / name_of(1)).exists()
     go_on.set()
     background.wait()
+    assert not background.is_running()
     manifest = Manifest.read(tmp_path / "good" / name_of(1))
     assert manifest.files["state.pt"].sha256 == hashlib.sha256(b"state").hexdigest()
     background.start(save_of(tmp_path / "bad", lambda: fail(OSError(28, "No space left on device", "/x"))))

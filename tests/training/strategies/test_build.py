@@ -7,7 +7,7 @@ from lightning.pytorch import strategies
 
 from framework.core.errors import ConfigError
 from framework.training.strategies.build import make_strategy
-from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
+from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig, StrategyName
 from framework.training.strategies.ddp import DDPStrategy
 from framework.training.strategies.deepspeed import DeepSpeedStrategy
 from framework.training.strategies.fsdp2 import FSDP2Strategy
@@ -34,6 +34,16 @@ def test_options_of_another_strategy_are_ignored_with_a_warning():
     config = replace(config, name="fsdp2", deepspeed=DeepSpeedOptions(stage=3))
     with pytest.warns(UserWarning, match=r"strategy\.deepspeed is ignored: strategy\.name is fsdp2"):
         make_strategy(config, accelerator="cpu", devices=2)
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "deepspeed"])
+def test_one_graph_of_weights_that_are_gathered_within_it(name: StrategyName, monkeypatch: pytest.MonkeyPatch):
+    config = StrategyConfig(name=name, compile="whole")
+    with pytest.raises(ConfigError, match=f"compile whole under strategy.name {name}.*set strategy.compile to true"):
+        make_strategy(config, accelerator="cpu", devices=2)
+    for devices in (1, 2):
+        strategy = make_strategy(replace(config, name="ddp"), accelerator="cpu", devices=devices)
+        assert strategy.parallelism.compile == "whole"
 
 
 def test_one_process_and_many():

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from framework.core.errors import ConfigError
-from framework.training.strategies.backend import backend_of_tensor
+from framework.training.strategies.backend import Devices, backend_of_tensor
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
 from framework.training.strategies.deepspeed import DeepSpeed, Float32DeepSpeedPrecision
@@ -23,7 +23,7 @@ def test_deepspeed_needs_a_gpu_and_its_package(monkeypatch: pytest.MonkeyPatch):
         make_strategy(config, accelerator="cpu", devices=2)
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(ConfigError, match=r'pip install "framework\[deepspeed\]"'):
-        make_strategy(config, accelerator="cpu", devices=2)
+        DeepSpeed().make(config, Devices(of_node=(torch.device("cuda", 0),)))
 
 
 def workload(accumulation: int = 1) -> Workload:

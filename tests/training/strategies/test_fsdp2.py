@@ -1,5 +1,6 @@
 """Parts of FSDP2's parameters: filled, gathered and counted once, with uneven shards and with replicas."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from framework.core.compat.torch_compat import set_timeout
 from framework.testing.processes.forked import run_forked
 from framework.training.strategies.backend import backend_of_tensor, gradient_norm, is_sharded, local_part
 from framework.training.strategies.config import FSDP2Options, StrategyConfig
@@ -33,8 +35,11 @@ def parts(shape: list[int]) -> dict[str, Any]:
     dist.init_process_group("gloo")
     names = ("replicate", "shard")[2 - len(shape) :]
     layer = nn.Linear(2, 5)
-    fully_shard(layer, mesh=init_device_mesh("cpu", tuple(shape), mesh_dim_names=names))
-    found: dict[str, Any] = {"sharded": is_sharded(layer)}
+    mesh = init_device_mesh("cpu", tuple(shape), mesh_dim_names=names)
+    set_timeout(mesh, timedelta(seconds=77))
+    fully_shard(layer, mesh=mesh)
+    timeouts = [group._get_backend(torch.device("cpu")).options._timeout for group in mesh.get_all_groups()]
+    found: dict[str, Any] = {"sharded": is_sharded(layer), "timeouts": [each.total_seconds() for each in timeouts]}
     for name, parameter in layer.named_parameters():
         backend = backend_of_tensor(parameter)
         value = torch.arange(float(parameter.numel())).reshape(parameter.shape)
@@ -66,6 +71,7 @@ def test_each_rank_fills_and_counts_its_own_rows(shape: list[int]):
         assert all(each["shape"] == whole and each["title"] == "FSDP2" for each in of_ranks)
         assert max(each["held"] for each in of_ranks) == sharded_values({name: torch.Size(whole)}, shape[-1])
     assert all(result["sharded"] for result in results.values())
+    assert all(result["timeouts"] == [77.0] * len(shape) for result in results.values())
     assert all(result["norm"] == pytest.approx(15**0.5) for result in results.values())
 
 

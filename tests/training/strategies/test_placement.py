@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
+from framework.core.errors import ConfigError
 from framework.core.init import initialise, initialise_module
 from framework.core.param_tags import tags_of
 from framework.pra.network.layers import Linear, ModulatedBlock, TransformerBlock
@@ -23,7 +25,7 @@ from framework.training.strategies import placement as sharding
 from framework.training.strategies.backend import is_sharded, local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, StrategyConfig
-from framework.training.strategies.placement import Placement, build_with_ema
+from framework.training.strategies.placement import Placement, build_with_ema, placement_of
 
 CPU = Placement(device=torch.device("cpu"))
 
@@ -138,6 +140,19 @@ def test_a_block_is_recomputed_then_compiled_then_sharded(monkeypatch: pytest.Mo
     assert list(model.state_dict()) == list(ema_model.state_dict())
 
 
+def test_where_the_loss_is_one_graph_no_block_is_compiled_by_itself():
+    model, _ = build(replace(CPU, compile="whole"))
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+def test_a_module_whose_loss_is_not_one_graph(tmp_path: Path):
+    strategy = make_strategy(StrategyConfig(compile="whole"), accelerator="cpu", devices=1)
+    module = LightningModule()
+    module.trainer = quiet_trainer(tmp_path, strategy=strategy, devices=1, max_steps=1)
+    with pytest.raises(ConfigError, match="compile whole with LightningModule, whose loss is not one graph: leave"):
+        placement_of(module)
+
+
 def test_recomputing_gives_the_same_gradients():
     models = [build(replace(CPU, activation_checkpointing=every))[0] for every in (0, 1)]
     batch = tiny_batch(tiny_config(), 2)
@@ -212,6 +227,7 @@ def build_counted(folder: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.slow
 def test_no_rank_ever_holds_more_than_its_shards_and_a_block(tmp_path: Path):
+    pytest.importorskip("deepspeed")
     run = run_forked(build_counted, 2, folder=str(tmp_path))
     for rank, found in run.results.items():
         for name, measured in found.items():

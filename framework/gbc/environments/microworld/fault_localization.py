@@ -8,6 +8,7 @@ from statistics import mean
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
+from framework.gbc.attribution.credit_propagation import loss_starts
 from framework.gbc.attribution.edge_weights import Scorer, compute_connections
 from framework.gbc.attribution.options import (
     AttributionOptions,
@@ -36,7 +37,7 @@ from framework.gbc.environments.planted_faults import (
 from framework.gbc.execution.runner import RunOptions
 from framework.gbc.language_models.local import LocalModel
 
-SCALARS: tuple[Scalar, ...] = ("finegrained", "sum_squares")
+SCALARS: tuple[Scalar, ...] = ("finegrained", "sketched", "sum_squares")
 _MAX_TOKENS = 512
 """Of a pass: the long answers apart from the short ones, which saves padding."""
 
@@ -157,7 +158,8 @@ def score_edits(
 
 def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
     trace, loss = episode.trace, episode.loss
-    (found,) = compute_connections([trace], episode.fault.graph, {MODEL: model}, [loss.value], options, scorer)
+    graph, starts = episode.fault.graph, [loss_starts(trace, loss)]
+    (found,) = compute_connections([trace], graph, {MODEL: model}, [loss.value], options, scorer, starts=starts)
     return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out, outputs_before
+from framework.gbc.attribution.credit_propagation import loss_starts
 from framework.gbc.attribution.diagnosis import probabilities
 from framework.gbc.attribution.edge_weights import compute_connections
 from framework.gbc.attribution.evidence import gather_evidence
@@ -130,7 +131,13 @@ def _by_scores(scalar: Scalar, *, attention: bool) -> Candidate:
                 code=True,
             )
             (connections,) = compute_connections(
-                [failure.trace], faulty.graph, {MODEL: model}, [failure.loss.value], options, counter
+                [failure.trace],
+                faulty.graph,
+                {MODEL: model},
+                [failure.loss.value],
+                options,
+                counter,
+                starts=[loss_starts(failure.trace, failure.loss)],
             )
             attributed = AttributionOptions(connections=options, edits=None)
             attribution = attribute_trace(failure.trace, connections, failure.loss, attributed)

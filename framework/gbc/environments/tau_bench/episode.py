@@ -19,7 +19,8 @@ from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBen
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
-from framework.gbc.language_models.tool_calls import parse_tool_calls, without_thoughts
+from framework.gbc.language_models.tool_calls.parsing import parse_tool_calls
+from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
 
 AGENT, USER = "agent", "user"
 

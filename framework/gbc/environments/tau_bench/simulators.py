@@ -6,7 +6,7 @@ from framework.core.errors import DataError, FrameworkError
 from framework.core.seeding import seed_of
 from framework.gbc.environments.tau_bench.adapter import STOP
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
-from framework.gbc.language_models.tool_calls import without_thoughts
+from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
 
 # The wording is ours; what it asks for is the benchmark's (Yao et al. 2024, section 3).
 PROMPT = f"""You play a customer who talks to an agent of a company. What you want:

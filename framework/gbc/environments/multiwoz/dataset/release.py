@@ -1,6 +1,7 @@
 """The files of a MultiWOZ release as its authors publish it: a folder, or the zip, of 2.1 or 2.4 (one layout)."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ _DATA = "data.json"
 _ACTS = ("dialogue_acts.json", "system_acts.json")
 _LISTS = {"validation": ("valListFile.json", "valListFile.txt"), "test": ("testListFile.json", "testListFile.txt")}
 _TABLES = ("attraction", "hotel", "restaurant", "taxi", "train")
-_MAX_BYTES = 2 << 30
+_MAX_BYTES = 512 << 20
+"""Of a file: of 10,438 dialogues, indented, `data.json` has some 300 MB, and its parsed form ten times as much."""
+# The others are decompressed by Python's zipfile without a bound.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HINT = "give the folder or the zip of MultiWOZ 2.1 or 2.4 as it is published"
 
 
@@ -98,7 +102,10 @@ def _opened(source: Path) -> Generator[Callable[[str], str | None]]:
 
         def read(name: str) -> str | None:
             path = folder / name
-            return _text(path.read_bytes(), str(path)) if path.is_file() else None
+            if not path.is_file():
+                return None
+            _refuse_large(path.stat().st_size, str(path))
+            return _text(path.read_bytes(), str(path))
 
         yield read
         return
@@ -112,15 +119,23 @@ def _opened(source: Path) -> Generator[Callable[[str], str | None]]:
                 info = members.get(str(root / name))
                 if info is None:
                     return None
-                if info.file_size > _MAX_BYTES:
-                    raise DataError(f"{name} in {source} has {info.file_size:,} bytes", hint=_HINT)
+                _refuse_large(info.file_size, f"{source}/{info.filename}")
+                if info.compress_type not in _BOUNDED:
+                    problem = f"{source}/{info.filename} is compressed with method {info.compress_type}"
+                    raise DataError(problem, hint="pack the zip with deflate")
                 return _text(archive.read(info), f"{source}/{info.filename}")
 
             yield read_member
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error.strerror or error})", hint=_HINT) from None
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:  # damaged, encrypted
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        # Damaged, encrypted.
         raise DataError(f"{source} cannot be read as a zip ({error})", hint=_HINT) from None
+
+
+def _refuse_large(size: int, where: str) -> None:
+    if size > _MAX_BYTES:
+        raise DataError(f"{where} has {size:,} bytes, more than {_MAX_BYTES:,}", hint=_HINT)
 
 
 def _only(folders: list[_PathT]) -> _PathT:

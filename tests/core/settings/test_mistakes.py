@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from framework.cli.mistakes import Given, describe_mistake, find_empty, find_misfit, nearest
-from framework.cli.yaml_keys import read_keys
+from framework.core.settings.mistakes import Given, describe_mistake, find_empty, find_misfit, nearest
+from framework.core.settings.yaml_keys import read_keys
 
 FILE = Path("r.yaml")
 KNOWN = ["data.train", "data.images.size", "data.images.crop", "trainer.max_steps", "trainer.precision", "run.dir"]
@@ -21,6 +21,8 @@ def given(text: str = "", *words: str) -> Given:
         ("trainer.max_stepz", "trainer.max_steps"),
         ("data.size", "data.images.size"),
         ("trianer.max_steps", "trainer.max_steps"),
+        ("trianer", "trainer"),
+        ("data.image", "data.images"),
         ("data.images.krop", "data.images.crop"),
         ("colour", None),
     ],
@@ -76,6 +78,14 @@ def test_the_nearest_setting(key: str, expected: str | None):
             'Parser key "model":\n  Errors:\n    - Expected a dot import path string: Missing\n  Given value: Missing',
             "model is not a class: give class_path, and its arguments as init_args",
         ),
+        (
+            "Parser key \"model\":\n  Not a valid subclass of LightningModule. Got value: {'class_path': "
+            "'torch.nn.Linear', 'init_args': {'a': 1}}\n",
+            "model is torch.nn.Linear, which is not a class of the kind that belongs here: framework fit --help lists "
+            "those that there are",
+        ),
+        ("unrecognized arguments: r.yaml", "r.yaml stands alone: give a recipe as --config r.yaml"),
+        ("Key must be a string, got: 3.", "the key 3 is not a name: settings are given by theirs"),
         ("the following arguments are required: run.dir", "the following arguments are required: run.dir"),
     ],
 )
@@ -120,3 +130,29 @@ def test_a_setting_without_a_value():
     assert found is not None
     assert "r.yaml, line 1: run.dir is null: give a value" in str(found)
     assert find_empty({"run.name": None}, given("run: {name: }")) is None
+
+
+def test_the_line_of_a_key_that_is_not_a_name():
+    for text, name in (("a: 1\n3: 4", "3"), ("a: 1\n~: 4", "None"), ("a: 1\ntrue: 4", "True")):
+        told = describe_mistake(f"Key must be a string, got: {name}.", KNOWN, given(text))
+        assert told == f"r.yaml, line 2: the key {name} is not a name: settings are given by theirs"
+
+
+@pytest.mark.parametrize("key", ["model.init_arg.width", "model.args"])
+def test_a_key_beside_a_class(key: str):
+    recipe = given("model: {class_path: a.B, init_arg: {width: 1}, args: 2, init_args: {width: 1}}")
+    told = describe_mistake(f"Option '{key}' is not accepted", KNOWN, recipe)
+    assert (
+        told == f"r.yaml, line 1: {key}: a class is given by class_path and init_args, and by no other key beside them"
+    )
+    assert not recipe.is_beside_class("model.init_args.width")
+
+
+def test_choices_that_would_be_refused_later_are_not_offered():
+    message = (
+        "Parser key \"trainer.precision\":\n  Subtypes: [typing.Literal[64, 32], typing.Literal['bf16-true', "
+        "'32-true'], <class 'NoneType'>]\n  Errors:\n  - Expected a <class 'int'>\n  Given value: x"
+    )
+    refused = {"trainer.precision": lambda choice: choice in ("64", "bf16-true")}
+    told = describe_mistake(message, KNOWN, Given(refused=refused))
+    assert told == "trainer.precision is x: use one of 32, 32-true, or null"

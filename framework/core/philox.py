@@ -6,15 +6,20 @@ bits on every device; numbers made of them may differ in their last digits, as l
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from framework.core.devices import tensor_on
+
 Seeds = Int[Tensor, "stream"]
 Words = Int[Tensor, "_ _"]
 """Values in [0, 2^32) by stream and block; an axis of length 1 stands for all streams or blocks."""
 
+WORDS = 4
+"""Of a block of a stream."""
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
@@ -58,6 +63,11 @@ def random_words(seeds: Seeds, num_blocks: int, start: int = 0) -> tuple[Words, 
     return philox((position, zero, zero, zero), key)
 
 
+def stream_seeds(seeds: Sequence[int], device: torch.device) -> Seeds:
+    """Seeds of streams on a device, without a wait for it; those that are negative or too large are wrapped."""
+    return tensor_on(device, [seed % 2**63 for seed in seeds])
+
+
 def uniform_of(words: Words) -> Float[Tensor, "stream block"]:
     """Uniform numbers in [0, 1) of words: their upper 24 bits, as many as float32 has."""
     return (words >> 8).float() * 2.0**-24
@@ -69,3 +79,10 @@ def normal_of(radius: Words, angle: Words) -> tuple[Float[Tensor, "stream block"
     length = (-2 * ((radius + 1).float() * 2.0**-32).log()).sqrt()
     turn = 2 * math.pi * uniform_of(angle)
     return length * turn.cos(), length * turn.sin()
+
+
+def gumbel_of(words: Words) -> Float[Tensor, "stream block"]:
+    """Standard Gumbel numbers -log(E) of words, E = -log(1 - v) exponential; from -2.9 to 22.9."""
+    # v has all 32 bits where it is small, which makes the large numbers, and is below 1.
+    share = ((words.float() + 0.5) * 2.0**-32).clamp(max=1 - 2.0**-24)
+    return -(-torch.log1p(-share)).log()

@@ -1,6 +1,6 @@
 """Where the keys of a YAML text stand, and no expansion of aliases."""
 
-from framework.cli.yaml_keys import Key, read_keys
+from framework.core.settings.yaml_keys import Key, read_keys
 
 
 def test_every_key_has_its_line_and_says_what_it_holds():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from framework.core.errors import DataError
-from framework.gbc.language_models.tool_calls import CalledTool, call_of, parse_tool_calls, without_thoughts
+from framework.gbc.language_models.tool_calls.parsing import CalledTool, call_of, parse_tool_calls
+from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
 
 A = CalledTool(name="a", arguments={"x": 1})
 B = CalledTool(name="b", arguments={})
@@ -46,6 +47,46 @@ OPENAI = {"id": "1", "type": "function", "function": {"name": "a", "arguments": 
         (f"<think>Or <tool_call>f</tool_call>?</think>{HERMES}", (A,)),
         (f"Or <tool_call>f</tool_call>? </think>\n{HERMES}", (A,)),
         ('<think>hm</think>\n{"name": "b"}', (B,)),
+        # As Command-R, Granite and Phi, Jamba and Hunyuan, InternLM are trained.
+        ('Action: ```json\n[{"tool_name": "a", "parameters": {"x": 1}}]\n```', (A,)),
+        ('<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "a", "parameters": {"x": 1}}]<|END_ACTION|>', (A,)),
+        ('<|tool_call|>[{"name": "a", "arguments": {"x": 1}}]', (A,)),
+        ('<|tool_call|>[{"name": "a", "arguments": {"x": 1}}]<|/tool_call|><|end|>', (A,)),
+        ('functools[{"name": "a", "arguments": {"x": 1}}]', (A,)),
+        ('<tool_calls>[{"name": "a", "arguments": {"x": 1}}, {"name": "b"}]</tool_calls>', (A, B)),
+        ('<|action_start|><|plugin|>\n{"name": "a", "parameters": {"x": 1}}<|action_end|>', (A,)),
+        # Mistral, whose marks a tokenizer may leave out; DeepSeek; Kimi; gpt-oss.
+        ('[TOOL_CALLS]a[ARGS]{"x": 1}[TOOL_CALLS]b[CALL_ID]123[ARGS]{}', (A, B)),
+        ('[TOOL_CALLS]a{"x": 1}', (A,)),
+        ('a{"x": 1}', (A,)),
+        (
+            "Look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>a\n"
+            '```json\n{"x": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>',
+            (A,),
+        ),
+        (
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>a<｜tool▁sep｜>{"x": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+            (A,),
+        ),
+        (
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.a:0<|tool_call_argument_begin|>"
+            '{"x": 1}<|tool_call_end|><|tool_calls_section_end|>',
+            (A,),
+        ),
+        (
+            "<|channel|>analysis<|message|>[b()]<|end|><|start|>assistant<|channel|>commentary to=functions.a "
+            '<|constrain|>json<|message|>{"x": 1}<|call|>',
+            (A,),
+        ),
+        # As Python writes them: Llama 3.2 and 4, Gemma, Llama's own tools; and ReAct.
+        ("[a(x=1), b()]", (A, B)),
+        ("<|python_start|>[a(x=1)]<|python_end|>", (A,)),
+        ("```tool_code\na(x=1)\n```", (A,)),
+        ("<|python_tag|>a.call(x=1)", (A,)),
+        ('Thought: hm\nAction: a\nAction Input: {"x": 1}', (A,)),
+        ('{"function_call": {"name": "a", "arguments": "{\\"x\\": 1}"}}', (A,)),
+        ('{"name": "a", "parameters": {"x": 1}}<|eot_id|>', (A,)),
+        ('\ufeff{"name": "b"}', (B,)),
         ('<tool_call>{"name": "a", "arguments": {"x": "</think>"}}</tool_call>', None),
         ('{"name": "a", "arguments": {"x": "<think>b</think> <tool_call>"}}', None),
     ],
@@ -73,6 +114,15 @@ def test_calls(text: str, calls: tuple[CalledTool, ...] | None):
         (f"<thinking>{HERMES}</thinking> Hello. <think>b</think> Bye.", "Hello.  Bye."),
         (f"Hello.<think>{HERMES}", "Hello."),
         (f"<think>{HERMES}", ""),
+        (f"<THINK>{HERMES}</THINK>Hello.", "Hello."),
+        (f"<reasoning>{HERMES}</reasoning>Hello.", "Hello."),
+        (f"[THINK]{HERMES}[/THINK]Hello.", "Hello."),
+        (f"<seed:think>{HERMES}</seed:think>Hello.", "Hello."),
+        (f"<think>a<think>b</think>{HERMES}</think>Hello.", "Hello."),
+        ("See [the page](http://localhost).", "See [the page](http://localhost)."),
+        ('It is {"a": 1}.', 'It is {"a": 1}.'),
+        ("[1, 2]", "[1, 2]"),
+        ("Call a(x=1).", "Call a(x=1)."),
     ],
 )
 def test_what_is_no_call(text: str, said: str):
@@ -96,9 +146,20 @@ def test_what_is_no_call(text: str, said: str):
         ("<tool_call>f(1)</tool_call>", "not JSON up to </tool_call>"),
         ('<tool_call>{"name": "a"} and f(1)</tool_call>', "not JSON up to </tool_call>"),
         ("<tool_call></tool_call>", "no call in it"),
-        ("<tool_call><function=a><parameter=x>1</parameter></function></tool_call>", "no call in it"),
+        ("<tool_call><function=a><parameter=x>1</parameter></function></tool_call>", "have no types"),
         ("<function=a></function>", "not one object of arguments"),
-        ("<|python_tag|>f(1)", "no call in it"),
+        ("<|python_tag|>f(1)", "an argument without a name"),
+        ("<tool_call>a\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>", "have no types"),
+        ('<invoke name="a"><parameter name="x">1</parameter></invoke>', "have no types"),
+        ('[a(x=1, y="tw', "not a call of Python's"),
+        ("[a(x=open('f'))]", "is not a value of JSON"),
+        ("[a(x=1), 2]", "not a call of Python's"),
+        ("[a(**b)]", "arguments with"),
+        ('{"name": "a", "tool_name": "b"}', "two names"),
+        ('{"name": "a", "arguments": {"x": NaN}}', "not JSON compliant"),
+        ('I call it: {"name": "a", "arguments": {"x": 1}}', "text beside it"),
+        ('So:\n```json\n{"name": "a", "arguments": {"x": 1}}\n```', "text beside it"),
+        ('<｜tool▁call▁begin｜>a<｜tool▁sep｜>{"x": 1', "not JSON"),
         ('{"tool_calls": []}', "no call in it"),
         (f'{HERMES}<tool_call>{{"name"</tool_call>', "not JSON"),
     ],

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from framework.pra.philox import normal_of, philox, random_words, uniform_of
+from framework.core.philox import gumbel_of, normal_of, philox, random_words, stream_seeds, uniform_of
 
 # Salmon et al.'s Random123, tests/kat_vectors: philox4x32, 10 rounds; the second is all ones, the third digits of pi.
 KNOWN = [
@@ -56,3 +56,19 @@ def test_moments_and_tails():
     assert (normal.std() - 1).abs() < 0.005
     assert (normal.pow(4).mean() - 3).abs() < 0.05
     assert ((normal.abs() > 2).float().mean() - 0.0455).abs() < 0.002
+
+
+def test_gumbel_numbers():
+    words = torch.cat([each.flatten() for each in random_words(torch.arange(8), 5000)])
+    numbers = gumbel_of(words[None]).double()
+    # Mean and variance of the standard distribution: Euler's constant and pi^2 / 6.
+    assert numbers.mean().item() == pytest.approx(0.5772, abs=0.01)
+    assert numbers.var().item() == pytest.approx(math.pi**2 / 6, rel=0.02)
+    ends = gumbel_of(torch.tensor([[0, 1, 2**32 - 1]]))
+    torch.testing.assert_close(
+        ends[0], torch.tensor([33 * math.log(2), 33 * math.log(2) - math.log(3), -2.8115]), atol=1e-3, rtol=0
+    )
+
+
+def test_seeds_of_any_size():
+    assert stream_seeds([-1, 2**63, 7], torch.device("cpu")).tolist() == [2**63 - 1, 0, 7]

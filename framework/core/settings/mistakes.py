@@ -6,13 +6,13 @@ file and line it stands in, and the choices or the nearest name that there is.
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from framework.cli.yaml_keys import Key, KeyPath
 from framework.core.errors import ConfigError
+from framework.core.settings.yaml_keys import Key, KeyPath
 
 _TYPES = {
     "int": "a whole number",
@@ -31,6 +31,9 @@ _UNKNOWN = (
     re.compile(r"Option '(?P<key>[^']+)' is not accepted"),
     re.compile(r"unrecognized arguments: --(?P<key>[^\s=]+)"),
 )
+_UNEXPECTED = re.compile(r"unrecognized arguments: (?P<word>[^-]\S*)")
+_NOT_TEXT = re.compile(r"Key must be a string, got: (?P<key>.*?)\.?$")
+_CLASS = re.compile(r"""'class_path': ['"]?(?P<path>[^'",}]*)""")
 _VALUE = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<problem>.*)', re.DOTALL)
 _LISTED = 12
 """So many names are listed at most."""
@@ -45,12 +48,30 @@ class Given:
         words: after it.
         files: the keys of each recipe, in the order of reading.
         classes: class paths that a recipe may name.
+        refused: by a setting's whole name, which of the choices that its type has are refused later.
     """
 
     command: str = ""
     words: tuple[str, ...] = ()
     files: Mapping[Path, Mapping[KeyPath, Key]] = field(default_factory=dict[Path, Mapping[KeyPath, Key]])
     classes: tuple[str, ...] = ()
+    refused: Mapping[str, Callable[[str], bool]] = field(default_factory=dict[str, Callable[[str], bool]])
+
+    def where(self, name: str) -> str:
+        """Where a recipe has a key of this last word; YAML may read the word as a number or as nothing."""
+        words = {name, name.lower(), *(("null", "~") if name == "None" else ())}
+        for file, keys in self.files.items():
+            for path, key in keys.items():
+                if path[-1] in words:
+                    return f"{file}, line {key.line}: "
+        return ""
+
+    def is_beside_class(self, key: str) -> bool:
+        """Whether a setting of this whole name, or one that it is in, stands beside a class_path."""
+        parts = key.split(".")
+        groups = [tuple(parts[:end]) for end in range(1, len(parts)) if parts[end] != "init_args"]
+        paths = [(*group, "class_path") for group in groups]
+        return parts[-1] == "class_path" or any(path in keys for keys in self.files.values() for path in paths)
 
     def find(self, key: str) -> tuple[str, str]:
         """A setting's whole name, and where it was given: `recipe.yaml, line 3: ` or nothing for the command line.
@@ -83,6 +104,11 @@ def describe_mistake(message: str, known: Iterable[str], given: Given) -> str:
             group = found.groupdict().get("group")
             key = f"{group}.{found['key']}" if group else found["key"]
             return _unknown(key, sorted(known), given)
+    if (found := _UNEXPECTED.search(message)) and found["word"].endswith((".yaml", ".yml")):
+        return f"{found['word']} stands alone: give a recipe as --config {found['word']}"
+    if found := _NOT_TEXT.search(message):
+        where = given.where(found["key"])
+        return f"{where}the key {found['key']} is not a name: settings are given by theirs"
     if found := _VALUE.search(message):
         return _wrong_value(found["key"], found["problem"], given)
     return _first_cause(message)
@@ -90,7 +116,7 @@ def describe_mistake(message: str, known: Iterable[str], given: Given) -> str:
 
 def _unknown(key: str, known: Sequence[str], given: Given) -> str:
     full, where = given.find(key)
-    if key.rpartition(".")[2] == "class_path":
+    if given.is_beside_class(full):
         return f"{where}{full}: a class is given by class_path and init_args, and by no other key beside them"
     before = full[: -len(key)]
     if near := nearest(key, known):
@@ -145,6 +171,9 @@ def nearest(key: str, known: Sequence[str]) -> str | None:
     if len(same) == 1:
         return same[0]
     beside = {each.rpartition(".")[2]: each for each in known if each.rpartition(".")[0] == group}
+    # Of groups that are misspelt themselves.
+    groups = {each.rsplit(".", count)[0] for each in known for count in range(1, each.count(".") + 1)}
+    beside |= {each.rpartition(".")[2]: each for each in groups if each.rpartition(".")[0] == group}
     for names, cutoff in ((beside, 0.6), ({each: each for each in known}, 0.8)):
         wanted = name if names is beside else key
         if close := get_close_matches(wanted, names, n=1, cutoff=cutoff):
@@ -167,6 +196,11 @@ def _wrong_value(key: str, problem: str, given: Given) -> str:
     value, expected = _value_of(problem), _expected(problem)
     if "Problem with given class_path" in problem:
         return f"{where}{full}: {_class_problem(problem, given.classes)}"
+    if value and (named := _CLASS.search(value)):
+        if named["path"] in given.classes:
+            return f"{where}{full}: a class is given by class_path and init_args, and by no other key beside them"
+        told = f"{where}{full} is {named['path']}, which is not a class of the kind that belongs here"
+        return f"{told}: {_near_class(named['path'], given.classes)}"
     if "Not a valid subclass" in problem or "dot import path" in problem:
         return f"{where}{full} is not a class: give class_path, and its arguments as init_args"
     if found := re.search(r"Expected a tuple with (\d+) elements", problem):
@@ -175,7 +209,8 @@ def _wrong_value(key: str, problem: str, given: Given) -> str:
         return f"{where}{full} is {found[1] or found[2]}: it is a group of settings, give them by name"
     if value is None or not expected:
         return f"{where}{full}: {_first_cause(problem)}"
-    choices = [each for each in expected if each not in _TYPES.values()]
+    refused = given.refused.get(full.removeprefix("--"), lambda choice: False)
+    choices = [each for each in dict.fromkeys(expected) if each not in _TYPES.values() and not refused(each)]
     others = [each for each in dict.fromkeys(expected) if each in _TYPES.values()]
     if _TYPES["float"] in others and _TYPES["int"] in others:
         others.remove(_TYPES["int"])
@@ -212,6 +247,11 @@ def _class_problem(problem: str, classes: Sequence[str]) -> str:
     told = f"{found[1]} cannot be used ({' '.join(reason.split())})"
     close = get_close_matches(found[1], classes, n=1, cutoff=0.5)
     return f"{told}: did you mean {close[0]}?" if close else told
+
+
+def _near_class(path: str, classes: Sequence[str]) -> str:
+    close = get_close_matches(path, classes, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "framework fit --help lists those that there are"
 
 
 def _first_cause(message: str) -> str:

@@ -1,0 +1,1 @@
+"""Settings that users write: where they stand, and what is wrong with one, in a line."""

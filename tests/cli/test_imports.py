@@ -1,0 +1,50 @@
+"""Commands load what they use: what takes seconds is not among it where it is of no use."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_TRAINER = ("lightning", "torchmetrics", "wandb")
+_LANGUAGE_MODELS = ("transformers", "peft")
+FORBIDDEN = {
+    "framework.cli.main": ("torch", "numpy", "jsonargparse", *_TRAINER, *_LANGUAGE_MODELS),
+    "framework.cli.runs": ("torch", "numpy", *_TRAINER, *_LANGUAGE_MODELS),
+    "framework.cli.report": ("torch", *_TRAINER, *_LANGUAGE_MODELS),
+    "framework.cli.export": ("webdataset", *_TRAINER, *_LANGUAGE_MODELS),
+    "framework.cli.shards": ("matplotlib", "sklearn", *_TRAINER, *_LANGUAGE_MODELS),
+    "framework.pra.commands.sample": ("webdataset", "matplotlib", "sklearn", "scipy", *_TRAINER, *_LANGUAGE_MODELS),
+    "framework.gbc.commands.shards": ("matplotlib", "sklearn", *_TRAINER, "transformers", "peft"),
+    "framework.gbc.commands.agents": ("sklearn", "webdataset", *_TRAINER),
+    "framework.gbc.commands.attribute": ("sklearn", "webdataset", *_TRAINER),
+    # Its accuracies are metrics of torchmetrics.
+    "framework.gbc.commands.attribute_logs": ("sklearn", "webdataset", "lightning", "wandb"),
+}
+"""What the module of a command may not load, by the module's name."""
+_LOOK = """
+import json, os, sys
+from importlib import import_module
+forbidden, found = json.loads(sys.argv[1]), {}
+# Torch alone is loaded once, after what may not load it; each module is then loaded by a fork.
+for module, names in sorted(forbidden.items(), key=lambda item: "torch" not in item[1]):
+    if "torch" not in names and "torch" not in sys.modules:
+        import torch
+    end, other = os.pipe()
+    if (child := os.fork()) == 0:
+        import_module(module)
+        os.write(other, json.dumps([name for name in names if name in sys.modules]).encode())
+        os._exit(0)
+    os.close(other)
+    found[module] = json.loads(os.read(end, 4096) or b'"it cannot be loaded"')
+    os.waitpid(child, 0)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_no_command_loads_what_it_does_not_use():
+    command = [sys.executable, "-c", _LOOK, json.dumps(FORBIDDEN)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads(done.stdout)
+    assert found == {module: [] for module in FORBIDDEN}

@@ -1,0 +1,77 @@
+"""Parts of a sampling: which process makes which, what is kept, and what is not mixed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from framework.core.errors import ConfigError
+from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
+
+
+def part(value: int, count: int = 2) -> np.ndarray:
+    return np.full((count, 4, 4, 1), value, np.uint8)
+
+
+def test_parts_in_order_whoever_makes_them(tmp_path: Path):
+    out = str(tmp_path / "a.npz")
+    for rank in (1, 0):
+        parts = SampleParts(out, {"seed": 1}, 5)
+        for number in parts.missing(Share(rank=rank, num_processes=2)):
+            parts.write(number, part(number, 1 if number == 4 else 2))
+    parts.wait()
+    assert parts.read()[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    parts.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_not_missing(tmp_path: Path):
+    parts = SampleParts(str(tmp_path / "a.npz"), {}, 3)
+    parts.write(1, part(1))
+    assert SampleParts(str(tmp_path / "a.npz"), {}, 3).missing(Share()) == [0, 2]
+
+
+def test_parts_of_other_settings_are_refused_and_kept(tmp_path: Path):
+    out = str(tmp_path / "a.npz")
+    SampleParts(out, {"seed": 1, "sampler": {"steps": 25}}, 2).write(0, part(0))
+    with pytest.raises(ConfigError, match=r"parts of other samples \(seed 1, not 2\)") as raised:
+        SampleParts(out, {"seed": 2, "sampler": {"steps": 25}}, 2)
+    assert "a.npz.parts" in str(raised.value)
+    assert SampleParts(out, {"seed": 1, "sampler": {"steps": 25}}, 2).missing(Share()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "share"),
+    [
+        ({}, Share()),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, Share(rank=1, num_processes=4)),
+        (
+            {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "3", "SLURM_LOCALID": "1"},
+            Share(rank=2, num_processes=3, local_rank=1),
+        ),
+        # A job's script is not a step: nobody else shares.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, Share()),
+    ],
+)
+def test_which_process_this_is(environment: dict[str, str], share: Share):
+    assert Share.of_environment(environment) == share
+
+
+def test_a_digest_is_of_values_and_names():
+    layer = nn.Linear(2, 2)
+    before = weights_digest(layer)
+    assert before == weights_digest(layer)
+    with torch.no_grad():
+        layer.bias[0] += 1e-6
+    assert weights_digest(layer) != before
+
+
+def test_a_gpu_for_each_process_of_a_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    share = Share(rank=6, num_processes=8, local_rank=2)
+    assert share.device(torch.device("cuda")) == torch.device("cuda:2")
+    assert share.device(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert share.device(torch.device("cpu")) == torch.device("cpu")
+    assert Share().device(torch.device("cuda")) == torch.device("cuda")
