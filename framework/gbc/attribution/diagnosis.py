@@ -144,7 +144,13 @@ def diagnose(
 
 
 def why_no_evidence(graph: Graph, models: Mapping[str, LanguageModel], losses: Sequence[VerbalLoss]) -> str | None:
-    """Why there can be no evidence; None where there can."""
+    """Why there can be no evidence; None where there can.
+
+    Args:
+        graph: of the runs.
+        models: of its agents.
+        losses: of the runs.
+    """
     if not any(loss.expected_output or any(place.expected for place in loss.places) for loss in losses):
         return "the loss does not tell what was expected"
     for agent in graph.agents:

@@ -84,10 +84,13 @@ def counted(model: LocalModel, function: Callable[[], ResultT]) -> tuple[ResultT
 
     def count(module: object, args: object, kwargs: dict[str, Any]) -> None:
         nonlocal rows, tokens
-        height, width = kwargs["attention_mask"].shape
-        # The template before the prompt is a pass of its own, of one token.
-        if width > 1:
-            rows, tokens = rows + height, tokens + int(kwargs["attention_mask"].sum())
+        read = kwargs["inputs_embeds"] if kwargs.get("inputs_embeds") is not None else kwargs["input_ids"]
+        height, width = read.shape[:2]
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        # What stands before the first message, or before the prompt, is read by itself, for passes that follow.
+        is_prompt = cache is not None and not cache.get_seq_length()
+        rows += height * (not is_prompt)
+        tokens += height * width if mask is None else int(mask[:, -width:].sum())
 
     hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
     try:

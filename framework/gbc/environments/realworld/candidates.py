@@ -58,18 +58,36 @@ Candidate = Callable[[SharedPrompts, FaultySystem, Failure], dict[str, Verdict]]
 
 
 def random_node(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """Any agent or tool: the expected share."""
+    """Any agent or tool: the expected share.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     return {"random": Verdict(blame={}, cost=Cost())}
 
 
 def last_node(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """Whoever said the output, without a look at it."""
+    """Whoever said the output, without a look at it.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     node = failure.trace.step(failure.trace.outputs[0]).node
     return {"whoever said the output": Verdict(blame={node: 1.0}, cost=Cost())}
 
 
 def leave_one_out(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """Each agent and tool silent in turn: the one without which the loss falls most."""
+    """Each agent and tool silent in turn: the one without which the loss falls most.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     started = time.perf_counter()
     (found,) = leave_agents_out(faulty.graph, {MODEL: model}, [failure.trace], slot_loss, options=RUN)
     cost = Cost(answers=found.calls, tokens=found.tokens, seconds=time.perf_counter() - started)
@@ -77,7 +95,13 @@ def leave_one_out(model: SharedPrompts, faulty: FaultySystem, failure: Failure) 
 
 
 def mended(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """The upper bound: each agent's prompt and each tool as in the healthy system, and the run from there on again."""
+    """The upper bound: each agent's prompt and each tool as in the healthy system, and the run from there on again.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     started = time.perf_counter()
     healthy, trace = faulty.system.graph, failure.trace
     effects: dict[str, float] = {}
@@ -114,7 +138,13 @@ def gradients(scalar: Scalar) -> Candidate:
 
 
 def attention(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """Attention weights in place of gradients."""
+    """Attention weights in place of gradients.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     return _by_scores("finegrained", attention=True)(model, faulty, failure)
 
 
@@ -150,7 +180,13 @@ def _by_scores(scalar: Scalar, *, attention: bool) -> Candidate:
 
 
 def edits(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """Counterfactual edits to first order, the default of `attribute`."""
+    """Counterfactual edits to first order, the default of `attribute`.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     found: dict[str, Verdict] = {}
     for name, options in EDITS.items():
 
@@ -166,7 +202,13 @@ def edits(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[
 
 
 def asked_at_once(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """The same model reads the whole run and is asked who made the mistake; the likelihood of each name counts."""
+    """The same model reads the whole run and is asked who made the mistake; the likelihood of each name counts.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     started = time.perf_counter()
     question = f"{_told(faulty, failure.trace)}\nResult: {failure.loss.text}\nThe agent that made the mistake is"
     ids = model.plain_tokens(question)
@@ -178,7 +220,13 @@ def asked_at_once(model: SharedPrompts, faulty: FaultySystem, failure: Failure) 
 
 
 def asked_step_by_step(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """The same model is asked after each step whether that was a mistake; the likeliest yes counts."""
+    """The same model is asked after each step whether that was a mistake; the likeliest yes counts.
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     started = time.perf_counter()
     steps = [step for step in failure.trace.steps if step.kind != "user"]
     yes, no = (model.plain_tokens(answer) for answer in (" yes", " no"))
@@ -211,7 +259,13 @@ def _told(faulty: FaultySystem, trace: Trace, *, upto: str | None = None) -> str
 
 
 def evidence(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
-    """Where the wrong values come from, and what roles and messages imply (`attribution/evidence.py`)."""
+    """Where the wrong values come from, and what roles and messages imply (`attribution/evidence.py`).
+
+    Args:
+        model: of the agents.
+        faulty: the system with the fault.
+        failure: the run that failed.
+    """
     started = time.perf_counter()
     (found,) = gather_evidence([failure.trace], faulty.graph, {MODEL: model}, [failure.loss])
     cost = Cost(passes=found.passes, tokens=found.tokens, seconds=time.perf_counter() - started)
