@@ -363,7 +363,7 @@ def test_options_that_cannot_be_used(options: dict[str, Any]):
 @pytest.mark.parametrize("edits", [None, CounterfactualEditOptions()])
 def test_a_run_of_many_traces_reads_each_prompt_once(traces, edits: CounterfactualEditOptions | None):
     model, forgetful = tiny_local_model(), tiny_local_model(prompt_cache_mib=0)
-    options = AttributionOptions(edits=edits)
+    options = replace(WITHOUT_PROMPTS, edits=edits)
     loss = VerbalLoss(value=1.0, text="Wrong.", places=(Place(step="end", start=0, stop=2, expected="no"),))
     for trace in [*traces, *traces]:
         kept, fresh = (attribute([trace], GRAPH, {"m": each}, [loss], options)[0] for each in (model, forgetful))
