@@ -55,9 +55,7 @@ def bench_fault_localization(
 ) -> dict[str, object]:
     """Measures how often the culprit of a planted fault is named, and the model calls that it takes.
 
-    With `--world real`, in systems of a language model that nobody trained for it. Its episodes and verdicts are
-    written as they come: the same command goes on where it ended, and commands with other systems or candidates may run
-    side by side.
+    With `--world real`, in systems of a model that nobody trained for it; the same command goes on where it ended.
 
     Args:
         out: JSON file for the numbers.
@@ -72,9 +70,6 @@ def bench_fault_localization(
         systems: names of those to work on; all by default.
         candidates: names of those to ask; all by default.
         most_failures: episodes of each fault.
-
-    Returns:
-        The numbers, as in the file.
 
     Raises:
         ConfigError: a number out of range.
