@@ -1,15 +1,18 @@
 """`framework bench blame`: which agent is named for planted faults, by every variant of GBC and by its baselines.
 
-The variant is chosen on one set of episodes and judged on another.
+In the micro world the variant is chosen on one set of episodes and judged on another; with a real language model
+(`real_fault_localization.py`), on one set of systems and on another.
 """
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from framework.bench.real_fault_localization import measure_real_world, show, weights_of
 from framework.bench.record import check_record, machine_of, write_record
 from framework.core.console import results
 from framework.core.errors import ConfigError
@@ -25,6 +28,7 @@ from framework.gbc.environments.microworld.fault_localization import (
     score_random,
 )
 from framework.gbc.environments.microworld.world import KINDS, load_model
+from framework.gbc.environments.realworld.systems import load_systems
 from framework.gbc.language_models.local import LocalModel
 
 EDITS = {
@@ -43,8 +47,15 @@ def bench_fault_localization(
     seed: int = 1,
     scalars: tuple[Scalar, ...] = SCALARS,
     model: Path | None = None,
+    world: Literal["micro", "real"] = "micro",
+    folder: Path | None = None,
+    systems: tuple[str, ...] = (),
+    candidates: tuple[str, ...] = (),
+    most_failures: int = 6,
 ) -> dict[str, object]:
     """Measures how often the culprit of a planted fault is named, and the model calls that it takes.
+
+    With `--world real`, in systems of a model that nobody trained for it; the same command goes on where it ended.
 
     Args:
         out: JSON file for the numbers.
@@ -52,15 +63,20 @@ def bench_fault_localization(
         num_choosing: that the best variant is chosen on, others than these.
         seed: of the episodes to judge on; those to choose on are of the next seed.
         scalars: what is differentiated.
-        model: folder of the language model; by default the one that is shipped.
-
-    Returns:
-        The numbers, as in the file.
+        model: folder of the language model; by default the one that is shipped for the micro world.
+        world: `micro`, or `real` with a model such as SmolLM2-135M-Instruct; the options below are of the real one, and
+            those from `num_episodes` to `scalars` of the micro one.
+        folder: for episodes and verdicts; the scores are of all that it holds.
+        systems: names of those to work on; all by default.
+        candidates: names of those to ask; all by default.
+        most_failures: episodes of each fault.
 
     Raises:
         ConfigError: a number out of range.
     """
     check_record(out)
+    if world == "real":
+        return _bench_real(out, model, folder, systems, candidates, most_failures)
     for name, value in (("num_episodes", num_episodes), ("num_choosing", num_choosing)):
         if value < len(KINDS):
             raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
@@ -80,6 +96,31 @@ def bench_fault_localization(
         "judging": [to_json(score) for score in judging],
     }
     _show(choosing, judging, chosen, num_episodes)
+    write_record(out, record)
+    return record
+
+
+def _bench_real(
+    out: Path | None,
+    model: Path | None,
+    folder: Path | None,
+    systems: tuple[str, ...],
+    candidates: tuple[str, ...],
+    most_failures: int,
+) -> dict[str, object]:
+    if model is None or folder is None or most_failures < 1:
+        problem = f"model {model}, folder {folder}, most_failures {most_failures}"
+        raise ConfigError(problem, hint="give --model and --folder, and 1 failure or more")
+    started = time.perf_counter()
+    asked = measure_real_world(model, folder, systems=systems, candidates=candidates, most_failures=most_failures)
+    record: dict[str, object] = {
+        "machine": machine_of(),
+        "model": str(model.name),
+        "seconds": time.perf_counter() - started,
+        "weights": weights_of(folder, load_systems()),
+        "scores": to_json(asked),
+    }
+    show(asked)
     write_record(out, record)
     return record
 

@@ -11,6 +11,7 @@ connections all have weight 0. Inputs are user turns, prompts (those of agents w
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -72,7 +73,7 @@ def _connect(
     scorer: Scorer,
 ) -> list[StepConnections]:
     """By edits where they are asked for and the loss has places, otherwise by gradients."""
-    by_edits = [options.edits is not None and bool(loss.places) for loss in losses]
+    by_edits = [_method(options, loss) == "edits" for loss in losses]
     found: dict[int, StepConnections] = {}
     for edits in (True, False):
         chosen = [index for index, each in enumerate(by_edits) if each == edits]
@@ -141,7 +142,13 @@ def attribute_trace(
         trajectories=tuple(trajectories),
         gap=loss.value - sum(own.values()),
         options=options,
+        method=_method(options, loss),
     )
+
+
+def _method(options: AttributionOptions, loss: VerbalLoss) -> Literal["edits", "gradients"]:
+    """Edits begin at wrong places of an output; without them there are the gradients."""
+    return "edits" if options.edits is not None and loss.places else "gradients"
 
 
 def _edge(connection: Connection, target: str, credit: float) -> EdgeCredit:

@@ -114,6 +114,11 @@ def leave_agents_out(
     return [Counterfactual(effects=e, calls=c, tokens=t) for e, c, t in zip(effects, calls, tokens, strict=True)]
 
 
+def outputs_before(trace: Trace, node: str) -> dict[str, str]:
+    """The outputs of the steps that do not depend on a node and are not its own: what a new run of it may keep."""
+    return {name: output for name, output in _silent(trace, node).items() if trace.step(name).node != node}
+
+
 def _silent(trace: Trace, node: str) -> dict[str, str]:
     """Outputs to be given: nothing by the node, what was said by all that does not depend on it."""
     changed: set[str] = set()

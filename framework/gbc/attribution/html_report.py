@@ -18,6 +18,7 @@ def credit_table(attribution: Attribution) -> Table:
     """Credit of every node and edge, for a terminal."""
     caption = " <- ".join(attribution.trajectories[0].steps) if attribution.trajectories else "no trajectory"
     title = f"{attribution.heading}: loss {attribution.loss:.4g}, completeness gap {_gap(attribution)}"
+    title += f", credit by {attribution.method}"
     table = Table(title=title, caption=f"strongest trajectory: {caption}", caption_justify="left")
     for heading in ("node", "through", "own", "walk", "reads (share, estimator)"):
         table.add_column(heading, justify="left" if heading[0] in "nr" else "right")
@@ -64,19 +65,28 @@ class AttributionSection:
     prompts: tuple[tuple[MessageCredit, Markup], ...]
 
 
-def html_page(attributions: Sequence[Attribution], *, title: str = "Blame") -> str:
-    """A page that needs nothing else: agents, graph, trajectories, and every output with its tokens coloured."""
+def html_page(attributions: Sequence[Attribution], *, title: str = "Blame", conclusion: str = "") -> str:
+    """A page that needs nothing else: agents, graph, trajectories, and every output with its tokens coloured.
+
+    Args:
+        attributions: a section each.
+        title: of the page.
+        conclusion: what is concluded from all of them, at the top.
+    """
     template = environment("framework.gbc.attribution", scrub=False).get_template("html_report.html.jinja")
-    return template.render(title=title, sections=list(map(_section, attributions)))
+    return template.render(title=title, conclusion=conclusion, sections=list(map(_section, attributions)))
 
 
-def save_html(path: str | Path, attributions: Sequence[Attribution], *, title: str = "Blame") -> None:
+def save_html(
+    path: str | Path, attributions: Sequence[Attribution], *, title: str = "Blame", conclusion: str = ""
+) -> None:
     """Writes `html_page`, atomically; makes the folder.
 
     Args:
         path: HTML file.
         attributions: a section each.
         title: of the page.
+        conclusion: what is concluded from all of them, at the top.
 
     Raises:
         OSError: it cannot be written.
@@ -84,7 +94,7 @@ def save_html(path: str | Path, attributions: Sequence[Attribution], *, title: s
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as stream:
         # Outputs of a model may hold halves of characters.
-        stream.write(html_page(attributions, title=title).encode("utf-8", errors="replace"))
+        stream.write(html_page(attributions, title=title, conclusion=conclusion).encode("utf-8", errors="replace"))
 
 
 def _section(attribution: Attribution) -> AttributionSection:

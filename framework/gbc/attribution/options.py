@@ -56,8 +56,8 @@ class ConnectionOptions:
             `sketched` has no bias; `gradient_input`, the magnitude of gradient · embedding.
         reduction: of a block's tokens to its weight: `mean` and `max` of magnitudes; `sum` (ours), the magnitude of the
             sum with signs, in which evidence for and against cancels.
-        prompts: whether the prompt is an input with credit of its own (ours). It then gets gradients, and only the
-            template before it is cached.
+        prompts: whether the prompt is an input with credit of its own (ours): without it no agent is at fault, only
+            users. It gets gradients then, and only the template before it is cached.
         code: whether a tool's own code is an input with credit of its own (ours): an error may begin there.
         estimate_seed: of estimators that ask a model again; that of the run.
     """
@@ -65,7 +65,7 @@ class ConnectionOptions:
     gradients: GradientOptions = GradientOptions()
     score: Score = "l1"
     reduction: Reduction = "mean"
-    prompts: bool = False
+    prompts: bool = True
     code: bool = False
     estimate_seed: int = 0
 

@@ -105,6 +105,7 @@ class Attribution:
         gap: the loss minus the credits of the inputs.
         options: how it was found.
         count: traces that it is the mean of; 1 for a trace.
+        method: what gave the credit: `gradients` also where edits were asked for and the loss names no wrong places.
     """
 
     id: str
@@ -118,6 +119,7 @@ class Attribution:
     gap: float
     options: AttributionOptions = field(repr=False)
     count: int = 1
+    method: Literal["edits", "gradients"] = "edits"
 
     @property
     def heading(self) -> str:
@@ -144,7 +146,8 @@ def attribution_from_json(value: JsonDict) -> Attribution:
     if options["edits"] is not None:
         options["edits"] = {_OLD_OPTIONS.get(name, name): each for name, each in options["edits"].items()}
     edges = [{**edge, "estimator": OLD_ESTIMATORS.get(edge["estimator"], edge["estimator"])} for edge in value["edges"]]
-    return from_json(Attribution, {**value, "options": options, "edges": edges})
+    method = "gradients" if options["edits"] is None else "edits"
+    return from_json(Attribution, {"method": method, **value, "options": options, "edges": edges})
 
 
 def mean_credits(
@@ -222,6 +225,7 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
         gap=sum(found.gap * found.count for found in attributions) / count,
         options=attributions[0].options,
         count=count,
+        method=attributions[0].method,
     )
 
 

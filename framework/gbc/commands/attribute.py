@@ -10,6 +10,7 @@ from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import to_json
 from framework.core.text_files import half_character_in
 from framework.gbc.attribution.attribute import attribute as attribute_traces
+from framework.gbc.attribution.diagnosis import Diagnosis, diagnose
 from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions
@@ -40,17 +41,18 @@ def attribute(
     batch_size: int = 16,
     options: AttributionOptions = AttributionOptions(),
 ) -> None:
-    """Say which agents made the errors of recorded runs: tables, and in OUT a page, pictures and JSON lines.
+    """Say which agent made the errors of recorded runs: a sentence, tables, and in OUT a page, pictures and JSON lines.
 
-    The agents do not run again, unless the graph declares leave_one_out for one on a server. Logs that other frameworks
-    wrote are attributed by `framework attribute-logs`.
+    The sentence says who is at fault in all of them together, by which method, and how sure that is; the tables and the
+    page have the credit of every agent, message and token. The agents do not run again, unless the graph declares
+    leave_one_out for one on a server. Logs that other frameworks wrote are attributed by `framework attribute-logs`.
 
     Args:
         trace: JSON lines of `framework agents run`.
         graph: the YAML file of the graph that made them.
         models: YAML file of the models that made them.
         loss: exact_match, slot_loss or an import path such as package.module:function.
-        out: folder for blame.html, blame.png, blame.svg and attributions.jsonl.
+        out: folder for blame.html, blame.png, blame.svg, attributions.jsonl and diagnosis.json.
         skip_bad: leave malformed lines out instead of ending with an error.
         show: number of traces whose tables are printed, those with the largest losses; the mean is always printed.
         batch_size: traces in one pass, 1 or more; the estimator score_function compares their losses.
@@ -74,13 +76,18 @@ def attribute(
         some, losses = zip(*pairs[start : start + batch_size], strict=True)
         with enough_memory(_LESS_MEMORY):
             found += attribute_traces(some, plan.graph, known, losses, options)
+    with enough_memory(_LESS_MEMORY):
+        wrong, losses = zip(*pairs, strict=True)
+        diagnosis = diagnose(wrong, plan.graph, known, losses, found)
     mean = mean_attribution(found, [step.name for step in plan.steps])
-    _save(Path(out), found, mean)
+    _save(Path(out), found, mean, diagnosis)
     screen = results()
     for each in sorted(found, key=lambda each: -each.loss)[:show]:
         screen.print(credit_table(each))
     screen.print(credit_table(mean))
-    console.print(f"{len(found)} attributions in {out}: blame.html, blame.png, blame.svg, attributions.jsonl")
+    screen.print(str(diagnosis), soft_wrap=True, markup=False, highlight=False)
+    files = "blame.html, blame.png, blame.svg, attributions.jsonl, diagnosis.json"
+    console.print(f"{len(found)} attributions in {out}: {files}")
 
 
 def check_tokens(traces: Sequence[Trace], models: Mapping[str, LanguageModel]) -> None:
@@ -127,12 +134,16 @@ def _failure(trace: Trace) -> str | None:
     return trace.failure or (None if found is None else f"task {trace.id!r} has {found}")
 
 
-def _save(folder: Path, found: Sequence[Attribution], mean: Attribution) -> None:
+def _save(folder: Path, found: Sequence[Attribution], mean: Attribution, diagnosis: Diagnosis) -> None:
     worst = sorted(found, key=lambda each: -each.loss)[:MOST_SECTIONS]
     left_out = f", the {MOST_SECTIONS} with the largest losses" if len(found) > MOST_SECTIONS else ""
-    save_html(folder / "blame.html", [mean, *worst], title=f"Blame of {len(found)} runs{left_out}")
+    save_html(
+        folder / "blame.html", [mean, *worst], title=f"Blame of {len(found)} runs{left_out}", conclusion=str(diagnosis)
+    )
     for end in ("png", "svg"):
         save_graph_plot(folder / f"blame.{end}", mean)
+    with atomic_write(folder / "diagnosis.json") as stream:
+        stream.write(json.dumps({"sentence": str(diagnosis), **to_json(diagnosis)}, indent=1).encode() + b"\n")
     with atomic_write(folder / "attributions.jsonl") as stream:
         for each in found:
             stream.write(json.dumps(to_json(each)).encode() + b"\n")

@@ -38,11 +38,15 @@ class VerbalLoss:
         value: 0 for a perfect output, larger for worse.
         text: what is wrong; empty if nothing is.
         places: what of the outputs is wrong; all of it where there are none.
+        missing: values that the outputs should have and do not.
+        expected_output: the output as it should have been; empty where that is unknown, or the output is right.
     """
 
     value: float
     text: str
     places: tuple[Place, ...] = ()
+    missing: tuple[str, ...] = ()
+    expected_output: str = ""
 
     def __post_init__(self) -> None:
         if not self.value >= 0:
@@ -58,7 +62,8 @@ def exact_match(trace: Trace, *, field: str = "expected") -> VerbalLoss:
     expected, actual = str(trace.task[field]).strip(), trace.output.strip()
     if expected == actual:
         return VerbalLoss(value=0.0, text="")
-    return VerbalLoss(value=1.0, text=f"Expected {expected!r}, the output was {actual!r}.")
+    text = f"Expected {expected!r}, the output was {actual!r}."
+    return VerbalLoss(value=1.0, text=text, expected_output=expected)
 
 
 def parse_fields(text: str, *, separator: str = ";", sign: str = "=") -> dict[str, tuple[str, int, int]]:
@@ -116,4 +121,12 @@ def slot_loss(trace: Trace, *, field: str = "expected", separator: str = ";", si
     messages += [f"{name} should be {str(expected[name])!r}, it was missing (false negative)." for name in missing]
     wrong = len(places) - extra
     value = (wrong + len(missing) + extra) / max(1, len(expected) + extra)
-    return VerbalLoss(value=value, text=" ".join(messages), places=tuple(places))
+    return VerbalLoss(
+        value=value,
+        text=" ".join(messages),
+        places=tuple(places),
+        missing=tuple(str(expected[name]) for name in missing),
+        expected_output=f"{separator} ".join(f"{name}{sign}{right}" for name, right in expected.items())
+        if value
+        else "",
+    )

@@ -35,6 +35,7 @@ from framework.testing.language_models import (
 )
 
 LOSS = VerbalLoss(value=2.0, text="wrong")
+WITHOUT_PROMPTS = AttributionOptions(connections=ConnectionOptions(prompts=False))
 
 
 def step(name: str, output: str, spans: Sequence[tuple[int, int]] = (), input_text: str = "", **options: Any) -> Step:
@@ -317,7 +318,7 @@ def test_an_agent_that_says_nothing(model):
     (trace,) = run_graph(graph, models, TASKS[:1], options=RunOptions(on_empty="keep"))
     assert trace.step("quiet").output == ""
     assert len(trace.step("quiet").output_ids) == 3
-    (found,) = attribute([trace], graph, models, [LOSS])
+    (found,) = attribute([trace], graph, models, [LOSS], WITHOUT_PROMPTS)
     # Nobody can read anything in an empty message: the other input has all the credit.
     assert found.credit_of("quiet").through == 0.0
     assert found.credit_of("user").own == pytest.approx(2.0)
@@ -329,7 +330,9 @@ def test_an_agent_that_says_nothing(model):
 
 
 def test_means_over_traces(model, traces):
-    found = attribute(traces, GRAPH, {"m": model}, [VerbalLoss(value=v, text="") for v in (1.0, 2.0, 3.0)])
+    found = attribute(
+        traces, GRAPH, {"m": model}, [VerbalLoss(value=v, text="") for v in (1.0, 2.0, 3.0)], WITHOUT_PROMPTS
+    )
     credits = {
         agent.name: agent for agent in mean_credits([each.agents for each in found], [each.loss for each in found])
     }
@@ -360,7 +363,7 @@ def test_options_that_cannot_be_used(options: dict[str, Any]):
 @pytest.mark.parametrize("edits", [None, CounterfactualEditOptions()])
 def test_a_run_of_many_traces_reads_each_prompt_once(traces, edits: CounterfactualEditOptions | None):
     model, forgetful = tiny_local_model(), tiny_local_model(prompt_cache_mib=0)
-    options = AttributionOptions(edits=edits)
+    options = replace(WITHOUT_PROMPTS, edits=edits)
     loss = VerbalLoss(value=1.0, text="Wrong.", places=(Place(step="end", start=0, stop=2, expected="no"),))
     for trace in [*traces, *traces]:
         kept, fresh = (attribute([trace], GRAPH, {"m": each}, [loss], options)[0] for each in (model, forgetful))

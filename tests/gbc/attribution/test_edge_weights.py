@@ -53,7 +53,7 @@ def test_reductions_by_hand(model, trace, reduction: Any):
             )
         return found
 
-    options = ConnectionOptions(reduction=reduction)
+    options = ConnectionOptions(reduction=reduction, prompts=False)
     (found,) = compute_connections([trace], GRAPH, {"m": model}, [1.0], options, scorer)
     user, other = found["b"]
     counts = [stop - start for start, stop in places.values()]

@@ -167,9 +167,11 @@ def test_a_decision_has_an_even_share(model):
     traces = traces_of(system, {"m": model}, "hi")
     (found,) = attribute(traces, system, {"m": model}, [VerbalLoss(value=1.0, text="")])
     edges = {(edge.source, edge.kind): edge for edge in found.edges if edge.target == "end"}
-    assert edges["a", "control"].share == pytest.approx(1 / 3)
+    # Beside the user's turn, the message and the prompt.
+    assert edges["a", "control"].share == pytest.approx(1 / 4)
     assert edges["a", "control"].estimator == "pass_through"
-    assert edges["a", "message"].share + edges["user", "message"].share == pytest.approx(2 / 3)
+    read = (edges["a", "message"], edges["user", "message"], edges["end", "prompt"])
+    assert sum(edge.share for edge in read) == pytest.approx(3 / 4)
     assert edges["a", "message"].estimator == "gradient"
 
 

@@ -28,7 +28,9 @@ def trace(output: str, expected) -> Trace:
 
 def test_exact_match():
     assert exact_match(trace(" yes\n", "yes")) == VerbalLoss(value=0.0, text="")
-    assert exact_match(trace("no", "yes")) == VerbalLoss(value=1.0, text="Expected 'yes', the output was 'no'.")
+    assert exact_match(trace("no", "yes")) == VerbalLoss(
+        value=1.0, text="Expected 'yes', the output was 'no'.", expected_output="yes"
+    )
 
 
 def test_fields_and_their_places():
@@ -52,6 +54,8 @@ def test_slots_that_are_wrong_missing_or_extra():
         "price should be 'cheap', it was missing (false negative)."
     )
     assert [(place.start, place.stop, place.expected) for place in found.places] == [(18, 19, "4"), (26, 29, "")]
+    assert found.missing == ("cheap",)
+    assert found.expected_output == "area=north; stars=4; price=cheap"
     assert slot_loss(trace("area=north", {"area": "north"})) == VerbalLoss(value=0.0, text="")
 
 

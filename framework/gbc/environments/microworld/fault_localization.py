@@ -3,10 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import mean
-from typing import Any, Literal
-
-from transformers import PreTrainedModel
 
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
@@ -22,43 +20,26 @@ from framework.gbc.attribution.options import (
     Score,
 )
 from framework.gbc.attribution.results import Attribution
-from framework.gbc.attribution.token_gradients import TokenScores, token_scores
+from framework.gbc.attribution.token_gradients import token_scores
 from framework.gbc.environments.microworld.episodes import Episode, Recorder, Remembered
 from framework.gbc.environments.microworld.system import MODEL
 from framework.gbc.environments.microworld.tasks import answer_loss
+from framework.gbc.environments.planted_faults import (
+    CREDITS,
+    VARIANTS,
+    Cost,
+    CountedScorer,
+    Credit,
+    blame_of,
+    counted,
+    hit,
+)
 from framework.gbc.execution.runner import RunOptions
-from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.local import LocalModel
 
-Credit = Literal["walk", "complete"]
 SCALARS: tuple[Scalar, ...] = ("finegrained", "sketched", "sum_squares")
-VARIANTS: tuple[tuple[Reduction, Score], ...] = (
-    ("mean", "l1"),
-    ("max", "l1"),
-    ("mean", "gradient_input"),
-    ("max", "gradient_input"),
-)
-"""The published four."""
-CREDITS: tuple[Credit, ...] = ("walk", "complete")
 _MAX_TOKENS = 512
 """Of a pass: the long answers apart from the short ones, which saves padding."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a method asked of the model, over all episodes.
-
-    Attributes:
-        answers: that had to be generated, one by one token.
-        passes: teacher-forced passes over recorded answers.
-        tokens: read or generated, forwards.
-        seconds: of wall time.
-    """
-
-    answers: int = 0
-    passes: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +104,7 @@ def score_gradients(
     found: list[MethodScore] = []
     for scalar in scalars:
         blames: dict[tuple[Reduction, Score, Credit], list[Mapping[str, float]]] = {}
-        counter = _Counter(attention_scores if attention else token_scores)
+        counter = CountedScorer(attention_scores if attention else token_scores)
         for episode in episodes:
             for reduction, score in VARIANTS[:2] if attention else VARIANTS:
                 options = ConnectionOptions(
@@ -155,42 +136,24 @@ def score_edits(
     found: list[MethodScore] = []
     for name, options in edits.items():
         blames: dict[Credit, list[Mapping[str, float]]] = {credit: [] for credit in CREDITS}
-        started, rows, tokens = time.perf_counter(), 0, 0
 
-        def count(module: object, args: object, kwargs: dict[str, Any]) -> None:
-            nonlocal rows, tokens
-            height, width = kwargs["inputs_embeds"].shape[:2]
-            cache = kwargs["past_key_values"]
-            # What stands before the first message, or before the prompt, is read by itself, for passes that follow.
-            is_prompt = cache is not None and not cache.get_seq_length()
-            rows, tokens = rows + height * (not is_prompt), tokens + int(kwargs["attention_mask"][:, -width:].sum())
-
-        hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
-        try:
-            for episode in episodes:
-                (attribution,) = attribute(
+        def attribute_all(options: CounterfactualEditOptions = options) -> list[Attribution]:
+            return [
+                attribute(
                     [episode.trace],
                     episode.fault.graph,
                     {MODEL: model},
                     [episode.loss],
                     AttributionOptions(edits=options),
-                )
-                for credit in CREDITS:
-                    blames[credit].append(blame_of(attribution, credit))
-        finally:
-            hook.remove()
-        cost = Cost(passes=rows, tokens=tokens, seconds=time.perf_counter() - started)
+                )[0]
+                for episode in episodes
+            ]
+
+        attributions, cost = counted(model, attribute_all)
+        for attribution, credit in product(attributions, CREDITS):
+            blames[credit].append(blame_of(attribution, credit))
         found += [_score(f"{name}/{credit}", episodes, blames[credit], cost) for credit in CREDITS]
     return found
-
-
-def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:
-    """Blame by node: the strongest trajectory walked from its end, or the credit that ends at the node."""
-    if credit == "walk":
-        steps = attribution.trajectories[0].steps if attribution.trajectories else ()
-        names = [step.rpartition(" of ")[2].partition("@")[0] for step in steps]
-        return {name: float(index) for index, name in enumerate(names)}
-    return {each.name: each.own for each in attribution.agents}
 
 
 def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
@@ -200,39 +163,15 @@ def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, 
     return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 
-class _Counter:
-    """A scorer that counts, and remembers the last scores: variants of one scalar share a pass."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer, self.cost = scorer, Cost()
-        self.asked: tuple[TokenRow, ...] = ()
-        self.scores: dict[TokenRow, TokenScores] = {}
-
-    def __call__(self, model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOptions) -> list[TokenScores]:
-        new = list(dict.fromkeys(row for row in rows if row not in self.scores))
-        if new:
-            started = time.perf_counter()
-            self.scores = dict(zip(new, self.scorer(model, new, options), strict=True))
-            self.cost = Cost(
-                passes=self.cost.passes + len(new),
-                tokens=self.cost.tokens + sum(len(row.input_ids) + len(row.output_ids) - 1 for row in new),
-                seconds=self.cost.seconds + time.perf_counter() - started,
-            )
-        return [self.scores[row] for row in rows]
-
-
 def _nodes(episode: Episode) -> list[str]:
     graph = episode.fault.graph
     return [node.name for node in (*graph.agents, *graph.tools)]
 
 
 def _score(method: str, episodes: Sequence[Episode], blames: Sequence[Mapping[str, float]], cost: Cost) -> MethodScore:
-    hits: list[float] = []
-    for episode, blame in zip(episodes, blames, strict=True):
-        of_nodes = {name: blame.get(name, float("-inf")) for name in _nodes(episode)}
-        most = max(of_nodes.values())
-        blamed = [name for name, value in of_nodes.items() if value >= most - 1e-12]
-        hits.append((episode.fault.culprit in blamed) / len(blamed))
+    hits = [
+        hit(blame, _nodes(episode), (episode.fault.culprit,)) for episode, blame in zip(episodes, blames, strict=True)
+    ]
     kinds = list(dict.fromkeys(episode.fault.kind for episode in episodes))
     by_kind = {
         kind: mean(hit for hit, episode in zip(hits, episodes, strict=True) if episode.fault.kind == kind)

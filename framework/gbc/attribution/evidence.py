@@ -1,0 +1,383 @@
+"""Evidence about the culprit of a failed run, for models that nobody trained for it (ours).
+
+From the loss backwards every node is asked what it should have said (its target), as far as that can be told without
+its prompt: the output should have been the expected one; a message that has a wrong value should have had the expected
+one; a tool's input should have been such that the tool, run again, says its target, one word of it exchanged for words
+that its author or those before it had read. Where a value that was expected is in no message, each author before the
+output is supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
+
+- where the wrong values came from: whether it was the first that said them, passed them on, or had the expected ones
+  before it and lost them;
+- the log-odds of its target against what it said, by the same language model that reads what the node read, but with
+  the agent's role in place of its prompt. A prompt with a fault makes an agent say what its task and its input do not
+  imply; an agent that only passed an error on says what they imply.
+
+No agent runs again, and no prompt is read: the passes are over roles, messages and answers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from framework.core.errors import FrameworkError
+from framework.gbc.execution.runner import build_request
+from framework.gbc.graph.spec import Agent, Graph, Tool
+from framework.gbc.graph.trace import Step, Trace
+from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.language_models.interface import Request
+from framework.gbc.language_models.local import LocalModel
+from framework.gbc.language_models.shared_prompts import token_fit
+
+_WORD = re.compile(r"[^\s,;=.?!:']+")
+_LONGEST_PHRASE = 3
+_MOST_REPLAYS = 2000
+_MOST_ODDS = 10.0
+"""In nats: beyond it, one token more or less says nothing new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What speaks for and against a node, over its steps.
+
+    Attributes:
+        first: share of the wrong values that it said first.
+        passed: share that it read from another agent or tool and said again.
+        lost: share that it said though what should stand there was before it.
+        left_out: share that are missing in the output though it, who said that, had read them.
+        withheld: share that are missing in its message though it had read them.
+        explained: a tool that says its target once its input is another: its input is at fault.
+        replayed: the author of such an input.
+        decides: whether it decided that a node ran which is on the path of the error.
+        is_output: whether it said the system's output.
+        is_tool: a tool and not an agent.
+        feeds: how much what a reader of it said fits to what it read, in tens of nats and at most 1, though the reader
+            should have said something else: then it is the reader's input that is at fault.
+        lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
+        supposed: the target is only supposed.
+        target: what it should have said, where that can be told.
+        log_odds: of the target against what it said, in nats; None where there is no target, and for tools.
+    """
+
+    first: float = 0.0
+    passed: float = 0.0
+    lost: float = 0.0
+    left_out: float = 0.0
+    withheld: float = 0.0
+    explained: bool = False
+    replayed: bool = False
+    decides: bool = False
+    is_output: bool = False
+    is_tool: bool = False
+    feeds: float = 0.0
+    lacked: float = 0.0
+    supposed: bool = False
+    target: str | None = None
+    log_odds: float | None = None
+
+    @property
+    def features(self) -> dict[str, float]:
+        """Numbers for a linear score."""
+        odds = 0.0 if self.log_odds is None else max(-_MOST_ODDS, min(_MOST_ODDS, self.log_odds)) / _MOST_ODDS
+        return {
+            "first": self.first,
+            "passed": self.passed,
+            "lost": self.lost,
+            "left_out": self.left_out,
+            "withheld": self.withheld,
+            "explained": float(self.explained),
+            "replayed": float(self.replayed),
+            "decides": float(self.decides),
+            "is_output": float(self.is_output),
+            "is_tool": float(self.is_tool),
+            "feeds": self.feeds,
+            "lacked": self.lacked,
+            "has_target": float(self.target is not None and not self.supposed),
+            "log_odds": 0.0 if self.supposed else odds,
+            "supposed": float(self.supposed),
+            "supposed_odds": odds if self.supposed else 0.0,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """The evidence of one run.
+
+    Attributes:
+        nodes: by the name of each node that ran, user turns left out.
+        passes: over roles, messages and answers.
+        tokens: read in them.
+    """
+
+    nodes: dict[str, Evidence]
+    passes: int
+    tokens: int
+
+    @property
+    def features(self) -> dict[str, dict[str, float]]:
+        """Of each node."""
+        return {name: evidence.features for name, evidence in self.nodes.items()}
+
+
+def gather_evidence(
+    traces: Sequence[Trace], graph: Graph, models: Mapping[str, object], losses: Sequence[VerbalLoss]
+) -> list[Gathered]:
+    """The evidence of failed runs, from one batch of passes.
+
+    Args:
+        traces: runs that did not fail.
+        graph: that made them.
+        models: by name; in place of those on a server the first local one reads, and without one there are no log-odds.
+        losses: of the traces; how much they tell of what was expected decides how much can be found.
+    """
+    reader = next((model for model in models.values() if isinstance(model, LocalModel)), None)
+    found: list[dict[str, Evidence]] = []
+    asked: list[_Asked] = []
+    for index, (trace, loss) in enumerate(zip(traces, losses, strict=True)):
+        wrong = wrong_values(trace, loss)
+        told = _targets(graph, trace, loss, wrong)
+        nodes: dict[str, Evidence] = {}
+        for step in trace.steps:
+            if step.kind == "user":
+                continue
+            evidence = _provenance(trace, step, wrong, nodes.get(step.node, Evidence()))
+            nodes[step.node] = replace(
+                evidence,
+                target=told.targets.get(step.name, evidence.target),
+                explained=evidence.explained or step.name in told.explained,
+                replayed=evidence.replayed or step.name in told.replayed,
+                decides=evidence.decides or _decides(trace, step, told.targets),
+            )
+            agent, model = graph.nodes[step.node], models.get(step.model or "")
+            model = model if isinstance(model, LocalModel) else reader
+            if not isinstance(agent, Agent) or model is None:
+                continue
+            end = agent.stop[0] if agent.stop else ""
+            request = _without_prompt(trace, agent, step)
+            if step.name in told.targets:
+                supposed = [told.targets[step.name]]
+            else:
+                supposed = _suppositions(graph, trace, step, wrong)
+            for text in supposed:
+                said = (step.output + end, text + end)
+                asked.append(_Asked(run=index, step=step, model=model, request=request, said=said[0], target=said[1]))
+        found.append(nodes)
+    passes, tokens = [0] * len(traces), [0] * len(traces)
+    for each, (odds, count) in zip(asked, _log_odds(asked), strict=True):
+        nodes, node = found[each.run], each.step.node
+        passes[each.run], tokens[each.run] = passes[each.run] + 2, tokens[each.run] + count
+        before = nodes[node]
+        if before.target is None or before.supposed:
+            # Of several suppositions, the likeliest.
+            if before.log_odds is None or odds > before.log_odds:
+                nodes[node] = replace(before, supposed=True, target=each.target, log_odds=odds)
+        else:
+            nodes[node] = replace(before, log_odds=odds)
+    for trace, nodes in zip(traces, found, strict=True):
+        _find_feeders(trace, nodes)
+    return [Gathered(nodes=n, passes=p, tokens=t) for n, p, t in zip(found, passes, tokens, strict=True)]
+
+
+def _find_feeders(trace: Trace, nodes: dict[str, Evidence]) -> None:
+    """Marks whom a node had read that was right to say what it said, given its input."""
+    for step in trace.steps:
+        reader = nodes.get(step.node)
+        if reader is None or reader.is_output or reader.supposed or reader.log_odds is None or reader.log_odds >= 0:
+            continue
+        fits = min(_MOST_ODDS, -reader.log_odds) / _MOST_ODDS
+        for source in (trace.step(block.source).node for block in step.messages):
+            if source in nodes:
+                nodes[source] = replace(nodes[source], feeds=max(nodes[source].feeds, fits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A target and what was said in its place, to be weighed by a model without the agent's prompt."""
+
+    run: int
+    step: Step
+    model: LocalModel
+    request: Request
+    said: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What steps should have said; of them those that a replay told; and the tools that one explains."""
+
+    targets: dict[str, str]
+    replayed: set[str]
+    explained: set[str]
+
+
+def wrong_values(trace: Trace, loss: VerbalLoss) -> list[tuple[str, str]]:
+    """What was said and what should have been: ("", value) for a missing one, (value, "") for one too many."""
+    places = [(trace.step(place.step).output[place.start : place.stop], place.expected) for place in loss.places]
+    found = [*places, *(("", value) for value in loss.missing)]
+    if not found and loss.expected_output:
+        found = [(trace.output.strip(), loss.expected_output)]
+    return [(said.strip(), expected.strip()) for said, expected in found]
+
+
+def has_words(text: str, words: str) -> bool:
+    """Whether words stand in a text as whole words."""
+    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def _provenance(trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], before: Evidence) -> Evidence:
+    """The evidence of a node with one step more."""
+    read = [trace.step(block.source) for block in step.messages]
+    is_output = step.name in trace.outputs
+    first = passed = lost = left_out = withheld = lacked = 0
+    for said, expected in wrong:
+        knew = any(has_words(source.output, expected) for source in read)
+        lacked += is_output and not knew and not any(has_words(source.output, said) for source in read)
+        if has_words(step.output, said):
+            lost += knew
+            again = any(source.kind != "user" and has_words(source.output, said) for source in read)
+            passed += again
+            first += not again
+        elif not said and knew and not has_words(step.output, expected):
+            left_out += is_output
+            withheld += not is_output
+    share = 1 / max(1, len(wrong))
+    return replace(
+        before,
+        first=before.first + first * share,
+        passed=before.passed + passed * share,
+        lost=before.lost + lost * share,
+        left_out=before.left_out + left_out * share,
+        withheld=before.withheld + withheld * share,
+        lacked=before.lacked + lacked * share,
+        is_output=before.is_output or is_output,
+        is_tool=step.kind == "tool",
+    )
+
+
+def _decides(trace: Trace, step: Step, targets: Mapping[str, str]) -> bool:
+    return any(step.name in other.controls and other.name in targets for other in trace.steps)
+
+
+def _targets(graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]]) -> _Told:
+    exchange = {said: expected for said, expected in wrong if said and expected}
+    targets: dict[str, str] = {}
+    if loss.expected_output and len(trace.outputs) == 1:
+        (name,) = trace.outputs
+        output = trace.step(name).output
+        targets[name] = output[: len(output) - len(output.lstrip())] + loss.expected_output
+    replayed: set[str] = set()
+    explained: set[str] = set()
+    for step in reversed(trace.steps):
+        if step.kind == "user":
+            continue
+        if step.name not in targets and (other := _exchanged(step.output, exchange)) != step.output:
+            targets[step.name] = other
+        tool = graph.nodes.get(step.node)
+        if isinstance(tool, Tool) and step.name in targets:
+            for source, text in _replays(trace, tool, step, targets[step.name]):
+                explained.add(step.name)
+                if source not in targets:
+                    targets[source] = text
+                    replayed.add(source)
+    return _Told(targets=targets, replayed=replayed, explained=explained)
+
+
+def _exchanged(text: str, exchange: Mapping[str, str]) -> str:
+    if not exchange:
+        return text
+    longest_first = sorted(exchange, key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w){re.escape(said)}(?!\w)" for said in longest_first)
+    return re.sub(pattern, lambda match: exchange[match[0]], text)
+
+
+def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tuple[str, str]]:
+    """For the authors of a tool's input, the first text of each with which the tool says its target."""
+    texts = {trace.step(block.source).node: trace.step(block.source).output for block in step.messages}
+    for block in step.messages:
+        author = trace.step(block.source)
+        if author.kind != "agent":
+            continue
+        for text in _other_texts(trace, author)[:_MOST_REPLAYS]:
+            try:
+                says = tool.function({**texts, author.node: text})
+            except (FrameworkError, ValueError, KeyError, LookupError, TypeError, ArithmeticError):
+                continue
+            if says == target:
+                yield author.name, text
+                break
+
+
+def _other_texts(trace: Trace, author: Step) -> list[str]:
+    """Its message with a word exchanged for one that it read, and the short phrases that it read."""
+    read = [trace.step(block.source).output for block in author.messages]
+    words = dict.fromkeys(word for text in _heard(trace, author) for word in _WORD.findall(text))
+    found = [
+        _exchanged(author.output, {said: other})
+        for said in dict.fromkeys(_WORD.findall(author.output))
+        for other in words
+        if other != said
+    ]
+    start = author.output[: len(author.output) - len(author.output.lstrip())]
+    for text in read:
+        spans = [match.span() for match in _WORD.finditer(text)]
+        for first, (begin, _) in enumerate(spans):
+            found += [start + text[begin:end] for _, end in spans[first : first + _LONGEST_PHRASE]]
+    return list(dict.fromkeys(found))
+
+
+def _heard(trace: Trace, author: Step) -> list[str]:
+    """What a step had read, and what those that it had read had read, and so on; the nearest first."""
+    found: dict[str, None] = {}
+    waiting = [block.source for block in author.messages]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = None
+            waiting += [block.source for block in trace.step(name).messages]
+    return [trace.step(name).output for name in found]
+
+
+def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
+    """What the agent would have been asked with its role in place of its prompt."""
+    role = agent.role or "answers"
+    neutral = replace(agent, prompt=f"{role[0].upper()}{role[1:]}.")
+    seen = {trace.step(block.source).node: (block.source, trace.step(block.source).output) for block in step.messages}
+    return build_request(neutral, step.name, id=trace.id, seed=0, seen=seen)
+
+
+def _suppositions(graph: Graph, trace: Trace, step: Step, wrong: Sequence[tuple[str, str]]) -> list[str]:
+    """What a step without a target could have owed: values that are in no message, and other branches."""
+    start = step.output[: len(step.output) - len(step.output.lstrip())]
+    messages = [other.output for other in trace.steps if other.name not in trace.outputs and other.kind != "user"]
+    owed = [
+        expected
+        for said, expected in wrong
+        if expected and not any(has_words(text, expected) or has_words(text, said) for text in messages)
+    ]
+    if step.kind != "agent" or step.name in trace.outputs:
+        return []
+    nodes = (node for node in (*graph.agents, *graph.tools) if node.when is not None)
+    conditions = [node.when for node in nodes if node.when is not None and node.when.source == step.node]
+    branches = [
+        condition.pattern
+        for condition in conditions
+        if not condition.negate and condition.holds(condition.pattern) and not condition.holds(step.output)
+    ]
+    return [start + text for text in dict.fromkeys([*owed, *branches])]
+
+
+def _log_odds(asked: Sequence[_Asked]) -> Iterator[tuple[float, int]]:
+    """Of each target against what was said, and the tokens read for it."""
+    models = {id(each.model): each.model for each in asked}
+    rows: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {key: [] for key in models}
+    counts: list[tuple[int, int, int, int]] = []
+    for each in asked:
+        ids = each.model.encode(each.request).ids
+        mine = rows[id(each.model)]
+        answers = [each.model.plain_tokens(text) for text in (each.said, each.target)]
+        counts.append((id(each.model), len(mine), len(ids), len(ids) + sum(map(len, answers))))
+        mine += [(ids[:1], (*ids[1:], *answer)) for answer in answers]
+    fits = {key: token_fit(models[key], each) for key, each in rows.items()}
+    for key, place, length, tokens in counts:
+        of_said, of_target = (fits[key][number].log_probs[length - 1 :].sum().item() for number in (place, place + 1))
+        yield of_target - of_said, tokens

@@ -1,0 +1,121 @@
+"""Evidence by hand: where wrong values come from, what should have been said, and what a model makes of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from framework.gbc.attribution.evidence import Evidence, gather_evidence, has_words, wrong_values
+from framework.gbc.execution.runner import run_graph
+from framework.gbc.graph.spec import Agent, Condition, Graph, Tool
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import VerbalLoss, exact_match, slot_loss
+from framework.testing.language_models import tiny_local_model
+
+
+def agent(name: str, *reads: str, **options: Any) -> Agent:
+    return Agent(name=name, prompt="", role=f"does {name}", model="m", reads=reads, max_new_tokens=4, **options)
+
+
+def evidence_of(graph: Graph, said: Mapping[str, str], *, user: str = "", **expected: str) -> dict[str, Evidence]:
+    """The evidence of a run in which all agents said what is given, without any model."""
+    (trace,) = run_graph(graph, {"m": tiny_local_model()}, [{"user": user, "expected": expected}], given=[said])
+    (found,) = gather_evidence([trace], graph, {}, [slot_loss(trace)])
+    assert (found.passes, found.tokens) == (0, 0)
+    return found.nodes
+
+
+FAN_IN = Graph(agents=(agent("capital", "user"), agent("tongue", "user"), agent("writer", "capital", "tongue")))
+
+
+def test_the_first_that_says_a_wrong_value_and_who_passes_it_on():
+    said = {"capital": "ROME", "tongue": "Italian", "writer": "capital=ROME; tongue=Italian"}
+    found = evidence_of(FAN_IN, said, user="Italy", capital="Rome", tongue="Italian")
+    assert (found["capital"].first, found["capital"].passed, found["capital"].target) == (1.0, 0.0, "Rome")
+    assert (found["writer"].first, found["writer"].passed) == (0.0, 1.0)
+    assert found["writer"].target == "capital=Rome; tongue=Italian"
+    assert found["tongue"] == Evidence()
+
+
+def test_a_writer_that_swaps_had_read_what_was_expected():
+    said = {"capital": "Rome", "tongue": "Italian", "writer": "capital=Italian; tongue=Rome"}
+    found = evidence_of(FAN_IN, said, user="Italy", capital="Rome", tongue="Italian")
+    assert found["writer"].lost == pytest.approx(1.0)
+    assert found["capital"].lost == found["tongue"].lost == 0.0
+    assert found["writer"].is_output
+    assert not found["capital"].is_output
+
+
+def test_a_field_that_is_missing_in_the_output_or_before_it():
+    said = {"capital": "Rome", "tongue": "Italian", "writer": "capital=Rome"}
+    found = evidence_of(FAN_IN, said, user="Italy", capital="Rome", tongue="Italian")
+    assert (found["writer"].left_out, found["writer"].withheld) == (1.0, 0.0)
+    said = {"capital": "Rome", "tongue": "none", "writer": "capital=Rome"}
+    found = evidence_of(FAN_IN, said, user="Rome, Italian", capital="Rome", tongue="Italian")
+    assert (found["writer"].left_out, found["tongue"].withheld, found["writer"].lacked) == (0.0, 1.0, 1.0)
+    found = evidence_of(FAN_IN, {**said, "writer": "capital=Rome; tongue=Greek"}, capital="Rome", tongue="Italian")
+    assert found["writer"].lacked == 1.0
+
+
+def double(texts: Mapping[str, str]) -> str:
+    """Twice the first number."""
+    return str(2 * int("".join(texts.values())))
+
+
+@pytest.mark.parametrize(("read", "explained"), [("two and 4", True), ("two and 5", False)])
+def test_a_tool_is_explained_by_a_word_that_its_author_had_read(read: str, explained: bool):
+    tool = Tool(name="tool", reads=("clerk",), function=double)
+    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
+    found = evidence_of(graph, {"clerk": "3", "writer": "total=6"}, user=read, total="8")
+    assert (found["tool"].first, found["tool"].target, found["tool"].is_tool) == (1.0, "8", True)
+    assert (found["tool"].explained, found["clerk"].replayed) == (explained, explained)
+    assert found["clerk"].target == ("4" if explained else None)
+
+
+def test_a_whole_output_without_places_is_a_wrong_value():
+    trace = Trace(id="0", task={"expected": "yes"}, steps=(), skipped=(), outputs=())
+    assert wrong_values(trace, exact_match(trace)) == [("", "yes")]
+    assert wrong_values(trace, VerbalLoss(value=1.0, text="bad")) == []
+    assert has_words("a=north; b", "north")
+    assert not has_words("northern", "north")
+
+
+def test_log_odds_are_those_of_the_model_with_the_role_for_a_prompt():
+    model = tiny_local_model()
+    graph = Graph(agents=(agent("capital", "user"), agent("writer", "capital")))
+    said = {"capital": "b", "writer": "capital=b"}
+    (trace,) = run_graph(graph, {"m": model}, [{"user": "x", "expected": {"capital": "a"}}], given=[said])
+    (found,) = gather_evidence([trace], graph, {"m": model}, [slot_loss(trace)])
+    text = model._render("Does capital.", "user: x")
+    ids = model.tokenize(text)[0]
+
+    def log_prob(answer: str) -> float:
+        tokens = model.plain_tokens(answer)
+        logits = model.model(input_ids=torch.tensor([[*ids, *tokens]])).logits[0, len(ids) - 1 : -1]
+        return logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).sum().item()
+
+    assert found.nodes["capital"].log_odds == pytest.approx(log_prob("a") - log_prob("b"), abs=1e-4)
+    assert found.passes == 4
+    # An agent on a server is read by the local model in its place, and by none where there is none.
+    (again,) = gather_evidence([trace], graph, {"m": object(), "reader": model}, [slot_loss(trace)])
+    assert again.nodes["capital"].log_odds == pytest.approx(found.nodes["capital"].log_odds)
+    (without,) = gather_evidence([trace], graph, {"m": object()}, [slot_loss(trace)])
+    assert without.nodes["capital"].first == 1.0
+    assert without.nodes["capital"].log_odds is None
+
+
+def test_whoever_decides_is_asked_about_the_other_branch_and_authors_about_what_nobody_said():
+    model = tiny_local_model()
+    train = agent("train", "user", when=Condition(source="manager", pattern="train"))
+    hotel = agent("hotel", "user", when=Condition(source="manager", pattern="hotel"))
+    graph = Graph(agents=(agent("manager", "user"), train, hotel, agent("writer", "train", "hotel")))
+    said = {"manager": "hotel", "hotel": "north", "writer": "place=southern"}
+    (trace,) = run_graph(graph, {"m": model}, [{"user": "x", "expected": {"place": "Leeds"}}], given=[said])
+    (found,) = gather_evidence([trace], graph, {"m": model}, [slot_loss(trace)])
+    assert found.nodes["hotel"].supposed
+    assert found.nodes["hotel"].target == "Leeds"
+    assert found.nodes["manager"].supposed
+    assert found.nodes["manager"].target in ("train", "Leeds")
+    features = found.nodes["manager"].features
+    assert (features["log_odds"], features["has_target"], features["supposed"]) == (0.0, 0.0, 1.0)
