@@ -15,7 +15,8 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.diagnosis import probabilities
+from framework.gbc.attribution.culprits.diagnosis import probabilities
+from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
 from framework.gbc.environments.planted_faults import Cost, hit
 from framework.gbc.environments.realworld.candidates import CANDIDATES, Verdict
 from framework.gbc.environments.realworld.episodes import FaultySystem, healthy_share, plant_faults
@@ -29,7 +30,6 @@ from framework.gbc.environments.realworld.files import (
 from framework.gbc.environments.realworld.systems import FORMAT, RealSystem, load_systems
 from framework.gbc.environments.realworld.weights import Known, fit_weights
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
-from framework.gbc.language_models.shared_prompts import SharedPrompts
 
 _RESAMPLES = 2000
 TOGETHER = "evidence, all failures of a fault together"

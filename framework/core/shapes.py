@@ -5,6 +5,9 @@
 | batch | images of a micro-batch |
 | channel, height, width | of an image, in [-1, 1] |
 | sample, feature | images of a set, and the values that a network gives for one |
+| stream | random numbers of one seed |
+| block | the words of a stream that one count gives |
+| _ | streams or blocks that broadcast |
 """
 
 from jaxtyping import Float, Int

@@ -9,8 +9,9 @@
 | hidden | values of an embedding |
 | vocab | tokens of the vocabulary |
 | heads, width | of keys and values: attention heads, and the values of one |
-| prefix | tokens of a cached prefix |
 | soft | vectors of a soft prompt |
+| round | tries of a choice among tokens that should have been said, one after the other |
+| seen | tokens of a prompt and of what follows it, padding included |
 | read | what a model reads of an input: its tokens and the soft prompt among them |
 | position | chosen positions of a row |
 | alternative | tokens that could stand in a place, the likeliest first |

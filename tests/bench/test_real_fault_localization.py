@@ -9,7 +9,7 @@ import pytest
 from framework.bench import real_fault_localization as bench
 from framework.bench.fault_localization import bench_fault_localization
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.diagnosis import WEIGHTS
+from framework.gbc.attribution.culprits.diagnosis import WEIGHTS
 from framework.gbc.environments.planted_faults import Cost
 from framework.gbc.environments.realworld.candidates import Verdict
 from framework.gbc.environments.realworld.episodes import Failure, FaultySystem

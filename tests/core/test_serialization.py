@@ -135,9 +135,15 @@ def test_texts_that_are_not_an_object(text, problem):
 
 
 def kept(path: Path, old: Path) -> bool:
-    """Whether all that an old file says is in the new one as it was; newer fields are added."""
+    """Whether all that an old file says is in the new one as it was; newer fields are added, at any depth."""
+
+    def holds(new: Any, before: Any) -> bool:
+        if isinstance(before, dict):
+            return all(name in new and holds(new[name], value) for name, value in before.items())
+        return new == before
+
     new, before = (json.loads(each.read_text()) for each in (path, old))
-    return bool(before) and all(new[name] == value for name, value in before.items())
+    return bool(before) and holds(new, before)
 
 
 def same_json(path: Path, other: Path) -> bool:

@@ -89,7 +89,6 @@ def test_features_that_give_no_probe(features: Tensor, labels: Tensor, message: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"solver": "newton"}, "solver 'newton'"),
         ({"epochs": 0}, "epochs 0"),
         ({"learning_rate": 0.0}, "learning_rate 0.0"),
         ({"neighbours": -1}, "neighbours -1"),

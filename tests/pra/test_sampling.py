@@ -118,7 +118,6 @@ def test_a_shift_moves_the_steps_towards_the_noise():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps 0"),
-        ({"method": "rk4"}, "method 'rk4'"),
         ({"time_shift": 0.0}, "time_shift 0.0"),
         ({"time_shift": float("nan")}, "time_shift nan"),
         ({"guidance": 0.5}, "guidance 0.5"),

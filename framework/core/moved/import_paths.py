@@ -14,7 +14,8 @@ _PATH = re.compile(r"\bframework(?:\.\w+)+(?::\w+)?")
 _MOVED = {
     "errors": "core.errors",
     "files": "core.io",
-    "seeds": "core.seeding",
+    "seeds": "core.random.seeding",
+    "core.seeding": "core.random.seeding",
     "initial": "core.init",
     "tags": "core.param_tags",
     "shapes": "core.shapes",

@@ -10,7 +10,7 @@ from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import to_json
 from framework.core.text_files import half_character_in
 from framework.gbc.attribution.attribute import attribute as attribute_traces
-from framework.gbc.attribution.diagnosis import Diagnosis, diagnose
+from framework.gbc.attribution.culprits.diagnosis import Diagnosis, diagnose
 from framework.gbc.attribution.graph_plot import save_graph_plot
 from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions

@@ -167,7 +167,7 @@ def _extract(
 
     def batches() -> Iterator[tuple[Images, list[int]]]:
         for start in range(0, count, batch_size):
-            images: list[Float[Tensor, "channel row column"]] = []
+            images: list[Float[Tensor, "channel height width"]] = []
             labels: list[int] = []
             for row in range(start, min(start + batch_size, count)):
                 number = row * len(shards) // count

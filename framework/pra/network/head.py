@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from framework.pra.network.layers import Linear, ModulatedMLP, ResidualBlock
@@ -44,7 +44,7 @@ class TimeEmbedding(nn.Module):
         return self.out(F.silu(self.hidden(features)))
 
 
-Conditions = tuple[Float[Tensor, "..."], ...]
+Conditions = tuple[Shaped[Tensor, "..."], ...]
 """What a hidden state or a time adds to the condition of the head's network."""
 
 
@@ -87,7 +87,9 @@ class SharedModulationMLP(nn.Module):
         blocks, last = self.time_modulation(F.silu(embedding)).split([3 * width, 2 * width], dim=-1)
         return (blocks,) * len(self.modulations) + (last,)
 
-    def forward(self, x: Float[Tensor, "*axes size"], *conditions: Float[Tensor, "..."]) -> Float[Tensor, "*axes size"]:
+    def forward(
+        self, x: Float[Tensor, "*axes target"], *conditions: Shaped[Tensor, "..."]
+    ) -> Float[Tensor, "*axes target"]:
         """The output at `x`, under the sums of what state and time give."""
         *modulations, last = conditions if self.separate else self._modulations(conditions[0])
         x = self.project_in(x)
@@ -168,22 +170,24 @@ class DiffusionHead(nn.Module):
             hidden: the transformer's hidden states; their axes are those of `x`, or 1 where they are repeated.
             jump: d in [0, 1 - t]: the mean velocity until then; None for the velocity itself.
         """
-        return self.velocity(x, time, self.of_state(hidden), self.of_time(time, jump))
+        return self._velocity(x, time, self._of_state(hidden), self._of_time(time, jump))
+
+    # Each of these gathers a sharded head's weights by itself, which `forward` has done already.
 
     def of_state(self, hidden: Float[Tensor, "*axes hidden"]) -> Conditions:
         """What hidden states add to the network's conditions."""
-        context = self.project_context(hidden)
-        return self.network.of_state(context) if isinstance(self.network, SharedModulationMLP) else (context,)
+        return self._of_state(hidden)
 
     def of_time(self, time: Float[Tensor, "*axes"], jump: Float[Tensor, "*axes"] | None = None) -> Conditions:
         """What times, and the jumps that start there, add to the network's conditions."""
-        embedding = self.time_embedding(time)
-        if self.jump_embedding is not None:
-            embedding = embedding + self.jump_embedding(torch.zeros_like(time) if jump is None else jump)
-        return self.network.of_time(embedding) if isinstance(self.network, SharedModulationMLP) else (embedding,)
+        return self._of_time(time, jump)
 
     def velocity(
-        self, x: Float[Tensor, "*axes target"], time: Float[Tensor, "*time_axes"], state: Conditions, moment: Conditions
+        self,
+        x: Float[Tensor, "*axes target"],
+        time: Float[Tensor, "*context_axes"],
+        state: Conditions,
+        moment: Conditions,
     ) -> Float[Tensor, "*axes target"]:
         """Velocity at a point of the flow.
 
@@ -193,6 +197,25 @@ class DiffusionHead(nn.Module):
             state: what `of_state` gave.
             moment: what `of_time` gave for t.
         """
+        return self._velocity(x, time, state, moment)
+
+    def _of_state(self, hidden: Float[Tensor, "*axes hidden"]) -> Conditions:
+        context = self.project_context(hidden)
+        return self.network.of_state(context) if isinstance(self.network, SharedModulationMLP) else (context,)
+
+    def _of_time(self, time: Float[Tensor, "*axes"], jump: Float[Tensor, "*axes"] | None) -> Conditions:
+        embedding = self.time_embedding(time)
+        if self.jump_embedding is not None:
+            embedding = embedding + self.jump_embedding(torch.zeros_like(time) if jump is None else jump)
+        return self.network.of_time(embedding) if isinstance(self.network, SharedModulationMLP) else (embedding,)
+
+    def _velocity(
+        self,
+        x: Float[Tensor, "*axes target"],
+        time: Float[Tensor, "*context_axes"],
+        state: Conditions,
+        moment: Conditions,
+    ) -> Float[Tensor, "*axes target"]:
         output = self.network(x, *(a + b for a, b in zip(state, moment, strict=True)))
         if self.prediction == "velocity":
             return output

@@ -72,7 +72,7 @@ def jump_errors(head: DiffusionHead, targets: Targets, hidden: Hidden, noise: Ju
 
 
 def two_half_jumps(
-    head: DiffusionHead, point: HeadNoise, noise: JumpNoise, context: Float[Tensor, "batch token 1 hidden"]
+    head: DiffusionHead, point: HeadNoise, noise: JumpNoise, context: Float[Tensor, "batch token _ hidden"]
 ) -> HeadNoise:
     """Mean velocity of a jump of half the length and one that goes on from its end (Frans et al. 2024, equation 4).
 
@@ -96,7 +96,7 @@ def mean_flow_target(
     point: HeadNoise,
     velocity: HeadNoise,
     noise: JumpNoise,
-    context: Float[Tensor, "batch token 1 hidden"],
+    context: Float[Tensor, "batch token _ hidden"],
 ) -> HeadNoise:
     """Mean velocity by its derivative along the path (Geng et al. 2025, equation 6, with noise at t = 0).
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict, TypeGuard
+from typing import Any, TypedDict, TypeGuard, cast
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,6 @@ from torch.distributed.checkpoint import FileSystemReader, load, save
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from framework.core.errors import CheckpointError
@@ -122,8 +121,9 @@ def write_tensors(partial: Path, tensors: NamedTensors, group: dist.ProcessGroup
 
 
 def _local_bytes(tensor: AnyTensor) -> int:
-    """Bytes of what this rank has of a tensor."""
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes
+    """Bytes of what this rank has of a tensor; sharded ones say their part."""
+    local = cast("Callable[[], AnyTensor] | None", getattr(tensor, "to_local", None))
+    return (tensor if local is None else local()).nbytes
 
 
 def clean_name(name: str) -> str:

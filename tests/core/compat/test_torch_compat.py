@@ -26,6 +26,7 @@ PRIVATE = {
     "torch:ops.aten._local_scalar_dense": "count what the host waits for",
     "torch:ops.aten._unique2": "count what the host waits for",
     "torch._dynamo:config.optimize_ddp": "compile blocks under DDP without cutting them",
+    "torch:Tensor._version": "know that weights have changed since a prompt was read",
     "torch:UntypedStorage._cdata": "tell storages of fake tensors apart",
     "torch:UntypedStorage._new_shared": "hand batches from workers without a copy",
     "torch.distributed.distributed_c10d:_get_default_store": "send the watchdog's signs of life",

@@ -47,7 +47,6 @@ def test_chosen_depths_by_the_decoded_inputs_without_baselines(trained: Path, sh
         ({"depths": [2]}, r"depths \[2\] of a model of 1 layers"),
         ({"depths": []}, r"depths \[\]"),
         ({"out": "probe.txt"}, "out probe.txt"),
-        ({"position": "first"}, "position first"),
     ],
 )
 def test_questions_that_cannot_be_answered(trained: Path, shards: str, options: dict[str, object], message: str):

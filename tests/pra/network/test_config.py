@@ -41,7 +41,6 @@ def test_counts_are_positive(name: str, value: int):
         ({"width": 20}, "width 20 over num_heads 2 is not a multiple of 4"),
         ({"num_heads": 3}, "width 16 over num_heads 3 is not a multiple of 4"),
         ({"encoder_width": 12}, "encoder_width 12 over encoder_heads 2 is not a multiple of 4"),
-        ({"head_modulation": "none"}, "head_modulation 'none'"),
         ({"head_jumps": True, "variant": "x_prediction"}, "head_jumps with variant x_prediction"),
     ],
 )

@@ -123,9 +123,6 @@ def test_a_head_without_jumps_draws_the_same_noise():
     assert torch.equal(plain.drop_class, jumping.drop_class)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"), [({"jump_repeats": 0}, "jump_repeats 0"), ({"jump_loss": "consistency"}, "'consistency'")]
-)
-def test_an_objective_that_cannot_be(settings: dict[str, object], message: str):
-    with pytest.raises(ConfigError, match=message):
-        ObjectiveConfig(**settings)  # pyright: ignore[reportArgumentType]
+def test_an_objective_without_jumps_for_a_head_that_jumps():
+    with pytest.raises(ConfigError, match="jump_repeats 0"):
+        ObjectiveConfig(jump_repeats=0)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from framework.gbc.attribution.attribute import attribute, attribute_trace
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out, outputs_before
 from framework.gbc.attribution.credit_propagation import loss_starts
-from framework.gbc.attribution.diagnosis import probabilities
+from framework.gbc.attribution.culprits.diagnosis import probabilities
+from framework.gbc.attribution.culprits.evidence import gather_evidence
+from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
 from framework.gbc.attribution.edge_weights import compute_connections
-from framework.gbc.attribution.evidence import gather_evidence
 from framework.gbc.attribution.options import (
     AttributionOptions,
     ConnectionOptions,
@@ -25,7 +26,6 @@ from framework.gbc.environments.realworld.systems import MODEL
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import slot_loss
-from framework.gbc.language_models.shared_prompts import SharedPrompts
 
 _MAX_TOKENS = 512
 EVIDENCE = "evidence"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from framework.gbc.attribution.diagnosis import WEIGHTS
+from framework.gbc.attribution.culprits.diagnosis import WEIGHTS
 
 _SHRINKAGE = 0.003
 _STEPS = 200

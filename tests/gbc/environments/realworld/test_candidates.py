@@ -2,12 +2,12 @@
 
 import pytest
 
+from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
 from framework.gbc.environments.realworld.candidates import CANDIDATES
 from framework.gbc.environments.realworld.episodes import RUN, Failure, FaultySystem
 from framework.gbc.environments.realworld.systems import MODEL
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.verbal_loss import slot_loss
-from framework.gbc.language_models.shared_prompts import SharedPrompts
 from framework.testing.language_models import tiny_local_model
 
 

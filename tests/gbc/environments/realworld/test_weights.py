@@ -1,6 +1,6 @@
 """The weights of the evidence: what is found again."""
 
-from framework.gbc.attribution.diagnosis import WEIGHTS, probabilities
+from framework.gbc.attribution.culprits.diagnosis import WEIGHTS, probabilities
 from framework.gbc.environments.realworld.weights import Known, fit_weights
 
 

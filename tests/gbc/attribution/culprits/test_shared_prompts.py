@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from framework.core.errors import ConfigError
+from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts, token_fit
 from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModelConfig
-from framework.gbc.language_models.shared_prompts import SharedPrompts, token_fit
 from framework.testing.language_models import tiny_local_model
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from framework.core.errors import ConfigError
-from framework.gbc.attribution.evidence import Evidence, Gathered, gather_evidence
+from framework.gbc.attribution.culprits.evidence import Evidence, Gathered, gather_evidence
 from framework.gbc.attribution.results import Attribution, mean_credits
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace

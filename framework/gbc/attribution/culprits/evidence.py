@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from framework.core.errors import FrameworkError
+from framework.gbc.attribution.culprits.shared_prompts import token_fit
 from framework.gbc.execution.runner import build_request
 from framework.gbc.graph.spec import Agent, Graph, Tool
 from framework.gbc.graph.trace import Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.interface import Request
 from framework.gbc.language_models.local import LocalModel
-from framework.gbc.language_models.shared_prompts import token_fit
 
 _WORD = re.compile(r"[^\s,;=.?!:']+")
 _LONGEST_PHRASE = 3

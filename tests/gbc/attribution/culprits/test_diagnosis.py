@@ -6,7 +6,7 @@ import pytest
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.diagnosis import Diagnosis, diagnose, probabilities, why_no_evidence
+from framework.gbc.attribution.culprits.diagnosis import Diagnosis, diagnose, probabilities, why_no_evidence
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss, slot_loss

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from framework.gbc.attribution.evidence import Evidence, gather_evidence, has_words, wrong_values
+from framework.gbc.attribution.culprits.evidence import Evidence, gather_evidence, has_words, wrong_values
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import Agent, Condition, Graph, Tool
 from framework.gbc.graph.trace import Trace
