@@ -28,6 +28,9 @@ class OneLineParser(ArgumentParser):
     def add_argument(self, *args: str, **kwargs: Any) -> Any:
         if kwargs.get("type") is bool:
             kwargs |= {"nargs": "?", "const": True}
+        if args and args[0].startswith("--trainer."):
+            # Here, not in the parser of recipes: jsonargparse takes over a single override for its groups.
+            kwargs["help"] = _help_of_trainer(args[0].removeprefix("--trainer."), kwargs.get("help"))
         return super().add_argument(*args, **kwargs)
 
     def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Namespace:
@@ -47,6 +50,13 @@ class OneLineParser(ArgumentParser):
         # A parser of a class's arguments has the name of the script.
         program = f"framework {given.command}" if given.command else parser.prog.replace(" [options]", "")
         self.exit(2, f"error: {visible(told)} (see: {program} --help)\n")
+
+
+def _help_of_trainer(name: str, otherwise: str | None) -> str | None:
+    """What an option of the trainer does here; `otherwise` for one that we say nothing of."""
+    from framework.training.trainer_options import TRAINER_OPTIONS, described
+
+    return described(TRAINER_OPTIONS[name]) if name in TRAINER_OPTIONS else otherwise
 
 
 def settings_of(parser: ArgumentParser) -> dict[str, object]:

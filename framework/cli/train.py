@@ -47,7 +47,7 @@ from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
 from framework.training.trainer import RecipeTrainer
-from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options, described, refuses
+from framework.training.trainer_options import TRAINER_OPTIONS, check_trainer_options, refuses
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,
@@ -88,12 +88,6 @@ class RecipeParser(OneLineParser, LightningArgumentParser):
         elif (current := current_text(text)) != text:
             return self.parse_string(current, str(path), *args, **kwargs)
         return super().parse_path(path, *args, **kwargs)
-
-    def add_argument(self, *args: str, **kwargs: Any) -> Any:
-        name = args[0].removeprefix("--trainer.") if args else ""
-        if args and args[0].startswith("--trainer.") and name in TRAINER_OPTIONS:
-            kwargs["help"] = described(TRAINER_OPTIONS[name])
-        return super().add_argument(*args, **kwargs)
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         # Lightning 2.6 calls jsonargparse by the name that it has deprecated.

@@ -20,7 +20,7 @@ def error_of(capsys, *argv: object) -> str:
     return capsys.readouterr().err.rstrip().splitlines()[-1]
 
 
-def test_foreign_shards_from_index_to_peek(capsys, tmp_path: Path):
+def test_foreign_shards_from_index_to_peek(capsys, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
     members = [(f"{n}.{suffix}", data) for n in range(5) for suffix, data in (("jpg", image_bytes(n)), ("cls", b"1"))]
     write_tar(tmp_path / "a.tar", members)
     (tmp_path / "names").write_bytes(b"\xef\xbb\xbfant\n\nbee\n")
@@ -35,8 +35,9 @@ def test_foreign_shards_from_index_to_peek(capsys, tmp_path: Path):
     main(["shards", "stats", str(tmp_path)])
     text = capsys.readouterr().out
     assert all(word in text for word in ("5 images in 1 shards", "ant", "bee", "8x8", "RGB", "a.tar"))
-    main(["shards", "peek", str(tmp_path), "--num", "4", "--out", str(tmp_path / "peek.png")])
-    with Image.open(tmp_path / "peek.png") as sheet:
+    sheet_path = tmp_path_factory.mktemp("sheet") / "peek.png"
+    main(["shards", "peek", str(tmp_path), "--num", "4", "--out", str(sheet_path)])
+    with Image.open(sheet_path) as sheet:
         assert sheet.size == (4 * 68, 68 + 16)
     assert f"{tmp_path} is a folder" in error_of(capsys, "shards", "peek", tmp_path, "--out", tmp_path)
 

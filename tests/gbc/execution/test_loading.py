@@ -103,7 +103,7 @@ def test_losses_by_name_and_by_path(tmp_path, monkeypatch):
         "def strict(trace):\n    return VerbalLoss(value=-1.0, text='')\n"
     )
     monkeypatch.chdir(tmp_path)
-    expected = VerbalLoss(value=1.0, text="Expected 'yes', the output was ''.")
+    expected = VerbalLoss(value=1.0, text="Expected 'yes', the output was ''.", expected_output="yes")
     assert (
         load_loss("exact_match")(TRACE) == load_loss("framework.gbc.graph.verbal_loss:exact_match")(TRACE) == expected
     )
