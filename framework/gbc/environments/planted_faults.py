@@ -7,11 +7,23 @@ from typing import Any, Literal, TypeVar
 
 from transformers import PreTrainedModel
 
-from framework.gbc.attribution.edge_weights import Scorer
-from framework.gbc.attribution.options import GradientOptions, Reduction, Score
+from framework.gbc.attribution.attribute import attribute_trace
+from framework.gbc.attribution.credit_propagation import loss_starts
+from framework.gbc.attribution.edge_weights import Scorer, compute_connections
+from framework.gbc.attribution.options import (
+    AttributionOptions,
+    ConnectionOptions,
+    GradientOptions,
+    Reduction,
+    Scalar,
+    Score,
+)
 from framework.gbc.attribution.results import Attribution
 from framework.gbc.attribution.token_gradients import TokenScores
 from framework.gbc.execution.teacher_forcing import TokenRow
+from framework.gbc.graph.spec import Graph
+from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.local import LocalModel
 
 Credit = Literal["walk", "complete"]
@@ -23,6 +35,8 @@ VARIANTS: tuple[tuple[Reduction, Score], ...] = (
 )
 """The published four."""
 CREDITS: tuple[Credit, ...] = ("walk", "complete")
+_MAX_TOKENS = 512
+"""Of a pass: the long answers apart from the short ones, which saves padding."""
 ResultT = TypeVar("ResultT")
 
 
@@ -98,6 +112,45 @@ def counted(model: LocalModel, function: Callable[[], ResultT]) -> tuple[ResultT
     finally:
         hook.remove()
     return result, Cost(passes=rows, tokens=tokens, seconds=time.perf_counter() - started)
+
+
+def blame_by_variants(
+    models: Mapping[str, LocalModel],
+    graph: Graph,
+    trace: Trace,
+    loss: VerbalLoss,
+    scorer: CountedScorer,
+    *,
+    scalar: Scalar,
+    attention: bool,
+) -> dict[str, dict[str, float]]:
+    """Blame of a failed run by all variants of connection weights and credit, with the prompts as inputs; by method.
+
+    Args:
+        models: of the agents, by the names that the graph has for them.
+        graph: that was run.
+        trace: the run.
+        loss: of the run.
+        scorer: gives token scores: of gradients, or attention weights.
+        scalar: what is differentiated.
+        attention: the scores are attention weights, which come in two variants.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for reduction, score in VARIANTS[:2] if attention else VARIANTS:
+        options = ConnectionOptions(
+            gradients=GradientOptions(scalar=scalar, max_tokens=_MAX_TOKENS),
+            score=score,
+            reduction=reduction,
+            prompts=True,
+            code=True,
+        )
+        starts = [loss_starts(trace, loss)]
+        (connections,) = compute_connections([trace], graph, models, [loss.value], options, scorer, starts=starts)
+        attribution = attribute_trace(trace, connections, loss, AttributionOptions(connections=options, edits=None))
+        what = "attention" if attention else f"{scalar}/{score}"
+        for credit in CREDITS:
+            found[f"{what}/{reduction}/{credit}"] = blame_of(attribution, credit)
+    return found
 
 
 def blame_of(attribution: Attribution, credit: Credit) -> dict[str, float]:

@@ -6,18 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import mean
 
-from framework.gbc.attribution.attribute import attribute, attribute_trace
+from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out
-from framework.gbc.attribution.credit_propagation import loss_starts
-from framework.gbc.attribution.edge_weights import Scorer, compute_connections
 from framework.gbc.attribution.options import (
     AttributionOptions,
-    ConnectionOptions,
     CounterfactualEditOptions,
-    GradientOptions,
-    Reduction,
     Scalar,
-    Score,
 )
 from framework.gbc.attribution.results import Attribution
 from framework.gbc.attribution.token_gradients import token_scores
@@ -26,10 +20,10 @@ from framework.gbc.environments.microworld.system import MODEL
 from framework.gbc.environments.microworld.tasks import answer_loss
 from framework.gbc.environments.planted_faults import (
     CREDITS,
-    VARIANTS,
     Cost,
     CountedScorer,
     Credit,
+    blame_by_variants,
     blame_of,
     counted,
     hit,
@@ -38,8 +32,6 @@ from framework.gbc.execution.runner import RunOptions
 from framework.gbc.language_models.local import LocalModel
 
 SCALARS: tuple[Scalar, ...] = ("finegrained", "sketched", "sum_squares")
-_MAX_TOKENS = 512
-"""Of a pass: the long answers apart from the short ones, which saves padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,23 +95,21 @@ def score_gradients(
     """
     found: list[MethodScore] = []
     for scalar in scalars:
-        blames: dict[tuple[Reduction, Score, Credit], list[Mapping[str, float]]] = {}
+        blames: dict[str, list[Mapping[str, float]]] = {}
         counter = CountedScorer(attention_scores if attention else token_scores)
         for episode in episodes:
-            for reduction, score in VARIANTS[:2] if attention else VARIANTS:
-                options = ConnectionOptions(
-                    gradients=GradientOptions(scalar=scalar, max_tokens=_MAX_TOKENS),
-                    score=score,
-                    reduction=reduction,
-                    prompts=True,
-                    code=True,
-                )
-                attribution = _attribute(model, episode, options, counter)
-                for credit in CREDITS:
-                    blames.setdefault((reduction, score, credit), []).append(blame_of(attribution, credit))
-        for (reduction, score, credit), blame in blames.items():
-            what = "attention" if attention else f"{scalar}/{score}"
-            found.append(_score(f"{what}/{reduction}/{credit}", episodes, blame, counter.cost))
+            of_episode = blame_by_variants(
+                {MODEL: model},
+                episode.fault.graph,
+                episode.trace,
+                episode.loss,
+                counter,
+                scalar=scalar,
+                attention=attention,
+            )
+            for method, blame in of_episode.items():
+                blames.setdefault(method, []).append(blame)
+        found += [_score(method, episodes, blame, counter.cost) for method, blame in blames.items()]
     return found
 
 
@@ -154,13 +144,6 @@ def score_edits(
             blames[credit].append(blame_of(attribution, credit))
         found += [_score(f"{name}/{credit}", episodes, blames[credit], cost) for credit in CREDITS]
     return found
-
-
-def _attribute(model: LocalModel, episode: Episode, options: ConnectionOptions, scorer: Scorer) -> Attribution:
-    trace, loss = episode.trace, episode.loss
-    graph, starts = episode.fault.graph, [loss_starts(trace, loss)]
-    (found,) = compute_connections([trace], graph, {MODEL: model}, [loss.value], options, scorer, starts=starts)
-    return attribute_trace(trace, found, loss, AttributionOptions(connections=options, edits=None))
 
 
 def _nodes(episode: Episode) -> list[str]:

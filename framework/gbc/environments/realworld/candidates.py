@@ -4,30 +4,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from framework.gbc.attribution.attribute import attribute, attribute_trace
+from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.baselines import attention_scores, leave_agents_out, outputs_before
-from framework.gbc.attribution.credit_propagation import loss_starts
 from framework.gbc.attribution.culprits.diagnosis import probabilities
 from framework.gbc.attribution.culprits.evidence import gather_evidence
 from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
-from framework.gbc.attribution.edge_weights import compute_connections
 from framework.gbc.attribution.options import (
     AttributionOptions,
-    ConnectionOptions,
     CounterfactualEditOptions,
-    GradientOptions,
     Scalar,
 )
 from framework.gbc.attribution.results import Attribution
 from framework.gbc.attribution.token_gradients import token_scores
-from framework.gbc.environments.planted_faults import CREDITS, VARIANTS, Cost, CountedScorer, blame_of, counted
+from framework.gbc.environments.planted_faults import CREDITS, Cost, CountedScorer, blame_by_variants, blame_of, counted
 from framework.gbc.environments.realworld.episodes import RUN, Failure, FaultySystem
 from framework.gbc.environments.realworld.systems import MODEL
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import slot_loss
 
-_MAX_TOKENS = 512
 EVIDENCE = "evidence"
 EDITS = {
     "edits": CounterfactualEditOptions(),
@@ -149,34 +144,20 @@ def attention(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> d
 
 
 def _by_scores(scalar: Scalar, *, attention: bool) -> Candidate:
-    def name(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
+    def candidate(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
         counter = CountedScorer(attention_scores if attention else token_scores)
-        found: dict[str, Mapping[str, float]] = {}
-        for reduction, score in VARIANTS[:2] if attention else VARIANTS:
-            options = ConnectionOptions(
-                gradients=GradientOptions(scalar=scalar, max_tokens=_MAX_TOKENS),
-                score=score,
-                reduction=reduction,
-                prompts=True,
-                code=True,
-            )
-            (connections,) = compute_connections(
-                [failure.trace],
-                faulty.graph,
-                {MODEL: model},
-                [failure.loss.value],
-                options,
-                counter,
-                starts=[loss_starts(failure.trace, failure.loss)],
-            )
-            attributed = AttributionOptions(connections=options, edits=None)
-            attribution = attribute_trace(failure.trace, connections, failure.loss, attributed)
-            for credit in CREDITS:
-                what = "attention" if attention else f"{scalar}/{score}"
-                found[f"{what}/{reduction}/{credit}"] = blame_of(attribution, credit)
-        return {name: Verdict(blame=blame, cost=counter.cost) for name, blame in found.items()}
+        found = blame_by_variants(
+            {MODEL: model},
+            faulty.graph,
+            failure.trace,
+            failure.loss,
+            counter,
+            scalar=scalar,
+            attention=attention,
+        )
+        return {method: Verdict(blame=blame, cost=counter.cost) for method, blame in found.items()}
 
-    return name
+    return candidate
 
 
 def edits(model: SharedPrompts, faulty: FaultySystem, failure: Failure) -> dict[str, Verdict]:
