@@ -295,6 +295,9 @@ class TrainingCLI(OpenLightningCLI):
             raise
         finish_loggers(self.trainer.loggers)
         if self.trainer.is_global_zero:
+            before = strategy.choice.manifest if strategy.choice else None
+            if before is not None and before.step == self.trainer.global_step:
+                console.print("no step was left to train: raise trainer.max_steps or max_epochs to go on")
             told = "recipe, checkpoints, metrics and curves are there"
             console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from framework.core.errors import DataError
 
 SHARED_MEMORY = Path("/dev/shm")
-_DIED = re.compile(r"DataLoader worker \(pid[^)]*\) (?:is killed by signal: ([^.]*)|exited unexpectedly)")
+_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))?[^)]*\) (?:is killed by signal: ([^.]*)|exited unexpectedly)")
 _FEWER = "use fewer data.loading.num_workers"
 
 
