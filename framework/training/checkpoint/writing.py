@@ -100,8 +100,8 @@ def together(
         log.debug("%s", what, exc_info=error)
         cause = str(error).partition("\n")[0]
         # torch's writer of files goes on after a disk is full, and fails of what is missing.
-        first = error.__cause__ or error.__context__
-        told = _in_words(what, first) if isinstance(first, OSError) else f"{what} ({type(error).__name__}: {cause})"
+        first = _system_error_behind(error)
+        told = f"{what} ({type(error).__name__}: {cause})" if first is None else _in_words(what, first)
         problem = (told, hint)
     problems = all_gather_object(problem, group)
     for rank, found in enumerate(problems):
@@ -110,6 +110,13 @@ def together(
             raise CheckpointError(found[0] + where, hint=found[1])
     # No rank has a problem, so the action came to its end here.
     return cast(Value, result)
+
+
+def _system_error_behind(error: BaseException) -> OSError | None:
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__cause__ or behind.__context__
+    return behind
 
 
 def _in_words(what: str, error: OSError) -> str:

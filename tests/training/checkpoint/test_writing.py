@@ -165,7 +165,10 @@ def test_a_full_disk_is_named_though_torch_fails_of_what_came_of_it(tmp_path: Pa
         try:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904
+            try:
+                raise RuntimeError("failed writing")
+            finally:
+                raise RuntimeError("unexpected pos 704 vs 598")
 
     target = tmp_path / FOLDER / name_of(1)
     partial = target.with_name("step.partial")
