@@ -29,11 +29,13 @@ from framework.training.strategies.config import PACKAGES, StrategyConfig, Strat
 
 STRATEGY_NAMES: tuple[StrategyName, ...] = ("ddp", "fsdp2", "deepspeed")
 _TESTS = Path(__file__).parents[3] / "tests"
+_DISTINCT = 4
+"""Batches of different images."""
 _SMALL = PRAConfig(image_size=64, patch_size=8, num_classes=10, width=256, depth=4, num_heads=4)
 
 
 class MadeBatches(Dataset[ImageBatch]):
-    """Micro-batches of noise, each with its own images.
+    """Micro-batches of noise, a few of which come again and again.
 
     Args:
         config: of the model that they are for.
@@ -43,6 +45,7 @@ class MadeBatches(Dataset[ImageBatch]):
 
     def __init__(self, config: PRAConfig, size: int, count: int) -> None:
         self.config, self.size, self.count = config, size, count
+        self._made: dict[int, ImageBatch] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -50,7 +53,11 @@ class MadeBatches(Dataset[ImageBatch]):
     def __getitem__(self, number: int) -> ImageBatch:
         if number >= self.count:
             raise IndexError(number)
-        return made_batch(self.config, self.size, seed=number)
+        # Made once: the numbers of a batch take the host longer than a step of the device.
+        distinct = number % _DISTINCT
+        if distinct not in self._made:
+            self._made[distinct] = made_batch(self.config, self.size, seed=distinct)
+        return self._made[distinct]
 
 
 class MadeData(LightningDataModule):

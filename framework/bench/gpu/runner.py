@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -98,6 +99,12 @@ def facts() -> dict[str, object]:
     return found
 
 
+def processor_seconds() -> float:
+    """Of all children that have ended and were waited for, with theirs: imports before their turn too."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 class PartProcess:
     """A part's process, started before its turn: it imports what it needs while the part before it runs.
 
@@ -183,7 +190,7 @@ def run_parts(options: Options) -> None:
             # A rehearsal's sizes have nothing to do with the limits, and its machine is slower.
             unlimited = last or options.rehearse
             limit = remaining if unlimited else min(remaining, part.seconds * 60 * options.minutes / NINE_MINUTES)
-            started = time.monotonic()
+            started, used = time.monotonic(), processor_seconds()
             if limit < _LEAST_SECONDS:
                 process.end()
                 status = "left out: no time"
@@ -193,8 +200,10 @@ def run_parts(options: Options) -> None:
             record: dict[str, object] = {"part": part.name, "name": "ended", "status": status}
             if status != "done":
                 record["last_words"] = process.last_words()
-            append_line(options.folder, {**record, "seconds": round(time.monotonic() - started, 1)})
-            print(f"{part.name}: {status}, {time.monotonic() - started:.0f} s", flush=True)
+            record["seconds"] = round(time.monotonic() - started, 1)
+            record["processor_s"] = round(processor_seconds() - used, 1)
+            append_line(options.folder, record)
+            print(f"{part.name}: {status}, {record['seconds']:.0f} s", flush=True)
     finally:
         if following is not None:
             following.end()
