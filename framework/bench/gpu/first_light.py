@@ -1,10 +1,12 @@
 """Does everything run on this device at all: PRA's GPU tests, every strategy for a few steps, asynchronous saves."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from framework.training.strategies.config import PACKAGES, StrategyConfig, Strat
 
 STRATEGY_NAMES: tuple[StrategyName, ...] = ("ddp", "fsdp2", "deepspeed")
 _TESTS = Path(__file__).parents[3] / "tests"
+_TESTED = ("pra", "data/loading", "bench/gpu", "training/test_gpu.py", "gbc/test_gpu.py")
 _DISTINCT = 4
 """Batches of different images."""
 _SMALL = PRAConfig(image_size=64, patch_size=8, num_classes=10, width=256, depth=4, num_heads=4)
@@ -106,22 +109,30 @@ def make_trainer(session: Session, folder: Path, strategy: StrategyConfig, **opt
 
 
 def run_tests(session: Session) -> None:
-    """Pytest on the tests of PRA that are marked `gpu`, in a process of its own."""
+    """Pytest on what is marked `gpu`, in a process of its own: PRA first, then what lies below it, then the agents."""
     if not (_TESTS / "pra").is_dir():
         session.note("pytest", skipped=f"{_TESTS} is not there")
         return
     if importlib.util.find_spec("pytest") is None:
         session.note("pytest", skipped="needs the package pytest")
         return
-    folders = [str(_TESTS / folder) for folder in ("pra", "data/loading", "bench/gpu")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *folders]
+    places = [str(_TESTS / place) for place in _TESTED if (_TESTS / place).exists()]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "gpu", "--durations=5", *places]
     if session.rehearse:
         # What compiles needs Triton.
         command += ["-k", "not True"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=session.left(), cwd=_TESTS.parent)
-    print(done.stdout, done.stderr)
-    lines = done.stdout.strip().splitlines()
-    session.note("pytest", code=done.returncode, summary=lines[-1] if lines else "")
+    log = session.folder / "pytest.log"
+    with log.open("w") as output:
+        try:
+            code: int | str = subprocess.run(
+                command, stdout=output, stderr=output, timeout=session.left(), cwd=_TESTS.parent
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = "out of time"
+    text = log.read_text(errors="replace")
+    print(text)
+    ended = Counter(re.findall(r"^tests/\S+ (PASSED|FAILED|ERROR|SKIPPED)", text, re.MULTILINE))
+    session.note("pytest", code=code, **{word.lower(): count for word, count in ended.items()})
 
 
 def train_strategies(session: Session) -> None:
