@@ -1,6 +1,7 @@
 """Many images from a model: class-balanced, in batches, the same whatever the batch size."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ def generate(
     seed: int,
     sampler: SamplerConfig,
     batch_size: int = 256,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterable[Images]:
     """Yield batches of images of the given classes, on the CPU.
@@ -43,7 +44,7 @@ def generate(
         seed: of all images.
         sampler: how tokens are drawn.
         batch_size: images of a batch, 1 or more.
-        precision: of matrix products.
+        precision: of matrix products; by default that of the autocast around it, if there is one.
         device: where the images are made.
     """
     for start in range(0, len(labels), batch_size):
@@ -58,7 +59,7 @@ def draw_numbered(
     *,
     seed: int,
     sampler: SamplerConfig,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     device: torch.device | str = "cpu",
 ) -> Images:
     """Images of certain numbers among those that `generate` yields, on the CPU.
@@ -69,12 +70,14 @@ def draw_numbered(
         numbers: consecutive ones, of a batch.
         seed: of all images.
         sampler: how tokens are drawn.
-        precision: of matrix products.
+        precision: of matrix products; by default that of the autocast around it, if there is one.
         device: where the images are made.
     """
     chosen = [labels[number] for number in numbers]
     rows = -(-len(chosen) // ROWS) * ROWS
     padded = torch.tensor((chosen + [chosen[0]] * ROWS)[:rows], device=device)
     seeds = [seed_of("sample", seed, numbers.start + i) for i in range(rows)]
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+    kind = torch.device(device).type
+    cast = nullcontext() if precision is None else torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+    with cast:
         return sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()

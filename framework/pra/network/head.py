@@ -41,7 +41,8 @@ class TimeEmbedding(nn.Module):
         frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)
         angles = 1000 * time[..., None].float() * frequencies
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.out(F.silu(self.hidden(features)))
+        # Sharded weights may be gathered in another type.
+        return self.out(F.silu(self.hidden(features.to(self.hidden.weight.dtype))))
 
 
 Conditions = tuple[Shaped[Tensor, "..."], ...]
