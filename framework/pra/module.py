@@ -28,6 +28,7 @@ from framework.pra.network.model import PRA
 from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes, check_sampler
 from framework.pra.shapes import Scalar
+from framework.training.callbacks.step_metrics import log_step
 from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.length import total_steps
 from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
@@ -146,12 +147,12 @@ class PRAModule(ClippingModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
         losses = self._training_losses(self.model, *self._inputs(batch, "train", batch.sample_passes()))
-        self._log("loss", losses)
+        log_step(self, self._metrics("loss", losses))
         return losses.total
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         losses = losses_of_seeds(self.ema, *self._inputs(batch, "validation", [0] * len(batch)))
-        self._log("validation", losses, batch_size=len(batch))
+        self.log_dict(self._metrics("validation", losses), batch_size=len(batch))
 
     def _inputs(
         self, batch: ImageBatch, purpose: str, passes: list[int]
@@ -162,7 +163,7 @@ class PRAModule(ClippingModule):
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return batch.images, labels, stream_seeds(seeds, self.device), self.objective, self.perceptual
 
-    def _log(self, prefix: str, losses: Losses, *, batch_size: int | None = None) -> None:
+    def _metrics(self, prefix: str, losses: Losses) -> dict[str, Scalar]:
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
@@ -170,8 +171,7 @@ class PRAModule(ClippingModule):
             shown -= {"jump"}
         if self.perceptual is None:
             shown -= {"perceptual"}
-        values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
-        self.log_dict(values, batch_size=batch_size)
+        return {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
 
     def optimizer_step(
         self,
