@@ -6,7 +6,10 @@ from typing import Literal
 import torch
 
 from framework.core.random.seeding import seed_of
-from framework.core.shapes import Images
+from framework.core.shapes import Images, Labels
+from framework.pra.diffusion_sampling import sample_diffusion
+from framework.pra.network.diffusion import PixelDiffusion
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig, sample
 
@@ -23,7 +26,7 @@ def balanced_labels(num_images: int, classes: Iterable[int]) -> list[int]:
 
 
 def generate(
-    model: PRA,
+    model: ImageGenerator,
     labels: list[int],
     *,
     seed: int,
@@ -52,7 +55,7 @@ def generate(
 
 
 def draw_numbered(
-    model: PRA,
+    model: ImageGenerator,
     labels: Sequence[int],
     numbers: range,
     *,
@@ -77,4 +80,12 @@ def draw_numbered(
     padded = torch.tensor((chosen + [chosen[0]] * ROWS)[:rows], device=device)
     seeds = [seed_of("sample", seed, numbers.start + i) for i in range(rows)]
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-        return sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()
+        return _sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()
+
+
+def _sample(model: ImageGenerator, labels: Labels, seeds: Sequence[int], sampler: SamplerConfig) -> Images:
+    """Images by the model's own way of sampling; arguments are those of `sample`."""
+    if isinstance(model, PixelDiffusion):
+        return sample_diffusion(model, labels, seeds, sampler)
+    assert isinstance(model, PRA)
+    return sample(model, labels, seeds, sampler)

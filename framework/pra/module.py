@@ -23,8 +23,9 @@ from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.export import initialise_from_export, warn_of_other_classes
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import VARIANTS, PRAConfig
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes, check_sampler
 from framework.pra.shapes import Scalar
@@ -63,8 +64,8 @@ class PRAModule(ClippingModule):
         ConfigError: settings that do not go together, named.
     """
 
-    model: PRA
-    ema: PRA
+    model: ImageGenerator
+    ema: ImageGenerator
     compiles_loss = True
 
     def __init__(
@@ -107,7 +108,7 @@ class PRAModule(ClippingModule):
         if placement.compile == "whole":
             # Not of the average too: its batches have other sizes, and each would be compiled anew.
             self._training_losses = torch.compile(losses_of_seeds, dynamic=False, fullgraph=True)  # pyright: ignore
-        self.model, self.ema = build_with_ema(lambda: PRA(self.architecture), placement, seed=self.seed)
+        self.model, self.ema = build_with_ema(lambda: build_generator(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             initialise_from_export(self.model, self.ema, Path(self.initial_weights))
 
