@@ -1,4 +1,6 @@
 """The figure of a comparison: what is measured over the token's size, a line for each row."""
+# matplotlib says what its keyword arguments are only in part.
+# pyright: reportUnknownMemberType=false
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

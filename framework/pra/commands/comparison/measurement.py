@@ -10,7 +10,7 @@ import torch
 
 from framework.core.console import tracked
 from framework.core.errors import TrainingError
-from framework.core.serialization import to_json
+from framework.core.serialization import JsonDict, to_json
 from framework.core.shapes import Images
 from framework.evaluation.features import ClassifierFeatures
 from framework.evaluation.grid import column_headings, save_grid
@@ -59,7 +59,7 @@ class Protocol:
         return {"recipe_sha256": self.recipe_sha256, "options": list(self.options)}
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> JsonDict:
         """What a result depends on besides the part."""
         return {name: value for name, value in to_json(self).items() if name != "recipe"}
 

@@ -46,9 +46,12 @@ def match_parameters(config: PRAConfig, goal: int) -> PRAConfig:
     """
     if VARIANTS[config.variant].inputs == "diffused":
         config = replace(config, depth=_deepest(config, goal))
+    # Parameters are a polynomial of second degree in the width: three of them tell the others (Newton's differences).
+    first, second, third = (num_parameters(replace(config, head_width=k * WIDTH_STEP)) for k in (1, 2, 3))
 
     def parameters_at(width: int) -> int:
-        return num_parameters(replace(config, head_width=width))
+        k = width // WIDTH_STEP - 1
+        return first + k * (second - first) + k * (k - 1) // 2 * (third - 2 * second + first)
 
     widths = range(WIDTH_STEP, 8 * max(config.head_width, config.width), WIDTH_STEP)
     reached = bisect_left(widths, goal, key=parameters_at)
@@ -57,10 +60,8 @@ def match_parameters(config: PRAConfig, goal: int) -> PRAConfig:
 
 
 def _deepest(config: PRAConfig, goal: int) -> int:
-    depth = 1
-    while num_parameters(replace(config, depth=depth + 1, head_width=config.width)) <= goal:
-        depth += 1
-    return depth
+    one, two = (num_parameters(replace(config, depth=depth, head_width=config.width)) for depth in (1, 2))
+    return max(1, 1 + (goal - one) // (two - one))
 
 
 def at_size(config: PRAConfig, image_size: int) -> PRAConfig:

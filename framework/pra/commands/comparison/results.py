@@ -7,7 +7,7 @@ from pathlib import Path
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
-from framework.core.serialization import from_json, parse_object, to_json
+from framework.core.serialization import JsonDict, from_json, parse_object, to_json
 
 RESULT = "result.json"
 RESULTS = "results.jsonl"
@@ -38,7 +38,7 @@ class PartResult:
     metrics: dict[str, dict[str, float]]
     rollout_gap: float
     reconstruction_l1: float | None
-    settings: dict[str, object]
+    settings: JsonDict
 
     def distance(self, guidance: str) -> float:
         """The Fréchet distance of the samples at a guidance scale."""
