@@ -1,7 +1,7 @@
 """What the parts of one image size are measured with: a network, training images and held-out ones."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class Judge:
             samples: with their classes.
             svm_accuracy: also the share whose class a support vector machine predicts.
         """
+        samples = replace(samples, classes=samples.classes or self.reference.classes)
         features = self._features(samples)
         shares = precision_recall(features, self.reference_features)
         name = self.network.name
