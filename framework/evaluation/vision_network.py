@@ -20,6 +20,7 @@ from framework.evaluation.features.network import FeatureMap
 
 SPATIAL_CHANNELS = 7
 """Channels of the map that spatial features are made of, as ADM's evaluator takes them of Inception's."""
+_LONGEST_LIST = 120
 _SPATIAL_STRIDE = 16
 """The map with about so many pixels to a position: Inception's is 17 x 17 of 299 x 299."""
 
@@ -127,7 +128,7 @@ class VisionNetwork(nn.Module):
                 found.pop(each.shape[2:], None)
                 found[each.shape[2:]] = each
 
-        leaves = [each for each in self.network.modules() if not any(each.children())] if maps else []
+        leaves = [each for each in self.network.modules() if _gives_maps(each)] if maps else []
         with ExitStack() as hooks:
             hooks.callback(self.head.register_forward_pre_hook(keep_input).remove)
             for leaf in leaves:
@@ -139,6 +140,12 @@ class VisionNetwork(nn.Module):
         if maps and not found:
             raise ConfigError(f"{type(self.network).__name__} has no maps", hint="take a network of layers on images")
         return inputs[0], sorted(found.values(), key=lambda each: -each.shape[2] * each.shape[3])
+
+
+def _gives_maps(module: nn.Module) -> bool:
+    """Whether it is a layer that computes: what padding and attention's places for options give are no maps."""
+    idle = isinstance(module, (nn.Identity, nn.Dropout)) or type(module).__module__ == nn.ZeroPad2d.__module__
+    return not any(module.children()) and not idle
 
 
 def _as_map(output: object) -> FeatureMap | None:
@@ -184,8 +191,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     try:
         network.load_state_dict(dict(read_weights(path)))
     except RuntimeError as error:
-        lines = str(error).splitlines()
-        problem = f"{path} is of another network than {type(network).__name__} ({' '.join(lines[1:2]).strip()})"
+        unlike = " ".join(str(error).splitlines()[1:2]).strip()[:_LONGEST_LIST]
+        problem = f"{path} is of another network than {type(network).__name__} ({unlike} ...)"
         raise CheckpointError(
             problem, hint="give the weights of this architecture, or other arguments to it"
         ) from error
