@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from framework.core.shapes import Images
 from framework.evaluation.classifier import load_classifier
-from framework.evaluation.features.network import FeatureMap, FeatureNetwork
+from framework.evaluation.features.network import FeatureNetwork
+from framework.evaluation.vision_network import FeatureMap
 
 
 class ClassifierDistance(nn.Module):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.shapes import Images
-from framework.evaluation.features.network import FeatureMap
 
+FeatureMap = Float[Tensor, "batch feature row column"]
 SPATIAL_CHANNELS = 7
 """Channels of the map that spatial features are made of, as ADM's evaluator takes them of Inception's."""
 _LONGEST_LIST = 120

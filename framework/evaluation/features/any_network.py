@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
 from framework.core.shapes import Images
-from framework.evaluation.features.network import FeatureMap, FeatureNetwork, Features, Pixels
+from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
 from framework.evaluation.samples import SampleSet, dequantize_images
 from framework.evaluation.vision_network import (
+    FeatureMap,
     Preprocessing,
     VisionNetwork,
     load_weights,

@@ -7,8 +7,9 @@ from torch import Tensor
 from framework.core.errors import DataError
 from framework.core.shapes import Images
 from framework.evaluation.classifier import load_classifier
-from framework.evaluation.features.network import FeatureMap, FeatureNetwork, Features, Pixels
+from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
 from framework.evaluation.samples import SampleSet, dequantize_images
+from framework.evaluation.vision_network import FeatureMap
 from framework.tracking.data_identity import class_changes
 
 

@@ -11,10 +11,10 @@ from framework.core.console import tracked
 from framework.core.errors import ConfigError, DataError
 from framework.core.shapes import Images
 from framework.evaluation.samples import SampleSet
+from framework.evaluation.vision_network import FeatureMap
 
 Features = Float[Tensor, "sample feature"]
 Pixels = UInt8[Tensor, "sample channel height width"]
-FeatureMap = Float[Tensor, "batch feature row column"]
 
 
 class FeatureNetwork(nn.Module, ABC):
