@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from rich.table import Table
 
@@ -13,7 +13,6 @@ from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import JsonDict, to_json
-from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
@@ -21,12 +20,9 @@ from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
 from framework.gbc.commands.log_results import LogResults
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.logs.accuracy import METHODS, Method, Verdict, attribution_accuracy, verdict
-from framework.gbc.logs.openai import read_openai
-from framework.gbc.logs.schema import Log, read_logs
+from framework.gbc.logs.forms.reading import AUTO, FORMS, read_form
+from framework.gbc.logs.schema import Log
 from framework.gbc.logs.surrogate import SURROGATE, ReadLog, SurrogateOptions, log_loss, read_log
-from framework.gbc.logs.who_when import read_who_when
-
-Schema = Literal["log", "openai", "who_when"]
 
 MOST_SECTIONS = 100
 """Logs that the page shows in full, at most."""
@@ -61,7 +57,8 @@ def attribute_logs(
     trace: str,
     model: str,
     out: str = "blame",
-    schema: Schema = "log",
+    form: str = AUTO,
+    agents: tuple[str, ...] | None = None,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     plain_format: str | None = None,
@@ -81,10 +78,13 @@ def attribute_logs(
     Every log's line is written as it is done: the same command with `--resume` goes on where it was cut off.
 
     Args:
-        trace: JSON lines of docs/traces.md's schema or of OpenAI-style messages, or a folder of Who&When's cases.
+        trace: file of JSON or JSON lines, or a folder of them.
         model: folder of the surrogate, a causal language model with safetensors.
         out: folder for blame.html, attributions.jsonl, summary.json and settings.json.
-        schema: of the logs: log (that of docs/traces.md), openai or who_when.
+        form: of the logs, such as opentelemetry, langchain, autogen, anthropic or tau_bench (docs/traces.md has all);
+            by default that of the first record, which is named.
+        agents: names of those who speak as users in the log and are agents all the same (AutoGen, LangGraph); by
+            default by the form's rule, and an error where it cannot tell.
         device: where the surrogate runs.
         dtype: of its weights.
         plain_format: for surrogates without a chat template: a text with {prompt} and {message}.
@@ -99,7 +99,7 @@ def attribute_logs(
     if show < 0 or (limit is not None and limit < 1):
         raise ConfigError(f"show {show}, limit {limit}", hint="show 0 or more, of a limit of 1 or more")
     check_output_folder(out)
-    failed = _failed_logs(trace, schema, skip_bad=skip_bad)
+    failed = _failed_logs(trace, form, agents, skip_bad=skip_bad)
     if not failed:
         console.print("nothing to blame")
         return
@@ -118,13 +118,15 @@ def attribute_logs(
     console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
 
 
-def _failed_logs(path: str, schema: Schema, *, skip_bad: bool) -> list[Log]:
-    """The logs of failed runs; prints how many there are, and what is left out."""
-    logs, bad = read_schema(path, schema, skip_bad=skip_bad)
-    for line in bad:
+def _failed_logs(path: str, form: str, agents: tuple[str, ...] | None, *, skip_bad: bool) -> list[Log]:
+    """The logs of failed runs; prints what they are read as, how many there are, and what is left out."""
+    found = read_form(path, form, skip_bad=skip_bad, agents=agents)
+    if form == AUTO:
+        console.print(f"{path}: read as {FORMS[found.form].what} (--form {found.form})")
+    for line in found.bad:
         console.print(f"{path}, {line.number} is not a log: {line.problem}", style="yellow")
-    failed = [log for log in logs if log.failed]
-    console.print(f"{path}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
+    failed = [log for log in found.logs if log.failed]
+    console.print(f"{path}: {len(found.logs)} logs, {len(found.bad)} malformed, {len(failed)} of failed runs")
     return failed
 
 
@@ -139,27 +141,6 @@ def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...])
         method: [each.verdicts[method] for each in attributed] for method in METHODS
     }
     return attribution_accuracy([each.read for each in attributed], verdicts, tolerances)
-
-
-def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
-    """The logs at a path, and the malformed ones.
-
-    Args:
-        path: a file or a folder.
-        schema: of the logs.
-        skip_bad: list malformed logs instead of raising.
-
-    Raises:
-        ConfigError: another schema.
-        DataError: what its reader finds.
-    """
-    if schema == "who_when":
-        return read_who_when(path, skip_bad_files=skip_bad)
-    if schema == "openai":
-        return read_openai(path, skip_bad_lines=skip_bad)
-    if schema == "log":
-        return read_logs(path, skip_bad_lines=skip_bad)
-    raise ConfigError(f"schema {schema!r}", hint=f"use one of {', '.join(get_args(Schema))}")
 
 
 def attribute_log(
