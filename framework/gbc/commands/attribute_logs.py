@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
 from framework.gbc.commands.log_results import LogResults
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.logs.accuracy import METHODS, Method, Verdict, attribution_accuracy, verdict
+from framework.gbc.logs.baselines import untrained_surrogate
 from framework.gbc.logs.forms.reading import AUTO, FORMS, read_form
 from framework.gbc.logs.schema import Log
 from framework.gbc.logs.surrogate import SURROGATE, ReadLog, SurrogateOptions, log_loss, read_log
@@ -105,14 +107,16 @@ def attribute_logs(
         return
     config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
     reader = LocalModel.load(config)
-    kept = LogResults(Path(out), _settings(config, surrogate, options), resume=resume)
+    settings = _settings(config, surrogate, options)
+    kept = LogResults(Path(out), settings, resume=resume)
+    untrained = partial(LogResults, Path(out, "untrained"), settings, resume=resume)
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
-    work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, skip_bad=skip_bad)
+    work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, untrained=untrained, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
     if not attributed:
         console.print("nothing is left to blame")
         return
-    accuracy = _accuracy(attributed, tolerances)
+    accuracy = _accuracy(attributed, work, tolerances)
     _save(Path(out), attributed, accuracy, caption)
     _show(attributed, accuracy, caption, show=show)
     console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
@@ -136,11 +140,20 @@ def _settings(config: LocalModelConfig, surrogate: SurrogateOptions, options: At
     return {**of_model, "surrogate": to_json(surrogate), "options": to_json(options)}
 
 
-def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...]) -> dict[str, dict[str, float]]:
-    verdicts: dict[Method, list[Verdict]] = {
-        method: [each.verdicts[method] for each in attributed] for method in METHODS
-    }
-    return attribution_accuracy([each.read for each in attributed], verdicts, tolerances)
+def _accuracy(
+    attributed: Sequence[LogAttribution], work: "_Work", tolerances: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
+    """The accuracies over the logs with labels, beside an untrained surrogate's and those of no surrogate."""
+    labelled = [each for each in attributed if each.read.log.mistake is not None]
+    if not labelled:
+        return {}
+    verdicts = {str(method): [each.verdicts[method] for each in labelled] for method in METHODS}
+    untrained, kept = untrained_surrogate(work.model), work.untrained()
+    verdicts["untrained"] = [
+        attribute_log(each.read.log, untrained, work.surrogate, work.options, kept=kept).verdicts["own"]
+        for each in tracked(labelled, "attributing by an untrained surrogate")
+    ]
+    return attribution_accuracy([each.read for each in labelled], verdicts, tolerances)
 
 
 def attribute_log(
@@ -181,6 +194,7 @@ class _Work:
         surrogate: how it reads.
         options: how errors are attributed.
         kept: results of this call and earlier ones.
+        untrained: makes those of the untrained surrogate.
         skip_bad: logs that the surrogate cannot read are printed; otherwise they are an error.
     """
 
@@ -188,6 +202,7 @@ class _Work:
     surrogate: SurrogateOptions
     options: AttributionOptions
     kept: LogResults
+    untrained: Callable[[], LogResults]
     skip_bad: bool
 
     def attribute_all(self, logs: Sequence[Log]) -> list[LogAttribution]:

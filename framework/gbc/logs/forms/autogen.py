@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from framework.gbc.logs.forms.openai import (
+    Told,
     listed,
     log_of_messages,
     message_list,
@@ -59,14 +60,11 @@ def logs_of_autogen_02(value: object, id: str, agents: Sequence[str] | None = No
     if "chat_history" in parsed and not any(each.get("name") for each in messages):
         messages = [_seen_from_the_other_side(each) for each in messages]
     numbered = [
-        each for number, message in enumerate(messages) for each in _messages_02(message, number, messages, agents)
+        (number, each)
+        for number, message in enumerate(messages)
+        for each in _messages_02(message, number, messages, agents)
     ]
-    id = str(parsed.get("id", id))
-    return [
-        log_of_messages(
-            [each for _, each in numbered], id=id, told=told_beside(parsed), numbers=[n for n, _ in numbered]
-        )
-    ]
+    return [_log_of(numbered, id=str(parsed.get("id", id)), told=told_beside(parsed))]
 
 
 def is_autogen_04(value: object) -> bool:
@@ -102,8 +100,14 @@ def logs_of_autogen_04(value: object, id: str, agents: Sequence[str] | None = No
             raise ValueError(f"messages[{number}]: {error}") from None
         numbered += [(number, each) for each in found]
     told = told_beside(parsed if "messages" in parsed else {})
-    id = str(parsed.get("id", id))
-    return [log_of_messages([each for _, each in numbered], id=id, told=told, numbers=[n for n, _ in numbered])]
+    return [_log_of(numbered, id=str(parsed.get("id", id)), told=told)]
+
+
+def _log_of(numbered: Sequence[tuple[int, JsonObject]], *, id: str, told: Told) -> Log:
+    """The log of messages whose roles are decided, with their numbers."""
+    messages = [message for _, message in numbered]
+    numbers = [number for number, _ in numbered]
+    return log_of_messages(messages, id=id, told=told, numbers=numbers, users_may_be_agents=False)
 
 
 def _chat(value: object) -> object:

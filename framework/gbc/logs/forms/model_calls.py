@@ -63,20 +63,21 @@ class _Builder:
             if given.get("role") in ("system", "developer"):
                 prompts.append(content_of(given))
                 continue
-            read |= self._read(given, call.agent, seen)
+            read |= self._read(given, call.agent, seen, read)
         # Later prompts differ in the date and the like.
         if prompts:
             self.prompts.setdefault(call.agent, "\n\n".join(prompts))
         said = message_of({**call.said, "role": "assistant", "name": call.agent}, (), self._names)
         self._append(replace(said, reads=tuple(sorted(read))))
 
-    def _read(self, given: JsonObject, agent: str, seen: dict[tuple[str, str], int]) -> set[int]:
+    def _read(self, given: JsonObject, agent: str, seen: dict[tuple[str, str], int], before: set[int]) -> set[int]:
         """Numbers of the messages that a given one stands for.
 
         Args:
             given: the message.
             agent: whose call it is.
             seen: how often each text stood in this call so far.
+            before: numbers of the messages that stand before it.
         """
         named = {**given, "name": given.get("name") or agent} if given.get("role") == "assistant" else given
         message = message_of(named, (), self._names)
@@ -85,6 +86,9 @@ class _Builder:
         places = self._places.get(key, [])
         if count <= len(places):
             return {places[count - 1]}
+        if message.role == "agent":
+            # An answer of before anything was recorded.
+            message = replace(message, reads=tuple(sorted(before)))
         if message.role != "user":
             return {self._append(message)}
         inside, text = set[int](), message.content
@@ -94,15 +98,14 @@ class _Builder:
                 text = text.replace(said, f"[message {number} of {earlier.agent}]")
                 inside.add(number)
         number = self._append(replace(message, content=text))
-        self._places.setdefault(key, []).append(number)
+        if text != message.content:
+            self._places.setdefault(key, []).append(number)
         return {*inside, number}
 
     def _append(self, message: Message) -> int:
         number = len(self.messages)
         self.messages.append(message)
-        key = _key(message)
-        if number not in self._places.setdefault(key, []):
-            self._places[key].append(number)
+        self._places.setdefault(_key(message), []).append(number)
         self._names.update((each.id, each.name) for each in message.tool_calls)
         return number
 

@@ -116,6 +116,7 @@ def log_of_messages(
     agents: Sequence[str] = (),
     told: Told = Told(),
     numbers: Sequence[int] | None = None,
+    users_may_be_agents: bool = True,
 ) -> Log:
     """The log of a message list.
 
@@ -125,6 +126,7 @@ def log_of_messages(
         agents: names of users that are agents too.
         told: what else is known of the run; the task is by default the first user's message.
         numbers: what the label's step calls each message; by default its place in the list.
+        users_may_be_agents: a user with an agent's name is that agent.
 
     Raises:
         ValueError: what is not a message; names it by its number.
@@ -145,7 +147,7 @@ def log_of_messages(
                 for name in [own] if message.get("name") in known else sorted(known):
                     prompts[name] = "\n\n".join(filter(None, [prompts.get(name), content_of(message)]))
                 continue
-            found.append(message_of(message, known, names))
+            found.append(message_of(message, known if users_may_be_agents else (), names))
         except ValueError as error:
             raise ValueError(f"messages[{number}]: {error}") from None
         places.append(number)

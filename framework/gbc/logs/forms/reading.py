@@ -1,7 +1,7 @@
 """Logs of any known form from a file or a folder; what form it is, is seen from the first record."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def read_form(
     """The logs of a file, or of a folder's `*.json` and `*.jsonl`.
 
     A file is one JSON value, a list of records, or lines with a record each. Logs without an id of their own have the
-    number of their line, from 1; in a folder, the file's name.
+    number of their record, from 1, or the name of the `*.json` that holds nothing else.
 
     Args:
         path: the file or the folder.
@@ -230,7 +230,10 @@ def _in_lists(record: _Record, form: Form) -> list[_Record]:
 def _records(path: Path) -> tuple[list[_Record], list[BadLine]]:
     """The values of a file or of a folder's files, and what is not JSON."""
     if not path.is_dir():
-        return _values(path)
+        found, wrong = _values(path)
+        if path.suffix == ".json" and len(found) == 1:
+            found = [replace(found[0], id=path.stem)]
+        return found, wrong
     files = sorted(
         (file for file in path.iterdir() if file.suffix in (".json", ".jsonl")),
         key=lambda file: (len(file.stem), file.name),

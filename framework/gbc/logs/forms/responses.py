@@ -6,6 +6,7 @@ that a processor of traces exports; the SDK's own export of the Responses API ha
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from framework.core.text_files import parse_json
@@ -55,8 +56,12 @@ def logs_of_responses(value: object, id: str) -> list[Log]:
     system = [{"role": "system", "content": prompt}] if prompt else []
     numbers = [*(-1 for _ in system), *(number for number, _ in numbered)]
     messages = [*system, *(message for _, message in numbered)]
-    name = str(fields.get("id", id))
-    return [log_of_messages(messages, id=name, told=told_beside(fields), numbers=numbers)]
+    told = told_beside(fields)
+    if told.mistake is not None and told.mistake.step in range(len(items)):
+        # An item may have joined the one before it.
+        step = max((number for number in numbers if number <= told.mistake.step), default=told.mistake.step)
+        told = replace(told, mistake=replace(told.mistake, step=step))
+    return [log_of_messages(messages, id=str(fields.get("id", id)), told=told, numbers=numbers)]
 
 
 def chained(values: Sequence[object]) -> list[object]:
