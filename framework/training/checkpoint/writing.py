@@ -95,14 +95,12 @@ def together(
     except FrameworkError as error:
         problem = (error.problem, error.hint)
     except OSError as error:
-        problem = (_in_words(what, error), _CHECK_DISK)
+        told = filter(None, (what, error.filename, error.strerror or str(error)))
+        problem = (": ".join(told), _CHECK_DISK)
     except Exception as error:
         log.debug("%s", what, exc_info=error)
         cause = str(error).partition("\n")[0]
-        # torch's writer of files goes on after a disk is full, and fails of what is missing.
-        first = _system_error_behind(error)
-        told = f"{what} ({type(error).__name__}: {cause})" if first is None else _in_words(what, first)
-        problem = (told, hint)
+        problem = (f"{what} ({type(error).__name__}: {cause})", hint)
     problems = all_gather_object(problem, group)
     for rank, found in enumerate(problems):
         if found is not None:
@@ -110,17 +108,6 @@ def together(
             raise CheckpointError(found[0] + where, hint=found[1])
     # No rank has a problem, so the action came to its end here.
     return cast(Value, result)
-
-
-def _system_error_behind(error: BaseException) -> OSError | None:
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, OSError):
-        behind = behind.__cause__ or behind.__context__
-    return behind
-
-
-def _in_words(what: str, error: OSError) -> str:
-    return ": ".join(filter(None, (what, error.filename, error.strerror or str(error))))
 
 
 def complete(save: Save) -> None:

@@ -1,6 +1,5 @@
 """A checkpoint is completed or absent, whatever fails in between."""
 
-import errno
 import hashlib
 import os
 import threading
@@ -158,26 +157,6 @@ def test_in_the_background_one_save_at_a_time_and_its_failure_is_told_once(tmp_p
         background.wait()
     assert list((tmp_path / "bad").iterdir()) == []
     background.check()
-
-
-def test_a_full_disk_is_named_though_torch_fails_of_what_came_of_it(tmp_path: Path):
-    def write() -> dict[Path, FileRecord]:
-        try:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            try:
-                raise RuntimeError("failed writing")
-            finally:
-                raise RuntimeError("unexpected pos 704 vs 598")
-
-    target = tmp_path / FOLDER / name_of(1)
-    partial = target.with_name("step.partial")
-    partial.mkdir(parents=True)
-    manifest = Manifest(step=1, kind="dcp", world_size=1, strategy="test")
-    save = Save(partial=partial, target=target, manifest=manifest, state=b"", write=write, retention=None, group=None)
-    with pytest.raises(CheckpointError, match=r"could not be saved: No space left on device: check the disk's space"):
-        complete(save)
-    assert not partial.exists()
 
 
 def test_a_save_that_fails_of_anything_else_does_not_ask_for_another_checkpoint():
