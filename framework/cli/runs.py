@@ -53,8 +53,9 @@ def ls(root: str, *, json_lines: bool = False) -> None:
         console.print(f"no runs in {root}")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("run", "state"):
-        table.add_column(name, no_wrap=True)
+    # Of all columns the one that may go on in another line: a long name must not hide what the others say.
+    table.add_column("run", overflow="fold")
+    table.add_column("state", no_wrap=True)
     for name in ("step", "loss", "per second", "checkpoint", "starts"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("W&B", no_wrap=True)

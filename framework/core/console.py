@@ -1,7 +1,8 @@
 """The terminal: what is going on is told on stderr, results are printed on stdout, and names are shown as they are.
 
-Names, paths and messages come from outside. `[pad]` is a class and no markup, `:cat:` no emoji, and a name with the
-escape sequences of terminals, or one that is not UTF-8, is shown with those bytes escaped. Style is an argument of
+Names, paths and messages come from outside. `[pad]` is a class and no markup, `:cat:` no emoji, and a name with line
+breaks, signs that cannot be seen, the escape sequences of terminals, or one that is not UTF-8, is shown with those
+escaped: a message is a line, whatever it names. Style is an argument of
 `print` or a `rich.text.Text` of our own words; no other Console is made in the package (ruff holds it).
 """
 
@@ -25,8 +26,14 @@ Item = TypeVar("Item")
 _PATIENCE_SECONDS = 10.0
 """What takes no longer says nothing where no bar can be shown, and then a line as often."""
 
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for tab and line break, those that turn the direction of writing, and halves of characters."""
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Control characters and line breaks, what has no width or turns the direction of writing, and halves of characters.
+
+Not the joiners, which emoji and several scripts are written with.
+"""
 
 
 _WIDE = 200
@@ -115,7 +122,7 @@ def tracked(items: Iterable[Item], description: str, *, total: int | None = None
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
     if console.is_terminal:
-        yield from track(items, description=escape(description), total=total, console=console, transient=True)
+        yield from track(items, description=escape(visible(description)), total=total, console=console, transient=True)
         return
     start = said = time.monotonic()
     for number, item in enumerate(items):
@@ -136,7 +143,7 @@ def working(description: str) -> Generator[None, None, None]:
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
-            progress.add_task(escape(description), total=None)
+            progress.add_task(escape(visible(description)), total=None)
             yield
         return
     done, start = threading.Event(), time.monotonic()

@@ -36,9 +36,15 @@ def test_names_are_no_markup(name: str, capsys: pytest.CaptureFixture[str]):
 
 
 def test_what_is_no_sign_is_escaped(capsys: pytest.CaptureFixture[str]):
-    console.print("a\x1b[31mb\rc\td\n\udce9\ud83d\u202ee")
-    assert capsys.readouterr().err == "a\\x1b[31mb\\rc\td\n\\udce9\\ud83d\\u202ee\n".expandtabs(8)
-    assert visible("née 日本 \U0001f600") == "née 日本 \U0001f600"
+    console.print("a\x1b[31mb\rc\td\n\udce9\ud83d\u202ee\u200f\u200b\ufeff")
+    assert capsys.readouterr().err == "a\\x1b[31mb\\rc\\td\\n\\udce9\\ud83d\\u202ee\\u200f\\u200b\\ufeff\n"
+    # With the joiners of emoji and of scripts.
+    for name in ("née 日本 \U0001f600", "\U0001f468\u200d\U0001f469", "می\u200cخواهم", "שלום"):
+        assert visible(name) == name
+    table = Table("name", "state")
+    table.add_row("new\nline", "ok")
+    results().print(table)
+    assert "new\\nline" in capsys.readouterr().out
 
 
 def test_long_names_are_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

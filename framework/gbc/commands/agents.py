@@ -65,7 +65,8 @@ def run(
         losses = [loss_of(trace) for trace in finished]
         mean = sum(loss.value for loss in losses) / len(losses)
         right = sum(loss.value == 0 for loss in losses)
-        console.print(f"mean loss of the finished: {mean:.4g}\n{right} of {len(losses)} without any error")
+        console.print(f"mean loss of the finished: {mean:.4g}")
+        console.print(f"{right} of {len(losses)} without any error")
 
 
 def check(graph: str) -> None:

@@ -22,7 +22,7 @@ from framework.gbc.execution.loading import read_model_configs
 from framework.gbc.execution.runner import Task
 from framework.gbc.graph.yaml_config import read_yaml
 from framework.gbc.language_models.local import LocalModelConfig
-from framework.gbc.training.best import BEST, SOFT_PROMPTS, VALIDATION, validation_loss
+from framework.gbc.training.best import BEST, SOFT_PROMPTS, read_best, validation_loss
 from framework.gbc.training.failure_limit import FailureConfig
 from framework.gbc.training.module import GBCModule
 from framework.gbc.training.parameters import SoftConfig
@@ -104,8 +104,8 @@ def steps_done(folder: Path) -> int:
 
 def best_loss_of(folder: Path) -> float | None:
     """The held-out loss of the best soft prompts so far; None where none were better than no soft prompts."""
-    path = folder / BEST / VALIDATION
-    return float(json.loads(path.read_text())["loss"]) if path.is_file() else None
+    best = read_best(folder / BEST)
+    return None if best is None else best.loss
 
 
 def train_soft_prompts(inputs: SoftPromptInputs, options: SoftPromptOptions, folder: Path) -> SoftPromptResult:
