@@ -33,5 +33,10 @@ def test_what_a_filter_has_cut_is_no_answer():
 def test_quotes_are_one_short_line_and_counts_are_numbers():
     assert quote("a\n  b") == "a b"
     assert len(quote("a" * 10_000)) < 250
+    page = (
+        "<!DOCTYPE html><html><head><style>b {color: red}</style><title>502 Bad Gateway</title></head><p>nginx &amp; x"
+    )
+    assert quote(page) == "502 Bad Gateway nginx & x"
+    assert quote("a <b> c") == "a <b> c"
     assert usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}) == (3, 4)
     assert usage_of({"usage": {"prompt_tokens": "3"}}) is None
