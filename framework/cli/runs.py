@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.cli.registry import methods
-from framework.core.console import LiteralConsole, console, results
+from framework.core.console import LiteralConsole, console, results, tracked
 from framework.core.errors import TrainingError
 from framework.core.method import Method
 from framework.core.serialization import to_json
@@ -44,7 +44,7 @@ def ls(root: str, *, json_lines: bool = False) -> None:
         root: folder that holds the runs, at any depth up to four.
         json_lines: print a JSON object for each run instead of a table.
     """
-    found = [read_run(folder) for folder in find_runs(Path(root))]
+    found = [read_run(folder) for folder in tracked(find_runs(Path(root)), "runs")]
     if json_lines:
         for run in found:
             print(json.dumps(to_json(run)))

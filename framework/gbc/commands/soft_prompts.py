@@ -31,6 +31,7 @@ from framework.gbc.training.setup import target_of
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
+from framework.training.display.progress import StepProgressBar
 from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
@@ -216,9 +217,10 @@ def _trainer(folder: Path, device: torch.device, options: SoftPromptOptions, *ca
         inference_mode=False,
         logger=False,
         enable_checkpointing=bool(callbacks),
-        enable_progress_bar=False,
+        # Trainings have callbacks, mere validations none.
+        enable_progress_bar=bool(callbacks),
         enable_model_summary=False,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, StepProgressBar()] if callbacks else [],
     )
 
 

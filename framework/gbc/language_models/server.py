@@ -21,7 +21,7 @@ from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.text_files import parse_json, read_text
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.prompt_encoding import render_blocks
-from framework.gbc.language_models.server_answers import choice_of, error_state, quote, said_in, usage_of
+from framework.gbc.language_models.server_answers import choice_of, error_state, quote, said_in, usage_of, words_of_page
 
 _RETRIED = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
 _LARGEST_ANSWER = 64 * 2**20
@@ -261,7 +261,7 @@ class ServerModel:
 
     def _quoted(self, answer: object) -> str:
         """What a server said, without the key, which some repeat."""
-        words = quote(answer.decode(errors="replace") if isinstance(answer, bytes) else answer)
+        words = quote(words_of_page(answer.decode(errors="replace")) if isinstance(answer, bytes) else answer)
         _, _, key = self.headers.get("Authorization", "").partition(" ")
         return words.replace(key, "<removed>") if key else words
 

@@ -83,12 +83,15 @@ def error_state(content: bytes) -> int | None:
     return int(code) if isinstance(code, int | str) and str(code).isdecimal() else None
 
 
+def words_of_page(text: str) -> str:
+    """What a page in HTML says, which proxies answer with; other texts, and pages that say nothing, as they are."""
+    words = unescape(_TAGS.sub(" ", text)).strip() if _PAGE.match(text) else ""
+    return words or text
+
+
 def quote(value: object) -> str:
-    """What a server said, in one line that is not too long; of a page its words."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    if _PAGE.match(text):
-        text = unescape(_TAGS.sub(" ", text))
-    text = " ".join(text.split())
+    """What a server said, in one line that is not too long."""
+    text = " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
 
 
