@@ -23,6 +23,7 @@ def saved_wandb_id(folder: str | Path) -> str | None:
     """The W&B id of the run in a folder, if it has one that can be read."""
     file = Path(folder) / _WANDB_ID
     try:
+        # Empty where the disk was full.
         return (file.read_bytes().decode("utf-8-sig").strip() or None) if file.is_file() else None
     except UnicodeDecodeError:
         return None
