@@ -27,7 +27,7 @@ from framework.bench.language_models import (
     measure_in_turns,
 )
 from framework.bench.record import check_record, write_record
-from framework.core.console import results
+from framework.core.console import results, tracked
 from framework.core.devices import pick_device
 from framework.core.errors import TrainingError
 from framework.core.serialization import to_json
@@ -138,7 +138,9 @@ def bench_attribution(
     device = str(pick_device(device))
     model = build_model(shape, device)
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
-    passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
+    passes = [
+        measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in tracked(cases, "passes", bar=False)
+    ]
     record = {
         **facts_of(device),
         "passes": [to_json(each) for each in passes],

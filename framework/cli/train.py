@@ -169,7 +169,7 @@ class TrainingCLI(OpenLightningCLI):
         _import_short_names(_named_models(words))
         classes = tuple(path for method in methods() for path in method.class_paths)
         refused = {f"trainer.{name}": refuses(option) for name, option in TRAINER_OPTIONS.items()}
-        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused))
+        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused, reads_recipes=True))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
+from framework.core.console import visible
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
@@ -67,7 +69,8 @@ class EvaluationReport:
         """The metrics for a terminal, with the notes below."""
         against = f"{self.num_reference:,} reference images" if self.num_reference else "mu and sigma of the reference"
         title = f"{self.num_samples:,} samples against {against}"
-        table = Table("metric", title=title, caption="\n".join(self.notes) or None, caption_justify="left")
+        caption = Text("\n".join(map(visible, self.notes)))
+        table = Table("metric", title=title, caption=caption, caption_justify="left")
         table.add_column("value", justify="right")
         for name, value in self.metrics.items():
             table.add_row(name, f"{value:.4f}")
