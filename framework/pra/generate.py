@@ -7,7 +7,10 @@ from typing import Literal
 import torch
 
 from framework.core.random.seeding import seed_of
-from framework.core.shapes import Images
+from framework.core.shapes import Images, Labels
+from framework.pra.diffusion_sampling import sample_diffusion
+from framework.pra.network.diffusion import PixelDiffusion
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig, sample
 
@@ -24,7 +27,7 @@ def balanced_labels(num_images: int, classes: Iterable[int]) -> list[int]:
 
 
 def generate(
-    model: PRA,
+    model: ImageGenerator,
     labels: list[int],
     *,
     seed: int,
@@ -53,7 +56,7 @@ def generate(
 
 
 def draw_numbered(
-    model: PRA,
+    model: ImageGenerator,
     labels: Sequence[int],
     numbers: range,
     *,
@@ -80,4 +83,12 @@ def draw_numbered(
     kind = torch.device(device).type
     cast = nullcontext() if precision is None else torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
     with cast:
-        return sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()
+        return _sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()
+
+
+def _sample(model: ImageGenerator, labels: Labels, seeds: Sequence[int], sampler: SamplerConfig) -> Images:
+    """Images by the model's own way of sampling; arguments are those of `sample`."""
+    if isinstance(model, PixelDiffusion):
+        return sample_diffusion(model, labels, seeds, sampler)
+    assert isinstance(model, PRA)
+    return sample(model, labels, seeds, sampler)
