@@ -1,9 +1,9 @@
 """`framework bench scale`: what thousands of ranks cost, by simulation on one machine.
 
 The order of the samples is asked for as ranks ask for it. The watchdog's ranks are connections to one real store, in
-this process: what the store's process does for them is what rank 0's would do. The ranks that vote on a stop are in this
-process too: a few as groups of gloo, each connected with every other, and many over a store, which shows what they agree
-on and not how long gloo takes.
+this process: what the store's process does for them is what rank 0's would do. The ranks that vote on a stop are here
+too: a few as groups of gloo, each connected with every other, and many over a store, which shows what they agree on and
+not how long gloo takes.
 """
 
 import gc
@@ -123,12 +123,8 @@ def bench_scale(
     Raises:
         ConfigError: a number out of range.
     """
-    if (
-        min(
-            num_samples // (2 * num_ranks * micro_batch), num_ranks, micro_batch, asked_ranks, *store_ranks, *gloo_ranks
-        )
-        < 1
-    ):
+    least = min(num_ranks, micro_batch, asked_ranks, *store_ranks, *gloo_ranks)
+    if least < 1 or num_samples < 2 * num_ranks * micro_batch:
         problem = f"{num_samples} samples, {num_ranks} ranks, micro-batches of {micro_batch}, {asked_ranks} asked"
         raise ConfigError(problem, hint="use positive numbers, and samples for two steps or more")
     # What is only loaded once does not count as memory of the first order.

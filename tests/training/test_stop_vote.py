@@ -1,5 +1,6 @@
 """All ranks learn at the same batch that one was told to stop, and nobody waits for the vote of the present batch."""
 
+import pytest
 import torch.distributed as dist
 from torch import Tensor
 
@@ -52,6 +53,7 @@ def test_what_is_under_way_is_finished_once():
     assert (vote.finish(), vote.finish()) == (1, 0)
 
 
+@pytest.mark.slow
 def test_many_ranks_stop_together_whenever_the_signal_comes():
     for num_ranks, over in ((5, "gloo"), (100, "store")):
         found = measure_vote(num_ranks, over, trials=10)
