@@ -43,7 +43,7 @@ from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.choose import refuse_existing
 from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
 from framework.training.checkpoint.strategy import checkpoints_of
-from framework.training.display.announcements import ModelParts, TimeLimit, TimeNeeded
+from framework.training.display.announcements import ModelParts, OutOfReach, TimeLimit, TimeNeeded
 from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
@@ -270,6 +270,8 @@ class TrainingCLI(OpenLightningCLI):
         callbacks = [StepMetrics(), *guards, Throughput(unit), RandomState(), BadSamples(), Curves()]
         if fitting:
             callbacks += [Restarts(), TimeLimit(), TimeNeeded()]
+            if self._trial is None:
+                callbacks.append(OutOfReach())
             if run.histogram_every_n_steps:
                 callbacks.append(Histograms(run.histogram_every_n_steps))
             if run.artifacts:

@@ -6,6 +6,7 @@ for the model that wrote the answer they are an estimate.
 
 A context is filled with the prompt, the task, and then messages from the newest back, as long as they fit whole. Where
 the newest alone does not fit, its end is kept. Of an answer longer than its share of the context, the beginning is.
+The tokens of a whole log are bounded too: what a log costs does not grow with the square of its length.
 """
 
 import re
@@ -26,6 +27,10 @@ SURROGATE = "surrogate"
 TASK = "task"
 """The step with the task, where no user's message is the task."""
 
+_LOG_TOKENS = 6_144
+_LEAST_TOKENS = 256
+"""Of a context, whatever the budget."""
+
 _PROMPT = "You are {agent}, one of the agents that work on a task together. Read what was said and answer as {agent}."
 
 
@@ -36,12 +41,18 @@ class SurrogateOptions:
     Args:
         max_tokens: context in tokens, input and answer; by default all that the model has.
         answer_share: of the context that an answer may take, in (0, 1).
+        log_tokens: of all answers of a log and the messages read for them; prompts and the task are not counted. Where
+            they are more, the longest contexts are cut to one length, of 256 at least. By default 6,144 on a CPU and
+            no bound elsewhere.
     """
 
     max_tokens: int | None = None
     answer_share: float = 0.25
+    log_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        if self.log_tokens is not None and self.log_tokens < 1:
+            raise ConfigError(f"log_tokens {self.log_tokens}", hint="use 1 token or more, or leave it out")
         if (self.max_tokens is not None and self.max_tokens < 1) or not 0 < self.answer_share < 1:
             problem = f"max_tokens {self.max_tokens}, answer_share {self.answer_share}"
             raise ConfigError(problem, hint="use 1 token or more, and a share between 0 and 1")
@@ -161,7 +172,6 @@ class _TraceBuilder:
     ) -> None:
         self.log, self.nodes, self.model = log, nodes, model
         self.context = min(model.max_tokens, options.max_tokens or model.max_tokens)
-        self.most_answer = max(1, int(self.context * options.answer_share))
         self.unread: list[Unread] = []
         self.task_step: Step | None = None
         # The task as a user said it, which is then never dropped; otherwise a step of its own.
@@ -171,6 +181,14 @@ class _TraceBuilder:
         if task and self.task_number is None:
             self.task_step = _plain_step(TASK, nodes[TASK, "user"], "user", log.task)
         self.lengths = [len(self._tokens(_line(message))[0]) for message in log.messages]
+        budget = options.log_tokens or (_LOG_TOKENS if model.device.type == "cpu" else None)
+        self.room = self.context if budget is None else min(self.context, _level(self._wanted(), budget))
+        self.most_answer = max(1, int(self.room * options.answer_share))
+
+    def _wanted(self) -> list[int]:
+        """Of each answer, the tokens that it and what is read for it have."""
+        agents = [number for number, message in enumerate(self.log.messages) if message.role == "agent"]
+        return [self.lengths[number] + sum(self.lengths[i] for i in sees(self.log, number)) for number in agents]
 
     def name(self, number: int) -> str:
         """The step of a message."""
@@ -223,6 +241,7 @@ class _TraceBuilder:
                 f"{answer}, the surrogate's context holds {self.context}",
                 hint="use a surrogate with a longer context, or raise max_tokens",
             )
+        room = min(room, max(0, self.room - answer))
         while True:
             kept, shortened = self._newest(always, [i for i in seen if i not in always], room)
             encoded = self.model.encode(self._request(number, kept, answer=0))
@@ -271,6 +290,17 @@ class _TraceBuilder:
         """Tokens of a text by itself, and where they lie in it."""
         encoding = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return tuple(encoding["input_ids"]), tuple((start, stop) for start, stop in encoding["offset_mapping"])
+
+
+def _level(wanted: Sequence[int], budget: int) -> int:
+    """The most tokens of a context with which those of all contexts stay in the budget."""
+    left, level = budget, 0
+    for rank, tokens in enumerate(sorted(wanted)):
+        level = left // (len(wanted) - rank)
+        if tokens > level:
+            return max(_LEAST_TOKENS, level)
+        left -= tokens
+    return max(_LEAST_TOKENS, *wanted)
 
 
 def _frame(message: Message) -> tuple[str, str]:
