@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.bench.hook_costs import BETWEEN, HOOKS, HookCost, HookTimer, TimeHooks, costs_of
+from framework.bench.training.hook_costs import BETWEEN, HOOKS, HookCost, HookTimer, TimeHooks, costs_of
 from framework.core.serialization import from_json
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 
