@@ -82,12 +82,15 @@ def test_options_of_settings():
 
 
 @pytest.mark.slow
-def test_the_command_says_options_that_fit_takes(recipe, capsys: pytest.CaptureFixture[str]):
+def test_the_command_says_options_that_fit_takes(
+    recipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("framework.pra.planning.sizes._DEPTHS", {96: 4, 64: 3})
     arguments = ["plan", "--config", str(recipe), "--device", "H100", "--trainer.max_steps", "1000"]
     main([*arguments, "--within_hours", "1"])
     out = capsys.readouterr().out
     assert "the largest model within 1 h has" in out
-    assert "--model.architecture.width 1024 --model.architecture.depth 16" in out
+    assert "--model.architecture.width 96 --model.architecture.depth 4" in out
 
 
 @pytest.mark.parametrize(
