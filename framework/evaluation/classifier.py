@@ -128,7 +128,7 @@ class ClassifierModule(LightningModule):
         channels: of the images.
         width: of the network.
         stem_stride: of the network.
-        max_shift: pixels that a training image is moved by at most, up or down and left or right; mirrored at the edges.
+        max_shift: pixels that a training image is moved by at most in each direction; edges are mirrored.
         name: of the network, by which distances in its features are called.
         learning_rate: its peak.
         weight_decay: AdamW's, on every parameter.

@@ -124,8 +124,8 @@ def test_a_stem_of_two_pixels_halves_the_maps_and_keeps_the_features():
         ImageClassifier(ClassifierConfig(num_classes=3, channels=1, width=8, stem_stride=stride)) for stride in (1, 2)
     )
     images = torch.rand(2, 1, 16, 16)
-    assert [each.shape[2] for each in whole.maps(images)][0] == 16
-    assert [each.shape[2] for each in halved.maps(images)][0] == 8
+    assert next(whole.maps(images)).shape[2] == 16
+    assert next(halved.maps(images)).shape[2] == 8
     assert whole.features(images).shape == halved.features(images).shape == (2, 32)
     with pytest.raises(ConfigError, match="stem_stride 3"):
         ClassifierConfig(num_classes=3, stem_stride=3)
