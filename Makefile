@@ -174,6 +174,11 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
 		runs/cifar10-16-classifier --num 2000 --steps 25
 
+# What a token's size does to each row; hours on a CPU. Started several times, the parts are shared out.
+benchmark-tokens: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
+	$(BIN)/framework compare recipes/pra/cifar10_tokens.yaml runs/tokens --sizes '[8, 16, 32]' --seeds '[0, 1]' \
+		--classifier recipes/evaluation/cifar10_32_classifier.yaml --num 2000 --steps 25
+
 # One pass against the graph kept through generation, and what attribution adds to generation, on the CPU: about 40 minutes.
 benchmark-gbc: install
 	$(BIN)/framework bench attribution --device cpu --out runs/bench-gbc.json
