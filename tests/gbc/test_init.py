@@ -40,7 +40,7 @@ def test_every_name_is_found_where_it_is_said_to_be(name):
 
 
 def test_an_unknown_name():
-    with pytest.raises(AttributeError, match="'framework.gbc' has no attribute 'blame'"):
+    with pytest.raises(AttributeError, match=r"'framework\.gbc' has no attribute 'blame'"):
         gbc.blame  # noqa: B018
 
 

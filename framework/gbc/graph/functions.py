@@ -1,6 +1,7 @@
 """Graphs from plain Python functions: what a function reads are its parameters, an agent's prompt is its docstring.
 
-`@agent(model="small")` makes an agent of a function, `graph_of(manager, hotels, writer)` a graph of agents and functions.
+`@agent(model="small")` makes an agent of a function, `graph_of(manager, hotels, writer)` a graph of agents and
+functions.
 """
 
 import inspect

@@ -3,15 +3,13 @@
 import pytest
 
 from framework.core.errors import ConfigError
-from framework.gbc.graph.functions import agent, graph_of, tool_of
+from framework.gbc.graph.functions import agent, graph_of
 from framework.gbc.graph.spec import Agent, Loop, UserTurn
 
 
 @agent(model="small", role="says what is wanted", stop=["\n"], max_new_tokens=9)
 def manager(user):
-    """Say what
-    the user wants.
-    """
+    """Say what the user wants."""
 
 
 def hotels(manager: str, area: str = "north") -> str:
@@ -26,7 +24,7 @@ def writer(hotels, manager):
 def test_a_graph_of_functions():
     assert manager == Agent(
         name="manager",
-        prompt="Say what\nthe user wants.",
+        prompt="Say what the user wants.",
         model="small",
         reads=("user",),
         role="says what is wanted",
@@ -35,21 +33,26 @@ def test_a_graph_of_functions():
     )
     graph = graph_of(writer, hotels, manager)
     assert [node.name for node in graph.agents] == ["writer", "manager"]
-    assert graph.users == (UserTurn(name="area"), UserTurn(name="user"))
+    assert graph.users == (UserTurn(name="user"),)
     assert graph.outputs == ("writer",)
     (tool,) = graph.tools
-    assert tool.reads == ("manager", "area")
-    # What did not run keeps its default.
+    assert tool.reads == ("manager",)
     assert tool.function({"manager": "cheap"}) == "cheap in the north"
-    assert tool.function({"manager": "cheap", "area": "south"}) == "cheap in the south"
+    # What did not run is empty.
+    assert tool.function({}) == " in the north"
     assert writer.template == '{{"found": "{hotels}"}}, wanted: {manager}'
     assert writer.estimator == "leave_one_out"
-    assert writer.pieces() == [
-        ('{"found": "', None),
-        ("", "hotels"),
-        ('"}, wanted: ', None),
-        ("", "manager"),
-    ]
+    said = ["Acorn" if source == "hotels" else "cheap" if source else literal for literal, source in writer.pieces()]
+    assert "".join(said) == '{"found": "Acorn"}, wanted: cheap'
+
+
+def test_a_parameter_with_a_default_reads_a_node_of_its_name():
+    def area(user: str) -> str:
+        return "south"
+
+    graph = graph_of(manager, hotels, area)
+    assert graph.tools[0].reads == ("manager", "area")
+    assert graph.tools[0].function({"manager": "cheap", "area": "south"}) == "cheap in the south"
 
 
 def test_loops_and_outputs():
@@ -72,7 +75,7 @@ def test_what_is_refused():
         def silent(user):
             pass
 
-    with pytest.raises(ConfigError, match=r"agent 'short' has|agent 'short': its text has not each of user once"):
+    with pytest.raises(ConfigError, match="agent 'short': its text has not each of user once"):
 
         @agent(model="m", prompt="p")
         def short(user):
@@ -84,9 +87,8 @@ def test_what_is_refused():
         def broken(user):
             return f"{user} {1 / 0}"
 
+    def many(*texts: str) -> str:
+        return ""
+
     with pytest.raises(ConfigError, match=r"'many' takes \*texts"):
-
-        def many(*texts: str) -> str:
-            return ""
-
-        tool_of(many)
+        graph_of(many)
