@@ -63,7 +63,7 @@ quickstart: install
 AGENTS := runs/agents
 ifdef MODEL
 SYSTEM := hotel
-FAULT := 0
+FAULT := 7
 STEPS := 12
 EXAMPLE := realworld $(AGENTS) --model $(MODEL) --system $(SYSTEM) --fault $(FAULT)
 JUDGED := --models $(AGENTS)/models.yaml --loss slot_loss

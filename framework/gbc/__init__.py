@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from framework.gbc.graph.verbal_loss import VerbalLoss as VerbalLoss
     from framework.gbc.graph.verbal_loss import exact_match as exact_match
     from framework.gbc.graph.verbal_loss import slot_loss as slot_loss
-    from framework.gbc.language_models.callables import CallableModel as CallableModel
-    from framework.gbc.language_models.callables import ClientModel as ClientModel
+    from framework.gbc.language_models.callables.client import ClientModel as ClientModel
+    from framework.gbc.language_models.callables.function import CallableModel as CallableModel
     from framework.gbc.language_models.local import LocalModel as LocalModel
     from framework.gbc.language_models.local import LocalModelConfig as LocalModelConfig
     from framework.gbc.language_models.server import ServerModel as ServerModel
@@ -45,7 +45,8 @@ _MODULES = {
     "graph.spec": ("Agent", "Graph", "Tool", "UserTurn", "load_graph", "save_graph"),
     "graph.trace": ("read_traces", "write_traces"),
     "graph.verbal_loss": ("VerbalLoss", "exact_match", "slot_loss"),
-    "language_models.callables": ("CallableModel", "ClientModel"),
+    "language_models.callables.client": ("ClientModel",),
+    "language_models.callables.function": ("CallableModel",),
     "language_models.local": ("LocalModel", "LocalModelConfig"),
     "language_models.server": ("ServerModel", "ServerModelConfig"),
     "prompt_search.search": ("optimize",),

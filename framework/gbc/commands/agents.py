@@ -167,7 +167,7 @@ def microworld(
     )
 
 
-def realworld(dest: str, *, model: str, system: str = "hotel", fault: int = 0) -> None:
+def realworld(dest: str, *, model: str, system: str = "hotel", fault: int = 7) -> None:
     """Make an example: a system of agents of your own language model, the same with a planted fault, and its tasks.
 
     Writes to DEST: graph.yaml, faulty.yaml, tasks.jsonl, held_out.jsonl, models.yaml and candidates.yaml, for the other

@@ -83,10 +83,8 @@ def attribute_logs(
         trace: file of JSON or JSON lines, or a folder of them.
         model: folder of the surrogate, a causal language model with safetensors.
         out: folder for blame.html, attributions.jsonl, summary.json and settings.json.
-        form: of the logs, such as opentelemetry, langchain, autogen, anthropic or tau_bench (docs/traces.md has all);
-            by default that of the first record, which is named.
-        agents: names of those who speak as users in the log and are agents all the same (AutoGen, LangGraph); by
-            default by the form's rule, and an error where it cannot tell.
+        form: of the logs, such as opentelemetry or langchain (docs/traces.md); by default that of the first record.
+        agents: those who speak as users and are agents; by default by the form's rule, or else an error.
         device: where the surrogate runs.
         dtype: of its weights.
         plain_format: for surrogates without a chat template: a text with {prompt} and {message}.
@@ -113,13 +111,11 @@ def attribute_logs(
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
     work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, untrained=untrained, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
-    if not attributed:
-        console.print("nothing is left to blame")
-        return
-    accuracy = _accuracy(attributed, work, tolerances)
-    _save(Path(out), attributed, accuracy, caption)
-    _show(attributed, accuracy, caption, show=show)
-    console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
+    if attributed:
+        accuracy = _accuracy(attributed, work, tolerances)
+        _save(Path(out), attributed, accuracy, caption)
+        _show(attributed, accuracy, caption, show=show)
+    console.print(f"{out}: blame.html, attributions.jsonl, summary.json" if attributed else "nothing is left to blame")
 
 
 def _failed_logs(path: str, form: str, agents: tuple[str, ...] | None, *, skip_bad: bool) -> list[Log]:

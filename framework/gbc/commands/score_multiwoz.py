@@ -1,6 +1,7 @@
 """`framework agents score-multiwoz`: Inform and Success of any system's predictions, as the field reports them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -57,13 +58,7 @@ def score_multiwoz(
     metric = InformSuccess()
     metric.update(found.values())
     figures = {name: value.item() for name, value in metric.compute().items()}
-    table = Table("domain", "Inform", "Success", title="percent of the dialogues")
-    for name, value in figures.items():
-        kind, _, domain = name.partition("/")
-        if kind == "inform":
-            other = figures["/".join(filter(None, ("success", domain)))]
-            table.add_row(domain or "all", f"{100 * value:.1f}", f"{100 * other:.1f}")
-    results().print(table)
+    results().print(_table(figures))
     turns = [turn for each in predicted.values() for turn in each]
     missing = len(wanted) - len(found)
     states = "predicted" if all(turn.state is not None for turn in turns) else "of the labels"
@@ -76,3 +71,13 @@ def score_multiwoz(
         judged = {id: {"inform": each.informed, "told": each.told} for id, each in found.items()}
         with atomic_write(Path(out)) as stream:
             stream.write(json.dumps({"figures": figures, "dialogues": judged}, indent=1).encode() + b"\n")
+
+
+def _table(figures: Mapping[str, float]) -> Table:
+    table = Table("domain", "Inform", "Success", title="percent of the dialogues")
+    for name, value in figures.items():
+        kind, _, domain = name.partition("/")
+        if kind == "inform":
+            other = figures["/".join(filter(None, ("success", domain)))]
+            table.add_row(domain or "all", f"{100 * value:.1f}", f"{100 * other:.1f}")
+    return table

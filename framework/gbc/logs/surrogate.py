@@ -20,16 +20,13 @@ from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt
+from framework.gbc.logs.context_budget import LOG_TOKENS, context_length
 from framework.gbc.logs.schema import Log, Message, Role
 
 SURROGATE = "surrogate"
 """The model's name in traces and graphs of logs."""
 TASK = "task"
 """The step with the task, where no user's message is the task."""
-
-_LOG_TOKENS = 6_144
-_LEAST_TOKENS = 256
-"""Of a context, whatever the budget."""
 
 _PROMPT = "You are {agent}, one of the agents that work on a task together. Read what was said and answer as {agent}."
 
@@ -184,8 +181,8 @@ class _TraceBuilder:
         if task and self.task_number is None:
             self.task_step = _plain_step(TASK, nodes[TASK, "user"], "user", log.task)
         self.lengths = [len(self._tokens(_line(message))[0]) for message in log.messages]
-        budget = options.log_tokens or (_LOG_TOKENS if model.device.type == "cpu" else None)
-        level = None if budget is None else _level(self._wanted(), budget)
+        budget = options.log_tokens or (LOG_TOKENS if model.device.type == "cpu" else None)
+        level = None if budget is None else context_length(self._wanted(), budget)
         self.room = self.context if level is None else min(self.context, level)
         self.most_prompt = None if level is None else self.room // 4
         self.most_answer = max(1, int(self.room * options.answer_share))
@@ -313,17 +310,6 @@ class _TraceBuilder:
         """Tokens of a text by itself, and where they lie in it."""
         encoding = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return tuple(encoding["input_ids"]), tuple((start, stop) for start, stop in encoding["offset_mapping"])
-
-
-def _level(wanted: Sequence[int], budget: int) -> int | None:
-    """The most tokens of a context with which those of all contexts stay in the budget; None if they do anyway."""
-    left, level = budget, 0
-    for rank, tokens in enumerate(sorted(wanted)):
-        level = left // (len(wanted) - rank)
-        if tokens > level:
-            return max(_LEAST_TOKENS, level)
-        left -= tokens
-    return None
 
 
 def _frame(message: Message) -> tuple[str, str]:

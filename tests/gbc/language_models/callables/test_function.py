@@ -1,15 +1,14 @@
-"""Functions and clients as language models: order, bounds, failures, and clients as OpenAI's look."""
+"""Functions as language models: order, bounds, failures."""
 
 import asyncio
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from framework.core.errors import ConfigError, DataError, FrameworkError
-from framework.gbc.language_models.callables import CallableModel, ClientModel
+from framework.gbc.language_models.callables.function import CallableModel
 from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
 
 
@@ -94,36 +93,3 @@ def test_where_a_loop_runs_already_as_in_a_notebook():
         return outputs(CallableModel(ask).reply([asked("hi")]))
 
     assert asyncio.run(cell()) == ["user: hi"]
-
-
-@pytest.mark.parametrize("is_async", [True, False])
-def test_clients_as_openais(is_async):
-    seen: list[dict[str, Any]] = []
-
-    def completion(content: str | None) -> SimpleNamespace:
-        message = SimpleNamespace(message=SimpleNamespace(content=content), finish_reason="length")
-        return SimpleNamespace(choices=[message])
-
-    def create(**request: Any) -> Any:
-        seen.append(request)
-        found = completion(None if "thoughts" in request["messages"][1]["content"] else "Hot.")
-
-        async def later() -> SimpleNamespace:
-            return found
-
-        return later() if is_async else found
-
-    client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
-    model = ClientModel(client, "gpt", parallel=1, fields={"temperature": 0, "seed": None})
-    said = outputs(model.reply([asked("hi", stop=("\n",)), asked("thoughts")]))
-    assert said == [
-        "Hot.",
-        "the model of 'writer' raised ValueError (no text, finished by length): see what it was asked",
-    ]
-    assert seen[0] == {
-        "model": "gpt",
-        "messages": [{"role": "system", "content": "Write."}, {"role": "user", "content": "user: hi"}],
-        "max_tokens": 5,
-        "stop": ["\n"],
-        "temperature": 0,
-    }
