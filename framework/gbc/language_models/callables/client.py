@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
-from framework.gbc.language_models.callables.function import Answer, CallableModel
+from framework.gbc.language_models.callables.function import CallableModel
 from framework.gbc.language_models.interface import Request
 
 
@@ -45,8 +45,8 @@ class ClientModel(CallableModel):
         super().__init__(lambda prompt, message: "", parallel=parallel)
         self._create, self._model, self._fields = client.chat.completions.create, model, fields or {}
 
-    def ask(self, request: Request) -> Answer:
-        """The client's answer to a request."""
+    def ask(self, request: Request) -> object:
+        """The client's answer to a request, or what gives it when it is awaited."""
         messages = [{"role": "system", "content": request.prompt}, {"role": "user", "content": request.message}]
         ours: dict[str, object] = {"max_tokens": request.max_new_tokens, "seed": request.seed}
         ours |= {"stop": list(request.stop)} if request.stop else {}

@@ -39,13 +39,13 @@ class CallableModel:
         with ThreadPoolExecutor(self._parallel) as pool:
             return list(pool.map(self._reply, requests))
 
-    def ask(self, request: Request) -> Answer:
-        """The function's answer to a request."""
+    def ask(self, request: Request) -> object:
+        """The function's answer to a request, or what gives it when it is awaited; nothing has checked it yet."""
         return self._function(request.prompt, request.message)
 
     def _reply(self, request: Request) -> Reply | FrameworkError:
         try:
-            answer: object = self.ask(request)
+            answer = self.ask(request)
             output = _awaited(cast("Awaitable[object]", answer)) if inspect.isawaitable(answer) else answer
             if not isinstance(output, str):
                 raise TypeError(f"it returned {type(output).__name__}, not a text")

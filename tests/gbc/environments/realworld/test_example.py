@@ -23,7 +23,8 @@ def test_what_the_other_commands_need(tmp_path, capsys):
     candidates = read_yaml(out / "candidates.yaml")
     assert healthy.prompts["tracker"] in candidates["tracker"]
     assert faulty.prompts["tracker"] in candidates["tracker"]
-    ids = [json.loads(line)["id"] for name in ("tasks", "held_out") for line in (out / f"{name}.jsonl").open()]
+    texts = [(out / f"{name}.jsonl").read_text() for name in ("tasks", "held_out")]
+    ids = [json.loads(line)["id"] for text in texts for line in text.splitlines()]
     assert sorted(ids) == sorted(str(task["id"]) for task in load_systems()["hotel"].numbered_tasks())
     assert read_yaml(out / "models.yaml")["lm"]["path"] == str(tmp_path / "model")
 
