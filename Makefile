@@ -113,6 +113,8 @@ endif
 # Shape annotations are checked at run time; torch.compile cannot trace such checks: what compiles runs in processes that
 # have none. TEST_PROCESSES run whole files each, those that take longest first.
 SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation,framework.language_model,framework.data,framework.training,framework.gbc,beartype.beartype
+# Bytecode is kept whatever the machine's default is: without it each process compiles the framework and its tests anew.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 TEST_PROCESSES := 3
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 LONGEST_FIRST := tests/training tests/pretend_cuda tests/tracking/test_wandb_run.py tests

@@ -12,6 +12,7 @@ from typing import Any
 
 from framework import __version__
 from framework.cli.registry import RECIPES, commands, listing, methods
+from framework.cli.termination import Terminated, terminable
 from framework.core.console import console, escape_unencodable
 from framework.core.errors import ConfigError, FrameworkError, Interrupted
 from framework.core.imports import import_object
@@ -104,7 +105,7 @@ def _functions(command: Command, options: list[str]) -> Callable[..., object] | 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; exit code 2 for what the user can fix, with one line that says how, and 130 for Ctrl-C."""
+    """Entry point; exit code 2 and a line for what the user can fix, 130 for Ctrl-C, 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     escape_unencodable()
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -116,13 +117,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     command, *options = arguments
     _quiet()
     try:
-        _run(command, options)
+        with terminable():
+            _run(command, options)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         told = _told(command, error)
         if told is None:
             raise
         console.print(told.text, style=told.style)
-        if told.code == Interrupted.exit_code:
+        if told.code in (Interrupted.exit_code, Terminated.exit_code):
             # Once more, while the interpreter ends: silently.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         # Where training was not imported, there are no others to wait for.
@@ -148,9 +150,10 @@ class _Told:
 
 def _told(command: str, error: BaseException) -> _Told | None:
     """How a command has ended, unless by a bug or an exit that was meant."""
-    # Lightning makes an exit of it.
-    meant = error.__context__ if isinstance(error, SystemExit) else error
-    if isinstance(meant, KeyboardInterrupt):
+    interrupt = _interrupt_behind(error)
+    if isinstance(interrupt, Terminated):
+        return _Told(text=f"framework {command}: stopped by SIGTERM", style="yellow", code=Terminated.exit_code)
+    if interrupt is not None:
         return _Told(text=f"framework {command}: interrupted", style="yellow", code=Interrupted.exit_code)
     if isinstance(error, SystemExit):
         return None
@@ -161,6 +164,15 @@ def _told(command: str, error: BaseException) -> _Told | None:
     if code == Interrupted.exit_code:
         return _Told(text=text, style="yellow", code=code)
     return _Told(text=f"error: {text}", style="red", code=code)
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that has led to an error: Lightning makes an exit of it, or its clean-up fails half-way through."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        # A FrameworkError was raised in full view of what came before it.
+        behind = None if isinstance(behind, FrameworkError) else behind.__cause__ or behind.__context__
+    return behind
 
 
 if __name__ == "__main__":

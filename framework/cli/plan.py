@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, cast, get_args
@@ -14,7 +14,7 @@ from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
 from framework.core.method import Method, method_of
-from framework.core.serialization import to_json
+from framework.core.serialization import JsonDict, to_json
 from framework.data.sampling.batching import needed_accumulation
 from framework.tracking.devices import GIB, HERE, Device, named_device, this_machine
 from framework.training.display.pace import duration
@@ -37,38 +37,65 @@ def what_would_fit(run: PlannedRun, planner: Planner, memory_bytes: int) -> list
         planner: what a run needs.
         memory_bytes: of a device.
     """
-    found: list[tuple[str, Plan]] = []
-    checkpointing = [run.strategy.activation_checkpointing]
-    checkpointing += [n for n in (2, 1) if not checkpointing[0] or n < checkpointing[0]]
-    lighter = named_backend(run.strategy.name).lighter
-    names = [run.strategy.name, lighter] if lighter is not None and run.num_devices > 1 else [run.strategy.name]
     batches = [run.micro_batch // 2**n for n in range(run.micro_batch.bit_length())]
-    for batch in batches:
-        factor = run.micro_batch // batch
-        if batch * factor != run.micro_batch:
-            continue
-        for name in names:
-            for every in checkpointing:
-                strategy = replace(run.strategy, name=name, activation_checkpointing=every)
+    for offloaded in (False, True):
+        strategies = list(_lighter_strategies(run, offloaded=offloaded))
+        for batch in batches:
+            factor = run.micro_batch // batch
+            if batch * factor != run.micro_batch:
+                continue
+            found: list[tuple[str, Plan]] = []
+            for strategy in strategies:
                 changed = replace(run, strategy=strategy, micro_batch=batch, accumulation=run.accumulation * factor)
                 plan = planner(changed)
                 if plan.fits(memory_bytes):
                     found.append((_difference(run, changed), plan))
-        if found:
-            break
-    return found
+            if found:
+                return found
+    return []
+
+
+def _lighter_strategies(run: PlannedRun, *, offloaded: bool) -> Iterator[StrategyConfig]:
+    """A run's strategy and others that hold less, the mildest first.
+
+    Args:
+        run: what does not fit.
+        offloaded: those that keep in the host's memory what can be there.
+    """
+    checkpointing = [run.strategy.activation_checkpointing]
+    checkpointing += [n for n in (2, 1) if not checkpointing[0] or n < checkpointing[0]]
+    lighter = named_backend(run.strategy.name).lighter
+    # On one device another strategy holds as much; but it may be one that can offload.
+    others = [lighter] if lighter is not None and (offloaded or run.num_devices > 1) else []
+    for name in [run.strategy.name, *others]:
+        for every in checkpointing:
+            strategy = replace(run.strategy, name=name, activation_checkpointing=every)
+            changed = named_backend(name).offloaded(strategy) if offloaded else strategy
+            if changed is not None:
+                yield changed
 
 
 def _difference(run: PlannedRun, changed: PlannedRun) -> str:
-    options = []
-    if changed.strategy.name != run.strategy.name:
-        options.append(f"--strategy.name {changed.strategy.name}")
-    if changed.strategy.activation_checkpointing != run.strategy.activation_checkpointing:
-        options.append(f"--strategy.activation_checkpointing {changed.strategy.activation_checkpointing}")
+    options = list(_changed_options("--strategy", to_json(run.strategy), to_json(changed.strategy)))
     if changed.micro_batch != run.micro_batch:
         options.append(f"--data.batch_size {changed.micro_batch}")
         options.append(f"--trainer.accumulate_grad_batches {changed.accumulation}")
     return " ".join(options)
+
+
+def _changed_options(name: str, before: JsonDict, after: JsonDict) -> Iterator[str]:
+    """Options of the command that make one group of settings the other.
+
+    Args:
+        name: of the group.
+        before: its settings.
+        after: the others.
+    """
+    for key, value in after.items():
+        if isinstance(value, dict):
+            yield from _changed_options(f"{name}.{key}", before[key], value)
+        elif value != before[key]:
+            yield f"{name}.{key} {value if isinstance(value, str) else json.dumps(value)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,8 +33,9 @@ GENERAL = {
         },
     ),
     "bench": Command(
-        help="speed of loader, training and attribution against bare ones; blame and repair of planted faults",
+        help="speed of start, loader, training and attribution against bare ones; blame and repair of planted faults",
         function={
+            "startup": "framework.bench.startup:bench_startup",
             "busy": "framework.bench.busy_machine:bench_busy",
             "distances": "framework.bench.distances:bench_distances",
             "scale": "framework.bench.scale:bench_scale",

@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from framework.core.moved.import_paths import current_path
 
 
 def import_object(path: str) -> Any:
-    """What is at `package.module:name` or `package.module.name`.
+    """What is at `package.module:name`, such as `package.module:Class.method`, or `package.module.name`.
 
     Raises:
         ConfigError: no such module or name, or a module that fails when it is imported; of a path of before a move,
@@ -18,7 +19,7 @@ def import_object(path: str) -> Any:
     """
     module, _, name = path.rpartition(":" if ":" in path else ".")
     try:
-        return getattr(import_module(module), name)
+        return attrgetter(name)(import_module(module))
     except FrameworkError:
         raise
     except Exception as error:

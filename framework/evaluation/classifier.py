@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,13 @@ class ImageClassifier(nn.Module):
     def features(self, images: Images) -> Float[Tensor, "batch feature"]:
         """The penultimate layer, `4 * width` values."""
         return self.trunk(images).mean(dim=(2, 3))
+
+    def maps(self, images: Images) -> Iterator[Float[Tensor, "batch feature row column"]]:
+        """What each layer of the trunk gives."""
+        x = images
+        for layer in self.trunk:
+            x = layer(x)
+            yield x
 
     def forward(self, images: Images) -> Float[Tensor, "batch class"]:
         """Logits."""

@@ -21,7 +21,8 @@ def is_written_by_run(file: Path) -> bool:
 def saved_wandb_id(folder: str | Path) -> str | None:
     """The W&B id of the run in a folder, if it has one."""
     file = Path(folder) / _WANDB_ID
-    return file.read_text().strip() if file.is_file() else None
+    # Empty where the disk was full.
+    return (file.read_text().strip() or None) if file.is_file() else None
 
 
 def keep_wandb_id(folder: Path, identity: str) -> None:

@@ -74,7 +74,33 @@ def exit_by_interrupt() -> None:
         sys.exit(1)
 
 
-@pytest.mark.parametrize("function", [interrupt, exit_by_interrupt])
+def fail_after_interrupt() -> None:
+    """As Lightning's clean-up does where the loader was being started."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise RuntimeError("no iterator")  # noqa: B904
+
+
+def get_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+
+
+def test_sigterm_is_one_line_and_code_143(capsys, monkeypatch):
+    command = Command(help="is stopped", function=f"{__name__}:get_sigterm")
+    monkeypatch.setattr("framework.cli.main.commands", lambda known: {"wait": command})
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(["wait"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err == "framework wait: stopped by SIGTERM\n"
+
+
+@pytest.mark.parametrize("function", [interrupt, exit_by_interrupt, fail_after_interrupt])
 def test_ctrl_c_is_one_line_and_code_130(capsys, monkeypatch, function):
     command = Command(help="is interrupted", function=f"{__name__}:{function.__name__}")
     monkeypatch.setattr("framework.cli.main.commands", lambda known: {"wait": command})

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -26,6 +27,7 @@ from framework.training.strategies.backend import local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import FSDP2Options, StrategyConfig
 
+RECIPES = Path(__file__).parents[2] / "recipes/pra"
 # Odd sizes, so that shards are uneven.
 CONFIG = replace(tiny_config(), width=24, num_classes=6, head_width=20, decoder_width=12)
 
@@ -171,6 +173,37 @@ def test_what_would_fit_is_found_and_fits():
     assert "--data.batch_size 8 --trainer.accumulate_grad_batches 2" in smaller[0][0]
     assert smaller[0][1].run.global_batch == 64
     assert what_would_fit(replace(run, micro_batch=1), make_plan, GIB) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "num_devices", "options"),
+    [
+        # One device shards nothing, but one strategy can offload there.
+        ("ddp", 1, "--strategy.name fsdp2 --strategy.fsdp2.cpu_offload true"),
+        ("fsdp2", 2, "--strategy.fsdp2.cpu_offload true"),
+        ("deepspeed", 2, "--strategy.deepspeed.offload_optimizer true"),
+    ],
+)
+def test_offloading_is_proposed_last(name: Any, num_devices: int, options: str):
+    run = run_of(name, num_devices, micro_batch=1)
+    least = min(plan.memory.peak for _, plan in what_would_fit(run, make_plan, make_plan(run).memory.peak))
+    changes = what_would_fit(run, make_plan, least - 1)
+    assert any(change.startswith(options) for change, _ in changes)
+    assert all("offload" in change and plan.memory.host and plan.fits(least - 1) for change, plan in changes)
+
+
+@pytest.mark.slow
+def test_the_large_model_trains_on_a_device_of_eight_gib():
+    """One image at a time; by all other ways weights, gradients, moments and averages alone are more."""
+    recipe = yaml.safe_load((RECIPES / "imagenet256_l.yaml").read_text())["model"]["init_args"]
+    architecture = PRAConfig(**recipe["architecture"])
+    given: dict[str, Any] = {"architecture": architecture, "objective": ObjectiveConfig(), "num_devices": 1}
+    run = Run(strategy=StrategyConfig(), micro_batch=1, precision="bf16-mixed", **given)
+    memory = make_plan(run).memory
+    assert memory.parameters + memory.gradients + memory.optimizer + memory.ema > 9.8 * GIB
+    changes = what_would_fit(run, make_plan, 8 * GIB)
+    assert changes[0][0] == "--strategy.name fsdp2 --strategy.fsdp2.cpu_offload true"
+    assert all(plan.memory.host > 9.8 * GIB for _, plan in changes)
 
 
 @pytest.mark.slow

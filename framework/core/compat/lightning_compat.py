@@ -4,15 +4,17 @@
 # pyright: reportPrivateUsage=false
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from jaxtyping import Shaped
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import Trainer, strategies
+from lightning.pytorch import LightningModule, Trainer, strategies
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
+from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "OpenLightningCLI",
     "OpenModelParallelStrategy",
     "ProcessedTracker",
+    "hook_under_way",
     "leave_signals_alone",
     "let_children_end",
     "log_finished_step",
+    "log_from_hook",
     "logs_this_step",
     "replaces_samplers",
     "run_before_finished_fit",
@@ -100,6 +104,27 @@ def run_before_finished_fit(trainer: Trainer, action: Callable[[], None]) -> Non
 def logs_this_step(trainer: Trainer) -> bool:
     """Whether the loggers get the metrics of the batch that is under way."""
     return trainer._logger_connector.should_update_logs
+
+
+def hook_under_way(module: LightningModule) -> str | None:
+    """The hook or step in which a module or a callback is called now."""
+    return module._current_fx_name
+
+
+def log_from_hook(module: LightningModule, hook: str, values: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+    """Logs metrics as if within another hook: those of one name from two hooks are two metrics.
+
+    Args:
+        module: that the trainer trains.
+        hook: which.
+        values: of each metric.
+    """
+    now = module._current_fx_name
+    module._current_fx_name = hook
+    try:
+        module.log_dict(dict(values))
+    finally:
+        module._current_fx_name = now
 
 
 def replaces_samplers(trainer: Trainer) -> bool:

@@ -92,9 +92,10 @@ class CausalTransformer(nn.Module):
         return self.class_embedding(labels)[:, None] + self.class_slots
 
     def _cached(self, x: ResidualStream, cache: KVCache) -> ResidualStream:
+        window = cache.window(x.shape[1])
         for layer, block in enumerate(self.blocks):
-            x = block(x, self.rotary, cache, layer)
-        cache.length += x.shape[1]
+            x = block(x, self.rotary, window, layer)
+        cache.length.add_(x.shape[1])
         return self.norm(x)
 
     def _empty_cache(self, x: ResidualStream) -> KVCache:
@@ -102,4 +103,5 @@ class CausalTransformer(nn.Module):
         # Under autocast keys and values come in the lower precision.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         shape = (len(self.blocks), x.shape[0], self.num_heads, positions, x.shape[2] // self.num_heads)
-        return KVCache(keys=x.new_empty(shape, dtype=dtype), values=x.new_empty(shape, dtype=dtype))
+        keys, values = (x.new_zeros(shape, dtype=dtype) for _ in range(2))
+        return KVCache(keys=keys, values=values, length=torch.zeros((), dtype=torch.long, device=x.device))

@@ -11,8 +11,8 @@ import torch
 from torch import Size
 
 from framework.pra.loss import ObjectiveConfig
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.model import PRA
 from framework.pra.planning.flops import (
     calls_of_parameters,
     saved_tensors,
@@ -58,7 +58,7 @@ def plan_recipe(model: Mapping[str, Any], run: PlannedRun) -> Plan:
 def make_plan(run: Run) -> Plan:
     """Count what a run needs."""
     with torch.device("meta"):
-        model = PRA(run.architecture)
+        model = build_generator(run.architecture)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tables = sum(buffer.numel() for buffer in model.buffers())
     _, per_image = training_flops_per_image(run.architecture, run.objective)

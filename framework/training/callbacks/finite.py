@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from framework.core.compat.lightning_compat import logs_this_step
 from framework.core.errors import ConfigError, TrainingError
 from framework.tracking import metric_names as metrics
+from framework.training.callbacks.step_metrics import log_step
 from framework.training.optimizer import ClippingModule, skips_by_flag, steps_itself
 from framework.training.shapes import AnyTensor, Scalar
 from framework.training.strategies.backend import backend_of_strategy, gradient_norm
@@ -124,7 +125,7 @@ class FiniteGuard(Callback):
         norm = gradient_norm(pl_module)
         if isinstance(pl_module, ClippingModule):
             pl_module.step_norm = norm
-        pl_module.log(metrics.GRADIENT_NORM, norm)
+        log_step(pl_module, {metrics.GRADIENT_NORM: norm})
         self._loss = None
         values = torch.cat([norm.to(shared).reshape(1), shared])
         if _is_waited_for(values.device) and steps_itself(trainer) and skips_by_flag(optimizer):
@@ -186,7 +187,7 @@ class FiniteGuard(Callback):
     def _log_skips(self, pl_module: LightningModule) -> None:
         if self.on_nonfinite == "skip":
             # On the host: a copy to the device would be waited for.
-            pl_module.log(metrics.SKIPPED_STEPS, torch.tensor(float(self.skipped)))
+            log_step(pl_module, {metrics.SKIPPED_STEPS: torch.tensor(float(self.skipped))})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -206,7 +207,7 @@ class FiniteGuard(Callback):
         norm = backend.norm_after_step(trainer.strategy)
         if norm is None:
             return
-        pl_module.log(metrics.GRADIENT_NORM, norm)
+        log_step(pl_module, {metrics.GRADIENT_NORM: torch.tensor(norm)})
         if not math.isfinite(norm):
             raise TrainingError(f"the gradient norm is {norm} at step {step}", hint=_HINT)
 

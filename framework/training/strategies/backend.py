@@ -108,6 +108,10 @@ class Backend:
             ConfigError: they cannot.
         """
 
+    def offloaded(self, config: StrategyConfig) -> StrategyConfig | None:
+        """The strategy with all in the host's memory that can be there, to be proposed last; None where nothing can."""
+        return None
+
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
         """What the process that holds most has."""
         whole = workload.num_values
