@@ -75,9 +75,7 @@ def attribute_logs(
     """Say which agents and steps made foreign runs fail: tables, and in OUT a page and JSON.
 
     The models that wrote the logs are not asked: a local one, the surrogate, reads the logs in their place, and the
-    blame is what the messages follow from for it. Runs of our own are attributed by `framework attribute`.
-
-    Every log's line is written as it is done: the same command with `--resume` goes on where it was cut off.
+    blame is what the messages follow from for it. Every log's line is written as it is done: `--resume` goes on.
 
     Args:
         trace: file of JSON or JSON lines, or a folder of them.
