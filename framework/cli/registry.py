@@ -40,7 +40,7 @@ GENERAL = {
             "distances": "framework.bench.distances:bench_distances",
             "scale": "framework.bench.scale:bench_scale",
             "data": "framework.bench.data:bench_data",
-            "training": "framework.bench.training:bench_training",
+            "training": "framework.bench.training.loop:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",
             "episodes": "framework.bench.episodes:bench_episodes",
             "blame": "framework.bench.fault_localization:bench_fault_localization",

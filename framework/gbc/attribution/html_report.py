@@ -79,6 +79,18 @@ def html_page(attributions: Sequence[Attribution], *, title: str = "Blame", conc
     return template.render(title=title, conclusion=conclusion, sections=sections)
 
 
+def html_fragment(attributions: Sequence[Attribution], *, count: int | None = None) -> str:
+    """What a notebook shows of attributions: a table each, and the outputs with their tokens coloured.
+
+    Args:
+        attributions: those that are shown.
+        count: how many there are; by default as many.
+    """
+    template = environment("framework.gbc.attribution", scrub=False).get_template("notebook.html.jinja")
+    rest = max(0, (len(attributions) if count is None else count) - len(attributions))
+    return template.render(sections=list(map(_section, attributions)), rest=rest)
+
+
 def save_html(
     path: str | Path, attributions: Sequence[Attribution], *, title: str = "Blame", conclusion: str = ""
 ) -> None:

@@ -170,6 +170,25 @@ def microworld(
     )
 
 
+def realworld(dest: str, *, model: str, system: str = "hotel", fault: int = 7) -> None:
+    """Make an example: a system of agents of your own language model, the same with a planted fault, and its tasks.
+
+    Writes to DEST: graph.yaml, faulty.yaml, tasks.jsonl, held_out.jsonl, models.yaml and candidates.yaml, for the other
+    commands; the loss is slot_loss. The prompts are few-shot and in plain text, so that small models follow them.
+
+    Args:
+        dest: folder for the files; those of an earlier call are replaced.
+        model: folder of a causal language model with safetensors.
+        system: one of those that `framework bench blame --world real` measures.
+        fault: number of the planted fault in the system's list, from 0; a wrong one is answered with the list.
+    """
+    # Imported here: the other commands do without.
+    from framework.gbc.environments.realworld.example import write_example
+
+    planted = write_example(dest, model=model, system=system, fault=fault)
+    results(soft_wrap=True).print(f"{dest}: planted in faulty.yaml: {planted.kind} of {planted.node}; loss slot_loss")
+
+
 def _finished(path: Path, graph: Graph, tasks: list[JsonDict], resume: bool) -> dict[str, Trace]:
     """The finished traces of an interrupted run, by task, in their order."""
     if not path.exists():

@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -17,7 +16,7 @@ from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.order import put_last
 from framework.training.callbacks.restarts import Restarts
 from framework.training.interrupts import InterruptWatch
-from framework.training.shapes import Flag
+from framework.training.stop_vote import StopVote
 
 PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
 INTERRUPTING = (signal.SIGINT, signal.SIGUSR2)
@@ -47,8 +46,7 @@ class Preemption(Callback):
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
         self._watch: InterruptWatch | None = None
-        self._group: dist.ProcessGroup | None = None
-        self._vote: tuple[dist.Work, Flag] | None = None
+        self._vote: StopVote | None = None
         self._agreed = _NONE
         self._step = 0
         self._at_step_end = False
@@ -59,13 +57,13 @@ class Preemption(Callback):
             put_last(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._received, self._vote, self._agreed, self._step = None, None, _NONE, trainer.global_step
+        self._received, self._agreed, self._step = None, _NONE, trainer.global_step
         # A validation that is made up for comes after the last one.
         self._at_step_end = trainer.global_step > 0
         if trainer.world_size > 1:
             group = dist.new_group(backend="gloo")
             assert not isinstance(group, int), "every rank is a member"
-            self._group = group
+            self._vote = StopVote(group)
             # The vote replaces Lightning's own broadcast.
             leave_signals_alone(trainer)
         for number in (*PREEMPTING, *INTERRUPTING):
@@ -122,17 +120,8 @@ class Preemption(Callback):
         """What any rank had been told by the end of the last batch; if nothing, starts the next vote."""
         if trainer.world_size == 1:
             return self._wish()
-        if self._vote is not None:
-            work, flag = self._vote
-            work.wait()
-            self._vote = None
-            if agreed := int(flag.item()):
-                return agreed
-        flag = torch.tensor([self._wish()])
-        work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-        assert work is not None
-        self._vote = work, flag
-        return _NONE
+        assert self._vote is not None
+        return self._vote.cast(self._wish())
 
     def _save(self, trainer: Trainer) -> None:
         checkpoints = [c for c in trainer.callbacks if isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
@@ -154,8 +143,7 @@ class Preemption(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._vote is not None:
-            self._vote[0].wait()
-            self._vote = None
+            self._vote.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop_watch()

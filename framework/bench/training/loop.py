@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.bench.hook_costs import HOOKS, HookCost, show
 from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import check_record, write_record
+from framework.bench.training.hook_costs import HOOKS, HookCost, show
 from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.random.seeding import seed_of
@@ -231,7 +231,7 @@ class _Fits:
             TrainingError: the device's memory is not enough.
         """
         options = ["--trainer.max_steps", str(steps), "--checkpoint.every_n_steps", "1000000"]
-        run = self.fit("framework.bench.hook_costs.TimeHooks", {"first": steps // 6}, options)
+        run = self.fit("framework.bench.training.hook_costs.TimeHooks", {"first": steps // 6}, options)
         if run is None:
             raise TrainingError("the device's memory is not enough", hint="give a smaller data.batch_size")
         return [from_json(HookCost, each) for each in json.loads((run / HOOKS).read_text())]
