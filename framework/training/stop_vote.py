@@ -49,7 +49,7 @@ class StopVote:
         if agreed := self.finish():
             return agreed
         flag, options = torch.tensor([told]), dist.AllreduceOptions()
-        options.reduceOp = dist.ReduceOp.MAX
+        options.reduceOp = dist.ReduceOp(dist.ReduceOp.MAX)
         self._last = self._group.allreduce([flag], options), flag
         return 0
 
