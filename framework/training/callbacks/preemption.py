@@ -58,7 +58,7 @@ class Preemption(Callback):
         self._received, self._agreed, self._step = None, _NONE, trainer.global_step
         if trainer.world_size > 1:
             group = dist.new_group(backend="gloo")
-            assert group is not None, "every rank is a member"
+            assert isinstance(group, dist.ProcessGroup), "every rank is a member"
             self._vote = StopVote(group)
             # The vote replaces Lightning's own broadcast.
             leave_signals_alone(trainer)
