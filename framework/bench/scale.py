@@ -23,7 +23,7 @@ import torch.distributed as dist
 from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
-from framework.core.console import results
+from framework.core.console import results, tracked
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.data.sampling.batching import BatchPlan, MicroBatches
@@ -131,11 +131,11 @@ def bench_scale(
     measure_order("full", 10 * num_ranks * micro_batch, BatchPlan(micro_batch=micro_batch, num_ranks=num_ranks), 1)
     orders = [
         measure_order(shuffle, num_samples, BatchPlan(micro_batch=micro_batch, num_ranks=num_ranks), asked_ranks)
-        for shuffle in get_args(Shuffle)
+        for shuffle in tracked(get_args(Shuffle), "orders", bar=False)
     ]
-    stores = [measure_store(ranks) for ranks in store_ranks]
-    votes = [measure_vote(ranks, "gloo") for ranks in gloo_ranks]
-    votes += [measure_vote(ranks, "store") for ranks in store_ranks]
+    stores = [measure_store(ranks) for ranks in tracked(store_ranks, "stores", bar=False)]
+    votes = [measure_vote(ranks, "gloo") for ranks in tracked(gloo_ranks, "votes by gloo", bar=False)]
+    votes += [measure_vote(ranks, "store") for ranks in tracked(store_ranks, "votes by the store", bar=False)]
     record: dict[str, Any] = {
         "machine": machine_of(),
         "num_samples": num_samples,

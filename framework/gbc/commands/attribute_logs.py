@@ -75,18 +75,14 @@ def attribute_logs(
     """Say which agents and steps made foreign runs fail: tables, and in OUT a page and JSON.
 
     The models that wrote the logs are not asked: a local one, the surrogate, reads the logs in their place, and the
-    blame is what the messages follow from for it. Runs of our own are attributed by `framework attribute`.
-
-    Every log's line is written as it is done: the same command with `--resume` goes on where it was cut off.
+    blame is what the messages follow from for it. Every log's line is written as it is done: `--resume` goes on.
 
     Args:
         trace: file of JSON or JSON lines, or a folder of them.
         model: folder of the surrogate, a causal language model with safetensors.
         out: folder for blame.html, attributions.jsonl, summary.json and settings.json.
-        form: of the logs, such as opentelemetry, langchain, autogen, anthropic or tau_bench (docs/traces.md has all);
-            by default that of the first record, which is named.
-        agents: names of those who speak as users in the log and are agents all the same (AutoGen, LangGraph); by
-            default by the form's rule, and an error where it cannot tell.
+        form: of the logs, such as opentelemetry or langchain (docs/traces.md); by default that of the first record.
+        agents: those who speak as users and are agents; by default by the form's rule, or else an error.
         device: where the surrogate runs.
         dtype: of its weights.
         plain_format: for surrogates without a chat template: a text with {prompt} and {message}.
@@ -113,13 +109,11 @@ def attribute_logs(
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
     work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, untrained=untrained, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
-    if not attributed:
-        console.print("nothing is left to blame")
-        return
-    accuracy = _accuracy(attributed, work, tolerances)
-    _save(Path(out), attributed, accuracy, caption)
-    _show(attributed, accuracy, caption, show=show)
-    console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
+    if attributed:
+        accuracy = _accuracy(attributed, work, tolerances)
+        _save(Path(out), attributed, accuracy, caption)
+        _show(attributed, accuracy, caption, show=show)
+    console.print(f"{out}: blame.html, attributions.jsonl, summary.json" if attributed else "nothing is left to blame")
 
 
 def _failed_logs(path: str, form: str, agents: tuple[str, ...] | None, *, skip_bad: bool) -> list[Log]:

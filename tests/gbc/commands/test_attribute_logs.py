@@ -76,7 +76,7 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
     path = tmp_path / "logs.jsonl"
     write_logs(path, [log_of("1"), Log(id="long", task="the " * 600, messages=(Message(agent="a", content="b"),))])
     path.write_text(path.read_text() + "{}\n")
-    with pytest.raises(DataError, match="1 malformed lines"):
+    with pytest.raises(DataError, match="1 malformed records"):
         attribute_logs(trace=str(path), model=surrogate, out=str(tmp_path / "blame"))
     attribute_logs(
         trace=str(path),
