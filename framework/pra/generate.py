@@ -1,19 +1,20 @@
 """Many images from a model: class-balanced, in batches, the same whatever the batch size."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 
 from framework.core.random.seeding import seed_of
 from framework.core.shapes import Images
 from framework.pra.network.model import PRA
-from framework.pra.sampling import SamplerConfig, sample
+from framework.pra.network.packing import Precision, is_packed
+from framework.pra.sampling import SamplerConfig, TokenStep, next_token, sample
 
-Precision = Literal["fp32", "bf16"]
 ROWS = 16
 """Batches are filled up to a multiple of this: matrix products of fewer rows, or of a rest, round differently, and an
 autoregressive model amplifies the difference."""
+PACKED_ROWS = 2
+"""As `ROWS`, of a packed model: a single row alone is multiplied in another order."""
 
 
 def balanced_labels(num_images: int, classes: Iterable[int]) -> list[int]:
@@ -60,6 +61,8 @@ def draw_numbered(
     sampler: SamplerConfig,
     precision: Precision = "fp32",
     device: torch.device | str = "cpu",
+    step: TokenStep = next_token,
+    fill_up_to: int = 1,
 ) -> Images:
     """Images of certain numbers among those that `generate` yields, on the CPU.
 
@@ -69,12 +72,15 @@ def draw_numbered(
         numbers: consecutive ones, of a batch.
         seed: of all images.
         sampler: how tokens are drawn.
-        precision: of matrix products.
+        precision: of matrix products; a packed model has its own.
         device: where the images are made.
+        step: what draws a token.
+        fill_up_to: images that are drawn at least, so that all batches have one size; those too many are dropped.
     """
-    chosen = [labels[number] for number in numbers]
-    rows = -(-len(chosen) // ROWS) * ROWS
-    padded = torch.tensor((chosen + [chosen[0]] * ROWS)[:rows], device=device)
+    chosen, packed = [labels[number] for number in numbers], is_packed(model)
+    every = PACKED_ROWS if packed else ROWS
+    rows = -(-max(len(chosen), fill_up_to) // every) * every
+    padded = torch.tensor(chosen + [chosen[0]] * (rows - len(chosen)), device=device)
     seeds = [seed_of("sample", seed, numbers.start + i) for i in range(rows)]
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-        return sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16" and not packed):
+        return sample(model, padded, seeds, sampler, step=step)[: len(chosen)].float().cpu()

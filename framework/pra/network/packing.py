@@ -53,12 +53,17 @@ def pack_for_sampling(model: PRA, precision: Precision) -> PRA:
         model: in evaluation mode, on its device, whole (not sharded).
         precision: of matrix products.
     """
-    packed = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    packed = shared_copy(model)
     for module in list(packed.modules()):
         for name, layer in list(module.named_children()):
             if isinstance(layer, Linear):
                 setattr(module, name, _packed(layer, precision))
     return packed.eval().requires_grad_(False)
+
+
+def shared_copy(model: PRA) -> PRA:
+    """A model of modules of its own, whose tensors are the same: what is replaced in it stays as it was in `model`."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def is_packed(model: PRA) -> bool:
