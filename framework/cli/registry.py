@@ -38,6 +38,7 @@ GENERAL = {
             "busy": "framework.bench.busy_machine:bench_busy",
             "distances": "framework.bench.distances:bench_distances",
             "scale": "framework.bench.scale:bench_scale",
+            "sampling": "framework.bench.sampling:bench_sampling",
             "data": "framework.bench.data:bench_data",
             "training": "framework.bench.training:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",

@@ -113,7 +113,8 @@ class CapturedStep:
         """
         if drawing is not self._drawing:
             self._take(model, config, grid, drawing)
-        assert self._replay is not None and self._drawing is not None
+        assert self._replay is not None
+        assert self._drawing is not None
         self._replay()
         return self._drawing
 

@@ -155,7 +155,7 @@ def packed_linear(
     weight: Shaped[Tensor, "outputs inputs"],
     bias: Shaped[Tensor, "outputs"] | None,
 ) -> Shaped[Tensor, "*axes outputs"]:
-    """x W^T + b by oneDNN; without gradient.
+    """Of x its product x W^T + b by oneDNN; without gradient.
 
     Args:
         x: in the number type of the weight.

@@ -12,6 +12,9 @@ from framework.core.compat.torch_compat import (
     FakeTensorMode,
     TorchDispatchMode,
     default_store,
+    packed_linear,
+    packed_weight,
+    packs_weights,
     shared_storage,
     storage_key,
     version_of,
@@ -100,3 +103,13 @@ def test_processes_of_a_loader():
     next(iterator)
     assert set(worker_pids(loader)) <= {child.pid for child in multiprocessing.active_children()}
     assert len(worker_pids(loader)) == 1
+
+
+@pytest.mark.skipif(not packs_weights(torch.float32), reason="torch without oneDNN")
+def test_packed_weights_need_oneDNN_s_own_products():
+    # What moves here: the names of torch.ops.mkldnn, and that a packed weight is accepted by them alone.
+    weight, bias, x = torch.randn(24, 40), torch.randn(24), torch.randn(2, 3, 40)
+    packed = packed_weight(weight)
+    assert packed.is_mkldnn
+    expected = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(packed_linear(x, packed, bias), expected, rtol=1e-5, atol=1e-5)
