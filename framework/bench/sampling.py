@@ -13,7 +13,7 @@ from torch import Tensor
 
 from framework.bench.record import check_record, machine_of, write_record
 from framework.bench.sphere_ar import load_sphere_ar, sampling_with
-from framework.core.compat.torch_compat import packed_linear, packed_weight, packs_weights
+from framework.core.compat.torch_compat import onednn_product, packed_weight, packs_weights
 from framework.core.console import console, results
 from framework.core.devices import pick_device
 from framework.core.errors import ConfigError
@@ -186,7 +186,7 @@ def random_model(config: PRAConfig) -> PRA:
 def _sphere_ar_ways(
     folder: Path, config: PRAConfig, sampler: SamplerConfig, batch_size: int, *, compiled: bool
 ) -> dict[str, Way]:
-    draw = sampling_with(load_sphere_ar(folder, config), sampler, batch_size)
+    draw = sampling_with(load_sphere_ar(folder, config).requires_grad_(False), sampler, batch_size)
     own, eager = SPHERE_AR
     found = {eager: Way(draw=draw, flops=None, precision="fp32", within=_as_eager)}
     if compiled:
@@ -211,7 +211,7 @@ def matrix_peak(device: torch.device, precision: Precision, *, attempts: int = 1
     products: list[Callable[[], Tensor]] = [lambda: x @ weight]
     if device.type == "cpu" and packs_weights(dtype):
         packed = packed_weight(weight)
-        products.append(lambda: packed_linear(x, packed, None))
+        products.append(lambda: onednn_product(x, packed, None))
     best = min(_timed(product, device)[0] for product in products for _ in range(attempts))
     return 2 * size**3 / best
 

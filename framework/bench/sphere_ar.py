@@ -61,7 +61,7 @@ def load_sphere_ar(folder: Path, config: PRAConfig) -> nn.Module:
         cls_token_num=config.class_tokens,
         num_classes=config.num_classes,
     )
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def sampling_with(model: nn.Module, config: SamplerConfig, num_images: int) -> Callable[[], Tensor]:
@@ -75,9 +75,28 @@ def sampling_with(model: nn.Module, config: SamplerConfig, num_images: int) -> C
     labels = torch.zeros(num_images, dtype=torch.long)
 
     def draw() -> Tensor:
-        return model.sample(labels, config.steps - 1, config.guidance)  # pyright: ignore
+        return model.eval().sample(labels, config.steps - 1, config.guidance)  # pyright: ignore
 
     return draw
+
+
+def training_with(model: nn.Module, config: PRAConfig, num_images: int) -> Callable[[], Tensor]:
+    """Makes a forward and a backward pass of its second stage, whose autoencoder is frozen.
+
+    Args:
+        model: of `load_sphere_ar`.
+        config: our architecture.
+        num_images: of the batch.
+    """
+    images, labels = torch.rand(num_images, 3, config.image_size, config.image_size) * 2 - 1, torch.arange(num_images)
+
+    def step() -> Tensor:
+        loss = model.train()(images, labels % config.num_classes)[0]
+        loss.backward()
+        model.zero_grad()
+        return loss.detach()
+
+    return step
 
 
 def attention(

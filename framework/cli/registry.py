@@ -39,6 +39,7 @@ GENERAL = {
             "distances": "framework.bench.distances:bench_distances",
             "scale": "framework.bench.scale:bench_scale",
             "sampling": "framework.bench.sampling:bench_sampling",
+            "step": "framework.bench.training_step:bench_step",
             "data": "framework.bench.data:bench_data",
             "training": "framework.bench.training:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from framework.bench.sampling import bench_sampling, matrix_peak, random_model
+from framework.bench.training_step import bench_step
 from framework.core.errors import ConfigError
-from framework.pra.network.config import PRAConfig
 from framework.pra.sampling import SamplerConfig
 from framework.testing.models import tiny_config
 
 TINY = tiny_config()
+TINY_RGB = tiny_config(channels=3)
 SAMPLER = SamplerConfig(steps=3, guidance=2.0)
 
 OTHER = """
@@ -30,6 +31,9 @@ class SphereAR(torch.nn.Module):
         assert sample_steps == 2 and cfg_scale == 2.0
         q = torch.randn(len(labels), 5, 2, 4)
         return flash_attn_func(self.layer(q), q, q, causal=True)
+
+    def forward(self, images, labels):
+        return self.layer(images.mean((2, 3)).repeat(1, 2)[:, :4].repeat(3, 1)).sum(), 0, None
 """
 
 
@@ -45,6 +49,7 @@ def other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_beside_other_code(tmp_path: Path, other_code: Path):
     out = tmp_path / "speed.json"
     bench_sampling(
@@ -78,8 +83,19 @@ def test_numbers_out_of_range():
 
 
 def test_a_model_without_zeros():
-    model = random_model(PRAConfig(image_size=4, patch_size=2, num_classes=2, width=16, depth=1, num_heads=2))
+    model = random_model(TINY)
     assert all(parameter.any() for parameter in model.parameters())
+
+
+def test_a_step_is_measured_beside_other_code(tmp_path: Path, other_code: Path):
+    out = tmp_path / "step.json"
+    bench_step(out, architecture=TINY_RGB, batch_size=2, rounds=1, sphere_ar=other_code)
+    record = json.loads(out.read_text())
+    found = {each["way"]: each for each in record["measured"]}
+    assert list(found) == ["ours", "ours, torch's products", "ours, bf16-mixed", "SphereAR"]
+    # Three products of 2 x 3 rows of 4 values for each of a layer of 4 x 4.
+    assert found["SphereAR"]["tflop"] * 1e12 == pytest.approx(2 * 2 * 3 * 4 * 4 * 2)
+    assert all(each["gflops"] > 0 for each in found.values())
 
 
 def test_the_peak_is_a_rate():

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from framework.core.compat.torch_compat import packed_linear, packed_weight, packs_weights
+from framework.core.compat.torch_compat import onednn_product, packed_weight, packs_weights
 from framework.pra.network.layers import Linear
 from framework.pra.network.model import PRA
 
@@ -40,7 +40,7 @@ class PackedLinear(nn.Module):
         self._bias = None if bias is None else bias.detach().to(self._dtype)
 
     def forward(self, x: Float[Tensor, "*axes inputs"]) -> Float[Tensor, "*axes outputs"]:
-        return packed_linear(x.to(self._dtype), self._weight, self._bias).float()
+        return onednn_product(x.to(self._dtype), self._weight, self._bias).float()
 
 
 def pack_for_sampling(model: PRA, precision: Precision) -> PRA:

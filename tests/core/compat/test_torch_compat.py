@@ -12,7 +12,7 @@ from framework.core.compat.torch_compat import (
     FakeTensorMode,
     TorchDispatchMode,
     default_store,
-    packed_linear,
+    onednn_product,
     packed_weight,
     packs_weights,
     shared_storage,
@@ -28,6 +28,9 @@ PRIVATE = {
     "torch:ops.aten._to_copy.default": "know the copies that autocast makes",
     "torch:ops.aten._local_scalar_dense": "count what the host waits for",
     "torch:ops.aten._unique2": "count what the host waits for",
+    "torch:ops.mkldnn._linear_pointwise": "multiply by oneDNN",
+    "torch:ops.mkldnn._reorder_linear_weight": "lay weights out for it",
+    "torch:ops.mkldnn._is_mkldnn_bf16_supported": "know where its bfloat16 is fast",
     "torch._dynamo:config.optimize_ddp": "compile blocks under DDP without cutting them",
     "torch:Tensor._version": "know that weights have changed since a prompt was read",
     "torch:UntypedStorage._cdata": "tell storages of fake tensors apart",
@@ -112,4 +115,4 @@ def test_packed_weights_need_oneDNN_s_own_products():
     packed = packed_weight(weight)
     assert packed.is_mkldnn
     expected = torch.nn.functional.linear(x, weight, bias)
-    torch.testing.assert_close(packed_linear(x, packed, bias), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(onednn_product(x, packed, bias), expected, rtol=1e-5, atol=1e-5)
