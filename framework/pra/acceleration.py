@@ -1,13 +1,16 @@
 """Faster ways to the same images: packed or compiled layers, and a token's step as one graph of a GPU's launches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from framework.core.shapes import Images
+from framework.pra.generate import draw_numbered
 from framework.pra.network.layers import KVCache
 from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision, pack_for_sampling, shared_copy
@@ -26,12 +29,40 @@ class Accelerated:
     Attributes:
         model: samples as the one it was made of, up to rounding.
         step: draws each token but the first.
+        precision: of matrix products.
+        device: of the model.
         whole_batches: whether another number of images costs time: batches are then filled up.
     """
 
     model: PRA
     step: TokenStep
+    precision: Precision
+    device: torch.device
     whole_batches: bool = False
+
+    def draw(
+        self, labels: Sequence[int], numbers: range, *, seed: int, sampler: SamplerConfig, full_batch: int = 1
+    ) -> Images:
+        """Images of certain numbers, on the CPU; see `draw_numbered`.
+
+        Args:
+            labels: the class of each image, of all numbers.
+            numbers: consecutive ones, of a batch.
+            seed: of all images.
+            sampler: how tokens are drawn.
+            full_batch: images of the other batches.
+        """
+        return draw_numbered(
+            self.model,
+            labels,
+            numbers,
+            seed=seed,
+            sampler=sampler,
+            precision=self.precision,
+            device=self.device,
+            step=self.step,
+            fill_up_to=full_batch if self.whole_batches else 1,
+        )
 
 
 def accelerate(model: PRA, precision: Precision, execution: Execution, device: torch.device) -> Accelerated:
@@ -48,17 +79,16 @@ def accelerate(model: PRA, precision: Precision, execution: Execution, device: t
         execution: the way.
         device: of the model.
     """
+    ready = partial(Accelerated, precision=precision, device=device)
     if execution == "eager":
-        return Accelerated(model=model, step=next_token)
-    compiled = execution == "compiled"
+        return ready(model=model, step=next_token)
     if device.type == "cuda":
-        made = pack_for_sampling(model, precision)
-        return Accelerated(
-            model=compile_for_sampling(made) if compiled else made, step=CapturedStep(), whole_batches=True
-        )
-    if compiled:
-        return Accelerated(model=compile_for_sampling(model), step=next_token, whole_batches=True)
-    return Accelerated(model=pack_for_sampling(model, precision), step=next_token)
+        lowered = pack_for_sampling(model, precision)
+        made = compile_for_sampling(lowered) if execution == "compiled" else lowered
+        return ready(model=made, step=CapturedStep(), whole_batches=True)
+    if execution == "compiled":
+        return ready(model=compile_for_sampling(model), step=next_token, whole_batches=True)
+    return ready(model=pack_for_sampling(model, precision), step=next_token)
 
 
 def compile_for_sampling(model: PRA) -> PRA:

@@ -1,7 +1,6 @@
 """The command `framework sample`; its docstring is its `--help`."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +20,7 @@ from framework.pra.acceleration import Execution, accelerate
 from framework.pra.checkpoint import load_trained
 from framework.pra.commands.class_choice import Classes, chosen_classes
 from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
-from framework.pra.generate import balanced_labels, draw_numbered
+from framework.pra.generate import balanced_labels
 from framework.pra.network.packing import Precision
 from framework.pra.sampling import SamplerConfig, check_classes, check_sampler
 from framework.training.export import Weights
@@ -64,9 +63,8 @@ def sample(
         weights: the averaged weights (ema) or the raw ones.
         device: where to run, such as cpu or cuda; auto takes a GPU if there is one.
         precision: of matrix products: fp32, or bf16, which is faster and rounds.
-        execution: how the model runs: auto packs its weights for the processor, or makes one CUDA graph of all that a
-            token takes; compiled has torch.compile fuse it besides, which takes a minute or two first and pays on a
-            GPU; eager is the plain reference. The images are the same up to rounding.
+        execution: auto packs weights for the processor, or makes one CUDA graph of a token's work; compiled has
+            torch.compile fuse it besides, for a minute first; eager is the plain reference. Equal up to rounding.
         sampler: how tokens are drawn.
     """
     _check_options(num, batch_size, out, precision, execution)
@@ -84,27 +82,28 @@ def sample(
     parts = SampleParts(out, settings, -(-num // batch_size))
     place = share.device(place)
     ready = accelerate(model.to(place), precision, execution, place)
-    draw = partial(
-        draw_numbered,
-        ready.model,
-        labels,
-        seed=seed,
-        sampler=sampler,
-        precision=precision,
-        device=place,
-        step=ready.step,
-        fill_up_to=min(batch_size, num) if ready.whole_batches else 1,
-    )
     for part in tracked(parts.missing(share), "sampling"):
         numbers = range(part * batch_size, min((part + 1) * batch_size, num))
-        parts.write(part, SampleSet.from_images(draw(numbers), name=out).images)
+        drawn = ready.draw(labels, numbers, seed=seed, sampler=sampler, full_batch=min(batch_size, num))
+        parts.write(part, SampleSet.from_images(drawn, name=out).images)
     if share.rank == 0:
         parts.wait()
         made = SampleSet(images=parts.read(), labels=np.array(labels, np.int64), name=out, classes=names)
-        write_npz(out, made)
-        _save_class_grid(grid, made)
+        _write(out, grid, made)
         parts.remove()
-        console.print(f"{num} samples in {out}, a grid of them in {grid}")
+
+
+def _write(out: str, grid: Path, samples: SampleSet) -> None:
+    """The samples and their grid.
+
+    Args:
+        out: the .npz file.
+        grid: the PNG file.
+        samples: all of them.
+    """
+    write_npz(out, samples)
+    _save_class_grid(grid, samples)
+    console.print(f"{len(samples)} samples in {out}, a grid of them in {grid}")
 
 
 def _check_options(num: int, batch_size: int, out: str, precision: Precision, execution: Execution) -> None:

@@ -1,4 +1,4 @@
-"""`framework bench step`: the arithmetic rate of a training step, in torch's products, in ours and beside other code."""
+"""`framework bench step`: the arithmetic rate of a step, by torch's products, by ours and beside other code."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +12,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from framework.bench.record import check_record, machine_of, write_record
-from framework.bench.sampling import MEASURED, matrix_peak, random_model
-from framework.bench.sphere_ar import load_sphere_ar, training_with
+from framework.bench.generation.sampling import MEASURED, matrix_peak, random_model, settings_of
+from framework.bench.generation.sphere_ar import load_sphere_ar, training_with
+from framework.bench.record import check_record, write_record
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
@@ -84,12 +84,8 @@ def bench_step(
         ways[OTHER], flops[OTHER] = theirs, counter.get_total_flops()
     speeds = _measure(ways, flops, rounds, matrix_peak(torch.device("cpu"), "fp32"))
     record: dict[str, object] = {
-        "machine": machine_of(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "architecture": to_json(architecture),
+        **settings_of(architecture, batch_size, torch.device("cpu")),
         "objective": to_json(objective),
-        "batch_size": batch_size,
         "measured": [to_json(each) for each in speeds],
     }
     _show(speeds, record)
