@@ -74,11 +74,12 @@ def accelerate(model: PRA, precision: Precision, execution: Execution, device: t
     whose products are the slower ones.
 
     Args:
-        model: in evaluation mode, whole, on the device.
+        model: in evaluation mode, whole; it is moved to the device.
         precision: of matrix products.
         execution: the way.
-        device: of the model.
+        device: where images are made.
     """
+    model = model.to(device)
     ready = partial(Accelerated, precision=precision, device=device)
     if execution == "eager":
         return ready(model=model, step=next_token)

@@ -80,8 +80,7 @@ def sample(
     settings = {"num": num, "classes": chosen, "seed": seed, "batch_size": batch_size, "precision": precision}
     settings |= {"weights": weights_digest(model), "sampler": to_json(sampler)}
     parts = SampleParts(out, settings, -(-num // batch_size))
-    place = share.device(place)
-    ready = accelerate(model.to(place), precision, execution, place)
+    ready = accelerate(model, precision, execution, share.device(place))
     for part in tracked(parts.missing(share), "sampling"):
         numbers = range(part * batch_size, min((part + 1) * batch_size, num))
         drawn = ready.draw(labels, numbers, seed=seed, sampler=sampler, full_batch=min(batch_size, num))
