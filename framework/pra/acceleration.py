@@ -11,6 +11,7 @@ from torch import Tensor
 
 from framework.core.shapes import Images
 from framework.pra.generate import draw_numbered
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.layers import KVCache
 from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision, pack_for_sampling, shared_copy
@@ -34,7 +35,7 @@ class Accelerated:
         whole_batches: whether another number of images costs time: batches are then filled up.
     """
 
-    model: PRA
+    model: ImageGenerator
     step: TokenStep
     precision: Precision
     device: torch.device
@@ -65,7 +66,7 @@ class Accelerated:
         )
 
 
-def accelerate(model: PRA, precision: Precision, execution: Execution, device: torch.device) -> Accelerated:
+def accelerate(model: ImageGenerator, precision: Precision, execution: Execution, device: torch.device) -> Accelerated:
     """A model made ready for many samples.
 
     `eager` leaves it as it is. `auto` casts and packs its weights (see `pack_for_sampling`), and on a GPU makes one
@@ -83,6 +84,9 @@ def accelerate(model: PRA, precision: Precision, execution: Execution, device: t
     ready = partial(Accelerated, precision=precision, device=device)
     if execution == "eager":
         return ready(model=model, step=next_token)
+    if not isinstance(model, PRA):
+        # It draws all tokens together.
+        return ready(model=pack_for_sampling(model, precision), step=next_token)
     if device.type == "cuda":
         lowered = pack_for_sampling(model, precision)
         made = compile_for_sampling(lowered) if execution == "compiled" else lowered

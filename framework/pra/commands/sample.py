@@ -69,7 +69,7 @@ def sample(
     """
     _check_options(num, batch_size, out, precision, execution)
     place, grid = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
-    check_outputs(out, grid, inputs=[checkpoint])
+    check_outputs(out, beside=[grid], inputs=[checkpoint])
     trained = load_trained(checkpoint, weights)
     model, names = trained.model, trained.class_names
     chosen = chosen_classes(classes, model.config.num_classes, names)

@@ -43,10 +43,13 @@ _RECORDS = {
     "collections": {"OrderedDict"},
     "pathlib": {"PosixPath"},
 }  # fmt: skip
+# Where other versions of Python have them: 3.13 writes the private name of a path, which no other has.
+_MOVED = {"pathlib._local": "pathlib"}
 
 
 class _RecordUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
+        module = _MOVED.get(module, module)
         if name in _RECORDS.get(module, ()):
             return super().find_class(module, name)
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):

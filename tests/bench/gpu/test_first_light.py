@@ -19,6 +19,7 @@ def session(tmp_path: Path) -> Session:
 def test_saves_and_a_run_that_goes_on(session: Session):
     save_twice(session)
     saved, went_on = read_lines(session.folder)
+    assert "error" not in saved | went_on, (saved, went_on)
     assert (saved["name"], went_on["name"]) == ("asynchronous saves", "a run that goes on")
     assert (len(saved["stalls_s"]), len(went_on["stalls_s"])) == (3, 1), (saved, went_on)
     assert all(a <= b for a, b in zip(saved["stalls_s"], saved["complete_after_s"], strict=True))
