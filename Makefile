@@ -18,7 +18,7 @@ export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
 help:
 	@echo "make quickstart  set up, then digits -> shards -> training -> samples -> distances (about 4 minutes on 2 cores, after set-up)"
-	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up)"
+	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up); MODEL=FOLDER: of your own language model"
 	@echo "make test        set up, then all tests"
 	@echo "make test-fast   set up, then the tests that take less than a quarter of a second each"
 	@echo "make test-set    set up another set of versions, then all tests on it: SET=lowest, torch-2.11 or python-3.13"
@@ -59,16 +59,27 @@ quickstart: install
 	@echo "          $(BIN)/framework sample $(RUN) sevens.npz --classes '[7]' --num 100"
 	@echo "          docs/recipes.md: your own images, CIFAR-10, ImageNet"
 
-# A system of agents of the micro world: healthy, with a fault, blamed, and repaired by choosing among prompts.
+# A system of agents: healthy, with a fault, blamed, and repaired by choosing among prompts. Of the micro world, or, with
+# MODEL=FOLDER, of a language model in a folder.
 AGENTS := runs/agents
+ifdef MODEL
+SYSTEM := hotel
+FAULT := 7
+STEPS := 12
+EXAMPLE := realworld $(AGENTS) --model $(MODEL) --system $(SYSTEM) --fault $(FAULT)
+JUDGED := --models $(AGENTS)/models.yaml --loss slot_loss
+else
 FAULT := swap
 TASKS := 16
 WRONG := 4
+STEPS := 40
+EXAMPLE := microworld $(AGENTS) --fault $(FAULT) --num_tasks $(TASKS) --num_wrong $(WRONG)
 JUDGED := --models $(AGENTS)/models.yaml --loss framework.gbc.environments.microworld.tasks:answer_loss
+endif
 
 quickstart-gbc: install
 	rm -rf $(AGENTS)
-	$(BIN)/framework agents microworld $(AGENTS) --fault $(FAULT) --num_tasks $(TASKS) --num_wrong $(WRONG)
+	$(BIN)/framework agents $(EXAMPLE)
 	$(BIN)/framework agents check $(AGENTS)/graph.yaml
 	@echo
 	@echo "== the healthy system"
@@ -82,7 +93,7 @@ quickstart-gbc: install
 	@echo
 	@echo "== repair: other prompts are tried, blamed agents first"
 	$(BIN)/framework optimize $(AGENTS)/faulty.yaml $(AGENTS)/tasks.jsonl --held_out $(AGENTS)/held_out.jsonl $(JUDGED) \
-		--candidates $(AGENTS)/candidates.yaml --options.steps 40 --out $(AGENTS)/repair
+		--candidates $(AGENTS)/candidates.yaml --options.steps $(STEPS) --out $(AGENTS)/repair
 	@echo
 	@echo "== after the repair"
 	$(BIN)/framework agents run $(AGENTS)/repair/graph.yaml $(AGENTS)/held_out.jsonl $(JUDGED) --out $(AGENTS)/repaired.jsonl
@@ -92,12 +103,19 @@ quickstart-gbc: install
 	@echo "          $(AGENTS)/faulty.yaml           the system with the fault; $(AGENTS)/graph.yaml without"
 	@echo "          $(AGENTS)/faulty.jsonl          its runs, a trace each: who read and said what"
 	@echo "          $(AGENTS)/repair/graph.yaml     the repaired system"
+ifdef MODEL
+	@echo "Try next: make quickstart-gbc MODEL=$(MODEL) SYSTEM=helpdesk FAULT=0    another system and fault; a wrong number lists them"
+else
 	@echo "Try next: make quickstart-gbc FAULT=route    another fault: drop, swap, format, route"
+	@echo "          make quickstart-gbc MODEL=FOLDER   the same with your own language model"
+endif
 	@echo "          docs/agents.md: your own agents, models, losses and optimizers"
 
 # Shape annotations are checked at run time; torch.compile cannot trace such checks: what compiles runs in processes that
 # have none. TEST_PROCESSES run whole files each, those that take longest first.
 SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation,framework.language_model,framework.data,framework.training,framework.gbc,beartype.beartype
+# Bytecode is kept whatever the machine's default is: without it each process compiles the framework and its tests anew.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 TEST_PROCESSES := 3
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 LONGEST_FIRST := tests/training tests/pretend_cuda tests/tracking/test_wandb_run.py tests
@@ -171,6 +189,11 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 	$(BIN)/framework fit --config recipes/evaluation/cifar10_16_classifier.yaml
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
 		runs/cifar10-16-classifier --num 2000 --steps 25
+
+# What a token's size does to each row; hours on a CPU. Started several times, the parts are shared out.
+benchmark-tokens: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
+	$(BIN)/framework compare recipes/pra/cifar10_tokens.yaml runs/tokens --sizes '[8, 16, 32]' --seeds '[0, 1]' \
+		--classifier recipes/evaluation/cifar10_32_classifier.yaml --num 2000 --steps 25
 
 # One pass against the graph kept through generation, and what attribution adds to generation, on the CPU: about 40 minutes.
 benchmark-gbc: install

@@ -152,13 +152,14 @@ wants_restart() { # exit code
   ! was_stopped "$1" || return 0
   # Killed from outside, also before training could listen; or ended by the watchdog (124).
   case $1 in
-    124 | 134 | 137 | 138 | 143) crashes_are_few ;;
+    124 | 134 | 137 | 138 | 143) starts_are_few ;;
     *) return 1 ;;
   esac
 }
 
-# Counts crashes since the last new checkpoint: a run that dies at the same place each time is not started for ever.
-crashes_are_few() {
+# Counts the starts since the last new checkpoint that were not asked to end: a run that dies at the same place each time
+# is not started for ever.
+starts_are_few() {
   local most=${MAX_CRASHES:-3} newest last='' count=0
   newest=$(cat "$RUN_DIR/checkpoints/newest" 2>/dev/null || echo "no checkpoint")
   [ ! -f "$RUN_DIR/crashes" ] || read -r count last <"$RUN_DIR/crashes"
@@ -166,6 +167,6 @@ crashes_are_few() {
   mkdir -p "$RUN_DIR"
   echo "$count $newest" >"$RUN_DIR/crashes"
   [ "$count" -le "$most" ] && return 0
-  echo "error: $count crashes after $newest: not started again (MAX_CRASHES=$most)" >&2
+  echo "error: $count starts have ended without a checkpoint after $newest: not started again (MAX_CRASHES=$most)" >&2
   return 1
 }

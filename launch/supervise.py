@@ -54,12 +54,14 @@ def supervise(command: "list[str]", deaf: bool, ranks: bool = False) -> int:
     while child.poll() is None:
         if heard is not None and not ranks:
             child.send_signal(heard)
-        elif heard is not None and not tell_ranks(child.pid, heard) and not told:
+        elif heard is not None and tell_ranks(child.pid, heard):
+            told = True
+        elif heard is not None and not told:
             told = True
             if is_elsewhere(child.pid):
                 child.terminate()
             else:
-                # None has started: there is nothing to save.
+                # None has started: there is nothing to save. (Those that were told and have ended, saved.)
                 kill_with_children(child.pid)
         event = signal.sigwaitinfo(EVENTS) if heard is None else signal.sigtimedwait(EVENTS, PAUSE_SECONDS)
         if event is not None and event.si_signo == signal.SIGQUIT:

@@ -33,13 +33,16 @@ GENERAL = {
         },
     ),
     "bench": Command(
-        help="speed of loader, training and attribution against bare ones; blame and repair of planted faults",
+        help="speed of start, loader, training and attribution against bare ones; blame and repair of planted faults",
         function={
+            "startup": "framework.bench.startup:bench_startup",
             "busy": "framework.bench.busy_machine:bench_busy",
             "distances": "framework.bench.distances:bench_distances",
             "scale": "framework.bench.scale:bench_scale",
+            "sampling": "framework.bench.generation.sampling:bench_sampling",
+            "step": "framework.bench.generation.training_step:bench_step",
             "data": "framework.bench.data:bench_data",
-            "training": "framework.bench.training:bench_training",
+            "training": "framework.bench.training.loop:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",
             "episodes": "framework.bench.episodes:bench_episodes",
             "blame": "framework.bench.fault_localization:bench_fault_localization",

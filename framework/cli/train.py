@@ -38,11 +38,12 @@ from framework.training.callbacks.manifests import ManifestArtifacts
 from framework.training.callbacks.preemption import Preemption
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.restarts import Restarts
+from framework.training.callbacks.step_metrics import StepMetrics
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.choose import refuse_existing
 from framework.training.checkpoint.layout import FOLDER, Manifest, list_checkpoints
 from framework.training.checkpoint.strategy import checkpoints_of
-from framework.training.display.announcements import ModelParts, TimeLimit, TimeNeeded
+from framework.training.display.announcements import ModelParts, OutOfReach, TimeLimit, TimeNeeded
 from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
@@ -168,7 +169,7 @@ class TrainingCLI(OpenLightningCLI):
         _import_short_names(_named_models(words))
         classes = tuple(path for method in methods() for path in method.class_paths)
         refused = {f"trainer.{name}": refuses(option) for name, option in TRAINER_OPTIONS.items()}
-        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused))
+        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused, reads_recipes=True))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -266,9 +267,11 @@ class TrainingCLI(OpenLightningCLI):
     def _callbacks(self, run: RunConfig, *, fitting: bool, progress: bool | None) -> list[Callback]:
         guards = make_guards(self.section(self.config_init, "guards"))
         unit = sample_unit_of(type(self.model), methods())
-        callbacks = [*guards, Throughput(unit), RandomState(), BadSamples(), Curves()]
+        callbacks = [StepMetrics(), *guards, Throughput(unit), RandomState(), BadSamples(), Curves()]
         if fitting:
             callbacks += [Restarts(), TimeLimit(), TimeNeeded()]
+            if self._trial is None:
+                callbacks.append(OutOfReach())
             if run.histogram_every_n_steps:
                 callbacks.append(Histograms(run.histogram_every_n_steps))
             if run.artifacts:
@@ -293,6 +296,9 @@ class TrainingCLI(OpenLightningCLI):
             raise
         finish_loggers(self.trainer.loggers)
         if self.trainer.is_global_zero:
+            before = strategy.choice.manifest if strategy.choice else None
+            if before is not None and before.step == self.trainer.global_step:
+                console.print("no step was left to train: raise trainer.max_steps or max_epochs to go on")
             told = "recipe, checkpoints, metrics and curves are there"
             console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
 

@@ -3,6 +3,8 @@
 from typing import TypeVar, cast
 
 import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -21,6 +23,16 @@ def all_gather_object(value: Value, group: dist.ProcessGroup | None = None) -> l
     # torch has no types for it.
     dist.all_gather_object(values, value, group=group)  # pyright: ignore[reportUnknownMemberType]
     return cast("list[Value]", values)
+
+
+def mean_over_ranks(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The mean of every rank's tensor, on every rank; on a GPU the host does not wait for it."""
+    _, size = rank_and_size()
+    if size == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)  # pyright: ignore[reportUnknownMemberType]
+    return total / size
 
 
 def broadcast_object(value: Value, group: dist.ProcessGroup | None = None) -> Value:

@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from framework.core.moved.import_paths import current_path
 
 
 def import_object(path: str) -> Any:
-    """What is at `package.module:name` or `package.module.name`.
+    """What is at `package.module:name`, such as `package.module:Class.method`, or `package.module.name`.
 
     Raises:
         ConfigError: no such module or name, or a module that fails when it is imported; of a path of before a move,
@@ -18,10 +19,10 @@ def import_object(path: str) -> Any:
     """
     module, _, name = path.rpartition(":" if ":" in path else ".")
     try:
-        return getattr(import_module(module), name)
+        return attrgetter(name)(import_module(module))
     except FrameworkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         moved = current_path(path)
         hint = f"it has moved, use {moved}" if moved != path else "give an import path such as package.module:function"
         raise ConfigError(f"{path!r} cannot be imported ({type(error).__name__}: {error})", hint=hint) from error

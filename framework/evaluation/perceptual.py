@@ -1,6 +1,6 @@
-"""A perceptual distance in the features of a trained classifier."""
+"""A perceptual distance in the activations of a frozen network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,12 @@ from torch import Tensor, nn
 
 from framework.core.shapes import Images
 from framework.evaluation.classifier import load_classifier
-
-_Map = Float[Tensor, "batch feature row column"]
+from framework.evaluation.features.network import FeatureNetwork
+from framework.evaluation.vision_network import FeatureMap
 
 
 class ClassifierDistance(nn.Module):
-    """Squared distance of channel-normalised features, averaged over the stages of a frozen `ImageClassifier`.
-
-    LPIPS (Zhang et al. 2018) without its learned weights; the network is the user's (ours).
+    """`map_distance` in a trained `ImageClassifier`.
 
     Args:
         checkpoint: a checkpoint of `ClassifierModule` or a file of `save_classifier`.
@@ -28,14 +26,36 @@ class ClassifierDistance(nn.Module):
 
     def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
         """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
-        distances: list[Float[Tensor, ""]] = []
         with torch.no_grad():
-            targets = list(self._stages(reference))
-        for features, target in zip(self._stages(images), targets, strict=True):
-            distances.append((features - target).square().sum(1).mean())
-        return torch.stack(distances).mean()
+            targets = list(self.classifier.maps(reference))
+        return map_distance(self.classifier.maps(images), targets)
 
-    def _stages(self, x: Float[Tensor, "batch channel row column"]) -> Iterator[_Map]:
-        for layer in self.classifier.trunk:
-            x = layer(x)
-            yield F.normalize(x, dim=1)
+
+class NetworkDistance(nn.Module):
+    """`map_distance` in any feature network that gives maps.
+
+    Args:
+        network: such as `NetworkFeatures` or `TimmFeatures`.
+    """
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
+        """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
+        with torch.no_grad():
+            targets = self.network.maps(reference)
+        return map_distance(self.network.maps(images), targets)
+
+
+def map_distance(maps: Iterable[FeatureMap], targets: Iterable[FeatureMap]) -> Float[Tensor, ""]:
+    """Squared distance of activations that are normalised over channels, a mean over places and then over maps.
+
+    LPIPS (Zhang et al. 2018) without its learned weights; the network is the user's (ours).
+    """
+    distances = [
+        (F.normalize(ours, dim=1) - F.normalize(theirs, dim=1)).square().sum(1).mean()
+        for ours, theirs in zip(maps, targets, strict=True)
+    ]
+    return torch.stack(distances).mean()

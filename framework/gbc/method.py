@@ -14,8 +14,10 @@ METHOD = Method(
     validation_loss="validation/loss",
     commands={
         "agents": Command(
-            help="graphs of language-model agents: run (on tasks, to traces), check, track, microworld (an example)",
-            function={name: f"{_AGENTS}:{name}" for name in ("run", "check", "track", "microworld")},
+            help="graphs of language-model agents: run (on tasks, to traces), check, track, microworld and realworld "
+            "(examples), score-multiwoz (any system's predictions)",
+            function={name: f"{_AGENTS}:{name}" for name in ("run", "check", "track", "microworld", "realworld")}
+            | {"score-multiwoz": "framework.gbc.commands.score_multiwoz:score_multiwoz"},
         ),
         "attribute": Command(
             help="blame: which agents made the errors of recorded runs",

@@ -38,6 +38,7 @@ from framework.core.random.seeding import seed_of
 from framework.core.serialization import to_json
 from framework.data.loading.batch import EpisodeBatch
 from framework.data.module import ShardDataModule
+from framework.training.callbacks.step_metrics import log_step
 from framework.training.length import total_steps
 from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
 
@@ -156,7 +157,7 @@ class LanguageModelModule(ClippingModule):
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Float[Tensor, ""]:
         losses = torch.cat([self._losses(part)[0] for part in self._encode(batch, mixed=self.mixup)])
         loss = losses.mean()
-        self.log("loss/cross_entropy_nats", loss.detach(), batch_size=len(batch))
+        log_step(self, {"loss/cross_entropy_nats": loss.detach()})
         return loss
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:

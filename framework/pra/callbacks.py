@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from framework.core.errors import ConfigError
 from framework.evaluation.grid import column_headings, save_grid
 from framework.pra.generate import balanced_labels, generate
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.sampling import SamplerConfig
 from framework.tracking.wandb_run import TrackedRun
 from framework.training.strategies.backend import gathered, is_sharded
@@ -64,7 +64,7 @@ class SampleGrid(Callback):
             self._make(trainer, pl_module)
 
     def _make(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model = cast(PRA, pl_module.ema)
+        model = cast(ImageGenerator, pl_module.ema)
         if not trainer.is_global_zero and not is_sharded(model):
             return
         classes = self.config.classes or list(range(min(10, model.config.num_classes)))

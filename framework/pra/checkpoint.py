@@ -8,8 +8,9 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
 from framework.pra.export import ExportedModel, is_exported, load_exported
 from framework.pra.loss import ObjectiveConfig
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.tracking.data_identity import DataIdentity
 from framework.training.checkpoint.layout import Manifest
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
@@ -53,7 +54,7 @@ class TrainedModel:
         class_names: names of its classes, by their numbers; None where it has one class or nothing tells.
     """
 
-    model: PRA
+    model: ImageGenerator
     class_names: tuple[str, ...] | None
 
 
@@ -72,20 +73,20 @@ def load_trained(path: str | Path, weights: Weights = "ema") -> TrainedModel:
     checkpoint = find_checkpoint(path)
     architecture = read_state(checkpoint).get(ARCHITECTURE)
     try:
-        model = PRA(from_json(PRAConfig, architecture, allow_missing=True))
+        model = build_generator(from_json(PRAConfig, architecture, allow_missing=True))
         model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))
     except (ValueError, ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not of a PRA model", hint="give a checkpoint of a PRA run") from error
     return _with_names(model, Manifest.read(checkpoint).data)
 
 
-def _with_names(model: PRA, data: DataIdentity | None) -> TrainedModel:
+def _with_names(model: ImageGenerator, data: DataIdentity | None) -> TrainedModel:
     names = () if data is None else data.classes
     known = len(names) == model.config.num_classes > 1
     return TrainedModel(model=model.eval(), class_names=names if known else None)
 
 
-def load_pra(path: str | Path, weights: Weights = "ema") -> PRA:
+def load_pra(path: str | Path, weights: Weights = "ema") -> ImageGenerator:
     """The model of `load_trained`, which says what `path` and `weights` are."""
     return load_trained(path, weights).model
 

@@ -13,8 +13,9 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sha256_of
 from framework.core.serialization import from_json, parse_object, to_json
 from framework.pra.loss import ObjectiveConfig
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.tracking.data_identity import DataIdentity, class_changes
 from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_shapes, fill_model
 
@@ -117,7 +118,7 @@ def is_exported(path: Path) -> bool:
     return path.name.endswith((SUFFIX, INDEX_SUFFIX)) or (path / CONFIG).is_file()
 
 
-def load_exported(path: Path) -> PRA:
+def load_exported(path: Path) -> ImageGenerator:
     """The model of an export, verified, on the CPU.
 
     Raises:
@@ -127,7 +128,7 @@ def load_exported(path: Path) -> PRA:
     found.verify()
     weights = found.weights()
     check_tensors(found.architecture, weights.shapes(), f"{path} is")
-    model = PRA(found.architecture)
+    model = build_generator(found.architecture)
     model.load_state_dict(weights.tensors())
     return model
 
@@ -144,7 +145,7 @@ def check_tensors(architecture: PRAConfig, shapes: dict[str, torch.Size], subjec
         CheckpointError: names what is missing, unknown or of another shape.
     """
     with torch.device("meta"):
-        model = PRA(architecture)
+        model = build_generator(architecture)
     check_shapes({name: tensor.shape for name, tensor in model.state_dict().items()}, shapes, subject)
 
 
@@ -164,7 +165,7 @@ def warn_of_other_classes(path: Path, names: Sequence[str]) -> None:
             log.warning("initial_weights %s were trained on other classes: %s", path, change)
 
 
-def initialise_from_export(model: PRA, ema_model: PRA, path: Path) -> None:
+def initialise_from_export(model: ImageGenerator, ema_model: ImageGenerator, path: Path) -> None:
     """Fills a model and its averaged copy from an export; each rank reads its own part.
 
     Args:

@@ -18,7 +18,9 @@ from framework.core.errors import ConfigError
 from framework.core.random.philox import Seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import VARIANTS, PRAConfig
-from framework.pra.network.head import interpolate
+from framework.pra.network.diffusion import PixelDiffusion
+from framework.pra.network.generator import ImageGenerator
+from framework.pra.network.head import bounded_error, interpolate
 from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
@@ -48,7 +50,7 @@ class ObjectiveConfig:
             context of the pass before (variant `pra`); 0 is teacher forcing, a large K tends to a true rollout.
         noise_scale: largest scale of the perturbation, drawn uniformly from [0, noise_scale] for each image: of the
             states for `pra` and `low_dim`, of the input pixels for `noisy_inputs`.
-        head_repeats: noise levels drawn for each token in the flow loss.
+        head_repeats: noise levels drawn for each token in the flow loss; `diffusion` has one for each image.
         jump_loss: what a head with `head_jumps` learns mean velocities by: `shortcut`, two half jumps make a whole one
             (Frans et al. 2024, section 3), or `mean_flow`, the derivative along the path (Geng et al. 2025, section
             4.1).
@@ -133,11 +135,11 @@ def num_normal(config: PRAConfig, objective: ObjectiveConfig) -> int:
 
 def _normal_sizes(config: PRAConfig, objective: ObjectiveConfig) -> list[int]:
     """Of posterior, perturbation, times, head and jumps."""
-    tokens, repeats, target = config.num_tokens, objective.head_repeats, config.target_size
+    tokens, repeats, target = config.num_tokens, _repeats(config, objective), config.target_size
     return [
         tokens * config.state_size if _has_states(config) else 0,
         tokens * target if _is_perturbed(config) else 0,
-        tokens * repeats,
+        1 if _is_diffused(config) else tokens * repeats,
         tokens * repeats * target,
         tokens * objective.jump_repeats * target if config.head_jumps else 0,
     ]
@@ -149,6 +151,15 @@ def _has_states(config: PRAConfig) -> bool:
 
 def _is_perturbed(config: PRAConfig) -> bool:
     return _has_states(config) or VARIANTS[config.variant].inputs == "noisy"
+
+
+def _is_diffused(config: PRAConfig) -> bool:
+    return VARIANTS[config.variant].inputs == "diffused"
+
+
+def _repeats(config: PRAConfig, objective: ObjectiveConfig) -> int:
+    """Noise levels of a token; those of a whole image are a pass of the transformer each."""
+    return 1 if _is_diffused(config) else objective.head_repeats
 
 
 def noise_from(
@@ -165,7 +176,7 @@ def noise_from(
         config: the architecture.
         objective: what is minimised.
     """
-    tokens, repeats, target = config.num_tokens, objective.head_repeats, config.target_size
+    tokens, repeats, target = config.num_tokens, _repeats(config, objective), config.target_size
     parts: tuple[Tensor, ...] = torch.split(normal, _normal_sizes(config, objective), dim=1)
     posterior, perturbation, time, head, jumps = parts
     scale = objective.noise_scale * uniform[:, 1, None, None]
@@ -173,7 +184,7 @@ def noise_from(
         drop_class=uniform[:, 0] < objective.class_dropout,
         posterior=posterior.view(-1, tokens, config.state_size) if _has_states(config) else None,
         perturbation=scale * perturbation.view(-1, tokens, target) if _is_perturbed(config) else None,
-        time=time.view(-1, tokens, repeats).sigmoid(),
+        time=time.sigmoid().view(-1, 1 if _is_diffused(config) else tokens, repeats).expand(-1, tokens, -1),
         head=head.view(-1, tokens, repeats, target),
         jumps=jump_noise(uniform[:, 2:], jumps, tokens) if config.head_jumps else None,
     )
@@ -278,6 +289,20 @@ def flow_errors(model: PRA, targets: Targets, hidden: Hidden, noise: TrainingNoi
     return model.head.weigh_error(error, noise.time).square().mean((-1, -2))
 
 
+def denoising_errors(model: PixelDiffusion, tokens: PixelTokens, labels: Labels, noise: TrainingNoise) -> TokenErrors:
+    """Squared error of the velocity of whole images, a mean over a token's values: `flow_errors` of `diffusion`.
+
+    Args:
+        model: its denoiser is measured.
+        tokens: the images' clean pixel tokens.
+        labels: classes, with the null class among them.
+        noise: one time of each image, and the starting point of its flow.
+    """
+    start, time = noise.head[:, :, 0], noise.time[:, :, 0]
+    velocity = model.velocity(interpolate(start, tokens, time), time[:, 0], labels)
+    return bounded_error(velocity - (tokens - start), time).square().mean(-1)
+
+
 def generation_pass(
     model: PRA, tokens: PixelTokens, labels: Labels, objective: ObjectiveConfig, noise: TrainingNoise
 ) -> GenerationPass:
@@ -304,7 +329,7 @@ def generation_pass(
 
 
 def training_losses(
-    model: PRA,
+    model: ImageGenerator,
     images: Images,
     labels: Labels,
     objective: ObjectiveConfig,
@@ -323,7 +348,12 @@ def training_losses(
     """
     config = model.config
     tokens = patchify(images, config.patch_size)
-    labels = torch.where(noise.drop_class, model.transformer.null_class, labels)
+    labels = torch.where(noise.drop_class, config.num_classes, labels)
+    if isinstance(model, PixelDiffusion):
+        flow, none = denoising_errors(model, tokens, labels, noise).mean(), tokens.new_zeros(())
+        total = objective.flow_weight * flow
+        return Losses(total=total, flow=flow, jump=none, reconstruction=none, kl=none, perceptual=none)
+    assert isinstance(model, PRA)
     made = generation_pass(model, tokens, labels, objective, noise)
     flow = flow_errors(model, made.targets, made.rollout.hidden, noise).mean()
     jump = reconstruction = distance = tokens.new_zeros(())
@@ -343,7 +373,7 @@ def training_losses(
 
 
 def losses_of_seeds(
-    model: PRA,
+    model: ImageGenerator,
     images: Images,
     labels: Labels,
     seeds: Seeds,

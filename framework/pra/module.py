@@ -18,16 +18,19 @@ from framework.core.serialization import to_json
 from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
-from framework.evaluation.perceptual import ClassifierDistance
+from framework.evaluation.features.network import FeatureNetwork
+from framework.evaluation.perceptual import ClassifierDistance, NetworkDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.export import initialise_from_export, warn_of_other_classes
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import VARIANTS, PRAConfig
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.planning.flops import training_flops_per_image
 from framework.pra.sampling import check_classes, check_sampler
 from framework.pra.shapes import Scalar
+from framework.training.callbacks.step_metrics import log_step
 from framework.training.ema import check_decay, decay_at, update_ema
 from framework.training.length import total_steps
 from framework.training.optimizer import ClippingModule, OptimizerConfig, build_optimizer, build_schedule, steps_itself
@@ -53,8 +56,9 @@ class PRAModule(ClippingModule):
         optimizer: AdamW and its schedule.
         grid: the grid of samples made during training.
         ema_decay: decay of the averaged weights, which validation and sampling use.
-        perceptual_network: checkpoint of a classifier (see `framework.evaluation`) whose features give the perceptual
-            distance; needed when `objective.perceptual_weight` is not 0.
+        perceptual_network: checkpoint of a classifier (see `framework.evaluation`) or a feature network, such as
+            `NetworkFeatures`, whose activations give the perceptual distance; needed when
+            `objective.perceptual_weight` is not 0.
         initial_weights: what `framework export` wrote, to start from; a run that goes on from a checkpoint takes that.
         seed: seed of the initial weights, which are a function of (seed, name) alone, and of the training noise, one
             of (seed, epoch, image).
@@ -63,8 +67,8 @@ class PRAModule(ClippingModule):
         ConfigError: settings that do not go together, named.
     """
 
-    model: PRA
-    ema: PRA
+    model: ImageGenerator
+    ema: ImageGenerator
     compiles_loss = True
 
     def __init__(
@@ -75,15 +79,16 @@ class PRAModule(ClippingModule):
         optimizer: OptimizerConfig = OptimizerConfig(),
         grid: SampleGridConfig = SampleGridConfig(),
         ema_decay: float = 0.9999,
-        perceptual_network: str | None = None,
+        perceptual_network: str | FeatureNetwork | None = None,
         initial_weights: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_decay(ema_decay)
-        if bool(objective.perceptual_weight) != bool(perceptual_network):
+        if (objective.perceptual_weight != 0) != (perceptual_network not in (None, "")):
+            named = perceptual_network.name if isinstance(perceptual_network, FeatureNetwork) else perceptual_network
             raise ConfigError(
-                f"perceptual_weight {objective.perceptual_weight} with perceptual_network {perceptual_network}",
+                f"perceptual_weight {objective.perceptual_weight} with perceptual_network {named}",
                 hint="set both, or neither",
             )
         if objective.rollout_passes > 1 and architecture.decoder_context == "none":
@@ -97,7 +102,7 @@ class PRAModule(ClippingModule):
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
         self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
         self.initial_weights = initial_weights
-        self.perceptual = ClassifierDistance(perceptual_network) if perceptual_network else None
+        self.perceptual = _distance_in(perceptual_network) if perceptual_network else None
         self._training_losses = losses_of_seeds
 
     def configure_model(self) -> None:
@@ -107,7 +112,7 @@ class PRAModule(ClippingModule):
         if placement.compile == "whole":
             # Not of the average too: its batches have other sizes, and each would be compiled anew.
             self._training_losses = torch.compile(losses_of_seeds, dynamic=False, fullgraph=True)  # pyright: ignore
-        self.model, self.ema = build_with_ema(lambda: PRA(self.architecture), placement, seed=self.seed)
+        self.model, self.ema = build_with_ema(lambda: build_generator(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             initialise_from_export(self.model, self.ema, Path(self.initial_weights))
 
@@ -146,23 +151,23 @@ class PRAModule(ClippingModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
         losses = self._training_losses(self.model, *self._inputs(batch, "train", batch.sample_passes()))
-        self._log("loss", losses)
+        log_step(self, self._metrics("loss", losses))
         return losses.total
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         losses = losses_of_seeds(self.ema, *self._inputs(batch, "validation", [0] * len(batch)))
-        self._log("validation", losses, batch_size=len(batch))
+        self.log_dict(self._metrics("validation", losses), batch_size=len(batch))
 
     def _inputs(
         self, batch: ImageBatch, purpose: str, passes: list[int]
-    ) -> tuple[Images, Labels, Seeds, ObjectiveConfig, ClassifierDistance | None]:
+    ) -> tuple[Images, Labels, Seeds, ObjectiveConfig, ClassifierDistance | NetworkDistance | None]:
         """What `losses_of_seeds` takes besides the model."""
         indices = cast(list[int], batch.indices.tolist())  # pyright: ignore[reportUnknownMemberType]
         seeds = [seed_of(purpose, self.seed, each, index) for each, index in zip(passes, indices, strict=True)]
         labels = batch.labels if self.architecture.num_classes > 1 else torch.zeros_like(batch.labels)
         return batch.images, labels, stream_seeds(seeds, self.device), self.objective, self.perceptual
 
-    def _log(self, prefix: str, losses: Losses, *, batch_size: int | None = None) -> None:
+    def _metrics(self, prefix: str, losses: Losses) -> dict[str, Scalar]:
         shown = {field.name for field in fields(losses)}
         if VARIANTS[self.architecture.variant].target == "pixels":
             shown -= {"reconstruction", "kl"}
@@ -170,8 +175,7 @@ class PRAModule(ClippingModule):
             shown -= {"jump"}
         if self.perceptual is None:
             shown -= {"perceptual"}
-        values = {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
-        self.log_dict(values, batch_size=batch_size)
+        return {f"{prefix}/{METRIC_NAMES[n]}": getattr(losses, n).detach() for n in sorted(shown)}
 
     def optimizer_step(
         self,
@@ -205,3 +209,7 @@ class PRAModule(ClippingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         saved = checkpoint.get(ARCHITECTURE)
         check_architecture(cast("Mapping[str, object] | None", saved), self.architecture)
+
+
+def _distance_in(network: str | FeatureNetwork) -> ClassifierDistance | NetworkDistance:
+    return NetworkDistance(network) if isinstance(network, FeatureNetwork) else ClassifierDistance(network)

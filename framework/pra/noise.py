@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from framework.core.random.philox import WORDS, Seeds, normal_of, random_words, stream_seeds, uniform_of
@@ -19,12 +19,15 @@ class SampleNoise:
     Args:
         seeds: one seed in [0, 2^63) for each sample of the batch; a tensor is on `device` already.
         device: where the numbers are drawn and lie.
+        start: blocks of `WORDS` numbers that come before, below 2^32.
     """
 
-    def __init__(self, seeds: Sequence[int] | Seeds, device: torch.device | str) -> None:
+    def __init__(
+        self, seeds: Sequence[int] | Seeds, device: torch.device | str, *, start: int | Int[Tensor, ""] = 0
+    ) -> None:
         self.device = torch.device(device)
         self.seeds = seeds if isinstance(seeds, Tensor) else stream_seeds(seeds, self.device)
-        self._drawn = 0
+        self._drawn = start
 
     def normal(self, *shape: int) -> Float[Tensor, "batch *shape"]:
         """Standard normal numbers."""
@@ -45,7 +48,8 @@ class SampleNoise:
         """
         first, others = -(-num_uniform // WORDS), -(-num_normal // WORDS)
         words = random_words(self.seeds, first + others, start=self._drawn)
-        self._drawn += first + others
+        # Not in place: it may be a tensor of the caller's.
+        self._drawn = self._drawn + first + others
         uniform = torch.cat([uniform_of(each[:, :first]) for each in words], dim=1)
         one, two, three, four = (each[:, first:] for each in words)
         normal = torch.cat([*normal_of(one, two), *normal_of(three, four)], dim=1)

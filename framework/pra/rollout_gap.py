@@ -10,7 +10,9 @@ from torch import Tensor
 from framework.core.console import tracked
 from framework.core.random.seeding import seed_of
 from framework.core.shapes import Images, Labels
-from framework.pra.loss import ObjectiveConfig, draw_training_noise, flow_errors, generation_pass
+from framework.pra.loss import ObjectiveConfig, denoising_errors, draw_training_noise, flow_errors, generation_pass
+from framework.pra.network.diffusion import PixelDiffusion
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify
 from framework.pra.noise import SampleNoise
@@ -39,10 +41,19 @@ class RolloutGap:
 
 @torch.no_grad()
 def _errors(
-    model: PRA, images: Images, labels: Labels, seeds: Sequence[int], objective: ObjectiveConfig, *, rollout: bool
+    model: ImageGenerator,
+    images: Images,
+    labels: Labels,
+    seeds: Sequence[int],
+    objective: ObjectiveConfig,
+    *,
+    rollout: bool,
 ) -> TokenErrors:
     noise = draw_training_noise(SampleNoise(seeds, images.device), model.config, objective)
     tokens = patchify(images, model.config.patch_size)
+    if isinstance(model, PixelDiffusion):
+        return denoising_errors(model, tokens, labels, noise)
+    assert isinstance(model, PRA)
     made = generation_pass(model, tokens, labels, objective, noise)
     # A rollout already consists of what the model fed itself: it goes in unchanged.
     hidden = model.transformer(tokens, labels) if rollout else made.rollout.hidden
@@ -50,7 +61,7 @@ def _errors(
 
 
 def measure_rollout_gap(
-    model: PRA,
+    model: ImageGenerator,
     real: Images,
     real_labels: Labels,
     rollouts: Images,
@@ -65,7 +76,8 @@ def measure_rollout_gap(
     Both sides are the head's flow loss at the same noise. On the training side, images are real and the transformer's
     inputs are made as in training (clean, noisy, or decoded from perturbed states). On the other side, images are the
     model's own unguided rollouts and the inputs are these rollouts themselves. Targets are the images' pixel tokens,
-    or their encoded states. The ratio makes variants with unlike targets comparable.
+    or their encoded states. The ratio makes variants with unlike targets comparable. `diffusion` feeds itself no
+    tokens: its ratio is the denoising loss on its samples over that on real images.
 
     Args:
         model: in evaluation mode, on the images' device.

@@ -6,20 +6,24 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from framework.core.errors import ConfigError
+from framework.core.random.philox import WORDS, Seeds, stream_seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.head import Conditions, DiffusionHead
+from framework.pra.network.layers import KVCache
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.shapes import PixelTokens
+from framework.pra.shapes import Hidden, PixelTokens
 
 Velocity = Callable[[Float[Tensor, "batch target"], int], Float[Tensor, "batch target"]]
 """Velocity v of a flow at x and at the time of that number on the sampler's grid."""
+TokenStep = Callable[[PRA, "SamplerConfig", "Grid", "Drawing"], "Drawing"]
+"""Draws one more token of each image."""
 SamplingMethod = Literal["euler", "euler_maruyama", "heun", "jump"]
 
 
@@ -104,7 +108,9 @@ def integrate_flow(
     return x
 
 
-def guidance_at(position: int, num_tokens: int, guidance: float) -> float:
+def guidance_at(
+    position: int | Int[Tensor, ""], num_tokens: int, guidance: float
+) -> float | Int[Tensor, ""] | Float[Tensor, ""]:
     """Guidance scale at a raster position: linear from 1 at the first to `guidance` at the last (ours).
 
     Args:
@@ -148,8 +154,96 @@ def check_sampler(architecture: PRAConfig, config: SamplerConfig) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Times of the flow's steps, and what they add to the head's conditions: the same for all tokens and images.
+
+    Attributes:
+        times: that the steps lie between, from 0 to 1.
+        starts: all of them but the last, on the device.
+        moments: the head's conditions at each of these.
+    """
+
+    times: tuple[float, ...]
+    starts: Float[Tensor, "step"]
+    moments: tuple[Conditions, ...]
+
+    @classmethod
+    def of(cls, head: DiffusionHead, config: SamplerConfig, device: torch.device) -> "Grid":
+        """The grid of a sampler for a head.
+
+        Args:
+            head: gives the conditions.
+            config: the sampler.
+            device: of the head.
+        """
+        times = time_grid(config.steps, config.time_shift)
+        starts = torch.tensor(times[:-1], device=device)
+        jumps = config.method == "jump"
+        lengths = torch.tensor([after - t for t, after in pairwise(times)], device=device) if jumps else None
+        conditions = head.of_time(starts, lengths)
+        moments = tuple(tuple(each[step] for each in conditions) for step in range(len(starts)))
+        return cls(times=tuple(times), starts=starts, moments=moments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A batch of images in the making. Its tensors are written in place, so that all tokens' steps are the same.
+
+    Attributes:
+        tokens: pixel tokens; zeros where none has been drawn.
+        cache: of the transformer.
+        seeds: of the images' noise.
+    """
+
+    tokens: PixelTokens
+    cache: KVCache
+    seeds: Seeds
+
+
+def first_token(model: PRA, config: SamplerConfig, grid: Grid, labels: Labels, seeds: Seeds) -> Drawing:
+    """Begin images of given classes: draw their first tokens.
+
+    Args:
+        model: in evaluation mode.
+        config: the sampler.
+        grid: its steps.
+        labels: one class for each image.
+        seeds: of the images' noise.
+    """
+    guided = config.guidance != 1
+    streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
+    hidden, cache = model.transformer.begin(streams)
+    tokens = hidden.new_zeros(len(labels), model.config.num_tokens, model.config.pixel_size, dtype=torch.float32)
+    drawing = Drawing(tokens=tokens, cache=cache, seeds=seeds)
+    _draw(model, config, grid, drawing, hidden)
+    return drawing
+
+
+def next_token(model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing) -> Drawing:
+    """Draw one more token of each image: transformer, flow with guidance, decoder.
+
+    The token's number is in the cache's length, a tensor: compiled or captured once, this serves all tokens.
+
+    Args:
+        model: in evaluation mode.
+        config: the sampler.
+        grid: its steps.
+        drawing: gets the token.
+
+    Returns:
+        The drawing that was given.
+    """
+    last = drawing.tokens.index_select(1, _position(model, drawing)[None])
+    hidden = model.transformer.step(last.repeat(2 if config.guidance != 1 else 1, 1, 1), drawing.cache)
+    _draw(model, config, grid, drawing, hidden)
+    return drawing
+
+
 @torch.no_grad()
-def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig) -> Images:
+def sample(
+    model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig, *, step: TokenStep = next_token
+) -> Images:
     """Draw images of given classes, about in [-1, 1].
 
     Token by token: the head's flow generates a target from the hidden state, the decoder makes the pixel token of it,
@@ -160,6 +254,7 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
         labels: one class for each image.
         seeds: one seed for each image; its noise is a function of the seed alone.
         config: the sampler.
+        step: what draws each token but the first: `next_token`, or a faster form of it.
 
     Raises:
         ConfigError: a class that the model does not know; guidance for an unconditional model; jumps that its head did
@@ -167,43 +262,36 @@ def sample(model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConf
     """
     check_classes(labels.tolist(), model.config.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     check_sampler(model.config, config)
-    architecture, batch = model.config, len(labels)
-    source = SampleNoise(seeds, labels.device)
-    guided, stochastic = config.guidance != 1, config.method == "euler_maruyama"
-    streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
-    times = time_grid(config.steps, config.time_shift)
-    grid = _Grid.of(model.head, times, labels.device, jumps=config.method == "jump")
-    hidden, cache = model.transformer.begin(streams)
-    tokens: list[PixelTokens] = []
-    for position in range(architecture.num_tokens):
-        scale = guidance_at(position, architecture.num_tokens, config.guidance)
-        drawn = source.normal(config.steps if stochastic else 1, architecture.target_size)
-        velocity = _guided_velocity(model.head, hidden[:, 0], grid, scale if guided else None)
-        noise = drawn[:, 1:] if stochastic else None
-        target = integrate_flow(velocity, drawn[:, 0], times, noise=noise, heun=config.method == "heun")
-        tokens.append(model.decode(target[:, None], hidden[:batch]).float())
-        if position < architecture.num_tokens - 1:
-            hidden = model.transformer.step(tokens[-1].repeat(2 if guided else 1, 1, 1), cache)
-    return unpatchify(torch.cat(tokens, dim=1), architecture.patch_size, architecture.channels)
+    grid = Grid.of(model.head, config, labels.device)
+    drawing = first_token(model, config, grid, labels, stream_seeds(seeds, labels.device))
+    for _ in range(model.config.num_tokens - 1):
+        drawing = step(model, config, grid, drawing)
+    return unpatchify(drawing.tokens, model.config.patch_size, model.config.channels)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Grid:
-    """Times of the steps, and what they add to the head's conditions: the same for all tokens and images."""
+def _position(model: PRA, drawing: Drawing) -> Int[Tensor, ""]:
+    """Raster position of the token that comes after those in the cache."""
+    return drawing.cache.length - model.config.class_tokens
 
-    times: Float[Tensor, "step"]
-    moments: Sequence[Conditions]
 
-    @classmethod
-    def of(cls, head: DiffusionHead, times: Sequence[float], device: torch.device, *, jumps: bool) -> "_Grid":
-        starts = torch.tensor(times[:-1], device=device)
-        lengths = torch.tensor([after - t for t, after in pairwise(times)], device=device) if jumps else None
-        conditions = head.of_time(starts, lengths)
-        return cls(times=starts, moments=[tuple(each[step] for each in conditions) for step in range(len(starts))])
+def _draw(model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing, hidden: Hidden) -> None:
+    position, batch = _position(model, drawing), len(drawing.tokens)
+    stochastic = config.method == "euler_maruyama"
+    num_draws, size = config.steps if stochastic else 1, model.config.target_size
+    start = position * -(-num_draws * size // WORDS)
+    drawn = SampleNoise(drawing.seeds, drawing.seeds.device, start=start).normal(num_draws, size)
+    scale = guidance_at(position, model.config.num_tokens, config.guidance)
+    velocity = _guided_velocity(model.head, hidden[:, 0], grid, scale if config.guidance != 1 else None)
+    noise = drawn[:, 1:] if stochastic else None
+    target = integrate_flow(velocity, drawn[:, 0], grid.times, noise=noise, heun=config.method == "heun")
+    drawing.tokens.index_copy_(1, position[None], model.decode(target[:, None], hidden[:batch]).float())
 
 
 def _guided_velocity(
-    head: DiffusionHead, hidden: Float[Tensor, "stream hidden"], grid: _Grid, scale: float | None
+    head: DiffusionHead,
+    hidden: Float[Tensor, "stream hidden"],
+    grid: Grid,
+    scale: float | Int[Tensor, ""] | Float[Tensor, ""] | None,
 ) -> Velocity:
     """The head's velocity; with a scale w, v_null + w (v_class - v_null) (Ho and Salimans 2022).
 
@@ -211,10 +299,10 @@ def _guided_velocity(
     """
     state = head.of_state(hidden)
     if scale is None:
-        return lambda x, step: head.velocity(x, grid.times[step], state, grid.moments[step]).float()
+        return lambda x, step: head.velocity(x, grid.starts[step], state, grid.moments[step]).float()
 
     def velocity(x: Float[Tensor, "batch target"], step: int) -> Float[Tensor, "batch target"]:
-        both = head.velocity(x.repeat(2, 1), grid.times[step], state, grid.moments[step])
+        both = head.velocity(x.repeat(2, 1), grid.starts[step], state, grid.moments[step])
         with_class, without = both.float().chunk(2)
         return without + scale * (with_class - without)
 

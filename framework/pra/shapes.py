@@ -19,7 +19,7 @@
 | value | of a query, key or value of an attention head | |
 | pair | two values of a head that a rotary position turns together | |
 | inputs, width, outputs, context | values of a layer's input, its width, its output, what it is conditioned on | |
-| new | positions that a cache gets | |
+| new | positions of a sequence that a cache gets | |
 | uniform, normal | random numbers of a sample, by their distribution |
 | axes, context_axes, target_axes, shape | any axes, also none | |
 
@@ -27,7 +27,7 @@ Symbols in the mathematics: x_i is a pixel token, z_i its intermediate state, h_
 t the time of the flow, from noise (0) to data (1), v its velocity, K the number of passes of the rollout.
 """
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Scalar = Float[Tensor, ""]
@@ -39,6 +39,8 @@ Targets = Float[Tensor, "batch token target"]
 Hidden = Float[Tensor, "batch token hidden"]
 TokenErrors = Float[Tensor, "batch token"]
 Times = Float[Tensor, "batch token repeat"]
+ImageTimes = Float[Tensor, "batch"]
 HeadNoise = Float[Tensor, "batch token repeat target"]
 ResidualStream = Float[Tensor, "batch position width"]
 AttentionHeads = Float[Tensor, "batch head position value"]
+Positions = Int[Tensor, "new"]

@@ -12,7 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from framework.data.loading.batch import ImageBatch
 from framework.pra.callbacks import SampleGridConfig
 from framework.pra.module import PRAModule
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
+from framework.pra.network.diffusion import PixelDiffusion
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.model import PRA
 from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.build import make_strategy
@@ -43,15 +46,29 @@ def tiny_config(**changes: Any) -> PRAConfig:
     return replace(_TINY, **changes)
 
 
-@torch.no_grad()
 def tiny_model(seed: int = 0, **changes: Any) -> PRA:
     """A model of `tiny_config` whose every parameter is random.
 
     At initialisation outputs and gates are zero, which would hide whatever lies behind them.
     """
+    model = tiny_generator(seed, **changes)
+    assert isinstance(model, PRA)
+    return model
+
+
+def tiny_diffusion(seed: int = 0, **changes: Any) -> PixelDiffusion:
+    """The same of the variant `diffusion`."""
+    model = tiny_generator(seed, variant="diffusion", **changes)
+    assert isinstance(model, PixelDiffusion)
+    return model
+
+
+@torch.no_grad()
+def tiny_generator(seed: int = 0, **changes: Any) -> ImageGenerator:
+    """The same of any variant."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = PRA(tiny_config(**changes))
+        model = build_generator(tiny_config(**changes))
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()

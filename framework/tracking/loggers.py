@@ -30,6 +30,7 @@ _MODES: dict[str, WandbMode] = {
     "run": "online",
 }
 _PROJECT = "framework"
+_NOT_IN_IDS = re.compile(r"[^\w-]", re.ASCII)
 _LATER_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{\w+\})")
 
 log = logging.getLogger(__name__)
@@ -96,24 +97,34 @@ def wandb_mode(config: RunConfig) -> WandbMode:
 
 
 def _wandb_id(folder: Path) -> str:
-    """The run's W&B id, made once and kept, so that a resumed run is the same run; a sweep has already chosen one."""
-    chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
-    keep_wandb_id(folder, chosen or secrets.token_hex(4))
-    identity = saved_wandb_id(folder)
-    assert identity is not None
-    return identity
+    """The run's W&B id, chosen once and kept, so that a resumed run is the same run.
+
+    WANDB_RUN_ID, which a sweep sets too, names that of a new folder.
+
+    Raises:
+        ConfigError: WANDB_RUN_ID is none that W&B takes.
+    """
+    chosen, kept = os.environ.get("WANDB_RUN_ID", "").strip(), saved_wandb_id(folder)
+    if found := _NOT_IN_IDS.search(chosen):
+        raise ConfigError(f"WANDB_RUN_ID {chosen} has {found[0]!r}", hint="use letters, digits, - and _, or unset it")
+    if kept is None:
+        kept = chosen or secrets.token_hex(4)
+        keep_wandb_id(folder, kept)
+    elif chosen and chosen != kept:
+        _tell("WANDB_RUN_ID says %s, and %s goes on as %s: unset it, or choose another run.dir", chosen, folder, kept)
+    return kept
 
 
 @rank_zero_only
-def _tell_of_mode(mode: WandbMode, recipe: WandbMode) -> None:
-    log.info("WANDB_MODE says %s: that counts, and not run.wandb %s", mode, recipe)
+def _tell(message: str, *values: object) -> None:
+    log.info(message, *values)
 
 
 def make_loggers(config: RunConfig) -> list[Logger]:
     """CSV files in `metrics/version_N` (one for each start of the run) and, unless disabled, W&B."""
     folder, mode = Path(config.dir), wandb_mode(config)
     if mode != config.wandb:
-        _tell_of_mode(mode, config.wandb)
+        _tell("WANDB_MODE says %s: that counts, and not run.wandb %s", mode, config.wandb)
     # Written at every call: a killed process loses no metric of a step before its last checkpoint.
     loggers: list[Logger] = [CSVLogger(folder, name=METRICS, version=_next_start(folder), flush_logs_every_n_steps=1)]
     if mode != "disabled":

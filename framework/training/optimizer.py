@@ -49,6 +49,8 @@ class OptimizerConfig:
             raise ConfigError(f"learning_rate {self.learning_rate}", hint="use a positive number")
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps {self.warmup_steps}", hint="use 0 or more")
+        if not 0 <= self.final_fraction <= 1:
+            raise ConfigError(f"final_fraction {self.final_fraction}", hint="use a fraction of the peak, from 0 to 1")
 
 
 class MuonAdamW(Optimizer):
@@ -154,7 +156,7 @@ class ClippingModule(LightningModule):
         if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
             return
-        norm = gradient_norm(self) if norm is None else norm
+        norm = gradient_norm(self.parameters()) if norm is None else norm
         # By itself torch takes sharded tensors one by one.
         foreach = True if norm.device.type == "cuda" else None
         torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm, foreach=foreach)
@@ -174,6 +176,23 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
         return 1.0
     progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
     return config.final_fraction + (1 - config.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def misfit_of_schedule(config: OptimizerConfig, total_steps: int) -> str | None:
+    """What of a schedule has no effect in a run of this length, such as a warm-up that outlasts it; None if all has.
+
+    Args:
+        config: of the schedule.
+        total_steps: optimizer steps of the run; 0 or less where it has no end.
+    """
+    warmup = config.warmup_steps
+    if config.schedule == "constant" and config.final_fraction:
+        return f"final_fraction {config.final_fraction} changes nothing, the schedule being constant, not cosine"
+    if total_steps <= 0 or warmup < total_steps or (config.schedule == "constant" and warmup == total_steps):
+        return None
+    share = learning_rate_factor(total_steps - 1, config, total_steps)
+    told = f"warmup_steps {warmup} end after the run: the learning rate rises to {share:.3g} of learning_rate"
+    return told if config.schedule == "constant" else f"{told}, and the cosine never begins"
 
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LambdaLR:

@@ -299,6 +299,10 @@ def check_trainer_options(trainer: Mapping[str, object], *, strategy: str) -> No
         if option is not None and not option.accepts(value):
             shown = ", ".join(_class_paths(value)) or value
             raise ConfigError(f"trainer.{name} {shown} {option.because}", hint=option.hint)
+    for least, most in (("min_steps", "max_steps"), ("min_epochs", "max_epochs")):
+        lower, upper = trainer.get(least), trainer.get(most)
+        if isinstance(lower, int) and isinstance(upper, int) and 0 <= upper < lower:
+            raise ConfigError(f"trainer.{least} {lower} and trainer.{most} {upper}", hint=f"let {least} be the smaller")
     share = trainer.get("val_check_interval")
     if isinstance(share, float) and trainer.get("check_val_every_n_epoch") is None:
         problem = f"trainer.val_check_interval {share} is a share of an epoch, and is counted over all epochs"

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -26,6 +27,7 @@ from framework.training.strategies.backend import local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import FSDP2Options, StrategyConfig
 
+RECIPES = Path(__file__).parents[2] / "recipes/pra"
 # Odd sizes, so that shards are uneven.
 CONFIG = replace(tiny_config(), width=24, num_classes=6, head_width=20, decoder_width=12)
 
@@ -173,6 +175,37 @@ def test_what_would_fit_is_found_and_fits():
     assert what_would_fit(replace(run, micro_batch=1), make_plan, GIB) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "num_devices", "options"),
+    [
+        # One device shards nothing, but one strategy can offload there.
+        ("ddp", 1, "--strategy.name fsdp2 --strategy.fsdp2.cpu_offload true"),
+        ("fsdp2", 2, "--strategy.fsdp2.cpu_offload true"),
+        ("deepspeed", 2, "--strategy.deepspeed.offload_optimizer true"),
+    ],
+)
+def test_offloading_is_proposed_last(name: Any, num_devices: int, options: str):
+    run = run_of(name, num_devices, micro_batch=1)
+    least = min(plan.memory.peak for _, plan in what_would_fit(run, make_plan, make_plan(run).memory.peak))
+    changes = what_would_fit(run, make_plan, least - 1)
+    assert any(change.startswith(options) for change, _ in changes)
+    assert all("offload" in change and plan.memory.host and plan.fits(least - 1) for change, plan in changes)
+
+
+@pytest.mark.slow
+def test_the_large_model_trains_on_a_device_of_eight_gib():
+    """One image at a time; by all other ways weights, gradients, moments and averages alone are more."""
+    recipe = yaml.safe_load((RECIPES / "imagenet256_l.yaml").read_text())["model"]["init_args"]
+    architecture = PRAConfig(**recipe["architecture"])
+    given: dict[str, Any] = {"architecture": architecture, "objective": ObjectiveConfig(), "num_devices": 1}
+    run = Run(strategy=StrategyConfig(), micro_batch=1, precision="bf16-mixed", **given)
+    memory = make_plan(run).memory
+    assert memory.parameters + memory.gradients + memory.optimizer + memory.ema > 9.8 * GIB
+    changes = what_would_fit(run, make_plan, 8 * GIB)
+    assert changes[0][0] == "--strategy.name fsdp2 --strategy.fsdp2.cpu_offload true"
+    assert all(plan.memory.host > 9.8 * GIB for _, plan in changes)
+
+
 @pytest.mark.slow
 def test_the_command_prints_a_table_or_json(recipe: Path, capsys: pytest.CaptureFixture[str]):
     # No data are opened.
@@ -223,11 +256,17 @@ def test_sizes_are_read():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("every", [0, 1])
-@pytest.mark.filterwarnings("ignore:strategy.name")
-def test_the_expected_peak_is_near_the_measured_one_on_a_gpu(tmp_path: Path, every: int):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        StrategyConfig(),
+        StrategyConfig(activation_checkpointing=1),
+        StrategyConfig(name="fsdp2", fsdp2=FSDP2Options(cpu_offload=True)),
+    ],
+    ids=["plain", "recomputed", "offloaded"],
+)
+def test_the_expected_peak_is_near_the_measured_one_on_a_gpu(tmp_path: Path, strategy: StrategyConfig):
     config = PRAConfig(image_size=128, patch_size=16, num_classes=10, width=768, depth=12, num_heads=12)
-    strategy = StrategyConfig(activation_checkpointing=every)
     trainer = quiet_trainer(
         tmp_path,
         accelerator="gpu",

@@ -11,7 +11,9 @@ from framework.core.imports import import_object, look_in_current_folder, look_i
 
 def test_both_spellings():
     assert import_object("framework.core.errors:ConfigError") is ConfigError
+    assert import_object("pathlib:Path.joinpath") is Path.joinpath
     assert import_object("framework.core.errors.ConfigError") is ConfigError
+    assert import_object("pathlib:Path.joinpath") is Path.joinpath
 
 
 @pytest.mark.parametrize("path", ["framework.core.errors:Missing", "framework.nowhere:x", "word"])

@@ -111,6 +111,8 @@ def test_the_image(buildah: Buildah, image: str, inside: Callable[..., str]):
     assert {name for name, version in installed.items() if pins.get(name) != version} <= UNPINNED
 
     assert set(inside("ls", "-A", "/opt/framework").split()) == {"launch", "recipes", "entrypoint.sh"}
+    kept = "import os, framework, torch; print([os.path.exists(m.__cached__) for m in (framework, torch)])"
+    assert inside("python", "-c", kept) == "[True, True]"
 
 
 def test_two_steps_of_training(inside: Callable[..., str]):

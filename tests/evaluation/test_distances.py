@@ -9,6 +9,7 @@ from framework.evaluation import distances
 from framework.evaluation.distances import (
     frechet_distance,
     inception_score,
+    kernel_distance,
     nearest_neighbour_distance,
     precision_recall,
     summarize_neighbours,
@@ -193,3 +194,28 @@ def test_summary_of_neighbours_by_hand():
     assert found.mean_l2 == pytest.approx(4.08 / 5)
     assert found.exact_copy_share == pytest.approx(0.2)
     assert found.near_copy_share == pytest.approx(0.4)  # below 0.02 * sqrt(4) = 0.04
+
+
+def test_the_kernel_distance_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    samples, reference = torch.randn(6, 3, generator=generator) + 1, torch.randn(6, 3, generator=generator)
+
+    def kernel(a, b):
+        return (a @ b.T / 3 + 1) ** 3
+
+    # Subsets of all images are the whole sets, in another order.
+    own = [kernel(each, each).sum() - kernel(each, each).trace() for each in (samples, reference)]
+    expected = (own[0] + own[1]) / 30 - 2 * kernel(samples, reference).mean()
+    found = kernel_distance(samples, reference)
+    assert found.mean == pytest.approx(expected.item(), rel=1e-4)
+    assert found.std == pytest.approx(0, abs=1e-4)
+    with pytest.raises(DataError, match="1 reference images"):
+        kernel_distance(samples, reference[:1])
+
+
+def test_the_kernel_distance_of_equal_sets_is_about_zero_and_leaves_the_generator_alone():
+    before = torch.random.get_rng_state()
+    features = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    assert abs(kernel_distance(features, features.flip(0)).mean) < 0.2
+    assert kernel_distance(features + 1, features).mean > 1
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -70,6 +70,8 @@ def test_a_classifier_gives_its_name_and_the_class_accuracy(digits, tmp_path):
     metrics = evaluate_samples(unlabelled, held_out, network=network).metrics
     assert set(metrics) == {
         "frechet_distance/untrained",
+        "kernel_distance/untrained",
+        "kernel_distance/untrained_std",
         "precision/untrained",
         "recall/untrained",
         "class_accuracy_reference/untrained",
@@ -85,6 +87,9 @@ class StandInInception(InceptionFeatures):
     def forward(self, images):
         return images.float().mean(dim=(2, 3)) + torch.rand(len(images), 3)
 
+    def with_spatial(self, images):
+        return self(images), images[:, :, :2].flatten(1).float()
+
     def class_logits(self, features):
         return features
 
@@ -94,6 +99,9 @@ def test_only_inception_gives_fid(digits):
     metrics = evaluate_samples(held_out, held_out, network=StandInInception()).metrics
     assert set(metrics) == {
         "fid",
+        "kid",
+        "kid_std",
+        "sfid",
         "precision/inception",
         "recall/inception",
         "inception_score",

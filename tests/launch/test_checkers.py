@@ -64,6 +64,12 @@ def test_the_image_compiles_where_recipes_do_and_sees_gpus_by_every_tool():
     assert re.search(r"^ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility$", text, re.MULTILINE)
 
 
+def test_the_image_keeps_bytecode():
+    text = (ROOT / "docker/Dockerfile").read_text()
+    # Each process would compile torch and Lightning anew.
+    assert [word for word in ("__pycache__", "PYTHONDONTWRITEBYTECODE", "--no-compile") if word in text] == []
+
+
 def test_compose_and_dockerfile_agree():
     compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
     build = compose["services"]["train"]["build"]

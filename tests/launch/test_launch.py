@@ -271,6 +271,7 @@ def job(
     script: str = "launch/slurm/train.sbatch",
     root: Path = ROOT,
     name: str = "17",
+    srun: str = 'exit "${CODE:-0}"',
     **more: str,
 ) -> tuple[int, str, list[str]]:
     """Runs the job file as SLURM would: its code, what it printed, the words that srun got."""
@@ -278,7 +279,7 @@ def job(
     shown = f"  Command={root / script} recipe.yaml --note=/a/b"
     bench.program("scontrol", f"#!/bin/bash\ncase $1$3 in show{name}) echo '{shown}';; *) echo \"$@\";; esac")
     bench.program("squeue", '#!/bin/bash\necho "${STATE:-RUNNING None}"')
-    bench.program("srun", f'#!/bin/bash\nprintf "%s\\n" "$@" >{bench.folder}/srun; exit "${{CODE:-0}}"')
+    bench.program("srun", f'#!/bin/bash\nprintf "%s\\n" "$@" >{bench.folder}/srun; {srun}')
     given = {"SLURM_JOB_ID": "17", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
     # SLURM runs a copy.
     copied = bench.folder / "spool/slurm_script"
@@ -337,6 +338,19 @@ def test_a_job_that_slurm_ends_is_not_requeued(bench: Bench):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("state", ["COMPLETING TimeLimit", "COMPLETING None"])
+def test_a_job_that_is_not_done_with_saving_at_its_limit_is_requeued_in_time(bench: Bench, state: str):
+    """SLURM ends the script with SIGKILL soon after; of processes that are still starting there is nothing to hear."""
+    at_limit = "kill -TERM $(ps -o ppid= -p $PPID); sleep 1; exit 75"
+    printed = job(bench, srun=at_limit, STATE=state)[1]
+    assert printed.count("requeue 17") == (state == "COMPLETING TimeLimit"), printed
+    assert ("the time limit has come" in printed) == (state == "COMPLETING TimeLimit")
+    if state == "COMPLETING TimeLimit":
+        # Not for ever where no start reaches a checkpoint.
+        assert "requeue" not in job(bench, srun=at_limit, STATE=state, MAX_CRASHES="1")[1]
+
+
+@pytest.mark.slow
 def test_a_run_that_crashes_at_the_same_place_is_given_up(bench: Bench):
     newest = bench.folder / "runs/a b/checkpoints/newest"
     newest.parent.mkdir(parents=True)
@@ -348,7 +362,7 @@ def test_a_run_that_crashes_at_the_same_place_is_given_up(bench: Bench):
         assert "requeue 17" in job(bench, CODE="124", MAX_CRASHES="2")[1]
     code, printed, _ = job(bench, CODE="137", MAX_CRASHES="2")
     assert code == 137
-    assert "3 crashes after step=00000020" in printed
+    assert "3 starts have ended without a checkpoint after step=00000020" in printed
     assert "requeue 17" not in printed
 
 

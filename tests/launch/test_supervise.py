@@ -74,7 +74,10 @@ def test_sigquit_kills_all_that_the_command_has_started(tmp_path: Path):
 @pytest.mark.slow
 def test_a_launcher_that_passes_no_signals_on_lives_until_its_ranks_end(tmp_path: Path):
     rank = [*SUPERVISE, "--deaf", sys.executable, "-c", SLOW_TO_HEAR, str(tmp_path / "pid")]
-    launcher = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    # It takes longer to end than the pause between two signals.
+    launcher = (
+        "import subprocess, sys, time; code = subprocess.run(sys.argv[1:]).returncode; time.sleep(3); sys.exit(code)"
+    )
     process = subprocess.Popen([*SUPERVISE, "--ranks", sys.executable, "-c", launcher, *rank])
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().isdigit())
     process.send_signal(signal.SIGTERM)

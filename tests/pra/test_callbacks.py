@@ -69,6 +69,14 @@ def test_chosen_classes(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_the_picture_is_made_in_the_precision_of_training(tmp_path: Path):
+    module = fit(tmp_path, {"every_n_steps": 6, "rows": 1}, precision="bf16-mixed")
+    images = torch.cat(list(generate(module.ema, [0, 1, 2], seed=0, sampler=SAMPLER, precision="bf16")))
+    save_grid(tmp_path / "expected.png", images, columns=3, headings=["0", "1", "2"])
+    assert np.array_equal(pixels(tmp_path / "samples" / "step=00000006.png"), pixels(tmp_path / "expected.png"))
+
+
+@pytest.mark.slow
 def test_ten_columns_at_most(tmp_path: Path):
     fit(tmp_path, {"every_n_steps": 6, "rows": 1}, num_classes=12)
     assert pixels(tmp_path / "samples" / "step=00000006.png").shape == (16 + 68, 10 * 68)

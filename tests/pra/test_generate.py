@@ -38,6 +38,14 @@ def test_bfloat16_is_near_and_another_way():
         precision: torch.cat(list(generate(model, labels, seed=1, sampler=SamplerConfig(steps=3), precision=precision)))
         for precision in ("fp32", "bf16")
     }
+    with torch.autocast("cpu", torch.bfloat16):
+        # As in training, unless it is said.
+        around, said = (
+            generate(model, labels, seed=1, sampler=SamplerConfig(steps=3), precision=precision)
+            for precision in (None, "fp32")
+        )
+        assert torch.equal(torch.cat(list(around)), made["bf16"])
+        assert torch.equal(torch.cat(list(said)), made["fp32"])
     difference = (made["fp32"] - made["bf16"]).abs()
     assert made["bf16"].dtype == torch.float32
     assert difference.max() > 0

@@ -45,3 +45,4 @@ def test_sampling_under_autocast_stays_near_full_precision():
     with torch.autocast("cuda", torch.bfloat16):
         half = torch.cat(list(generate(model, [0, 1], seed=3, sampler=sampler, device="cuda")))
     torch.testing.assert_close(full, half, atol=0.1, rtol=0.1)
+    assert not torch.equal(full, half)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from framework.pra.image_features import Inputs, depth_features
+from framework.pra.network.head import LAST_TIME
 from framework.pra.network.patches import patchify
-from framework.testing.models import tiny_batch, tiny_model
+from framework.testing.models import tiny_batch, tiny_diffusion, tiny_model
 
 
 def test_depths_by_the_transformer_s_own_layers():
@@ -37,3 +38,14 @@ def test_decoded_inputs_differ_from_clean_ones():
     images = tiny_batch(model.config).images
     clean, decoded = (depth_features(model, images, inputs=inputs)[-1] for inputs in ("clean", "decoded"))
     assert not torch.isclose(clean, decoded).all()
+
+
+def test_diffusion_reads_clean_pixels_near_the_end_of_its_flow():
+    model = tiny_diffusion(depth=2)
+    images = tiny_batch(model.config).images
+    found = depth_features(model, images)
+    null, time = torch.full((4,), 3), torch.full((4,), LAST_TIME)
+    states = model.denoiser.depths(LAST_TIME * patchify(images, 2), time, null)
+    assert len(found) == 3
+    for ours, theirs in zip(found, states, strict=True):
+        torch.testing.assert_close(ours, theirs.mean(1))

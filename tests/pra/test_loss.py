@@ -18,14 +18,18 @@ from framework.pra.loss import (
     parallel_rollout,
     training_losses,
 )
+from framework.pra.network.build import build_generator
 from framework.pra.network.codec import to_sphere
 from framework.pra.network.config import PRAConfig
+from framework.pra.network.generator import ImageGenerator
+from framework.pra.network.head import LAST_TIME
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
-from framework.testing.models import tiny_batch, tiny_config, tiny_model
+from framework.testing.models import tiny_batch, tiny_config, tiny_diffusion, tiny_generator, tiny_model
 
 PIXEL_VARIANTS = ["teacher_forced", "x_prediction", "noisy_inputs"]
+ALL_VARIANTS = [*PIXEL_VARIANTS, "low_dim", "pra", "diffusion"]
 STATE_VARIANTS = ["low_dim", "pra"]
 PLAIN = ObjectiveConfig(class_dropout=0.0)
 
@@ -34,7 +38,7 @@ def draw(config: PRAConfig, objective: ObjectiveConfig, size: int = 4) -> Traini
     return draw_training_noise(SampleNoise(range(size), "cpu"), config, objective)
 
 
-def losses_of(model: PRA, objective: ObjectiveConfig = PLAIN, **options: Any) -> Losses:
+def losses_of(model: ImageGenerator, objective: ObjectiveConfig = PLAIN, **options: Any) -> Losses:
     batch = tiny_batch(model.config)
     return training_losses(
         model, batch.images, batch.labels, objective, draw(model.config, objective), options.get("perceptual")
@@ -45,7 +49,7 @@ def values(losses: Losses) -> dict[str, float]:
     return {field.name: getattr(losses, field.name).item() for field in fields(losses)}
 
 
-def without_gradient(model: PRA) -> set[str]:
+def without_gradient(model: ImageGenerator) -> set[str]:
     """Parameters that got no gradient, or one of zeros."""
     return {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
 
@@ -262,7 +266,7 @@ def test_the_kl_trains_the_encoder_alone():
     assert without_gradient(model) == names(model, "head", "transformer", "decoder")
 
 
-OPTIONS = [(variant, "kl", "causal") for variant in PIXEL_VARIANTS] + [
+OPTIONS = [(variant, "kl", "causal") for variant in (*PIXEL_VARIANTS, "diffusion")] + [
     (variant, latent, context)
     for variant in STATE_VARIANTS
     for latent in ("kl", "sphere")
@@ -272,7 +276,7 @@ OPTIONS = [(variant, "kl", "causal") for variant in PIXEL_VARIANTS] + [
 
 @pytest.mark.parametrize(("variant", "latent", "context"), OPTIONS)
 def test_every_option_trains_every_parameter(variant: str, latent: str, context: str):
-    model = tiny_model(variant=variant, latent=latent, decoder_context=context, depth=2)
+    model = tiny_generator(variant=variant, latent=latent, decoder_context=context, depth=2)
     objective = ObjectiveConfig(class_dropout=0.5)
     losses = losses_of(model, objective)
     losses.total.backward()
@@ -287,7 +291,7 @@ def test_every_option_trains_every_parameter(variant: str, latent: str, context:
 @pytest.mark.parametrize(("variant", "latent", "context"), OPTIONS)
 def test_every_option_trains_from_its_initialisation(variant: str, latent: str, context: str):
     torch.manual_seed(0)
-    model = PRA(tiny_config(variant=variant, latent=latent, decoder_context=context))
+    model = build_generator(tiny_config(variant=variant, latent=latent, decoder_context=context))
     objective = ObjectiveConfig(class_dropout=0.5)
     first = losses_of(model, objective)
     # Zero outputs at the start: the flow's error is the variance of target - noise, and each gate opens in turn.
@@ -301,11 +305,40 @@ def test_every_option_trains_from_its_initialisation(variant: str, latent: str, 
     assert losses_of(model, objective).total < 0.9 * first.total
 
 
-@pytest.mark.parametrize("variant", [*PIXEL_VARIANTS, *STATE_VARIANTS])
+@pytest.mark.parametrize("variant", ALL_VARIANTS)
 def test_an_unconditional_model_trains(variant: str):
-    model = tiny_model(variant=variant, num_classes=1)
+    model = tiny_generator(variant=variant, num_classes=1)
     losses_of(model, ObjectiveConfig(class_dropout=0.5)).total.backward()
     assert without_gradient(model) == set()
+
+
+# Whole images.
+
+
+def test_the_diffusion_loss_by_hand():
+    model, batch = tiny_diffusion(), tiny_batch(tiny_config())
+    noise = draw(model.config, PLAIN)
+    tokens, start = patchify(batch.images, 2), noise.head[:, :, 0]
+    errors = []
+    for image in range(4):
+        t = noise.time[image, 0, 0]
+        assert torch.equal(noise.time[image], t.expand(4, 1))
+        x = (1 - t) * start[image] + t * tokens[image]
+        clean = model.denoiser(x[None], t[None], batch.labels[image : image + 1])[0]
+        # The velocity's error is that of the clean image over 1 - t, and over no less than 1 - LAST_TIME.
+        errors.append(((clean - tokens[image]) / (1 - t.clamp(max=LAST_TIME))).square().mean())
+    losses = losses_of(model)
+    torch.testing.assert_close(losses.flow, torch.stack(errors).mean())
+    assert (losses.reconstruction, losses.kl) == (0, 0)
+
+
+def test_dropped_images_of_diffusion_have_the_null_class():
+    model, batch = tiny_diffusion(), tiny_batch(tiny_config())
+    noise = replace(draw(model.config, PLAIN), drop_class=torch.ones(4, dtype=torch.bool))
+    null = torch.full((4,), 3)
+    dropped = training_losses(model, batch.images, batch.labels, PLAIN, noise).flow
+    expected = training_losses(model, batch.images, null, PLAIN, draw(model.config, PLAIN)).flow
+    torch.testing.assert_close(dropped, expected)
 
 
 # Noise.
@@ -316,9 +349,9 @@ def split(noise: TrainingNoise, chosen: slice) -> TrainingNoise:
     return TrainingNoise(**{name: None if part is None else part[chosen] for name, part in parts.items()})
 
 
-@pytest.mark.parametrize("variant", [*PIXEL_VARIANTS, *STATE_VARIANTS])
+@pytest.mark.parametrize("variant", ALL_VARIANTS)
 def test_a_split_batch_has_the_same_noise_and_losses(variant: str):
-    model, objective = tiny_model(variant=variant), ObjectiveConfig(class_dropout=0.5)
+    model, objective = tiny_generator(variant=variant), ObjectiveConfig(class_dropout=0.5)
     batch, whole = tiny_batch(model.config), draw(tiny_config(variant=variant), objective)
     halves = []
     for start in (0, 2):

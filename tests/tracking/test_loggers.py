@@ -40,6 +40,28 @@ def test_a_run_keeps_its_id_and_another_has_another(tmp_path: Path):
     assert (tmp_path / "a" / "wandb-id").read_text().strip() == first
 
 
+def test_an_id_from_the_environment_names_a_new_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("WANDB_RUN_ID", "mine-1")
+    assert wandb_of(tmp_path / "a").version == "mine-1"
+    monkeypatch.setenv("WANDB_RUN_ID", "other")
+    with caplog.at_level("INFO"):
+        assert wandb_of(tmp_path / "a").version == "mine-1"
+    assert caplog.messages == [
+        f"WANDB_RUN_ID says other, and {tmp_path / 'a'} goes on as mine-1: unset it, or choose another run.dir"
+    ]
+    monkeypatch.setenv("WANDB_RUN_ID", "team/run 1")
+    with pytest.raises(ConfigError, match=r"WANDB_RUN_ID team/run 1 has '/': use letters"):
+        wandb_of(tmp_path / "c")
+    assert not (tmp_path / "c/wandb-id").exists()
+
+
+def test_an_id_that_a_full_disk_has_cut_off_is_chosen_anew(tmp_path: Path):
+    (tmp_path / "wandb-id").touch()
+    assert wandb_of(tmp_path).version
+
+
 def test_disabled_leaves_no_trace_of_wandb(tmp_path: Path):
     [only] = make_loggers(RunConfig(dir=str(tmp_path / "run"), wandb="disabled"))
     assert isinstance(only, CSVLogger)

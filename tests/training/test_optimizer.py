@@ -20,6 +20,7 @@ from framework.training.optimizer import (
     build_optimizer,
     build_schedule,
     learning_rate_factor,
+    misfit_of_schedule,
     skips_by_flag,
 )
 
@@ -226,3 +227,25 @@ def test_clipping(
     assert module.gradient == pytest.approx(expected, abs=1e-4)
     # The guard's, or the one that clips: never both.
     assert len(norms) == (2 if guarded or (value and algorithm == "norm") else 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "expected"),
+    [
+        (OptimizerConfig(warmup_steps=100), 100, None),
+        (OptimizerConfig(warmup_steps=100), -1, None),
+        (OptimizerConfig(warmup_steps=100, schedule="cosine"), 101, None),
+        (OptimizerConfig(warmup_steps=1000), 20, "rises to 0.02 of learning_rate"),
+        (OptimizerConfig(warmup_steps=20, schedule="cosine"), 20, "rises to 1 of learning_rate, and the cosine never"),
+        (OptimizerConfig(warmup_steps=0, final_fraction=0.1), -1, "final_fraction 0.1 changes nothing"),
+    ],
+)
+def test_what_of_a_schedule_has_no_effect(config: OptimizerConfig, total: int, expected: str | None):
+    told = misfit_of_schedule(config, total)
+    assert told is None if expected is None else told is not None and expected in told
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5])
+def test_a_fraction_of_the_peak(fraction: float):
+    with pytest.raises(ConfigError, match=rf"final_fraction {fraction}: use a fraction of the peak"):
+        OptimizerConfig(final_fraction=fraction)

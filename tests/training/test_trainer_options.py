@@ -148,3 +148,11 @@ def test_choices_that_are_refused():
     assert not (refused("32"))
     assert not (refused("16"))
     assert not (refused("bf16-mixed"))
+
+
+def test_the_least_is_not_above_the_most():
+    for name in ("steps", "epochs"):
+        check_trainer_options({f"min_{name}": 5, f"max_{name}": 5}, strategy="ddp")
+        check_trainer_options({f"min_{name}": 5, f"max_{name}": -1}, strategy="ddp")
+        with pytest.raises(ConfigError, match=rf"min_{name} 5 and trainer.max_{name} 3: let min_{name} be the smaller"):
+            check_trainer_options({f"min_{name}": 5, f"max_{name}": 3}, strategy="ddp")

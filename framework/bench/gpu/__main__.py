@@ -5,9 +5,12 @@ missing for says so, and the others run.
 """
 
 import argparse
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
+
+import torch
 
 from framework.bench.gpu.runner import PARTS, Options, named_part, run_parts
 
@@ -30,6 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _run_part(options.part, options.out, rehearse=options.rehearse)
     if options.minutes <= 0:
         parser.error(f"--minutes {options.minutes}: give more than 0")
+    if not options.rehearse and not torch.cuda.is_available():
+        parser.error("there is no GPU here: with --rehearse all parts run in tiny sizes on a CPU")
+    # Parts have sessions of their own, and end with this process only if it is told.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from framework.bench.gpu.table import save_table
 
     chosen = Options(minutes=options.minutes, folder=options.out, rehearse=options.rehearse, parts=tuple(options.parts))

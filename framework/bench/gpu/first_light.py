@@ -1,10 +1,12 @@
 """Does everything run on this device at all: PRA's GPU tests, every strategy for a few steps, asynchronous saves."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -29,11 +31,14 @@ from framework.training.strategies.config import PACKAGES, StrategyConfig, Strat
 
 STRATEGY_NAMES: tuple[StrategyName, ...] = ("ddp", "fsdp2", "deepspeed")
 _TESTS = Path(__file__).parents[3] / "tests"
+_TESTED = ("pra", "data/loading", "bench/gpu", "training/test_gpu.py", "gbc/test_gpu.py")
+_DISTINCT = 4
+"""Batches of different images."""
 _SMALL = PRAConfig(image_size=64, patch_size=8, num_classes=10, width=256, depth=4, num_heads=4)
 
 
 class MadeBatches(Dataset[ImageBatch]):
-    """Micro-batches of noise, each with its own images.
+    """Micro-batches of noise, a few of which come again and again.
 
     Args:
         config: of the model that they are for.
@@ -43,6 +48,7 @@ class MadeBatches(Dataset[ImageBatch]):
 
     def __init__(self, config: PRAConfig, size: int, count: int) -> None:
         self.config, self.size, self.count = config, size, count
+        self._made: dict[int, ImageBatch] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -50,7 +56,11 @@ class MadeBatches(Dataset[ImageBatch]):
     def __getitem__(self, number: int) -> ImageBatch:
         if number >= self.count:
             raise IndexError(number)
-        return made_batch(self.config, self.size, seed=number)
+        # Made once: the numbers of a batch take the host longer than a step of the device.
+        distinct = number % _DISTINCT
+        if distinct not in self._made:
+            self._made[distinct] = made_batch(self.config, self.size, seed=distinct)
+        return self._made[distinct]
 
 
 class MadeData(LightningDataModule):
@@ -99,22 +109,32 @@ def make_trainer(session: Session, folder: Path, strategy: StrategyConfig, **opt
 
 
 def run_tests(session: Session) -> None:
-    """Pytest on the tests of PRA that are marked `gpu`, in a process of its own."""
+    """Pytest on what is marked `gpu`, in a process of its own: PRA first, then what lies below it, then the agents."""
     if not (_TESTS / "pra").is_dir():
         session.note("pytest", skipped=f"{_TESTS} is not there")
         return
     if importlib.util.find_spec("pytest") is None:
         session.note("pytest", skipped="needs the package pytest")
         return
-    folders = [str(_TESTS / folder) for folder in ("pra", "data/loading", "bench/gpu")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *folders]
+    # A rehearsal has parts enough of the others.
+    tested = _TESTED[:1] if session.rehearse else _TESTED
+    places = [str(_TESTS / place) for place in tested if (_TESTS / place).exists()]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "gpu", "--durations=5", *places]
     if session.rehearse:
         # What compiles needs Triton.
         command += ["-k", "not True"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=session.left(), cwd=_TESTS.parent)
-    print(done.stdout, done.stderr)
-    lines = done.stdout.strip().splitlines()
-    session.note("pytest", code=done.returncode, summary=lines[-1] if lines else "")
+    log = session.folder / "pytest.log"
+    with log.open("w") as output:
+        try:
+            code: int | str = subprocess.run(
+                command, stdout=output, stderr=output, timeout=session.left(), cwd=_TESTS.parent
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = "out of time"
+    text = log.read_text(errors="replace")
+    print(text)
+    ended = Counter(re.findall(r"^tests/\S+ (PASSED|FAILED|ERROR|SKIPPED)", text, re.MULTILINE))
+    session.note("pytest", code=code, **{word.lower(): count for word, count in ended.items()})
 
 
 def train_strategies(session: Session) -> None:

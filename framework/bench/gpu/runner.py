@@ -2,16 +2,20 @@
 
 import os
 import platform
+import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from framework.bench.gpu.session import append_line
+from framework.bench.gpu.table import save_table
 
 _PACKAGES = ("torch", "lightning", "transformers", "triton", "numpy", "deepspeed")
 _LEAST_SECONDS = 3.0
@@ -50,16 +54,16 @@ def _part(name: str, function: str, seconds: float, title: str) -> Part:
 
 
 PARTS = (
-    _part("tests", "first_light:run_tests", 45, "the tests of PRA that need a GPU"),
+    _part("tests", "first_light:run_tests", 60, "the tests that need a GPU, those of PRA first"),
     _part("strategies", "first_light:train_strategies", 50, "a few steps under every strategy"),
     _part("agents", "agents:train_and_attribute", 40, "GBC: soft prompts, adapters, attribution"),
     _part("waits", "waits:count_waits", 25, "synchronisations of a training step; the loop against a bare one"),
-    _part("step", "step:measure_steps", 130, "PRA-L's training step"),
+    _part("step", "step:measure_steps", 110, "PRA-L's training step"),
     _part("saves", "first_light:save_twice", 25, "asynchronous saves"),
     _part("sampling", "sampling:measure_sampling", 60, "PRA-L's sampling"),
-    _part("passes", "passes:measure_passes", 75, "attribution and episodes on language models"),
+    _part("passes", "passes:measure_passes", 95, "attribution and episodes on language models"),
     _part("finegrained", "passes:measure_finegrained", 25, "peaks of `finegrained`"),
-    _part("cifar", "cifar:compare_rows", 65, "CIFAR-10 at 32x32: pra and teacher_forced at equal time"),
+    _part("cifar", "cifar:compare_rows", 50, "CIFAR-10 at 32x32: pra and teacher_forced at equal time"),
 )
 """The last one gets all the time that is left."""
 NINE_MINUTES = 540.0
@@ -88,14 +92,32 @@ class Options:
 
 
 def facts() -> dict[str, object]:
-    """What the figures are of: versions, and the machine."""
-    found: dict[str, object] = {"python": platform.python_version(), "cpus": os.cpu_count() or 1}
+    """What the figures are of: when, by which command, on which card, with which versions."""
+    found: dict[str, object] = {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
+    found |= {"command": shlex.join(sys.orig_argv), "card": _card(), "cpus": os.cpu_count() or 1}
+    found["python"] = platform.python_version()
     for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
     return found
+
+
+def _card() -> str | None:
+    """Name, driver and memory of each GPU; this process has none of its memory for itself."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_GRACE_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return "; ".join(done.stdout.strip().splitlines())
+
+
+def processor_seconds() -> float:
+    """Of all children that have ended and were waited for, with theirs: imports before their turn too."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class PartProcess:
@@ -151,7 +173,9 @@ class PartProcess:
         """Ends it and all that it has started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        # A driver may keep it in the kernel for longer.
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=_GRACE_SECONDS)
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
@@ -183,7 +207,7 @@ def run_parts(options: Options) -> None:
             # A rehearsal's sizes have nothing to do with the limits, and its machine is slower.
             unlimited = last or options.rehearse
             limit = remaining if unlimited else min(remaining, part.seconds * 60 * options.minutes / NINE_MINUTES)
-            started = time.monotonic()
+            started, used = time.monotonic(), processor_seconds()
             if limit < _LEAST_SECONDS:
                 process.end()
                 status = "left out: no time"
@@ -193,8 +217,12 @@ def run_parts(options: Options) -> None:
             record: dict[str, object] = {"part": part.name, "name": "ended", "status": status}
             if status != "done":
                 record["last_words"] = process.last_words()
-            append_line(options.folder, {**record, "seconds": round(time.monotonic() - started, 1)})
-            print(f"{part.name}: {status}, {time.monotonic() - started:.0f} s", flush=True)
+            record["seconds"] = round(time.monotonic() - started, 1)
+            record["processor_s"] = round(processor_seconds() - used, 1)
+            append_line(options.folder, record)
+            # As of now, in case that nobody comes to the end.
+            save_table(options.folder)
+            print(f"{part.name}: {status}, {record['seconds']:.0f} s", flush=True)
     finally:
         if following is not None:
             following.end()

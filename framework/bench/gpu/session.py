@@ -6,6 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -29,9 +30,12 @@ def append_line(folder: Path, record: dict[str, object]) -> None:
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """All lines of the results so far."""
-    path = folder / RESULTS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """All lines of the results so far, but for one that a full disk has cut."""
+    path, found = folder / RESULTS, []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 @dataclass(kw_only=True)

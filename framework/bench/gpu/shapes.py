@@ -15,7 +15,7 @@ from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
 from framework.training.ema import update_ema
-from framework.training.strategies.placement import Placement, build_with_ema
+from framework.training.strategies.placement import Placement, build_with_ema, prepare_block
 
 PRA_L = PRAConfig(
     image_size=256,
@@ -93,6 +93,11 @@ def made_batch(config: PRAConfig, size: int, *, seed: int = 0) -> ImageBatch:
     )
 
 
+def build_models(session: Session, config: PRAConfig) -> tuple[PRA, PRA]:
+    """A model and its averages on the session's device; of PRA-L that takes the host several seconds."""
+    return build_with_ema(lambda: PRA(config), Placement(device=session.device), seed=0)
+
+
 class BareLoop:
     """Training steps without Lightning: noise, losses, gradients, clipping, AdamW, averaged weights.
 
@@ -103,6 +108,7 @@ class BareLoop:
         recompute: activations of every block are made anew in the backward pass.
         optimizer: arguments of AdamW, such as fused.
         learning_rate: of AdamW.
+        models: weights and averages of an earlier loop, of any values; new ones by default.
     """
 
     def __init__(
@@ -114,14 +120,17 @@ class BareLoop:
         recompute: bool = False,
         optimizer: dict[str, bool] | None = None,
         learning_rate: float = 3e-4,
+        models: tuple[PRA, PRA] | None = None,
     ) -> None:
         self.session, self.config, self.objective = session, config, ObjectiveConfig()
+        self.model, self.ema = models or build_models(session, config)
         placement = Placement(device=session.device, activation_checkpointing=int(recompute))
-        self.model, self.ema = build_with_ema(lambda: PRA(config), placement, seed=0)
-        if compiled == "blocks":
-            for block in self.model.modules():
-                if isinstance(block, PRA.BLOCKS):
-                    block.forward = torch.compile(block.forward, dynamic=False, backend=session.compile_backend)
+        for number, block in enumerate(each for each in self.model.modules() if isinstance(each, PRA.BLOCKS)):
+            # That of its class, whatever an earlier loop has made of it.
+            block.__dict__.pop("forward", None)
+            prepare_block(block, number, placement)
+            if compiled == "blocks":
+                block.forward = torch.compile(block.forward, dynamic=False, backend=session.compile_backend)
         self._losses: Callable[[PRA, Images, Labels, Seeds, ObjectiveConfig], Losses] = losses_of_seeds
         if compiled == "whole":
             self._losses = torch.compile(
@@ -130,6 +139,7 @@ class BareLoop:
         chosen = {"fused": True} if optimizer is None else optimizer
         parameters = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.05, **chosen)
+        self.optimizer.zero_grad()
         self.num_steps = 0
 
     def backward(self, images: Images, labels: Labels) -> Tensor:

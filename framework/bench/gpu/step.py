@@ -8,11 +8,12 @@ import torch
 
 from framework.bench.gpu.first_light import MadeBatches, MadeData, make_trainer
 from framework.bench.gpu.session import Session
-from framework.bench.gpu.shapes import PRA_L, PRA_S, TINY, BareLoop, made_batch
+from framework.bench.gpu.shapes import PRA_L, PRA_S, TINY, BareLoop, build_models, made_batch
 from framework.pra.callbacks import SampleGridConfig
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.module import PRAModule
 from framework.pra.network.config import PRAConfig
+from framework.pra.network.model import PRA
 from framework.pra.planning.flops import training_flops_per_image
 from framework.training.strategies.config import FSDP2Options, StrategyConfig
 
@@ -53,17 +54,37 @@ def measure_steps(session: Session) -> None:
     large = TINY if session.rehearse else PRA_L
     small = TINY if session.rehearse else PRA_S
     sizes = (2, 4) if session.rehearse else (32, 64)
-    for compiled, least in (("no", 10.0), ("blocks", 20.0), ("whole", 45.0)):
-        for size in sizes if compiled != "whole" else sizes[:1]:
-            measure = partial(measure_step, session, large, size, peak, compiled=compiled)
-            session.attempt(f"PRA-L, batch {size}, compiled: {compiled}", measure, least_seconds=least)
-    for name, arguments in _OPTIMIZERS.items():
-        session.attempt(f"AdamW, {name}", partial(_measure_optimizer, session, large, arguments), least_seconds=5)
+    _measure_large(session, large, sizes, peak)
     measure = partial(measure_step, session, small, sizes[1], peak, compiled="blocks")
     session.attempt(f"PRA-S, batch {sizes[1]}, compiled: blocks", measure, least_seconds=20)
-    measure = partial(measure_step, session, large, sizes[1], peak, recompute=True)
-    session.attempt(f"PRA-L, batch {sizes[1]}, recomputed", measure, least_seconds=8)
-    session.attempt("PRA-L, batch 1, offloaded", partial(_train_offloaded, session, large), least_seconds=15)
+    session.attempt("PRA-L, batch 1, offloaded", partial(_train_offloaded, session, large), least_seconds=20)
+
+
+def _measure_large(session: Session, config: PRAConfig, sizes: tuple[int, int], peak: float) -> None:
+    """Steps of the large model and what the optimizer takes of them, all with the same weights in memory.
+
+    Args:
+        session: of the part.
+        config: the model.
+        sizes: images of a step.
+        peak: of the device's matrix products, operations per second.
+    """
+    started = session.now()
+    models = build_models(session, config)
+    session.note("PRA-L made", seconds=session.now() - started)
+    measure = partial(measure_step, session, config, peak=peak, models=models)
+    for size in sizes:
+        session.attempt(f"PRA-L, batch {size}", partial(measure, size=size), least_seconds=8)
+    for size in sizes:
+        title = f"PRA-L, batch {size}, compiled: blocks"
+        session.attempt(title, partial(measure, size=size, compiled="blocks"), least_seconds=20)
+    title = f"PRA-L, batch {sizes[1]}, recomputed"
+    session.attempt(title, partial(measure, size=sizes[1], recompute=True), least_seconds=8)
+    for name, arguments in _OPTIMIZERS.items():
+        optimize = partial(_measure_optimizer, session, config, arguments, models)
+        session.attempt(f"AdamW, {name}", optimize, least_seconds=3)
+    title = f"PRA-L, batch {sizes[0]}, compiled: whole"
+    session.attempt(title, partial(measure, size=sizes[0], compiled="whole"), least_seconds=45)
 
 
 def measure_step(
@@ -74,6 +95,7 @@ def measure_step(
     *,
     compiled: str = "no",
     recompute: bool = False,
+    models: tuple[PRA, PRA] | None = None,
 ) -> dict[str, object]:
     """A step on images that are on the device already.
 
@@ -84,8 +106,9 @@ def measure_step(
         peak: of the device's matrix products, operations per second.
         compiled: as in `BareLoop`.
         recompute: activations are made anew in the backward pass.
+        models: as in `BareLoop`.
     """
-    loop = BareLoop(session, config, compiled=compiled, recompute=recompute)
+    loop = BareLoop(session, config, compiled=compiled, recompute=recompute, models=models)
     batch = made_batch(config, size).to(session.device)
     started = session.now()
     loop.step(batch.images, batch.labels)
@@ -105,9 +128,18 @@ def measure_step(
     }
 
 
-def _measure_optimizer(session: Session, config: PRAConfig, arguments: dict[str, bool]) -> dict[str, object]:
-    """Clipping, AdamW and the averaged weights, without a forward or a backward pass."""
-    loop = BareLoop(session, config, optimizer=arguments)
+def _measure_optimizer(
+    session: Session, config: PRAConfig, arguments: dict[str, bool], models: tuple[PRA, PRA]
+) -> dict[str, object]:
+    """Clipping, AdamW and the averaged weights, without a forward or a backward pass.
+
+    Args:
+        session: of the part.
+        config: the model.
+        arguments: of AdamW.
+        models: as in `BareLoop`.
+    """
+    loop = BareLoop(session, config, optimizer=arguments, models=models)
     for parameter in loop.model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-3)
     gradients = [parameter.grad for parameter in loop.model.parameters()]

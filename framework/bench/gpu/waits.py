@@ -18,6 +18,7 @@ from framework.pra.module import PRAModule
 from framework.pra.network.config import PRAConfig
 from framework.training.callbacks.guards import GuardConfig, make_guards
 from framework.training.callbacks.random_state import RandomState
+from framework.training.callbacks.step_metrics import StepMetrics
 from framework.training.callbacks.throughput import Throughput
 from framework.training.display.progress import StepProgressBar
 from framework.training.strategies.config import StrategyConfig
@@ -75,7 +76,14 @@ def train_with_callbacks(
         log_every: steps between logs.
         extra: more callbacks.
     """
-    callbacks = [*make_guards(GuardConfig()), Throughput("image"), RandomState(), StepProgressBar(), *extra]
+    callbacks = [
+        StepMetrics(),
+        *make_guards(GuardConfig()),
+        Throughput("image"),
+        RandomState(),
+        StepProgressBar(),
+        *extra,
+    ]
     options = {"max_steps": steps, "log_every_n_steps": log_every, "callbacks": callbacks}
     trainer = make_trainer(session, folder, StrategyConfig(), enable_progress_bar=True, **options)
     module = PRAModule(architecture=config, grid=SampleGridConfig(every_n_steps=0))

@@ -4,15 +4,18 @@
 # pyright: reportPrivateUsage=false
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from jaxtyping import Shaped
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as ChildProcessObserver
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import Trainer, strategies
+from lightning.pytorch import LightningModule, Trainer, strategies
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
+from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 
 __all__ = [
@@ -20,9 +23,12 @@ __all__ = [
     "OpenLightningCLI",
     "OpenModelParallelStrategy",
     "ProcessedTracker",
+    "as_before_validation",
+    "hook_under_way",
     "leave_signals_alone",
     "let_children_end",
     "log_finished_step",
+    "log_from_hook",
     "logs_this_step",
     "replaces_samplers",
     "run_before_finished_fit",
@@ -77,6 +83,23 @@ def validate_now(trainer: Trainer) -> None:
     trainer.training = True
 
 
+@contextmanager
+def as_before_validation(trainer: Trainer) -> Generator[None, None, None]:
+    """Within the validation after a batch: counters as they were at the end of that batch, for a checkpoint.
+
+    A run that goes on from it is one that was cut off before the validation, and makes it from its beginning.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    counts = (progress.total, progress.current)
+    for each in counts:
+        each.completed -= 1
+    try:
+        yield
+    finally:
+        for each in counts:
+            each.completed += 1
+
+
 def run_before_finished_fit(trainer: Trainer, action: Callable[[], None]) -> None:
     """Has something done where a fit has no step left to make, and so would call no hook of training.
 
@@ -100,6 +123,27 @@ def run_before_finished_fit(trainer: Trainer, action: Callable[[], None]) -> Non
 def logs_this_step(trainer: Trainer) -> bool:
     """Whether the loggers get the metrics of the batch that is under way."""
     return trainer._logger_connector.should_update_logs
+
+
+def hook_under_way(module: LightningModule) -> str | None:
+    """The hook or step in which a module or a callback is called now."""
+    return module._current_fx_name
+
+
+def log_from_hook(module: LightningModule, hook: str, values: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+    """Logs metrics as if within another hook: those of one name from two hooks are two metrics.
+
+    Args:
+        module: that the trainer trains.
+        hook: which.
+        values: of each metric.
+    """
+    now = module._current_fx_name
+    module._current_fx_name = hook
+    try:
+        module.log_dict(dict(values))
+    finally:
+        module._current_fx_name = now
 
 
 def replaces_samplers(trainer: Trainer) -> bool:

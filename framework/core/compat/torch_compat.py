@@ -25,6 +25,9 @@ __all__ = [
     "compile_without_buckets",
     "default_store",
     "is_waited_for",
+    "onednn_product",
+    "packed_weight",
+    "packs_weights",
     "set_timeout",
     "shared_storage",
     "split_quietly",
@@ -133,3 +136,33 @@ def worker_pids(loader: DataLoader[object]) -> list[int]:
 def version_of(tensor: Shaped[Tensor, "..."]) -> int:
     """How often a tensor's values were changed in place; 0 where nobody counts, as in inference mode."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def packs_weights(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has oneDNN's products of a number type, fast on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def packed_weight(weight: Shaped[Tensor, "outputs inputs"]) -> Shaped[Tensor, "outputs inputs"]:
+    """A weight in oneDNN's layout for products of few rows; only `onednn_product` can read it."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _FEW_ROWS)
+
+
+def onednn_product(
+    x: Shaped[Tensor, "*axes inputs"],
+    weight: Shaped[Tensor, "outputs inputs"],
+    bias: Shaped[Tensor, "outputs"] | None,
+) -> Shaped[Tensor, "*axes outputs"]:
+    """Of x its product x W^T + b by oneDNN; without gradient.
+
+    Args:
+        x: in the number type of the weight.
+        weight: what `packed_weight` gave, or a plain one, which is laid out anew in every call.
+        bias: in the number type of the weight, or None.
+    """
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+_FEW_ROWS = 16

@@ -49,7 +49,7 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words])
     return first, second, third, fourth
 
 
-def random_words(seeds: Seeds, num_blocks: int, start: int = 0) -> tuple[Words, Words, Words, Words]:
+def random_words(seeds: Seeds, num_blocks: int, start: int | Int[Tensor, ""] = 0) -> tuple[Words, Words, Words, Words]:
     """Four words for each block of each stream.
 
     Args:
@@ -58,7 +58,7 @@ def random_words(seeds: Seeds, num_blocks: int, start: int = 0) -> tuple[Words, 
         start: blocks of it that come before, below 2^32.
     """
     key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
-    position = torch.arange(start, start + num_blocks, device=seeds.device)[None]
+    position = (torch.arange(num_blocks, device=seeds.device) + start)[None]
     zero = torch.zeros_like(position)
     return philox((position, zero, zero, zero), key)
 

@@ -5,9 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framework.core.errors import DataError
+from framework.core.shapes import Images
 from framework.evaluation.classifier import load_classifier
 from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
 from framework.evaluation.samples import SampleSet, dequantize_images
+from framework.evaluation.vision_network import FeatureMap
 from framework.tracking.data_identity import class_changes
 
 
@@ -26,6 +28,10 @@ class ClassifierFeatures(FeatureNetwork):
 
     def forward(self, images: Pixels) -> Features:
         return self.classifier.features(dequantize_images(images))
+
+    def maps(self, images: Images) -> list[FeatureMap]:
+        """What each layer of the trunk gives, of images in [-1, 1]."""
+        return list(self.classifier.maps(images))
 
     def class_logits(self, features: Features) -> Float[Tensor, "sample class"]:
         """What the classifier makes of its features."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from framework.core.errors import CheckpointError, ConfigError
 from framework.evaluation.distances import inception_score
 from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
+from framework.evaluation.vision_network import SPATIAL_CHANNELS
 
 
 class InceptionFeatures(FeatureNetwork):
@@ -63,8 +64,28 @@ class InceptionFeatures(FeatureNetwork):
         """FID: the Fréchet distance in these features, and in no others."""
         return "fid"
 
+    @property
+    def spatial_distance_name(self) -> str:
+        """SFID (Nash et al. 2021), as ADM's evaluator measures it."""
+        return "sfid"
+
+    @property
+    def kernel_distance_name(self) -> str:
+        """KID (Bińkowski et al. 2018)."""
+        return "kid"
+
     def forward(self, images: Pixels) -> Features:
         return self.inception(images)[0]
+
+    def with_spatial(self, images: Pixels) -> tuple[Features, Features | None]:
+        """Features, and the first 7 channels of what TensorFlow's graph calls `mixed_6/conv`, 17 x 17 positions."""
+        kept: list[Float[Tensor, "batch channel row column"]] = []
+        handle = self.inception.Mixed_6d.branch1x1.register_forward_hook(lambda _, __, output: kept.append(output))
+        try:
+            features = self(images)
+        finally:
+            handle.remove()
+        return features, kept[0][:, :SPATIAL_CHANNELS].flatten(1)
 
     @torch.no_grad()
     def sample_metrics(self, features: Features) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What every feature network is, and the features of a whole set of images."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 
 from framework.core.console import tracked
 from framework.core.errors import ConfigError, DataError
+from framework.core.shapes import Images
 from framework.evaluation.samples import SampleSet
+from framework.evaluation.vision_network import FeatureMap
 
 Features = Float[Tensor, "sample feature"]
 Pixels = UInt8[Tensor, "sample channel height width"]
@@ -32,9 +35,31 @@ class FeatureNetwork(nn.Module, ABC):
         """The metric that the Fréchet distance in these features is."""
         return f"frechet_distance/{self.name}"
 
+    @property
+    def spatial_distance_name(self) -> str:
+        """The metric that the Fréchet distance in features of places is."""
+        return f"spatial_frechet_distance/{self.name}"
+
+    @property
+    def kernel_distance_name(self) -> str:
+        """The metric that the kernel distance in these features is."""
+        return f"kernel_distance/{self.name}"
+
     @abstractmethod
     def forward(self, images: Pixels) -> Features:
         """The features of images, 0 to 255."""
+
+    def with_spatial(self, images: Pixels) -> tuple[Features, Features | None]:
+        """The features, and features of places: some channels of a map; None of a network that gives no map."""
+        return self(images), None
+
+    def maps(self, images: Images) -> list[FeatureMap]:
+        """Activations of images in [-1, 1] for a perceptual distance, differentiable; from fine to coarse.
+
+        Raises:
+            ConfigError: this network gives none.
+        """
+        raise ConfigError(f"{self.name} has no maps", hint="take a network such as NetworkFeatures or TimmFeatures")
 
     def sample_metrics(self, features: Features) -> dict[str, float]:
         """What else this network tells of the samples alone, by metric; nothing unless it says so."""
@@ -51,9 +76,27 @@ class FeatureNetwork(nn.Module, ABC):
         return {}
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class SetFeatures:
+    """Features of a set, and those of places, where the network gives them."""
+
+    features: Features
+    spatial: Features | None
+
+
 def extract_features(network: FeatureNetwork, samples: SampleSet, *, batch_size: int) -> Features:
-    """The features of a whole set, on the network's device, where the forward passes run too.
+    """The features of a whole set; arguments and errors are those of `extract_with_spatial`.
+
+    Args:
+        network: is put into evaluation mode.
+        samples: images of as many channels as it takes.
+        batch_size: images of a forward pass, 1 or more.
+    """
+    return _extract(network, samples, batch_size, spatial=False).features
+
+
+def extract_with_spatial(network: FeatureNetwork, samples: SampleSet, *, batch_size: int) -> SetFeatures:
+    """Features of a whole set and of places, on the network's device, where the forward passes run too.
 
     Args:
         network: is put into evaluation mode.
@@ -64,15 +107,27 @@ def extract_features(network: FeatureNetwork, samples: SampleSet, *, batch_size:
         ConfigError: a batch size below 1.
         DataError: features that are not finite.
     """
+    return _extract(network, samples, batch_size, spatial=True)
+
+
+@torch.no_grad()
+def _extract(network: FeatureNetwork, samples: SampleSet, batch_size: int, *, spatial: bool) -> SetFeatures:
     if batch_size < 1:
         raise ConfigError(f"batch size {batch_size}", hint="give 1 or more")
     network.eval()
     parameter = next(network.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     starts = tracked(range(0, len(samples), batch_size), f"{network.name} features of {samples.name}")
-    features = torch.cat([network(samples.pixels(start, start + batch_size).to(device)) for start in starts])
+    kept: list[Features] = []
+    places: list[Features] = []
+    for start in starts:
+        pixels = samples.pixels(start, start + batch_size).to(device)
+        features, found = network.with_spatial(pixels) if spatial else (network(pixels), None)
+        kept.append(features)
+        places += [] if found is None else [found]
+    features = torch.cat(kept)
     if not torch.isfinite(features).all():
         raise DataError(
             f"{network.name} gives features of {samples.name} that are not finite", hint="check its weights"
         )
-    return features
+    return SetFeatures(features=features, spatial=torch.cat(places) if places else None)

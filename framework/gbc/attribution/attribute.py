@@ -17,18 +17,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framework.core.console import tracked
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.counterfactual_edits import connections_by_edits
 from framework.gbc.attribution.credit_propagation import loss_starts, output_units, propagate_to_source
 from framework.gbc.attribution.edge_weights import Connection, Scorer, StepConnections, compute_connections
 from framework.gbc.attribution.options import AttributionOptions
-from framework.gbc.attribution.results import LOSS, AgentCredit, Attribution, EdgeCredit, MessageCredit, Trajectory
+from framework.gbc.attribution.results import (
+    LOSS,
+    AgentCredit,
+    Attribution,
+    Attributions,
+    EdgeCredit,
+    MessageCredit,
+    Trajectory,
+)
 from framework.gbc.attribution.token_gradients import token_scores
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Span, Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.shapes import Credit, floats
+
+_SHOWN_TOGETHER = 8
+"""Traces in a pass, where progress is shown."""
 
 
 def attribute(
@@ -38,8 +50,10 @@ def attribute(
     losses: Sequence[VerbalLoss],
     options: AttributionOptions = AttributionOptions(),
     scorer: Scorer = token_scores,
-) -> list[Attribution]:
-    """The attribution of every trace, from one batched pass.
+    *,
+    progress: bool = False,
+) -> Attributions:
+    """The attribution of every trace, from one batched pass; in a notebook, the result shows itself.
 
     Args:
         traces: runs that did not fail, fresh or recorded.
@@ -48,6 +62,7 @@ def attribute(
         losses: one for each trace.
         options: how.
         scorer: of the tokens that agents read: gradients, or `baselines.attention_scores` to compare with.
+        progress: show how far it is; the traces then come in passes of 8.
 
     Raises:
         ConfigError: a failed trace, another number of losses, or what `compute_connections` finds.
@@ -57,11 +72,14 @@ def attribute(
     for trace in traces:
         if trace.failure is not None:
             raise ConfigError(f"the run of task {trace.id!r} failed ({trace.failure})", hint="leave failed traces out")
-    found = _connect(traces, graph, models, losses, options, scorer)
-    return [
-        attribute_trace(trace, connections, loss, options)
-        for trace, connections, loss in zip(traces, found, losses, strict=True)
-    ]
+    size = _SHOWN_TOGETHER if progress else max(1, len(traces))
+    starts = range(0, len(traces), size)
+    found = Attributions()
+    for start in tracked(starts, "attributing") if progress else starts:
+        some, theirs = traces[start : start + size], losses[start : start + size]
+        connections = _connect(some, graph, models, theirs, options, scorer)
+        found += [attribute_trace(*each, options) for each in zip(some, connections, theirs, strict=True)]
+    return found
 
 
 def _connect(

@@ -89,7 +89,7 @@ class Trajectory:
     weight: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Attribution:
     """The attribution of one trace.
 
@@ -121,6 +121,18 @@ class Attribution:
     count: int = 1
     method: Literal["edits", "gradients"] = "edits"
 
+    def __repr__(self) -> str:
+        most = max(self.agents, key=lambda agent: agent.own, default=None)
+        named = "" if most is None else f", most own credit: {most.name} {most.own:.3g}"
+        return f"Attribution({self.heading}, loss {self.loss:.4g}{named}, by {self.method})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of the nodes, and the outputs with their tokens coloured."""
+        # It knows this module.
+        from framework.gbc.attribution.html_report import html_fragment
+
+        return html_fragment([self])
+
     @property
     def heading(self) -> str:
         """What it is about."""
@@ -134,6 +146,17 @@ class Attribution:
     def ranking(self, by: Literal["through", "own", "walk"]) -> list[str]:
         """The nodes' names, the one with most credit first; equals in the order in which they ran."""
         return [agent.name for agent in sorted(self.agents, key=lambda agent: -getattr(agent, by))]
+
+
+class Attributions(list[Attribution]):
+    """Attributions as a list that a notebook shows as tables, the worst first."""
+
+    MOST_SHOWN = 5
+
+    def _repr_html_(self) -> str:
+        from framework.gbc.attribution.html_report import html_fragment
+
+        return html_fragment(sorted(self, key=lambda found: -found.loss)[: self.MOST_SHOWN], count=len(self))
 
 
 def attribution_from_json(value: JsonDict) -> Attribution:

@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from rich.table import Table
 
@@ -13,7 +14,6 @@ from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import JsonDict, to_json
-from framework.core.text_files import BadLine
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
@@ -21,12 +21,10 @@ from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
 from framework.gbc.commands.log_results import LogResults
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.gbc.logs.accuracy import METHODS, Method, Verdict, attribution_accuracy, verdict
-from framework.gbc.logs.openai import read_openai
-from framework.gbc.logs.schema import Log, read_logs
+from framework.gbc.logs.baselines import untrained_surrogate
+from framework.gbc.logs.forms.reading import AUTO, FORMS, read_form
+from framework.gbc.logs.schema import Log
 from framework.gbc.logs.surrogate import SURROGATE, ReadLog, SurrogateOptions, log_loss, read_log
-from framework.gbc.logs.who_when import read_who_when
-
-Schema = Literal["log", "openai", "who_when"]
 
 MOST_SECTIONS = 100
 """Logs that the page shows in full, at most."""
@@ -61,7 +59,8 @@ def attribute_logs(
     trace: str,
     model: str,
     out: str = "blame",
-    schema: Schema = "log",
+    form: str = AUTO,
+    agents: tuple[str, ...] | None = None,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     plain_format: str | None = None,
@@ -76,15 +75,14 @@ def attribute_logs(
     """Say which agents and steps made foreign runs fail: tables, and in OUT a page and JSON.
 
     The models that wrote the logs are not asked: a local one, the surrogate, reads the logs in their place, and the
-    blame is what the messages follow from for it. Runs of our own are attributed by `framework attribute`.
-
-    Every log's line is written as it is done: the same command with `--resume` goes on where it was cut off.
+    blame is what the messages follow from for it. Every log's line is written as it is done: `--resume` goes on.
 
     Args:
-        trace: JSON lines of docs/traces.md's schema or of OpenAI-style messages, or a folder of Who&When's cases.
+        trace: file of JSON or JSON lines, or a folder of them.
         model: folder of the surrogate, a causal language model with safetensors.
         out: folder for blame.html, attributions.jsonl, summary.json and settings.json.
-        schema: of the logs: log (that of docs/traces.md), openai or who_when.
+        form: of the logs, such as opentelemetry or langchain (docs/traces.md); by default that of the first record.
+        agents: those who speak as users and are agents; by default by the form's rule, or else an error.
         device: where the surrogate runs.
         dtype: of its weights.
         plain_format: for surrogates without a chat template: a text with {prompt} and {message}.
@@ -99,32 +97,34 @@ def attribute_logs(
     if show < 0 or (limit is not None and limit < 1):
         raise ConfigError(f"show {show}, limit {limit}", hint="show 0 or more, of a limit of 1 or more")
     check_output_folder(out)
-    failed = _failed_logs(trace, schema, skip_bad=skip_bad)
+    failed = _failed_logs(trace, form, agents, skip_bad=skip_bad)
     if not failed:
         console.print("nothing to blame")
         return
     config = LocalModelConfig(path=model, device=device, dtype=dtype, plain_format=plain_format)
     reader = LocalModel.load(config)
-    kept = LogResults(Path(out), _settings(config, surrogate, options), resume=resume)
+    settings = _settings(config, surrogate, options)
+    kept = LogResults(Path(out), settings, resume=resume)
+    untrained = partial(LogResults, Path(out, "untrained"), settings, resume=resume)
     caption = f"read by the surrogate {Path(model).name}, not by the models that wrote them"
-    work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, skip_bad=skip_bad)
+    work = _Work(model=reader, surrogate=surrogate, options=options, kept=kept, untrained=untrained, skip_bad=skip_bad)
     attributed = work.attribute_all(failed[:limit])
-    if not attributed:
-        console.print("nothing is left to blame")
-        return
-    accuracy = _accuracy(attributed, tolerances)
-    _save(Path(out), attributed, accuracy, caption)
-    _show(attributed, accuracy, caption, show=show)
-    console.print(f"{out}: blame.html, attributions.jsonl, summary.json")
+    if attributed:
+        accuracy = _accuracy(attributed, work, tolerances)
+        _save(Path(out), attributed, accuracy, caption)
+        _show(attributed, accuracy, caption, show=show)
+    console.print(f"{out}: blame.html, attributions.jsonl, summary.json" if attributed else "nothing is left to blame")
 
 
-def _failed_logs(path: str, schema: Schema, *, skip_bad: bool) -> list[Log]:
-    """The logs of failed runs; prints how many there are, and what is left out."""
-    logs, bad = read_schema(path, schema, skip_bad=skip_bad)
-    for line in bad:
+def _failed_logs(path: str, form: str, agents: tuple[str, ...] | None, *, skip_bad: bool) -> list[Log]:
+    """The logs of failed runs; prints what they are read as, how many there are, and what is left out."""
+    found = read_form(path, form, skip_bad=skip_bad, agents=agents)
+    if form == AUTO:
+        console.print(f"{path}: read as {FORMS[found.form].what} (--form {found.form})")
+    for line in found.bad:
         console.print(f"{path}, {line.number} is not a log: {line.problem}", style="yellow")
-    failed = [log for log in logs if log.failed]
-    console.print(f"{path}: {len(logs)} logs, {len(bad)} malformed, {len(failed)} of failed runs")
+    failed = [log for log in found.logs if log.failed]
+    console.print(f"{path}: {len(found.logs)} logs, {len(found.bad)} malformed, {len(failed)} of failed runs")
     return failed
 
 
@@ -134,32 +134,20 @@ def _settings(config: LocalModelConfig, surrogate: SurrogateOptions, options: At
     return {**of_model, "surrogate": to_json(surrogate), "options": to_json(options)}
 
 
-def _accuracy(attributed: Sequence[LogAttribution], tolerances: tuple[int, ...]) -> dict[str, dict[str, float]]:
-    verdicts: dict[Method, list[Verdict]] = {
-        method: [each.verdicts[method] for each in attributed] for method in METHODS
-    }
-    return attribution_accuracy([each.read for each in attributed], verdicts, tolerances)
-
-
-def read_schema(path: str, schema: Schema, *, skip_bad: bool = False) -> tuple[list[Log], list[BadLine]]:
-    """The logs at a path, and the malformed ones.
-
-    Args:
-        path: a file or a folder.
-        schema: of the logs.
-        skip_bad: list malformed logs instead of raising.
-
-    Raises:
-        ConfigError: another schema.
-        DataError: what its reader finds.
-    """
-    if schema == "who_when":
-        return read_who_when(path, skip_bad_files=skip_bad)
-    if schema == "openai":
-        return read_openai(path, skip_bad_lines=skip_bad)
-    if schema == "log":
-        return read_logs(path, skip_bad_lines=skip_bad)
-    raise ConfigError(f"schema {schema!r}", hint=f"use one of {', '.join(get_args(Schema))}")
+def _accuracy(
+    attributed: Sequence[LogAttribution], work: "_Work", tolerances: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
+    """The accuracies over the logs with labels, beside an untrained surrogate's and those of no surrogate."""
+    labelled = [each for each in attributed if each.read.log.mistake is not None]
+    if not labelled:
+        return {}
+    verdicts = {str(method): [each.verdicts[method] for each in labelled] for method in METHODS}
+    untrained, kept = untrained_surrogate(work.model), work.untrained()
+    verdicts["untrained"] = [
+        attribute_log(each.read.log, untrained, work.surrogate, work.options, kept=kept).verdicts["own"]
+        for each in tracked(labelled, "attributing by an untrained surrogate")
+    ]
+    return attribution_accuracy([each.read for each in labelled], verdicts, tolerances)
 
 
 def attribute_log(
@@ -200,6 +188,7 @@ class _Work:
         surrogate: how it reads.
         options: how errors are attributed.
         kept: results of this call and earlier ones.
+        untrained: makes those of the untrained surrogate.
         skip_bad: logs that the surrogate cannot read are printed; otherwise they are an error.
     """
 
@@ -207,6 +196,7 @@ class _Work:
     surrogate: SurrogateOptions
     options: AttributionOptions
     kept: LogResults
+    untrained: Callable[[], LogResults]
     skip_bad: bool
 
     def attribute_all(self, logs: Sequence[Log]) -> list[LogAttribution]:

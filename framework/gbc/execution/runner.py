@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from framework.core.console import tracked
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.text_files import half_character_in
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
@@ -44,6 +45,7 @@ def run_graph(
     *,
     options: RunOptions = RunOptions(),
     given: Sequence[Mapping[str, str]] | None = None,
+    progress: bool = False,
 ) -> Iterator[Trace]:
     """Runs a graph on tasks; yields the traces in their order as they are done.
 
@@ -57,6 +59,7 @@ def run_graph(
         options: batches, seeds.
         given: for each task, outputs by step that are taken in place of running the step: planted faults,
             counterfactuals.
+        progress: show how many batches of tasks are done.
 
     Raises:
         ConfigError: a cycle without a bound, an unknown model or step.
@@ -71,7 +74,8 @@ def run_graph(
     for name in {name for outputs in given or () for name in outputs}:
         if name not in names:
             raise ConfigError(f"an output is given for the step {name!r}", hint=f"use one of {', '.join(names)}")
-    for start in range(0, len(tasks), options.tasks_at_once):
+    batches = range(0, len(tasks), options.tasks_at_once)
+    for start in tracked(batches, "running") if progress else batches:
         runs = [
             _Run(
                 plan=plan, task=task, id=str(task.get("id", start + index)), given=given[start + index] if given else {}

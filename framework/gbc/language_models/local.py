@@ -44,6 +44,7 @@ from framework.gbc.language_models.offsets import output_spans, token_spans
 from framework.gbc.language_models.prefix_cache import prompt_states, read_prefixes_unmasked
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt, render_blocks
 from framework.gbc.language_models.transformers_compat import (
+    Spread,
     context_length,
     decoded,
     embeddings_of,
@@ -64,7 +65,9 @@ class LocalModelConfig:
     Args:
         path: the folder, with the weights as safetensors and a fast tokenizer.
         device: where it runs.
+        device_map: how a model that no single device holds is spread (accelerate's), in place of `device`.
         dtype: of the weights.
+        weight_bits: 4 or 8: of linear layers (bitsandbytes); all else is in `dtype`.
         attention: implementation in transformers, such as sdpa or eager; by default the architecture's own choice.
         system_role: `system`: the prompt is the system message; `user`: the prompt and an empty line precede the
             message, for chat templates without a system role.
@@ -84,7 +87,9 @@ class LocalModelConfig:
 
     path: str
     device: str = "cpu"
+    device_map: Literal["auto", "balanced", "sequential"] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    weight_bits: Literal[4, 8] | None = None
     attention: str | None = None
     system_role: Literal["system", "user"] = "system"
     template_options: JsonDict = field(default_factory=JsonDict)
@@ -157,14 +162,15 @@ class LocalModel:
         """
         if not Path(config.path).is_dir():
             raise ConfigError(f"{config.path} is not a folder", hint="give a folder made by save_pretrained")
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        spread = Spread(config.device_map or (config.device if config.weight_bits else None), config.weight_bits)
         try:
-            model, tokenizer = load_pretrained(
-                config.path, dtype=getattr(torch, config.dtype), attention=config.attention
-            )
+            model, tokenizer = load_pretrained(config.path, dtype=dtype, attention=config.attention, spread=spread)
         except (OSError, ValueError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"{config.path} holds no usable model ({reason})", hint="save it again") from error
-        cast(nn.Module, model).to(config.device)
+        if spread == Spread():
+            cast(nn.Module, model).to(config.device)
         loaded = cls(model, tokenizer, config)
         if config.soft_prompts is not None:
             loaded.soft, loaded.gates = load_soft_prompts(

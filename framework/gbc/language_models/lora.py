@@ -1,7 +1,7 @@
 """LoRA adapters of agents that share a language model (Hu et al. 2021, arXiv 2106.09685), in the layers of peft.
 
 A linear layer W that is a target gives W x + (alpha / rank) B A x, with an A and a B of each agent; a row of a batch
-has those of its agent, or none (peft's mixed batches). What peft keeps as parameters are plain tensors here, put in
+has those of its agent, or none. What peft keeps as parameters are plain tensors here, put in
 from outside: the model's own parameters stay all that it has, frozen, whole or sharded, and gradients reach whatever
 the values were made of. An agent's values are one vector: A, then B, layer by layer.
 """
@@ -11,14 +11,16 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.random.seeding import seed_of
@@ -31,14 +33,18 @@ from framework.gbc.language_models.peft_compat import (
     LoraLayers,
     LoraMatrix,
     PeftConfig,
+    has_adapter,
     import_peft,
     is_plain_lora,
     lora_config,
     named_modules,
     read_config,
     take_matrices,
+    update_of,
 )
 from framework.gbc.shapes import AdapterValues
+
+GivenByLayer: TypeAlias = Float[Tensor, "batch ... _"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,30 @@ class Adapter:
     """What a row of a batch is passed with: an agent's adapter, or the plain model beside others' adapters."""
 
     owner: "Adapters"
-    name: str
+    name: str | None
+
+
+class RowsByAdapter:
+    """Which rows of a batch each adapter changes.
+
+    Args:
+        names: peft's name of each row's adapter; None for a row of the plain model.
+    """
+
+    def __init__(self, names: Sequence[str | None]) -> None:
+        self.count = len(names)
+        self.numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            if name is not None:
+                self.numbers.setdefault(name, []).append(number)
+        self._indices: dict[tuple[str, torch.device], Int[Tensor, " batch"]] = {}
+
+    def indices(self, name: str, device: torch.device) -> Int[Tensor, " batch"]:
+        """The rows of an adapter on a device, which they are brought to once, and nothing waits for it."""
+        key = (name, device)
+        if key not in self._indices:
+            self._indices[key] = tensor_on(device, self.numbers[name])
+        return self._indices[key]
 
 
 @contextmanager
@@ -80,7 +109,7 @@ def active_adapters(adapters: Sequence[Adapter | None]) -> Generator[None, None,
     if owner is None:
         yield
         return
-    kept, owner.rows = owner.rows, [PLAIN if each is None else each.name for each in adapters]
+    kept, owner.rows = owner.rows, RowsByAdapter([None if each is None else each.name for each in adapters])
     try:
         yield
     finally:
@@ -92,7 +121,7 @@ class Adapters:
 
     Attributes:
         values: by agent, `parameter`; those that are in place.
-        rows: peft's names of the adapters of the rows that are passed now; None for the plain model.
+        rows: that are passed now, by their adapters; None for the plain model.
 
     Args:
         model: gets peft's layers in the places of its targets with the first adapter.
@@ -101,7 +130,7 @@ class Adapters:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.values: dict[str, AdapterValues] = {}
-        self.rows: list[str] | None = None
+        self.rows: RowsByAdapter | None = None
         self._configs: dict[str, PeftConfig] = {}
         self._names: dict[str, str] = {}
         self._matrices: dict[str, list[LoraMatrix]] = {}
@@ -112,7 +141,7 @@ class Adapters:
         """What an agent's rows are passed with; None where no agent of the model has an adapter."""
         if not self.values:
             return None
-        return Adapter(owner=self, name=self._names[agent] if agent in self.values else PLAIN)
+        return Adapter(owner=self, name=self._names[agent] if agent in self.values else None)
 
     def add(self, agents: Iterable[str], config: AdapterConfig) -> None:
         """Makes room for adapters of agents; they are used once they have values.
@@ -209,7 +238,8 @@ class Adapters:
         for key, layer in self._layers.of(name):
             matrices += take_matrices(key, layer, name)
             if key not in self._hooked:
-                layer.register_forward_pre_hook(self._name_rows, with_kwargs=True)
+                layer.register_forward_pre_hook(_as_plain, with_kwargs=True)
+                layer.register_forward_hook(self._add_updates)
                 self._hooked.add(key)
         self._configs[agent], self._names[agent], self._matrices[agent] = config, name, matrices
 
@@ -219,12 +249,29 @@ class Adapters:
         for matrix, part in zip(matrices, torch.split(value, sizes), strict=True):
             yield part.view(matrix.shape)
 
-    def _name_rows(
-        self, layer: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, object]
-    ) -> tuple[tuple[Tensor, ...], dict[str, object]]:
-        count = len(inputs[0])
-        rows = [PLAIN] * count if self.rows is None else self.rows
-        if len(rows) != count:
-            problem = f"a layer that adapters change is passed {count} rows for {len(rows)} texts"
+    def _add_updates(
+        self, layer: nn.Module, inputs: tuple[Float[Tensor, "batch ... _"], ...], given: GivenByLayer
+    ) -> GivenByLayer:
+        """Adds what the adapters of the rows add to what the plain layer gives."""
+        rows, (read, *_) = self.rows, inputs
+        if rows is None:
+            return given
+        if len(read) != rows.count:
+            problem = f"a layer that adapters change is passed {len(read)} rows for {rows.count} texts"
             raise ConfigError(problem, hint="name other layers in adapters.targets")
-        return inputs, {**named, ROW_NAMES: rows}
+        for name, numbers in rows.numbers.items():
+            if not has_adapter(layer, name):
+                continue
+            if len(numbers) == rows.count:
+                return given + update_of(layer, name, read).to(given.dtype)
+            index = rows.indices(name, read.device)
+            update = update_of(layer, name, read.index_select(0, index))
+            given = given.index_add(0, index, update.to(given.dtype))
+        return given
+
+
+def _as_plain(
+    _: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, object]
+) -> tuple[tuple[Tensor, ...], dict[str, object]]:
+    """Peft adds nothing by itself."""
+    return inputs, {**named, ROW_NAMES: [PLAIN] * len(inputs[0])}

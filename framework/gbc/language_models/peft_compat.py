@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Protocol, cast, runtime_checkable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from framework.core.errors import ConfigError
@@ -47,6 +48,7 @@ class _Layer(Protocol):
     lora_A: Mapping[str, nn.Module]
     lora_B: Mapping[str, nn.Module]
     lora_variant: Collection[str]
+    scaling: Mapping[str, float]
 
     def get_base_layer(self) -> nn.Module: ...
 
@@ -149,7 +151,7 @@ class LoraLayers:
 
         modules = named_modules(self.model)
         layers = [(key, each) for key, each in modules.items() if isinstance(each, LoraLayer)]
-        return [(key, layer) for key, layer in layers if name in cast(_Layer, layer).lora_A]
+        return [(key, layer) for key, layer in layers if has_adapter(layer, name)]
 
 
 def take_matrices(key: str, layer: nn.Module, name: str) -> list[LoraMatrix]:
@@ -177,3 +179,23 @@ def take_matrices(key: str, layer: nn.Module, name: str) -> list[LoraMatrix]:
         found.append(LoraMatrix(key=f"{key}.{kind}", module=module, shape=torch.Size(shape)))
         del module.weight
     return found
+
+
+def has_adapter(layer: nn.Module, name: str) -> bool:
+    """Whether an adapter changes a layer."""
+    return name in cast(_Layer, layer).lora_A
+
+
+def update_of(layer: nn.Module, name: str, read: Float[Tensor, "batch ... _"]) -> Float[Tensor, "batch ... _"]:
+    """What an adapter adds to what a layer gives: alpha / rank B A x.
+
+    Peft's own mixed batches pick rows by lists, and a GPU waits for each of these.
+
+    Args:
+        layer: one of `LoraLayers.of`.
+        name: the adapter's.
+        read: rows of this adapter.
+    """
+    its = cast(_Layer, layer)
+    a, b = its.lora_A[name], its.lora_B[name]
+    return b(a(read.to(cast(Tensor, a.weight).dtype))) * its.scaling[name]

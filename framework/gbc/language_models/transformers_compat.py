@@ -6,7 +6,8 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     Cache,
     DynamicCache,
     PreTrainedModel,
@@ -244,10 +246,40 @@ def embeddings_of(model: PreTrainedModel, ids: Int[Tensor, "..."]) -> Float[Tens
     return model.get_input_embeddings()(ids)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Where and in how many bits a model is made, where it is not one device in full.
+
+    Attributes:
+        device_map: as transformers takes it.
+        weight_bits: of linear layers, by bitsandbytes.
+    """
+
+    device_map: str | None = None
+    weight_bits: Literal[4, 8] | None = None
+
+    def options(self, dtype: torch.dtype) -> dict[str, object]:
+        """What `from_pretrained` is told."""
+        found: dict[str, object] = {} if self.device_map is None else {"device_map": self.device_map}
+        if self.weight_bits is None:
+            return found
+        if find_spec("bitsandbytes") is None:
+            problem = f"weight_bits {self.weight_bits} needs the package bitsandbytes, which is not installed"
+            raise ConfigError(problem, hint="pip install bitsandbytes, or leave weight_bits out")
+        quantized = BitsAndBytesConfig(
+            load_in_8bit=self.weight_bits == 8, load_in_4bit=self.weight_bits == 4, bnb_4bit_compute_dtype=dtype
+        )
+        return {**found, "quantization_config": quantized}
+
+
 def load_pretrained(
-    path: str, *, dtype: torch.dtype, attention: str | None
+    path: str,
+    *,
+    dtype: torch.dtype,
+    attention: str | None,
+    spread: "Spread | None" = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and the tokenizer of a folder, on the CPU; raises what transformers raises.
+    """The model and the tokenizer of a folder, by default on the CPU; raises what transformers raises.
 
     Nothing is downloaded and no code of the folder is run.
 
@@ -255,9 +287,14 @@ def load_pretrained(
         path: the folder.
         dtype: of the weights.
         attention: implementation; None for the architecture's own choice.
+        spread: over devices, and in how many bits.
+
+    Raises:
+        ConfigError: fewer bits without bitsandbytes.
     """
-    options = {"local_files_only": True, "trust_remote_code": False}
+    options: dict[str, object] = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = cast(_Loads, AutoTokenizer).from_pretrained(path, **options)
+    options |= {} if spread is None else spread.options(dtype)
     # Another default device, such as that of a trainer which makes its module, is to transformers a `device_map`.
     with torch.device("cpu"):
         model = cast(_Loads, AutoModelForCausalLM).from_pretrained(

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.results import Attribution
+from framework.gbc.logs.baselines import BASELINES, Guess, step_number
 from framework.gbc.logs.schema import Mistake
 from framework.gbc.logs.surrogate import ReadLog
 
@@ -39,29 +40,9 @@ class Verdict:
     step: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guess:
-    """Who is named for a log with which probability: a verdict without doubt, or chance.
-
-    Attributes:
-        agents: probability by agent.
-        steps: probability by message.
-    """
-
-    agents: Mapping[str, float]
-    steps: Mapping[int, float]
-
-
 def certain(said: Verdict) -> Guess:
     """A verdict as a guess."""
     return Guess(agents={said.agent: 1.0}, steps={said.step: 1.0})
-
-
-def chance(read: ReadLog) -> Guess:
-    """Every candidate with the same probability."""
-    steps = [_number(step.name) for step in read.trace.steps if step.kind != "user"]
-    agents = {read.log.messages[number].agent for number in steps}
-    return Guess(agents=dict.fromkeys(agents, 1 / len(agents)), steps=dict.fromkeys(steps, 1 / len(steps)))
 
 
 def step_values(read: ReadLog, found: Attribution, by: Method) -> dict[int, float]:
@@ -75,7 +56,7 @@ def step_values(read: ReadLog, found: Attribution, by: Method) -> dict[int, floa
         found: its attribution.
         by: what is measured.
     """
-    numbers = {step.name: _number(step.name) for step in read.trace.steps if step.kind != "user"}
+    numbers = {step.name: step_number(step.name) for step in read.trace.steps if step.kind != "user"}
     values = dict.fromkeys(numbers.values(), 0.0)
     if by == "through":
         values.update({numbers[each.step]: each.credit for each in found.messages if each.step in numbers})
@@ -172,13 +153,13 @@ class AttributionAccuracy(Metric):
 
 
 def attribution_accuracy(
-    reads: Sequence[ReadLog], found: Mapping[Method, Sequence[Verdict]], tolerances: Sequence[int] = (1, 3)
+    reads: Sequence[ReadLog], found: Mapping[str, Sequence[Verdict]], tolerances: Sequence[int] = (1, 3)
 ) -> dict[str, dict[str, float]]:
-    """The accuracies by method, and those of `chance`, over the logs with a label; empty if there is none.
+    """The accuracies by method, and those of all `BASELINES`, over the logs with a label; empty if there is none.
 
     Args:
         reads: the logs.
-        found: for each method a verdict for each log.
+        found: for each method a verdict for each log; those of logs without a label are not looked at.
         tolerances: as in `AttributionAccuracy`.
     """
     labelled = [index for index, read in enumerate(reads) if read.log.mistake is not None]
@@ -187,15 +168,12 @@ def attribution_accuracy(
         return {}
     guesses = {method: [certain(said[index]) for index in labelled] for method, said in found.items()}
     rows: dict[str, dict[str, float]] = {}
-    for name, each in {**guesses, "chance": [chance(reads[index]) for index in labelled]}.items():
+    guesses |= {name: [guess(reads[index]) for index in labelled] for name, guess in BASELINES.items()}
+    for name, each in guesses.items():
         metric = AttributionAccuracy(tolerances)
         metric.update(each, labels)
         rows[name] = {key: value.item() for key, value in metric.compute().items()}
     return rows
-
-
-def _number(step: str) -> int:
-    return int(step.rpartition("@")[2])
 
 
 def _plain(name: str) -> str:

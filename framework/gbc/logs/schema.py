@@ -1,6 +1,7 @@
 """Logs that other frameworks wrote: who said what, in JSON lines; `docs/traces.md` has the schema field by field."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,8 @@ class Log:
         task: what the system was asked; empty where only the messages tell.
         messages: in the order in which they were said.
         prompts: system prompts by agent, as far as they are known.
-        outputs: numbers of the messages that are the system's output; empty: the last agent's message.
+        outputs: numbers of the messages that are the system's output; empty: the last agent's message that says more
+            than the word that ends a chat.
         answer: the final answer, where it is known apart from the output.
         expected: the right one.
         correct: whether the run succeeded; None: not, unless `answer` is `expected`.
@@ -130,8 +132,9 @@ class Log:
     @property
     def output_messages(self) -> tuple[int, ...]:
         """Numbers of the messages that are the output."""
-        last = max(number for number, message in enumerate(self.messages) if message.role == "agent")
-        return self.outputs or (last,)
+        said = [number for number, message in enumerate(self.messages) if message.role == "agent"]
+        more = [number for number in said if _says_more(self.messages[number].text)]
+        return self.outputs or ((more or said)[-1],)
 
     @property
     def failed(self) -> bool:
@@ -139,6 +142,11 @@ class Log:
         if self.correct is not None:
             return not self.correct
         return self.answer is None or self.expected is None or self.answer.strip() != self.expected.strip()
+
+
+def _says_more(text: str) -> bool:
+    """Whether a message says anything beside the word that ends a chat, as AutoGen's agents do."""
+    return bool(re.sub(r"\W|_|TERMINATE", "", text))
 
 
 def log_to_line(log: Log) -> str:

@@ -6,6 +6,7 @@ for the model that wrote the answer they are an estimate.
 
 A context is filled with the prompt, the task, and then messages from the newest back, as long as they fit whole. Where
 the newest alone does not fit, its end is kept. Of an answer longer than its share of the context, the beginning is.
+The tokens of a whole log are bounded too: what a log costs does not grow with the square of its length.
 """
 
 import re
@@ -19,6 +20,7 @@ from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt
+from framework.gbc.logs.context_budget import LOG_TOKENS, context_length
 from framework.gbc.logs.schema import Log, Message, Role
 
 SURROGATE = "surrogate"
@@ -36,12 +38,18 @@ class SurrogateOptions:
     Args:
         max_tokens: context in tokens, input and answer; by default all that the model has.
         answer_share: of the context that an answer may take, in (0, 1).
+        log_tokens: of all contexts of a log together. Where they are more, the longest are cut to one length, of 256 at
+            least, of which the prompt and the task have a quarter each. By default 6,144 on a CPU and no bound
+            elsewhere.
     """
 
     max_tokens: int | None = None
     answer_share: float = 0.25
+    log_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        if self.log_tokens is not None and self.log_tokens < 1:
+            raise ConfigError(f"log_tokens {self.log_tokens}", hint="use 1 token or more, or leave it out")
         if (self.max_tokens is not None and self.max_tokens < 1) or not 0 < self.answer_share < 1:
             problem = f"max_tokens {self.max_tokens}, answer_share {self.answer_share}"
             raise ConfigError(problem, hint="use 1 token or more, and a share between 0 and 1")
@@ -56,17 +64,20 @@ class Unread:
         dropped: numbers of the messages that it should have read.
         shortened: number of the message whose end alone it read; None where there is none.
         answer: characters at the end of the answer that were not read.
+        prompt: characters at the ends of the prompt and the task that were not read.
     """
 
     step: str
     dropped: tuple[int, ...]
     shortened: int | None
     answer: int
+    prompt: int = 0
 
     def __str__(self) -> str:
         parts = [f"{len(self.dropped)} older messages dropped"] if self.dropped else []
         parts += [f"message {self.shortened} cut to its end"] if self.shortened is not None else []
         parts += [f"{self.answer} characters of the answer left out"] if self.answer else []
+        parts += [f"{self.prompt} characters of prompt and task left out"] if self.prompt else []
         return f"{self.step}: {', '.join(parts)}"
 
 
@@ -161,7 +172,6 @@ class _TraceBuilder:
     ) -> None:
         self.log, self.nodes, self.model = log, nodes, model
         self.context = min(model.max_tokens, options.max_tokens or model.max_tokens)
-        self.most_answer = max(1, int(self.context * options.answer_share))
         self.unread: list[Unread] = []
         self.task_step: Step | None = None
         # The task as a user said it, which is then never dropped; otherwise a step of its own.
@@ -171,6 +181,32 @@ class _TraceBuilder:
         if task and self.task_number is None:
             self.task_step = _plain_step(TASK, nodes[TASK, "user"], "user", log.task)
         self.lengths = [len(self._tokens(_line(message))[0]) for message in log.messages]
+        budget = options.log_tokens or (LOG_TOKENS if model.device.type == "cpu" else None)
+        level = None if budget is None else context_length(self._wanted(), budget)
+        self.room = self.context if level is None else min(self.context, level)
+        self.most_prompt = None if level is None else self.room // 4
+        self.most_answer = max(1, int(self.room * options.answer_share))
+
+    def _wanted(self) -> list[int]:
+        """Of each answer, the tokens that it and all that is read for it have."""
+        task = len(self._tokens(self.log.task)[0]) if self.task_step is not None else 0
+        prompts = {agent: len(self._tokens(prompt)[0]) for agent, prompt in self.log.prompts.items()}
+        return [
+            task + prompts.get(message.agent, 0) + sum(self.lengths[i] for i in (*sees(self.log, number), number))
+            for number, message in enumerate(self.log.messages)
+            if message.role == "agent"
+        ]
+
+    def _beginning(self, text: str) -> str:
+        """As much of a prompt or a task as is read."""
+        spans = self._tokens(text)[1] if self.most_prompt is not None else ()
+        return text if len(spans) <= (self.most_prompt or 0) else text[: spans[(self.most_prompt or 1) - 1][1]]
+
+    def _unread_of_prompt(self, number: int, seen: Sequence[int]) -> int:
+        """Characters of the prompt and the task that a step does not read."""
+        texts = [self.log.prompts.get(self.log.messages[number].agent, "").strip()]
+        texts += [self.log.task.strip()] if self.task_step is not None or self.task_number in seen else []
+        return sum(len(text) - len(self._beginning(text)) for text in texts)
 
     def name(self, number: int) -> str:
         """The step of a message."""
@@ -194,8 +230,9 @@ class _TraceBuilder:
         encoded, kept, shortened = self._fit(number, seen, len(ids))
         rest = len(message.text) - (spans[-1][1] if spans else 0) if len(ids) == self.most_answer else 0
         dropped = tuple(i for i in seen if i not in kept)
-        if dropped or shortened is not None or rest:
-            self.unread.append(Unread(step=name, dropped=dropped, shortened=shortened, answer=rest))
+        prompt = self._unread_of_prompt(number, seen)
+        if dropped or shortened is not None or rest or prompt:
+            self.unread.append(Unread(step=name, dropped=dropped, shortened=shortened, answer=rest, prompt=prompt))
         return Step(
             name=name,
             node=node,
@@ -214,7 +251,7 @@ class _TraceBuilder:
 
     def _fit(self, number: int, seen: Sequence[int], answer: int) -> tuple[EncodedPrompt, dict[int, str], int | None]:
         """The input, the texts in it by message, and the message that was cut."""
-        always = {i: self.log.messages[i].text for i in seen if i == self.task_number}
+        always = {i: self._beginning(self.log.messages[i].text.strip()) for i in seen if i == self.task_number}
         bare = self.model.encode(self._request(number, always, answer=0))
         room = self.context - answer - len(bare.ids)
         if room < 0:
@@ -223,6 +260,7 @@ class _TraceBuilder:
                 f"{answer}, the surrogate's context holds {self.context}",
                 hint="use a surrogate with a longer context, or raise max_tokens",
             )
+        room = min(room, max(0, self.room - answer - len(bare.ids))) if self.most_prompt is not None else room
         while True:
             kept, shortened = self._newest(always, [i for i in seen if i not in always], room)
             encoded = self.model.encode(self._request(number, kept, answer=0))
@@ -256,13 +294,14 @@ class _TraceBuilder:
         agent = self.log.messages[number].agent
         pieces: list[Piece] = []
         if self.task_step is not None:
-            pieces += [Piece(text="Task: "), Piece(text=self.log.task.strip(), source=TASK), Piece(text="\n\n")]
+            task = Piece(text=self._beginning(self.log.task.strip()), source=TASK)
+            pieces += [Piece(text="Task: "), task, Piece(text="\n\n")]
         for i, text in kept.items():
             before, after = _frame(self.log.messages[i])
             pieces += [Piece(text=before), Piece(text=text, source=self.name(i)), Piece(text=after)]
         return Request(
             step=self.name(number),
-            prompt=self.log.prompts.get(agent, "").strip() or _PROMPT.format(agent=agent),
+            prompt=self._beginning(self.log.prompts.get(agent, "").strip()) or _PROMPT.format(agent=agent),
             pieces=(*pieces, Piece(text=f"{agent}:")),
             max_new_tokens=answer,
         )

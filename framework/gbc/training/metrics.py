@@ -39,9 +39,8 @@ def validation_metrics(results: Sequence[EpisodeResult]) -> dict[str, float]:
 
 
 def gradient_metrics(ranks: Sequence[RankResult], *, num_tasks: int) -> dict[str, float]:
-    """Metrics of the straight-through loss of a batch: in nats per token, and shares in [0, 1]."""
+    """What the straight-through loss of a batch is of: shares in [0, 1]."""
     return {
-        "loss/target_nats_per_token": sum(rank.value for rank in ranks) / len(ranks),
         "soft/flowing_share": sum(rank.connected_share for rank in ranks) / len(ranks),
         "soft/trained_share": sum(rank.num_traces for rank in ranks) / num_tasks,
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import NotRequired, TypedDict, override
 
+from framework.core.collectives import mean_over_ranks
 from framework.core.devices import tensor_on
 from framework.core.errors import CheckpointError, ConfigError
 from framework.data.loading.batch import EpisodeBatch
@@ -173,15 +174,18 @@ class GBCModule(ClippingModule):
         if self.search is not None:
             self.search.note(errors)
         self.tracker.history.note(self.global_step, errors, worker.attributed)
-        metrics, loss = episode_metrics(results, self.failures), mean_loss(results)
-        if self.soft_config is not None:
+        metrics = episode_metrics(results, self.failures)
+        if self.soft_config is None:
+            loss = tensor_on(self.device, mean_loss(results), torch.float32)
+        else:
             metrics |= gradient_metrics(ranks, num_tasks=len(results))
-            loss = metrics["loss/target_nats_per_token"]
+            loss = mean_over_ranks(found.value)
+            self.log("loss/target_nats_per_token", loss, batch_size=1)
         if attributes:
             metrics |= credit_metrics(errors, self.system.graph.nodes)
         self.log_dict(on_host(metrics), batch_size=1)
         # Where nothing is trained, the one number that nothing uses has no gradient.
-        return with_gradients(tensor_on(self.device, loss, torch.float32), values, found.gradients or [torch.zeros(())])
+        return with_gradients(loss, values, found.gradients or [torch.zeros(())])
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         results = self.worker.run_shared(self.graph, self.worker.tasks(batch), self._detached(self.steering()))

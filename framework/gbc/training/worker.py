@@ -37,14 +37,13 @@ class RankResult:
     Attributes:
         episodes: its tasks, without their traces.
         errors: those among them that were attributed.
-        value, connected_share, num_traces: of its gradients, as in `StraightThroughGradients`.
+        connected_share, num_traces: of its gradients, as in `StraightThroughGradients`.
         spent: since the last exchange, by agent.
         seconds: since the last exchange.
     """
 
     episodes: list[EpisodeResult]
     errors: list[AttributedError]
-    value: float
     connected_share: float
     num_traces: int
     spent: dict[str, Spending]
@@ -199,7 +198,9 @@ class RolloutWorker:
             num_episodes: episodes of the batch, which weigh alike.
         """
         zeros = tuple(map(torch.zeros_like, agent_parameters.values))
-        nothing = StraightThroughGradients(value=torch.zeros(()), connected_share=0.0, num_traces=0, gradients=zeros)
+        # Where the others have theirs.
+        value = zeros[0].new_zeros(()) if zeros else torch.zeros(())
+        nothing = StraightThroughGradients(value=value, connected_share=0.0, num_traces=0, gradients=zeros)
         if self.soft is None or self.target is None:
             return list(results), nothing
         marked, trained = self._with_targets(results, self.soft.model, self.target)
@@ -254,7 +255,6 @@ class RolloutWorker:
             # Traces are large, and nobody else reads them.
             episodes=[replace(each, trace=None) for each in results],
             errors=list(errors),
-            value=0.0 if found is None else float(found.value),
             connected_share=0.0 if found is None else found.connected_share,
             num_traces=0 if found is None else found.num_traces,
             spent=self.meter.take(),

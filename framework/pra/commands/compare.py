@@ -1,159 +1,217 @@
-"""The method against the rows it is compared with: one recipe, every variant, equal parameters and steps."""
+"""The method against the rows it is compared with: one recipe, every row, at equal parameters and steps."""
 
-import json
-import subprocess
-import sys
-from bisect import bisect_left
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from framework.core.console import console
-from framework.core.errors import ConfigError, TrainingError
-from framework.core.io import atomic_write, check_output_folder
+from framework.core.devices import pick_device
+from framework.core.errors import ConfigError, DataError
+from framework.core.io import check_output_folder, locked_folder, sha256_of
 from framework.core.text_files import read_yaml
 from framework.evaluation.features import FeatureNetwork
-from framework.pra.commands.evaluate import evaluate
-from framework.pra.commands.sample import sample
+from framework.pra.commands.comparison.figure import FIGURE, draw_comparison
+from framework.pra.commands.comparison.judge import Judge, keep_floor, read_floor
+from framework.pra.commands.comparison.measurement import Protocol, measure_part, train_classifier, train_part
+from framework.pra.commands.comparison.parts import Part, at_size, plan_parts
+from framework.pra.commands.comparison.results import TABLE, read_result, write_all, write_result
 from framework.pra.network.config import PRAConfig, VariantName
-from framework.pra.network.model import PRA
-from framework.pra.sampling import SamplerConfig
 
-WIDTH_STEP = 8
-MOST_IMAGES = 10_000
-
-
-def num_parameters(config: PRAConfig) -> int:
-    """Sampling parameters of an architecture, counted without making it."""
-    with torch.device("meta"):
-        return PRA(config).num_sampling_parameters()
-
-
-def match_parameters(config: PRAConfig, goal: int) -> PRAConfig:
-    """The architecture with the head's width, a multiple of 8, that brings its parameters nearest to `goal`.
-
-    Variants without a pixel decoder are smaller; their head, which has to do the decoder's work, gets the difference.
-    """
-
-    def parameters_at(width: int) -> int:
-        return num_parameters(replace(config, head_width=width))
-
-    widths = range(WIDTH_STEP, 8 * config.head_width, WIDTH_STEP)
-    reached = bisect_left(widths, goal, key=parameters_at)
-    nearest = min(widths[max(0, reached - 1) : reached + 1], key=lambda width: abs(parameters_at(width) - goal))
-    return replace(config, head_width=nearest)
+_FLOOR = "training-images-{}px.json"
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def compare(
     recipe: str,
     out: str,
     *,
-    features: FeatureNetwork,
+    features: FeatureNetwork | None = None,
+    classifier: str | None = None,
     variants: list[VariantName] | None = None,
-    guidance: list[float] = [1.0, 1.5],  # noqa: B006 - never changed
+    sizes: list[int] | None = None,
+    seeds: list[int] = [0],  # noqa: B006 - never changed
+    parts: list[str] = ["*"],  # noqa: B006
+    guidance: list[float] = [1.0, 1.5],  # noqa: B006
     num: int = 5000,
     steps: int = 50,
     svm_accuracy: bool = False,
-    seed: int = 0,
+    device: str = "auto",
     options: list[str] = [],  # noqa: B006
 ) -> None:
-    """Train every variant of a recipe at equal parameters and steps, and measure their rollouts.
+    """Train every row of a recipe at equal parameters and steps, and measure its rollouts.
 
-    Rows that are already trained in OUT are only measured, and a row that was cut off goes on.
+    With several sizes the patches grow with the images, so that the figure shows what a token's size does to each row.
+    A part is a row at a size with a seed: what is measured stays, what was cut off goes on, and the same command
+    started several times, on one machine or on several with a common folder, shares the parts out.
 
     Args:
         recipe: the recipe of a PRA run.
-        out: folder that gets a run for each row, `table.md` and `table.json`.
-        features: network of the Fréchet distance, as for `framework evaluate`.
+        out: folder that gets a run for each part, `results.jsonl`, `table.md`, `comparison.svg` and `comparison.png`.
+        features: network of the Fréchet distance at every size, as for `framework evaluate`.
+        classifier: instead of `features`: the recipe of a classifier, which is trained at each size first.
         variants: rows of the table; all by default.
-        guidance: guidance scales to sample at.
-        num: samples of each row and scale.
+        sizes: sides of the images in pixels; that of the recipe by default.
+        seeds: of training and sampling, a part each.
+        parts: names of the parts to work on, or patterns such as `pra-*` and `*-32px-seed1`.
+        guidance: guidance scales to sample at; 1, which is none, is always measured.
+        num: samples of each part and scale.
         steps: steps of the sampler.
         svm_accuracy: also measure how often a support vector machine predicts the samples' class; for small images.
-        seed: seed of training and sampling.
+        device: where samples are made, such as cpu or cuda; auto takes a GPU if there is one.
         options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
     """
     settings = _read_recipe(recipe)
-    data = settings["data"]
     base = PRAConfig(**settings["model"]["init_args"]["architecture"])
-    check_output_folder(out)
-    goal = num_parameters(replace(base, variant="pra"))
-    measurement = _Measurement(
-        features=features,
-        training=data["train"],
-        validation=data["validation"],
+    name = _judge_name(features, classifier)
+    rows, sides = variants or get_args(VariantName), sizes or [base.image_size]
+    protocol = Protocol(
+        recipe=recipe,
+        recipe_sha256=sha256_of(Path(recipe)),
+        options=tuple(options),
+        features=name,
+        guidance=tuple(guidance),
         num=num,
         steps=steps,
-        seed=seed,
         svm_accuracy=svm_accuracy,
     )
-    rows: list[_Row] = []
-    for variant in variants or get_args(VariantName):
-        architecture = match_parameters(replace(base, variant=variant), goal)
-        run = Path(out) / variant
-        _fit(recipe, run, architecture, seed, options)
-        metrics = {scale: measurement.metrics(run, scale, with_gap=scale == min(guidance)) for scale in guidance}
-        rows.append(_Row(variant=variant, num_parameters=num_parameters(architecture), metrics=metrics))
-        _write(Path(out), rows, svm_accuracy)
-    console.print(f"table in {out}/table.md")
+    chosen = _named(plan_parts(base, variants=rows, sizes=sides, seeds=seeds), parts)
+    judges = _Judges(Path(out), base, settings["data"], num, features=features, classifier=classifier)
+    _work(chosen, Path(out), protocol, judges, pick_device(device))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Measurement:
-    """How the rollouts of every row are measured; the fields are arguments of `compare`, and the recipe's data."""
-
-    features: FeatureNetwork
-    training: str
-    validation: str
-    num: int
-    steps: int
-    seed: int
-    svm_accuracy: bool
-
-    def metrics(self, run: Path, guidance: float, *, with_gap: bool) -> dict[str, float]:
-        """Samples from a run, and what is measured on them.
-
-        Args:
-            run: its folder.
-            guidance: scale to sample at.
-            with_gap: also measure the rollout gap.
-        """
-        report = run / f"guidance-{guidance:g}.json"
-        samples = str(report.with_suffix(".npz"))
-        sample(
-            str(run),
-            samples,
-            num=self.num,
-            seed=self.seed,
-            batch_size=min(self.num, 1000),
-            sampler=SamplerConfig(steps=self.steps, guidance=guidance),
-        )
-        evaluate(
-            samples,
-            self.validation,
-            features=self.features,
-            training=self.training,
-            limit=MOST_IMAGES,
-            svm_accuracy=self.svm_accuracy,
-            checkpoint=str(run) if with_gap else None,
-            out=str(report),
-        )
-        return json.loads(report.read_bytes())["metrics"]
+def _judge_name(features: FeatureNetwork | None, classifier: str | None) -> str:
+    """What distances are measured in, in words."""
+    if (features is None) == (classifier is None):
+        raise ConfigError("features and classifier", hint="give one of them: a network, or a classifier's recipe")
+    return str(classifier) if features is None else features.name
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A row of the table; its metrics by guidance scale."""
+def _work(parts: Sequence[Part], out: Path, protocol: Protocol, judges: "_Judges", device: torch.device) -> None:
+    """Trains and measures parts, one after the other, but for those that others work on.
 
-    variant: str
-    num_parameters: int
-    metrics: dict[float, dict[str, float]]
+    Args:
+        parts: in their order.
+        out: folder of the comparison.
+        protocol: how.
+        judges: what measures them.
+        device: where samples are made.
+    """
+    check_output_folder(out)
+    busy: list[str] = []
+    for part in parts:
+        folder = out / part.name
+        with ExitStack() as held:
+            if not _is_free(folder, held):
+                busy.append(part.name)
+                continue
+            if _is_measured(folder, protocol):
+                continue
+            console.print(f"{part.name}: training, then samples and measures")
+            train_part(part, folder, protocol)
+            judge = judges.at(part.architecture.image_size)
+            write_result(folder, measure_part(part, folder, judge, protocol, device))
+        _write(out, protocol)
+    _write(out, protocol)
+    if busy:
+        console.print(f"worked on by other processes: {', '.join(busy)}")
+    console.print(f"table in {out}/{TABLE}, figure in {out}/{FIGURE}.svg")
 
-    def as_json(self) -> dict[str, object]:
-        measured = {f"guidance {scale:g}": metrics for scale, metrics in self.metrics.items()}
-        return {"variant": self.variant, "parameters": self.num_parameters, **measured}
+
+def _named(parts: Sequence[Part], patterns: Sequence[str]) -> list[Part]:
+    for pattern in patterns:
+        if not any(fnmatch(part.name, pattern) for part in parts):
+            names = ", ".join(part.name for part in parts)
+            raise ConfigError(f"no part is named {pattern}", hint=f"there are {names}")
+    return [part for part in parts if any(fnmatch(part.name, pattern) for pattern in patterns)]
+
+
+def _is_free(folder: Path, held: ExitStack) -> bool:
+    """Whether nobody else works in a folder, which is kept from others then until `held` ends."""
+    folder.mkdir(exist_ok=True)
+    try:
+        held.enter_context(locked_folder(folder))
+    except DataError:
+        return False
+    return True
+
+
+def _is_measured(folder: Path, protocol: Protocol) -> bool:
+    """Whether a part has the result that is asked for.
+
+    Raises:
+        ConfigError: it was trained by another recipe or with other options.
+    """
+    result = read_result(folder)
+    if result is None:
+        return False
+    unlike = [name for name, value in protocol.training.items() if result.settings.get(name) != value]
+    if unlike:
+        problem = f"{folder} was trained with another recipe or other options"
+        raise ConfigError(problem, hint="take another folder for this comparison")
+    return result.settings == protocol.settings
+
+
+def _write(out: Path, protocol: Protocol) -> None:
+    """Table, lines and figure of all parts in the folder that were measured alike."""
+    found = [read_result(path) for path in out.iterdir() if path.is_dir()]
+    results = [each for each in found if each is not None and each.settings == protocol.settings]
+    if not results:
+        return
+    order = list(get_args(VariantName))
+    results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed))
+    floors = {each.image_size: read_floor(out / _FLOOR.format(each.image_size)) for each in results}
+    write_all(out, results, floors)
+    draw_comparison(out, results, floors)
+
+
+class _Judges:
+    """What measures the parts of each size, made when the first of them asks.
+
+    Args:
+        out: folder of the comparison.
+        base: the recipe's architecture.
+        data: the recipe's.
+        num: samples of a part.
+        features: network for all sizes.
+        classifier: recipe of a network for each size.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        base: PRAConfig,
+        data: dict[str, Any],
+        num: int,
+        *,
+        features: FeatureNetwork | None,
+        classifier: str | None,
+    ) -> None:
+        self._out, self._base, self._data, self._num = out, base, data, num
+        self._features, self._classifier = features, classifier
+        self._made: dict[int, Judge] = {}
+
+    def at(self, image_size: int) -> Judge:
+        """Of a size."""
+        if image_size not in self._made:
+            network = self._features or self._trained(image_size)
+            config = at_size(self._base, image_size)
+            judge = Judge.of_shards(network, self._data["train"], self._data["validation"], config)
+            keep_floor(self._out / _FLOOR.format(image_size), judge, self._num)
+            self._made[image_size] = judge
+        return self._made[image_size]
+
+    def _trained(self, image_size: int) -> FeatureNetwork:
+        assert self._classifier is not None
+        run = self._out / f"classifier-{image_size}px"
+        with ExitStack() as held:
+            while not _is_free(run, held):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            return train_classifier(self._classifier, run, image_size)
 
 
 def _read_recipe(path: str) -> dict[str, Any]:
@@ -163,31 +221,3 @@ def _read_recipe(path: str) -> dict[str, Any]:
         problem = f"{path} is not the recipe of a PRA run with validation data"
         raise ConfigError(problem, hint="give one such as recipes/pra/digits.yaml")
     return settings
-
-
-def _fit(recipe: str, run: Path, architecture: PRAConfig, seed: int, options: list[str]) -> None:
-    # A process of its own: a row must not inherit the random state or the memory of the row before.
-    command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, "--run.dir", str(run)]
-    command += ["--model.architecture.variant", architecture.variant]
-    command += ["--model.architecture.head_width", str(architecture.head_width)]
-    command += ["--seed_everything", str(seed), "--model.init_args.seed", str(seed), *options]
-    if subprocess.run(command, check=False).returncode:
-        raise TrainingError(f"training of {architecture.variant} failed", hint=f"see its output; its run is in {run}")
-
-
-def _write(out: Path, rows: list[_Row], svm_accuracy: bool) -> None:
-    with atomic_write(out / "table.json") as file:
-        file.write(json.dumps([row.as_json() for row in rows], indent=2).encode())
-    guidance = list(rows[0].metrics)
-    names = [f"Fréchet, guidance {scale:g}" for scale in guidance]
-    names += [f"SVM accuracy, guidance {scale:g}" for scale in guidance] if svm_accuracy else []
-    lines = ["| " + " | ".join(["row", "parameters", *names, "rollout gap"]) + " |", "|---" * (len(names) + 3) + "|"]
-    for row in rows:
-        measured = list(row.metrics.values())
-        cells = [next(f"{v:.3f}" for k, v in m.items() if k == "fid" or k.startswith("frechet")) for m in measured]
-        if svm_accuracy:
-            cells += [f"{m['svm_accuracy/samples']:.1%}" for m in measured]
-        gap = next(m["rollout_gap/ratio"] for m in measured if "rollout_gap/ratio" in m)
-        lines.append(f"| `{row.variant}` | {row.num_parameters:,} | {' | '.join(cells)} | {gap:.2f} |")
-    with atomic_write(out / "table.md") as file:
-        file.write(("\n".join(lines) + "\n").encode())

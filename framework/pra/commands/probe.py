@@ -21,8 +21,9 @@ from framework.data.shards.reader import ShardSet
 from framework.evaluation.probe import FeatureSet, ProbeConfig, ProbeResult, curve_over_depth, probe_features
 from framework.pra.checkpoint import load_pra
 from framework.pra.image_features import Inputs, Position, depth_features
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import VARIANTS
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.training.export import Weights
 
 _SUFFIX = ".json"
@@ -71,14 +72,14 @@ def probe(
     """
     _check_options(out, position, inputs)
     place, picture = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
-    check_outputs(out, picture, inputs=[checkpoint])
+    check_outputs(out, beside=[picture], inputs=[checkpoint])
     model = load_pra(checkpoint, weights).to(place)
     _check_inputs(inputs, model)
     chosen = _chosen_depths(depths, model.config.depth)
     sets = _two_parts(training, test)
     extractors: dict[str, Extractor] = {"trained": _of_model(model, position, inputs, chosen)}
     if baselines:
-        untrained = _of_model(PRA(model.config).eval().to(place), position, "clean", chosen)
+        untrained = _of_model(build_generator(model.config).eval().to(place), position, "clean", chosen)
         extractors |= {"untrained": untrained, "pixels": _pixels}
     # One reading of the images serves all.
     known, asked = (_extract(each, extractors, model, limit=limit, batch_size=batch_size) for each in sets)
@@ -129,7 +130,7 @@ def _two_parts(training: str, test: str) -> tuple[ShardSet, ShardSet]:
     return sets
 
 
-def _check_inputs(inputs: Inputs, model: PRA) -> None:
+def _check_inputs(inputs: Inputs, model: ImageGenerator) -> None:
     variant = model.config.variant
     if inputs == "decoded" and VARIANTS[variant].target == "pixels":
         raise ConfigError(f"inputs decoded of variant {variant}", hint="its head generates pixels; use clean")
@@ -143,7 +144,7 @@ def _chosen_depths(depths: Sequence[int] | None, depth: int) -> list[int]:
     return chosen
 
 
-def _of_model(model: PRA, position: Position, inputs: Inputs, depths: Sequence[int]) -> Extractor:
+def _of_model(model: ImageGenerator, position: Position, inputs: Inputs, depths: Sequence[int]) -> Extractor:
     def extract(images: Images) -> list[Float[Tensor, "batch feature"]]:
         features = depth_features(model, images, position=position, inputs=inputs)
         return [features[depth] for depth in depths]
@@ -156,7 +157,7 @@ def _pixels(images: Images) -> list[Float[Tensor, "batch feature"]]:
 
 
 def _extract(
-    shards: ShardSet, extractors: dict[str, Extractor], model: PRA, *, limit: int | None, batch_size: int
+    shards: ShardSet, extractors: dict[str, Extractor], model: ImageGenerator, *, limit: int | None, batch_size: int
 ) -> dict[str, list[FeatureSet]]:
     """Features of a set's images, by the extractor's name; images are decoded as for training and not kept."""
     config, device = model.config, next(model.parameters()).device

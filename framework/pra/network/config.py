@@ -6,16 +6,19 @@ from typing import Literal, get_args
 from framework.core.errors import ConfigError
 from framework.pra.network.patches import tokens_per_side
 
-VariantName = Literal["teacher_forced", "x_prediction", "noisy_inputs", "low_dim", "pra"]
+VariantName = Literal["teacher_forced", "x_prediction", "noisy_inputs", "low_dim", "pra", "diffusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What the head generates, how, and what the transformer sees in training."""
+    """What the head generates, how, and what the transformer sees in training.
+
+    With `diffused` inputs there is no head: the transformer itself generates all tokens together, from noisy ones.
+    """
 
     target: Literal["pixels", "states"]
     prediction: Literal["velocity", "clean"]
-    inputs: Literal["clean", "noisy", "decoded"]
+    inputs: Literal["clean", "noisy", "decoded", "diffused"]
 
 
 VARIANTS: dict[VariantName, Variant] = {
@@ -24,6 +27,7 @@ VARIANTS: dict[VariantName, Variant] = {
     "noisy_inputs": Variant(target="pixels", prediction="velocity", inputs="noisy"),
     "low_dim": Variant(target="states", prediction="velocity", inputs="clean"),
     "pra": Variant(target="states", prediction="velocity", inputs="decoded"),
+    "diffusion": Variant(target="pixels", prediction="clean", inputs="diffused"),
 }
 
 
@@ -37,12 +41,13 @@ class PRAConfig:
         num_classes: classes of the data; 1 means unconditional.
         channels: 1 for gray, 3 for RGB.
         variant: what the head generates and what the transformer sees in training; `pra` is the method, the others
-            are the rows it is compared with: `teacher_forced`, `x_prediction`, `noisy_inputs`, `low_dim`.
-        width: width of the causal transformer; `width / num_heads` must be a multiple of 4.
-        depth: layers of the causal transformer.
+            are the rows it is compared with: `teacher_forced`, `x_prediction`, `noisy_inputs`, `low_dim`, and
+            `diffusion`, a bidirectional transformer that denoises whole images.
+        width: width of the transformer; `width / num_heads` must be a multiple of 4.
+        depth: layers of the transformer.
         num_heads: attention heads of the causal transformer.
         class_tokens: tokens that carry the class at the start of the sequence.
-        head_width: width of the diffusion head.
+        head_width: width of the diffusion head; for `diffusion`, of what time and class are embedded in.
         head_depth: residual blocks of the diffusion head.
         head_modulation: how the hidden state and the flow's time modulate the head's blocks: `joint`, by one function
             of their sum, or `separate`, by a sum of two functions, with which a step of sampling costs less than half.

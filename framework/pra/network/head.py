@@ -28,6 +28,27 @@ def interpolate(
     return (1 - time)[..., None] * noise + time[..., None] * target
 
 
+def clean_velocity(
+    clean: Float[Tensor, "*axes target"], x: Float[Tensor, "*axes target"], time: Float[Tensor, "*time_axes"]
+) -> Float[Tensor, "*axes target"]:
+    """Velocity that leads from a point of the path to a clean target: (clean - x_t) / (1 - t).
+
+    Args:
+        clean: where the path ends.
+        x: the point x_t.
+        time: t in [0, 1); axes of length 1 are repeated.
+    """
+    return (clean - x) / (1 - time)[..., None]
+
+
+def bounded_error(error: Float[Tensor, "*axes target"], time: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes target"]:
+    """A velocity's error as the loss of a clean prediction counts it: bounded near the end of the path.
+
+    There it is multiplied by (1 - t) / (1 - min(t, `LAST_TIME`)) (Li and He 2025, JiT).
+    """
+    return error * ((1 - time) / (1 - time.clamp(max=LAST_TIME)))[..., None]
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of a time in [0, 1] (Vaswani et al. 2017, section 3.5), through a small MLP (ours)."""
 
@@ -41,7 +62,8 @@ class TimeEmbedding(nn.Module):
         frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)
         angles = 1000 * time[..., None].float() * frequencies
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.out(F.silu(self.hidden(features)))
+        # Sharded weights may be gathered in another type.
+        return self.out(F.silu(self.hidden(features.to(self.hidden.weight.dtype))))
 
 
 Conditions = tuple[Shaped[Tensor, "..."], ...]
@@ -219,15 +241,10 @@ class DiffusionHead(nn.Module):
         output = self.network(x, *(a + b for a, b in zip(state, moment, strict=True)))
         if self.prediction == "velocity":
             return output
-        return (output - x) / (1 - time)[..., None]
+        return clean_velocity(output, x, time)
 
     def weigh_error(
         self, error: Float[Tensor, "*axes target"], time: Float[Tensor, "*axes"]
     ) -> Float[Tensor, "*axes target"]:
-        """The velocity's error as the loss counts it: bounded near the end of the path for the clean prediction.
-
-        There it is multiplied by (1 - t) / (1 - min(t, `LAST_TIME`)) (Li and He 2025, JiT).
-        """
-        if self.prediction == "velocity":
-            return error
-        return error * ((1 - time) / (1 - time.clamp(max=LAST_TIME)))[..., None]
+        """The velocity's error as the loss counts it: bounded for the clean prediction."""
+        return error if self.prediction == "velocity" else bounded_error(error, time)

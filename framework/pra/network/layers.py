@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from framework.core.param_tags import NO_DECAY, tag, tag_all
-from framework.pra.shapes import AttentionHeads, ResidualStream
+from framework.pra.network.products import linear
+from framework.pra.shapes import AttentionHeads, Positions, ResidualStream
 
 ROTARY_BASE = 100.0
 """Ours: the longest wavelength is about the widest raster (32 tokens) times 2 pi."""
@@ -37,6 +38,9 @@ class Linear(nn.Linear):
         nn.init.xavier_uniform_(self.weight, gain=self.gain)
         if self.bias is not None:  # pyright: ignore[reportUnnecessaryComparison] - torch says that there is one
             nn.init.zeros_(self.bias)
+
+    def forward(self, input: Float[Tensor, "*axes inputs"]) -> Float[Tensor, "*axes outputs"]:
+        return linear(input, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -94,21 +98,54 @@ class Rotary2d(nn.Module):
         self.cosine.copy_(angles.cos())
         self.sine.copy_(angles.sin())
 
-    def forward(self, x: AttentionHeads, start: int = 0) -> AttentionHeads:
-        """Turn queries or keys whose first position is `start`."""
-        cosine = self.cosine[start : start + x.shape[-2]].to(x.dtype)
-        sine = self.sine[start : start + x.shape[-2]].to(x.dtype)
+    def forward(self, x: AttentionHeads, positions: Positions | None = None) -> AttentionHeads:
+        """Turn queries or keys at these positions, or at the first ones."""
+        tables = self.cosine, self.sine
+        if positions is None:
+            cosine, sine = (table[: x.shape[-2]].to(x.dtype) for table in tables)
+        else:
+            cosine, sine = (table.index_select(0, positions).to(x.dtype) for table in tables)
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class KVCache:
-    """Keys and values of the positions seen so far, for every layer; `length` positions are filled."""
+    """Keys and values of the positions seen so far, for every layer; it has its last size from the start.
+
+    Its length is a tensor, so that a compiled or captured step is the same for every position (ours, after the static
+    caches of language models' generation).
+
+    Attributes:
+        keys: zeros where nothing has been written.
+        values: as the keys.
+        length: positions that are filled.
+    """
 
     keys: Float[Tensor, "layer batch head position value"]
     values: Float[Tensor, "layer batch head position value"]
-    length: int = 0
+    length: Int[Tensor, ""]
+
+    def window(self, count: int) -> "CacheWindow":
+        """Where the next so many positions are written, and what they see."""
+        positions = self.length + torch.arange(count, device=self.length.device)
+        visible = torch.arange(self.keys.shape[-2], device=positions.device) <= positions[:, None]
+        return CacheWindow(cache=self, positions=positions, visible=visible)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheWindow:
+    """The positions of one step in a cache.
+
+    Attributes:
+        cache: is written to.
+        positions: of the step.
+        visible: which positions of the cache each of them sees: itself and all before.
+    """
+
+    cache: KVCache
+    positions: Positions
+    visible: Bool[Tensor, "new position"]
 
     def extend(
         self,
@@ -116,17 +153,17 @@ class KVCache:
         keys: Float[Tensor, "batch head new value"],
         values: Float[Tensor, "batch head new value"],
     ) -> tuple[AttentionHeads, AttentionHeads]:
-        """Write new positions of one layer and return all of that layer's positions so far.
+        """Write one layer's keys and values, and return those of all positions, empty ones included.
 
         Args:
             layer: its number.
-            keys: of the new positions.
-            values: of the new positions.
+            keys: of these positions.
+            values: of these positions.
         """
-        end = self.length + keys.shape[-2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        all_keys, all_values = self.cache.keys[layer], self.cache.values[layer]
+        all_keys.index_copy_(2, self.positions, keys)
+        all_values.index_copy_(2, self.positions, values)
+        return all_keys, all_values
 
 
 class Attention(nn.Module):
@@ -150,26 +187,27 @@ class Attention(nn.Module):
         self.out = Linear(width, width, bias=False, gain=gain)
 
     def forward(
-        self, x: ResidualStream, rotary: Rotary2d, cache: KVCache | None = None, layer: int = 0
+        self, x: ResidualStream, rotary: Rotary2d, window: CacheWindow | None = None, layer: int = 0
     ) -> ResidualStream:
         """Mix positions.
 
         Args:
             x: the residual stream after its norm.
             rotary: turns queries and keys.
-            cache: earlier positions, which `x` goes on after; None where `x` is the whole sequence.
+            window: where in a cache of earlier positions `x` goes on; None where it is the whole sequence.
             layer: number of this layer in the cache.
         """
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        start = cache.length if cache else 0
+        positions = window.positions if window else None
         # Under autocast q and k come in the lower precision; a norm in mixed ones is slow, and torch warns about it.
         precise = self.query_norm.weight.dtype
-        q = rotary(self.query_norm(q.to(precise)), start).to(v.dtype)
-        k = rotary(self.key_norm(k.to(precise)), start).to(v.dtype)
-        if cache:
-            k, v = cache.extend(layer, k, v)
-        # A single new position may see everything in the cache; several only come first, on an empty cache.
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and q.shape[-2] > 1)
+        q = rotary(self.query_norm(q.to(precise)), positions).to(v.dtype)
+        k = rotary(self.key_norm(k.to(precise)), positions).to(v.dtype)
+        if window:
+            k, v = window.extend(layer, k, v)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=window.visible)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 
@@ -205,17 +243,17 @@ class TransformerBlock(nn.Module):
         self.feed_forward = SwiGLU(width, gain=gain)
 
     def forward(
-        self, x: ResidualStream, rotary: Rotary2d, cache: KVCache | None = None, layer: int = 0
+        self, x: ResidualStream, rotary: Rotary2d, window: CacheWindow | None = None, layer: int = 0
     ) -> ResidualStream:
         """The residual stream after this layer.
 
         Args:
             x: the residual stream.
             rotary: turns queries and keys.
-            cache: earlier positions, which `x` goes on after; None where `x` is the whole sequence.
+            window: where in a cache of earlier positions `x` goes on; None where it is the whole sequence.
             layer: number of this layer in the cache.
         """
-        x = x + self.attention(self.attention_norm(x), rotary, cache, layer)
+        x = x + self.attention(self.attention_norm(x), rotary, window, layer)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 

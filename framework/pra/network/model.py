@@ -1,20 +1,21 @@
 """The PRA model: a causal transformer, a diffusion head and the intermediate-state path."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, cast
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
 from framework.core.init import initialise
 from framework.pra.network.codec import Encoder, PixelDecoder, Posterior, to_sphere
 from framework.pra.network.config import VARIANTS, PRAConfig
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.head import DiffusionHead
 from framework.pra.network.layers import ResidualBlock, TransformerBlock
 from framework.pra.network.transformer import CausalTransformer
 from framework.pra.shapes import Hidden, PixelTokens, Targets
 
 
-class PRA(nn.Module):
+class PRA(ImageGenerator):
     """Parallel Rollout Approximation (arXiv 2606.27978): the modules; `loss` and `sampling` say how they work together.
 
     Attributes:
@@ -22,8 +23,6 @@ class PRA(nn.Module):
         head: hidden state to the next target: an intermediate state, or a pixel token in the variants without one.
         decoder: intermediate state and hidden state to the pixel token; None where the head generates pixels.
         encoder: image to intermediate states, for training only; None where the head generates pixels.
-        BLOCKS: classes of the modules that are recomputed, compiled and sharded one by one.
-        PARTS: the modules that are called from outside, with their methods besides `forward` that use weights.
 
     Args:
         config: the architecture.
@@ -40,8 +39,8 @@ class PRA(nn.Module):
     }
 
     def __init__(self, config: PRAConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
+        assert VARIANTS[config.variant].inputs != "diffused", "build_generator makes the model of every variant"
         # Keeps the residual stream's variance independent of depth at the start (GPT-2).
         gain = (2 * config.depth) ** -0.5
         variant = VARIANTS[config.variant]
@@ -88,11 +87,6 @@ class PRA(nn.Module):
             )
         initialise(self, seed)
 
-    def units(self) -> dict[str, nn.Module]:
-        """The modules that are sharded one by one, by qualified name: each of `BLOCKS` and of `PARTS`."""
-        modules = cast(Iterable[tuple[str, nn.Module]], self.named_modules())
-        return {name: module for name, module in modules if isinstance(module, self.BLOCKS) or name in self.PARTS}
-
     def decode(self, targets: Targets, hidden: Hidden) -> PixelTokens:
         """Pixel tokens of what the head generates: the one path that training and sampling share."""
         if self.decoder is None:
@@ -110,4 +104,4 @@ class PRA(nn.Module):
     def num_sampling_parameters(self) -> int:
         """Parameters that sampling needs: all but the encoder's. The sizes `pra_s`, `pra_b`, `pra_l` count these."""
         encoder = 0 if self.encoder is None else sum(p.numel() for p in self.encoder.parameters())
-        return sum(p.numel() for p in self.parameters()) - encoder
+        return super().num_sampling_parameters() - encoder

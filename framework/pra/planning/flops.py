@@ -22,8 +22,9 @@ from framework.core.compat.torch_compat import (
 from framework.core.init import own_tensors, replace_tensor
 from framework.core.random.philox import WORDS
 from framework.pra.loss import Losses, ObjectiveConfig, noise_from, num_normal, num_uniform, training_losses
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.model import PRA
+from framework.pra.network.generator import ImageGenerator
 from framework.training.planning import Precision
 from framework.training.strategies.placement import Placement, prepare_block
 
@@ -50,7 +51,7 @@ def training_flops_per_image(config: PRAConfig, objective: ObjectiveConfig) -> t
     recomputation does not count: the usual convention for model FLOPs (Chowdhery et al. 2022, PaLM, appendix B).
     """
     with torch.device("meta"):
-        model = PRA(config)
+        model = build_generator(config)
     counter = FlopCounterMode(display=False)
     with counter:
         losses = _losses(model, objective, 1, torch.device("meta"))
@@ -63,7 +64,7 @@ def training_flops_per_image(config: PRAConfig, objective: ObjectiveConfig) -> t
 def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[str, int]:
     """How often a forward pass uses each parameter: sharded, it is gathered so often. By qualified name."""
     with torch.device("meta"):
-        model = PRA(config)
+        model = build_generator(config)
     units = model.units()
     calls: Counter[str] = Counter()
 
@@ -104,7 +105,7 @@ def saved_tensors(
         activation_checkpointing: n; 0 for no block.
     """
     with torch.device("meta"):
-        model = PRA(config)
+        model = build_generator(config)
     with FakeTensorMode():
         for module in model.modules():
             for name, tensor in own_tensors(module).items():
@@ -117,14 +118,16 @@ def saved_tensors(
     return SavedTensors(activations=tape.activations + recomputed, weight_copies=tape.weight_copies)
 
 
-def recompute_blocks(model: PRA, every: int) -> None:
+def recompute_blocks(model: ImageGenerator, every: int) -> None:
     """Activation checkpointing of every n-th block, as in training."""
     placement = Placement(device=torch.device("cpu"), activation_checkpointing=every)
     for number, block in enumerate(_blocks(model)):
         prepare_block(block, number, placement)
 
 
-def record_forward(model: PRA, objective: ObjectiveConfig, *, micro_batch: int, precision: Precision) -> "Tape":
+def record_forward(
+    model: ImageGenerator, objective: ObjectiveConfig, *, micro_batch: int, precision: Precision
+) -> "Tape":
     """The saved tensors of one forward pass of a model on the CPU, real or fake.
 
     Args:
@@ -148,7 +151,7 @@ def _autocast(precision: Precision) -> torch.autocast:
 class Tape(TorchDispatchMode):
     """Notes the storages that are saved for the backward pass, and in which call of which block."""
 
-    def __init__(self, model: PRA) -> None:
+    def __init__(self, model: ImageGenerator) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.losses: Losses | None = None
         self._model = model
@@ -220,11 +223,11 @@ class Tape(TorchDispatchMode):
         self._inside = False
 
 
-def _blocks(model: PRA) -> list[nn.Module]:
+def _blocks(model: ImageGenerator) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, model.BLOCKS)]
 
 
-def _losses(model: PRA, objective: ObjectiveConfig, batch: int, device: torch.device) -> Losses:
+def _losses(model: ImageGenerator, objective: ObjectiveConfig, batch: int, device: torch.device) -> Losses:
     """The losses of a batch of black images."""
     config = model.config
     count = num_normal(config, objective)

@@ -11,8 +11,8 @@ import torch
 from torch import Size
 
 from framework.pra.loss import ObjectiveConfig
+from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.model import PRA
 from framework.pra.planning.flops import (
     calls_of_parameters,
     saved_tensors,
@@ -58,7 +58,7 @@ def plan_recipe(model: Mapping[str, Any], run: PlannedRun) -> Plan:
 def make_plan(run: Run) -> Plan:
     """Count what a run needs."""
     with torch.device("meta"):
-        model = PRA(run.architecture)
+        model = build_generator(run.architecture)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tables = sum(buffer.numel() for buffer in model.buffers())
     _, per_image = training_flops_per_image(run.architecture, run.objective)
@@ -115,8 +115,9 @@ def _memory(run: Run, share: ProcessShare, num_parameters: int, tables: int) -> 
     # Gradients that live in buckets, or that several micro-batches add to, are there all the time.
     lasting = (run.num_devices > 1 and share.buckets) or run.accumulation > 1
     backward = activations + share.buffers + here["gradients"] * lasting
-    # The optimizer takes the root of the second moments into a tensor of its own.
-    update = here["gradients"] + here["optimizer"] // 2
+    # Our AdamW is one kernel in place; an engine's takes the root of the second moments into a tensor of its own.
+    fused = named_backend(run.strategy.name).sees_gradients
+    update = here["gradients"] + here["optimizer"] // 2 * (not fused)
     fixed = here["parameters"] + here["ema"] + here["optimizer"] + 2 * FLOAT_BYTES * tables
     return Memory(
         parameters=FLOAT_BYTES * (share.parameters + tables),

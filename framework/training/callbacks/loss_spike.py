@@ -15,6 +15,7 @@ from framework.core.collectives import rank_and_size
 from framework.core.errors import ConfigError
 from framework.tracking import metric_names as metrics
 from framework.training.callbacks.finite import FiniteGuard, Reading
+from framework.training.callbacks.step_metrics import log_step
 
 _DEVIATION = 1.4826
 """Median absolute deviations to standard deviations, for a normal distribution."""
@@ -88,7 +89,7 @@ class LossSpikes(Callback):
         if self._judged != self._logged:
             self._logged = self._judged
             # On the host: a copy to the device would be waited for.
-            pl_module.log(metrics.LOSS_SPIKES, torch.tensor(float(self.spikes)))
+            log_step(pl_module, {metrics.LOSS_SPIKES: torch.tensor(float(self.spikes))})
 
     def _deviations(self, loss: float) -> float:
         """Robust standard deviations of a loss above the window's median; 0 while the window is too short."""

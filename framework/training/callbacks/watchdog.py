@@ -31,6 +31,8 @@ _PATIENCE_SECONDS = 8.0
 """For the other ranks' beats, when the one that serves them may be the one that hangs."""
 _BACKSTOP_SECONDS = 60.0
 """After this much more the process is ended even if its interpreter is stuck."""
+_TIMER_SLACK_SECONDS = 10.0
+"""By which that may be too early or too late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +204,7 @@ class _Watch:
         _Watch._last = self
         self.mark = mark
         self._ended, self._called = threading.Event(), threading.Event()
+        self._timer, self._timer_ends = threading.Lock(), 0.0
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.num_ranks = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
         if self.num_ranks > 1:
@@ -228,7 +231,7 @@ class _Watch:
             counted=old.counted if limit is None else now,
         )
         if limit is not None:
-            self._arm()
+            self._arm(only_longer=True)
 
     @classmethod
     def stop_last(cls) -> None:
@@ -238,18 +241,36 @@ class _Watch:
 
     def stop(self) -> None:
         """Ends the watch."""
-        self._ended.set()
-        _Watch._last = None
-        faulthandler.cancel_dump_traceback_later()
+        with self._timer:
+            self._ended.set()
+            _Watch._last = None
+            faulthandler.cancel_dump_traceback_later()
 
-    def _arm(self) -> None:
-        """A timer without Python: where C code holds the interpreter's lock, no thread of it runs."""
-        if self.mark.limit and sys.__stderr__ is not None:
-            seconds = self.mark.limit + _SILENCE_SECONDS + _PATIENCE_SECONDS + _BACKSTOP_SECONDS
-            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    def _arm(self, *, only_longer: bool = False) -> None:
+        """A timer without Python: where C code holds the interpreter's lock, no thread of it runs.
+
+        It is a thread, made anew each time: of short steps not in each, and the guard's thread sees to shorter times.
+
+        Args:
+            only_longer: leave a timer that runs for long enough, or longer.
+        """
+        mark, now = self.mark, time.monotonic()
+        ends = mark.counted + mark.limit + _SILENCE_SECONDS + _PATIENCE_SECONDS + _BACKSTOP_SECONDS
+        with self._timer:
+            if self._ended.is_set() or sys.__stderr__ is None:
+                return
+            if not mark.limit:
+                faulthandler.cancel_dump_traceback_later()
+                self._timer_ends = 0.0
+                return
+            early = ends - self._timer_ends
+            if (early if only_longer else abs(early)) > _TIMER_SLACK_SECONDS:
+                self._timer_ends = ends
+                faulthandler.dump_traceback_later(max(1.0, ends - now), exit=True, file=sys.__stderr__)
 
     def _guard(self) -> None:
         while not self._ended.wait(min(_BEAT_SECONDS, (self.mark.limit or _BEAT_SECONDS) / 10)):
+            self._arm()
             if self.mark.late() or self._called.is_set():
                 self._give_up()
 

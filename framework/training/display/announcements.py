@@ -1,6 +1,7 @@
-"""What a user wants to know before waiting: the model's parameters, the time that training will take, what is left."""
+"""What a user wants to know before waiting: the model's parameters, the time needed, what the run is too short for."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -8,8 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.display.pace import Pace, duration
 from framework.training.length import total_steps
+from framework.training.optimizer import OptimizerConfig, misfit_of_schedule
 from framework.training.strategies.backend import backend_of_tensor
 
 log = logging.getLogger(__name__)
@@ -100,3 +103,49 @@ class TimeLimit(Callback):
                 log.warning(told, duration(used))
             else:
                 log.info("trainer.max_time: %s are left, after %s of earlier starts", duration(left), duration(used))
+
+
+class OutOfReach(Callback):
+    """Warns in a line of what a run ends too early for: its warm-up, validations, metrics, the choice of the best."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total, config = total_steps(trainer), getattr(pl_module, "optimizer_config", None)
+        found = [misfit_of_schedule(config, total)] if isinstance(config, OptimizerConfig) else []
+        if total > 0:
+            found += _out_of_reach(trainer, total)
+        told = "; ".join(each for each in found if each is not None)
+        if told and trainer.is_global_zero:
+            log.warning("%s: %s", f"in a run of {total:,} steps" if total > 0 else "in this run", told)
+
+
+def _out_of_reach(trainer: Trainer, total: int) -> list[str]:
+    """What never comes in a run of so many optimizer steps."""
+    found: list[str] = []
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if every > total and trainer.loggers:
+        found.append(f"trainer.log_every_n_steps {every} leaves no row of metrics")
+    checkpoints = next((each for each in trainer.callbacks if isinstance(each, Checkpoints)), None)  # type: ignore[attr-defined]
+    best = checkpoints.retention.best if checkpoints is not None else 0
+    steps = _steps_between_validations(trainer)
+    if steps is None:
+        return found
+    if steps > total:
+        found.append(f"the first validation would come after {math.ceil(steps):,}")
+    elif checkpoints is not None and best and steps == int(steps):
+        # The end of a run is a checkpoint too.
+        both = math.lcm(int(steps), checkpoints.every_n_steps)
+        if both > total and total % int(steps):
+            told = f"no step has both a checkpoint (every {checkpoints.every_n_steps:,}) and a validation"
+            found.append(f"{told} (every {int(steps):,}), and checkpoint.keep_best {best} keeps none")
+    return found
+
+
+def _steps_between_validations(trainer: Trainer) -> float | None:
+    """Optimizer steps from one validation to the next; None where there is none, or by the clock."""
+    batches, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or batches is None:
+        return None
+    if epochs is not None and (epochs > 1 or batches == float("inf")):
+        batches = epochs * trainer.num_training_batches
+    # An epoch without an end has no last batch.
+    return None if math.isinf(batches) else batches / trainer.accumulate_grad_batches

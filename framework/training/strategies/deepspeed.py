@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -79,6 +80,10 @@ class DeepSpeed(Backend):
         if importlib.util.find_spec("deepspeed") is None:
             raise ConfigError("strategy.name deepspeed without DeepSpeed's package", hint=INSTALL_DEEPSPEED)
         return DeepSpeedStrategy(config)
+
+    def offloaded(self, config: StrategyConfig) -> StrategyConfig:
+        options = replace(config.deepspeed, offload_optimizer=True, offload_parameters=config.deepspeed.stage == 3)
+        return replace(config, deepspeed=options)
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
         options, whole = config.deepspeed, workload.num_values

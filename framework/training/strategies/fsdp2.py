@@ -41,12 +41,15 @@ class FSDP2(Backend):
     # Before a run.
 
     def make(self, config: StrategyConfig, devices: Devices) -> Strategy:
-        if devices.num_processes == 1:
+        if devices.num_processes == 1 and not config.fsdp2.cpu_offload:
             warnings.warn("strategy.name fsdp2 on one process shards nothing; ddp is faster there", stacklevel=3)
         return FSDP2Strategy(config)
 
     def check_processes(self, config: StrategyConfig, num_processes: int) -> None:
         check_mesh(num_processes, config.fsdp2.replicate)
+
+    def offloaded(self, config: StrategyConfig) -> StrategyConfig:
+        return replace(config, fsdp2=replace(config.fsdp2, cpu_offload=True))
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
         options, whole = config.fsdp2, workload.num_values

@@ -1,11 +1,12 @@
 """A measurement that fails is noted, and the next one runs."""
 
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
-from framework.bench.gpu.session import Session, read_lines
+from framework.bench.gpu.session import RESULTS, Session, read_lines
 
 
 @pytest.fixture
@@ -28,6 +29,27 @@ def test_a_measurement_that_fails(session: Session):
     failed, measured = read_lines(session.folder)
     assert failed == {"part": "step", "name": "large", "error": "OutOfMemoryError: CUDA out of memory."}
     assert measured["ms"] == 1.0
+
+
+def test_memory_of_a_measurement_that_fails_is_free_for_the_next(session: Session, monkeypatch: pytest.MonkeyPatch):
+    kept: list[weakref.ref[torch.Tensor]] = []
+    seen: list[bool] = []
+    monkeypatch.setattr(Session, "free", lambda _: seen.append(kept[0]() is None))
+
+    def fail() -> dict[str, object]:
+        large = torch.zeros(3)
+        kept.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert not session.attempt("large", fail)
+    assert seen == [True]
+
+
+def test_a_line_that_a_full_disk_has_cut(session: Session):
+    session.note("first", ms=1.0)
+    with (session.folder / RESULTS).open("a") as stream:
+        stream.write('{"part": "st')
+    assert [line["name"] for line in read_lines(session.folder)] == ["first"]
 
 
 def test_what_takes_longer_than_is_left_is_left_out(session: Session):

@@ -81,3 +81,26 @@ def test_inception_weights_that_would_run_code_are_refused(tmp_path):
     torch.save({"payload": Payload()}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match="not a file of weights"):
         InceptionFeatures(str(tmp_path / "evil.pth"))
+
+
+def test_places_are_seven_channels_of_the_third_block_of_17_positions(monkeypatch, tmp_path):
+    class WithBlocks(TinyInception):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            self.Mixed_6d = nn.Module()
+            self.Mixed_6d.branch1x1 = nn.PixelUnshuffle(4)
+
+        def forward(self, images):
+            self.Mixed_6d.branch1x1(images.float())
+            return super().forward(images)
+
+    fake_inception(monkeypatch, WithBlocks)
+    torch.save({"fc.weight": torch.ones(4, 3), "fc.bias": torch.ones(4)}, tmp_path / "weights.pth")
+    network = InceptionFeatures(str(tmp_path / "weights.pth"))
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    for _ in range(2):
+        features, spatial = network.with_spatial(images)
+        assert torch.equal(features, network(images))
+        assert spatial is not None
+        assert torch.equal(spatial, nn.PixelUnshuffle(4)(images.float())[:, :7].flatten(1))
+    assert (network.spatial_distance_name, network.kernel_distance_name) == ("sfid", "kid")

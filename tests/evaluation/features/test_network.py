@@ -27,7 +27,9 @@ def parsed(*options: str) -> object:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_command_line_knows_every_network_by_its_name(network: type[FeatureNetwork]):
-    options = ["--network.checkpoint", "x"] if network.__name__ == "ClassifierFeatures" else []
+    needed = {"ClassifierFeatures": "checkpoint", "NetworkFeatures": "network", "TimmFeatures": "model"}
+    option = needed.get(network.__name__)
+    options = [f"--network.{option}", "x"] if option else []
     found = parsed(f"--network={network.__name__}", *options)
     assert found.class_path == f"{package.__name__}.{network.__name__}"
 

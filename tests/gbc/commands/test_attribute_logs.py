@@ -11,6 +11,7 @@ from framework.core.serialization import from_json
 from framework.gbc.attribution.results import Attribution
 from framework.gbc.commands import attribute_logs as commands
 from framework.gbc.commands.attribute_logs import attribute_logs
+from framework.gbc.logs.baselines import BASELINES
 from framework.gbc.logs.schema import Log, Message, Mistake, write_logs
 from framework.gbc.logs.surrogate import SurrogateOptions
 from framework.testing.language_models import tiny_language_model, tiny_tokenizer
@@ -60,7 +61,7 @@ def test_tables_page_and_numbers(tmp_path, surrogate, capsys):
         assert sum(agent.own for agent in each.agents) == pytest.approx(1.0)
     summary = json.loads((out / "summary.json").read_text())
     assert [each["label"] is None for each in summary["logs"]] == [False, True]
-    assert set(summary["accuracy"]) == {"own", "through", "walk", "chance"}
+    assert set(summary["accuracy"]) == {"own", "through", "walk", "untrained", *BASELINES}
     # The tolerant name is right where "web surfer" is blamed, the exact one never.
     blamed = summary["logs"][0]["blamed"]
     for method in ("own", "through", "walk"):
@@ -75,7 +76,7 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
     path = tmp_path / "logs.jsonl"
     write_logs(path, [log_of("1"), Log(id="long", task="the " * 600, messages=(Message(agent="a", content="b"),))])
     path.write_text(path.read_text() + "{}\n")
-    with pytest.raises(DataError, match="1 malformed lines"):
+    with pytest.raises(DataError, match="1 malformed records"):
         attribute_logs(trace=str(path), model=surrogate, out=str(tmp_path / "blame"))
     attribute_logs(
         trace=str(path),
@@ -93,24 +94,24 @@ def test_bad_lines_and_contexts_that_are_too_short(tmp_path, surrogate, capsys):
 
 
 @pytest.mark.slow
-def test_the_other_schemas_and_what_cannot_be_read(tmp_path, surrogate, capsys):
+def test_the_other_forms_and_what_cannot_be_read(tmp_path, surrogate, capsys):
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     Path(tmp_path / "runs.jsonl").write_text(json.dumps(messages))
     options = ["--trace", str(tmp_path / "runs.jsonl"), "--model", surrogate, "--out", str(tmp_path / "a")]
-    main(["attribute-logs", *options, "--schema", "openai"])
+    main(["attribute-logs", *options, "--form", "openai"])
     assert (tmp_path / "a" / "blame.html").is_file()
     cases = tmp_path / "cases"
     cases.mkdir()
     case = {"question": "q", "history": [{"role": "a", "content": "b"}], "mistake_agent": "a", "mistake_step": 0}
     (cases / "1.json").write_text(json.dumps(case))
-    attribute_logs(trace=str(cases), model=surrogate, out=str(tmp_path / "b"), schema="who_when")
+    attribute_logs(trace=str(cases), model=surrogate, out=str(tmp_path / "b"), form="who_when")
     accuracy = json.loads((tmp_path / "b" / "summary.json").read_text())["accuracy"]
     assert accuracy["own"]["agent_accuracy"] == accuracy["chance"]["step_accuracy"] == 1
     write_logs(tmp_path / "right.jsonl", [log_of("1", correct=True)])
     attribute_logs(trace=str(tmp_path / "right.jsonl"), model="nowhere", out=str(tmp_path / "c"))
     assert "nothing to blame" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is not a folder"):
-        attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), schema="who_when")
+        attribute_logs(trace=str(cases), model="nowhere", out=str(tmp_path / "c"), form="who_when")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 from framework.testing.language_models import (
     GEMMA,
     Family,
+    save_tiny_model,
     tiny_hybrid_model,
     tiny_language_model,
     tiny_local_model,
@@ -165,3 +166,16 @@ def test_an_answer_ends_before_a_text_that_stops_it():
     # Nor are they there where the text never comes.
     (never,) = model.reply([ask("x", "\u2603")])
     assert never == whole
+
+
+def test_a_model_that_is_spread_over_devices(tmp_path):
+    save_tiny_model(str(tmp_path / "m"))
+    plain = LocalModel.load(LocalModelConfig(path=str(tmp_path / "m")))
+    spread = LocalModel.load(LocalModelConfig(path=str(tmp_path / "m"), device_map="auto"))
+    assert spread.reply([ask(TEXTS[0])]) == plain.reply([ask(TEXTS[0])])
+
+
+def test_fewer_bits_need_a_package(tmp_path):
+    save_tiny_model(str(tmp_path / "m"))
+    with pytest.raises(ConfigError, match="weight_bits 4 needs the package bitsandbytes, which is not installed: pip"):
+        LocalModel.load(LocalModelConfig(path=str(tmp_path / "m"), weight_bits=4))

@@ -22,7 +22,7 @@ from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.agent_parameters import AgentParameters
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
-from framework.gbc.language_models.lora import CONFIG, WEIGHTS, AdapterConfig, Adapters
+from framework.gbc.language_models.lora import CONFIG, WEIGHTS, AdapterConfig, Adapters, active_adapters
 from framework.gbc.language_models.straight_through import straight_through_loss
 from framework.testing.language_models import save_tiny_model, tiny_language_model, tiny_local_model
 
@@ -285,6 +285,8 @@ def test_other_kinds_of_adapters(tmp_path: Path):
 def test_a_layer_that_is_passed_other_rows():
     model = adapted()
     layer = model.model.get_submodule("model.layers.0.self_attn.q_proj")
-    model.adapters.rows = ["__base__"]
-    with pytest.raises(ConfigError, match="passed 2 rows for 1 texts"):
+    with (
+        active_adapters([model.adapters.of("train")]),
+        pytest.raises(ConfigError, match="passed 2 rows for 1 texts"),
+    ):
         layer(torch.zeros(2, 32))

@@ -44,7 +44,7 @@ def test_a_layer():
     _, name, found = with_an_adapter()
     key, layer = found[0]
     assert key == "model.layers.0.self_attn.q_proj", moved("the names of layers")
-    for attribute in ("lora_A", "lora_B", "r", "lora_variant", "get_base_layer"):
+    for attribute in ("lora_A", "lora_B", "r", "scaling", "lora_variant", "get_base_layer"):
         assert hasattr(layer, attribute), moved(f"LoraLayer.{attribute}")
     assert layer.r[name] == 3, moved("LoraLayer.r, by adapter")
     assert name in layer.lora_A, moved("LoraLayer.lora_A, by adapter")
@@ -54,7 +54,7 @@ def test_a_layer():
     assert not list(a.module.parameters()), moved("the parameters of LoraLayer.lora_A")
 
 
-def test_a_mixed_batch_by_hand():
+def test_an_update_by_hand():
     _, name, found = with_an_adapter()
     key, layer = found[0]
     generator = torch.Generator().manual_seed(0)
@@ -64,12 +64,14 @@ def test_a_mixed_batch_by_hand():
         matrix.module.weight = value  # pyright: ignore[reportAttributeAccessIssue]
     read = torch.randn(2, 4, 32, generator=generator)
     layer.eval()
-    said = layer(read, **{compat.ROW_NAMES: [name, compat.PLAIN]})
-    plain = layer.get_base_layer()(read)
+    said = layer(read, **{compat.ROW_NAMES: [compat.PLAIN] * 2})
+    told = moved(f"a layer's argument {compat.ROW_NAMES!r}, or the name {compat.PLAIN!r} of a row without an adapter")
+    torch.testing.assert_close(said, layer.get_base_layer()(read), msg=told)
     a, b = values
-    updated = plain[0] + 6 / 3 * read[0] @ a.T @ b.T
-    torch.testing.assert_close(said[0], updated, msg=moved(f"a layer's argument {compat.ROW_NAMES!r}"))
-    torch.testing.assert_close(said[1], plain[1], msg=moved(f"the name {compat.PLAIN!r} of a row without an adapter"))
+    assert compat.has_adapter(layer, name)
+    assert not compat.has_adapter(layer, "adapter1")
+    update = compat.update_of(layer, name, read)
+    torch.testing.assert_close(update, 6 / 3 * read @ a.T @ b.T, msg=moved("LoraLayer.scaling, by adapter"))
 
 
 @pytest.mark.filterwarnings("ignore:The PEFT config's", "ignore:.*is_gradient_checkpointing.*:FutureWarning")

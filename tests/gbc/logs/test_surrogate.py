@@ -185,3 +185,23 @@ def test_the_loss_is_where_the_answer_stands():
     assert loss.text == "Expected 'new mill', the answer was 'old mill'."
     right = read_log(log_of(*CALLING.messages, answer="x", expected="x"), tiny_local_model())
     assert log_loss(right).value == 0
+
+
+def test_all_contexts_of_a_log_have_a_budget():
+    words = " ".join(["north"] * 150)
+    messages = tuple(Message(agent=f"a{number % 2}", content=f"{number} {words}") for number in range(8))
+    log = Log(id="x", task=words, messages=messages, prompts={"a0": words})
+    model = tiny_local_model()
+    bounded = read_log(log, model, SurrogateOptions(log_tokens=1600))
+    free = read_log(log, model, SurrogateOptions(log_tokens=10**6))
+    sizes = [
+        [len(step.input_ids) + len(step.output_ids) for step in read.trace.steps if step.kind == "agent"]
+        for read in (bounded, free)
+    ]
+    assert max(sizes[0]) <= 256 < max(sizes[1])
+    (last,) = [each for each in bounded.unread if each.step == "a1@7"]
+    assert last.prompt > 0
+    assert "characters of prompt and task left out" in str(last)
+    assert not any(each.prompt for each in free.unread)
+    with pytest.raises(ConfigError, match="log_tokens 0"):
+        SurrogateOptions(log_tokens=0)

@@ -1,46 +1,110 @@
+"""The command: parts are trained and measured once, shared out among processes, and refused where they are unlike."""
+
 import json
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from framework.cli.main import main
 from framework.core.errors import ConfigError
+from framework.core.io import locked_folder
 from framework.evaluation.features import PixelFeatures
-from framework.pra.commands.compare import compare, match_parameters, num_parameters
-from framework.pra.network.config import VARIANTS, PRAConfig
+from framework.pra.commands.compare import compare
 from framework.testing.processes.forked import run_warm
 
+CLASSIFIER = """
+run: {{dir: elsewhere, wandb: disabled}}
+data: {{train: {shards}, validation: {shards}, images: {{size: 32, channels: 3}}, batch_size: 4}}
+model: {{class_path: framework.evaluation.classifier.ClassifierModule, init_args: {{num_classes: 2, width: 8}}}}
+trainer: {{max_steps: 2, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}}
+"""
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_gets_the_methods_parameters_within_two_percent(variant):
-    base = PRAConfig(image_size=16, patch_size=4, num_classes=10, width=64, depth=2, num_heads=4, head_width=64)
-    goal = num_parameters(base)
-    matched = match_parameters(replace(base, variant=variant), goal)
-    assert num_parameters(matched) == pytest.approx(goal, rel=0.02)
-    assert replace(matched, head_width=base.head_width) == replace(base, variant=variant)
+
+@pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framework.pra.commands.comparison.measurement.subprocess.run", run_warm)
 
 
 @pytest.mark.slow
-def test_rows_are_trained_and_measured_and_kept(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("framework.pra.commands.compare.subprocess.run", run_warm)
+@pytest.mark.usefixtures("warm")
+def test_parts_are_trained_and_measured_and_kept(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "compare"
-    rows = ["--variants", "[low_dim,pra]", "--guidance", "[1,2]", "--num", "6", "--steps", "2", "--svm_accuracy"]
-    main(["compare", str(recipe), str(out), "--features", "PixelFeatures", *rows])
+    options = ["--features", "PixelFeatures", "--num", "6", "--steps", "2", "--device", "cpu"]
+    options += ["--options", "[--trainer.max_steps, '2']"]
+    rows = ["--variants", "[pra,diffusion]", "--guidance", "[2]", "--svm_accuracy", "true"]
+    main(["compare", str(recipe), str(out), *options, *rows, "--seeds", "[3]"])
     table = (out / "table.md").read_text().splitlines()
-    assert len(table) == 4
-    assert "| SVM accuracy, guidance 1 | SVM accuracy, guidance 2 | rollout gap |" in table[0]
-    assert table[3].startswith("| `pra` |")
-    measured = json.loads((out / "table.json").read_text())
-    assert [row["variant"] for row in measured] == ["low_dim", "pra"]
-    assert measured[1]["guidance 1"]["frechet_distance/pixels"] > 0
-    assert "rollout_gap/ratio" in measured[1]["guidance 1"]
-    assert 0 <= measured[1]["guidance 2"]["svm_accuracy/samples"] <= 1
-    before = (out / "pra/checkpoints/step=00000004/manifest.json").read_bytes()
-    main(["compare", str(recipe), str(out), "--features", "PixelFeatures", "--variants", "[pra]", "--num", "6"])
-    assert (out / "pra/checkpoints/step=00000004/manifest.json").read_bytes() == before
+    assert "SVM accuracy, guidance 1 | SVM accuracy, guidance 2 | rollout gap | reconstruction L1 |" in table[0]
+    assert [line.split("`")[1] for line in table[2:4]] == ["pra", "diffusion"]
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [(line["variant"], line["seed"], line["token_size"]) for line in lines] == [
+        ("pra", 3, 48),
+        ("diffusion", 3, 48),
+    ]
+    assert lines[0]["reconstruction_l1"] > 0
+    assert lines[1]["reconstruction_l1"] is None
+    assert all(line["metrics"]["2"]["frechet_distance/pixels"] > 0 for line in lines)
+    assert (out / "comparison.svg").is_file()
+    assert (out / "pra-8px-seed3/guidance-2.png").is_file()
+    # A part that is measured is left as it is.
+    before = (out / "pra-8px-seed3/result.json").stat().st_mtime_ns
+    main(["compare", str(recipe), str(out), *options, *rows, "--seeds", "[3]", "--parts", "[pra-*]"])
+    assert (out / "pra-8px-seed3/result.json").stat().st_mtime_ns == before
+    assert "training, then" not in capsys.readouterr().err.split("figure in", 1)[1]
+    # Of other options it would be another comparison.
+    other = ["--options", "[--trainer.max_steps, '3']"]
+    with pytest.raises(SystemExit):
+        main(["compare", str(recipe), str(out), *options, *rows, *other, "--seeds", "[3]", "--parts", "[pra-*]"])
+    assert "was trained with another recipe or other options" in capsys.readouterr().err
 
 
-def test_a_recipe_of_something_else_is_refused(tmp_path):
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
+def test_a_classifier_is_trained_at_each_size(recipe: Path, tmp_path: Path):
+    (tmp_path / "classifier.yaml").write_text(CLASSIFIER.format(shards=tmp_path / "data" / "shards"))
+    out = tmp_path / "compare"
+    options = ["--classifier", str(tmp_path / "classifier.yaml"), "--variants", "[teacher_forced]", "--sizes", "[8,16]"]
+    options += ["--num", "6", "--steps", "1", "--guidance", "[1]", "--device", "cpu"]
+    main(["compare", str(recipe), str(out), *options, "--options", "[--trainer.max_steps, '1']"])
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {
+        "classifier-8px",
+        "classifier-16px",
+        "teacher_forced-8px-seed0",
+        "teacher_forced-16px-seed0",
+    }
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [line["token_size"] for line in lines] == [48, 192]
+    assert "class_accuracy_samples/classifier" in lines[0]["metrics"]["1"]
+
+
+def test_parts_that_others_work_on_are_left_to_them(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "out" / "pra-8px-seed0"
+    folder.mkdir(parents=True)
+    with locked_folder(folder):
+        compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures(), variants=["pra"], device="cpu")
+    assert "worked on by other processes: pra-8px-seed0" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": ["gbc-*"]}, r"no part is named gbc-\*: there are pra-8px-seed0, diffusion-8px-seed0"),
+        ({"seeds": []}, r"seeds \[\]"),
+        ({"num": 0}, "num 0"),
+        ({"sizes": [9]}, "images of 9 pixels"),
+        ({"features": None}, "give one of them"),
+        ({"classifier": "classifier.yaml"}, "give one of them"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(recipe: Path, tmp_path: Path, options: dict, message: str):
+    given = {"features": PixelFeatures(), "variants": ["pra", "diffusion"], "device": "cpu", **options}
+    with pytest.raises(ConfigError, match=message):
+        compare(str(recipe), str(tmp_path / "out"), **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_of_something_else_is_refused(tmp_path: Path):
     path = tmp_path / "other.yaml"
     path.write_text("trainer: {max_steps: 1}")
     with pytest.raises(ConfigError, match=r"other\.yaml is not the recipe"):

@@ -1,11 +1,13 @@
 """Parts of a sampling: which process makes which, what is kept, and what is not mixed."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed.run import get_args_parser
 
 from framework.core.errors import ConfigError
 from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
@@ -75,3 +77,13 @@ def test_a_gpu_for_each_process_of_a_machine(monkeypatch: pytest.MonkeyPatch):
     assert share.device(torch.device("cuda:1")) == torch.device("cuda:1")
     assert share.device(torch.device("cpu")) == torch.device("cpu")
     assert Share().device(torch.device("cuda")) == torch.device("cuda")
+
+
+def test_the_documented_command_of_several_processes():
+    text = " ".join((Path(__file__).parents[3] / "docs/recipes.md").read_text().split())
+    (command,) = re.findall(r"`torchrun ([^`]*framework sample) \.\.\.`", text)
+    given = [*command.split(), "RUN", "OUT.npz", "--num", "50000"]
+    # Alone, torchrun takes --num for an option of its own.
+    options = get_args_parser().parse_args(given)
+    assert (options.nproc_per_node, options.no_python, options.training_script) == ("8", True, "framework")
+    assert options.training_script_args == ["sample", "RUN", "OUT.npz", "--num", "50000"]

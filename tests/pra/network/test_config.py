@@ -64,7 +64,7 @@ def test_the_head_generates_pixels_or_states(variant: str, target_size: int):
     assert tiny_config(variant=variant).target_size == target_size
 
 
-def test_the_five_rows_differ_as_published():
+def test_the_rows_differ_as_published():
     rows = {name: (v.target, v.prediction, v.inputs) for name, v in VARIANTS.items()}
     assert rows == {
         "teacher_forced": ("pixels", "velocity", "clean"),
@@ -72,6 +72,7 @@ def test_the_five_rows_differ_as_published():
         "noisy_inputs": ("pixels", "velocity", "noisy"),
         "low_dim": ("states", "velocity", "clean"),
         "pra": ("states", "velocity", "decoded"),
+        "diffusion": ("pixels", "clean", "diffused"),
     }
 
 

@@ -77,6 +77,8 @@ def test_one_state_serves_all_noise_levels_of_a_token():
 def test_times_are_told_apart():
     torch.manual_seed(0)
     features = TimeEmbedding(8)(torch.linspace(0, 1, 101))
+    # Weights that are gathered in another type than times come in.
+    assert TimeEmbedding(8).bfloat16()(torch.linspace(0, 1, 3)).dtype == torch.bfloat16
     assert torch.cdist(features, features).fill_diagonal_(1).min() > 1e-3
 
 

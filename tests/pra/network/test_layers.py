@@ -82,10 +82,10 @@ def test_rotary_leaves_class_tokens_and_keeps_lengths():
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-6, rtol=0)
 
 
-def test_rotary_from_a_start():
+def test_rotary_at_given_positions():
     x = torch.randn(2, 2, PREFIX + SIDE**2, HEAD_WIDTH)
     rotary = make_rotary()
-    assert torch.equal(rotary(x[:, :, 5:7], start=5), rotary(x)[:, :, 5:7])
+    assert torch.equal(rotary(x[:, :, 5:7], torch.tensor([5, 6])), rotary(x)[:, :, 5:7])
 
 
 def reference_attention(attention: Attention, x: Tensor, rotary: Rotary2d) -> Tensor:
@@ -124,13 +124,15 @@ def test_attention_sees_backwards_only_when_causal(causal: bool):
 def test_cached_attention_equals_uncached():
     attention, rotary = Attention(2 * HEAD_WIDTH, 2, causal=True), make_rotary()
     x = torch.randn(2, 7, 2 * HEAD_WIDTH)
-    cache = KVCache(keys=torch.full((2, 2, 2, 7, HEAD_WIDTH), torch.nan), values=torch.full((2, 2, 2, 7, 8), torch.nan))
+    # What later positions will hold is not seen, whatever it is.
+    keys, values = (torch.full((2, 2, 2, 7, HEAD_WIDTH), 1e3) for _ in range(2))
+    cache = KVCache(keys=keys, values=values, length=torch.tensor(0))
     outputs = []
     for start, end in ((0, 3), (3, 4), (4, 5), (5, 6), (6, 7)):
-        outputs.append(attention(x[:, start:end], rotary, cache, layer=1))
-        cache.length = end
+        outputs.append(attention(x[:, start:end], rotary, cache.window(end - start), layer=1))
+        cache.length.fill_(end)
     torch.testing.assert_close(torch.cat(outputs, dim=1), attention(x, rotary))
-    assert cache.keys[0].isnan().all(), "the other layer's part is untouched"
+    assert (cache.keys[0] == 1e3).all(), "the other layer's part is untouched"
 
 
 @pytest.mark.parametrize(("width", "hidden"), [(12, 32), (13, 64), (16, 64), (128, 352), (768, 2048)])

@@ -1,16 +1,29 @@
 """As many processes train as were asked for, whoever has started them."""
 
+import os
+
 import pytest
 
 from framework.core.errors import ConfigError
 from framework.training.strategies.launchers import check_launched, found_launch
 
-SRUN = {"SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_NNODES": "2"}
+SRUN = {
+    "SLURM_JOB_NAME": "train",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NNODES": "2",
+}
 LAUNCHERS = {
     "torchrun in a SLURM job": {**SRUN, "SLURM_NTASKS": "1", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"},
     "DeepSpeed": {"CROSS_SIZE": "2", "LOCAL_SIZE": "2", "WORLD_SIZE": "4"},
     "srun": SRUN,
-    "mpirun": {"OMPI_COMM_WORLD_SIZE": "4"},
+    "mpirun, with names for Lightning": {
+        "OMPI_COMM_WORLD_SIZE": "4",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+    },
     "by hand": {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4"},
     "an operator of Kubernetes": {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "train-master-0"},
 }
@@ -18,7 +31,8 @@ LAUNCHERS = {
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK", "CROSS_SIZE", "SLURM_NTASKS", "PMI_SIZE"):
+    prefixes = ("TORCHELASTIC_", "WORLD_", "RANK", "LOCAL_", "NODE_", "MASTER_", "CROSS_", "SLURM_", "PMI_", "OMPI_")
+    for name in [each for each in os.environ if each.startswith(prefixes)]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -68,10 +82,50 @@ def test_a_script_of_a_job_that_forgets_srun(environment: pytest.MonkeyPatch):
         # A shell of salloc or srun --pty, in which Lightning starts the processes.
         {**SRUN, "SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "1"},
         # What Lightning itself sets.
-        {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "4"},
+        {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"},
+        # Of no meaning without a rank.
+        {"WORLD_SIZE": "4"},
         # The only pod.
         {"RANK": "0", "WORLD_SIZE": "1"},
     ],
 )
 def test_where_lightning_starts_the_processes_nothing_is_compared(environment_without_launcher: dict[str, str]):
     assert found_launch(environment_without_launcher) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "devices", "told"),
+    [
+        # Lightning would wait for the others, which nobody starts.
+        ({"LOCAL_RANK": "0"}, 2, "whoever set LOCAL_RANK has started 1 process.* asks for 2: .*unset RANK, LOCAL_RANK"),
+        ({"LOCAL_RANK": "1"}, 2, "whoever set LOCAL_RANK has started 1"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "4"}, 1, "whoever set LOCAL_RANK has started 4"),
+        # It would start them all in each of them.
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, 2, "2 process.*, which do not hear of each other: pip install mpi4py, or"),
+        ({"MV2_COMM_WORLD_SIZE": "2"}, 1, "MV2_COMM_WORLD_SIZE has started 2 process"),
+        # It would end with a traceback.
+        ({"SLURM_NTASKS": "4"}, 1, "SLURM_NTASKS is 4, and SLURM_NTASKS_PER_NODE is not set: start it by launch/slurm"),
+        ({**SRUN, "SLURM_NTASKS": "many"}, 1, "SLURM_NTASKS is 'many' in the environment, and not a number"),
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "two"}, 1, "WORLD_SIZE is 'two' in the environment"),
+        ({"TORCHELASTIC_RUN_ID": "x"}, 1, "WORLD_SIZE is '' in the environment"),
+    ],
+)
+def test_variables_that_nobody_can_go_by(
+    environment: pytest.MonkeyPatch, given: dict[str, str], devices: int, told: str
+):
+    for name, value in given.items():
+        environment.setenv(name, value)
+    with pytest.raises(ConfigError, match=told):
+        check_launched(num_nodes=1, num_devices=devices)
+
+
+def test_a_launcher_of_one_process_is_right_without_mpi(environment: pytest.MonkeyPatch):
+    environment.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    check_launched(num_nodes=1, num_devices=1)
+
+
+def test_a_node_that_knows_of_no_other(environment: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match=r"num_nodes 2, and nothing tells where the nodes meet: .*MASTER_ADDR"):
+        check_launched(num_nodes=2, num_devices=1)
+    environment.setenv("MASTER_ADDR", "train-0")
+    check_launched(num_nodes=2, num_devices=1)

@@ -11,7 +11,7 @@ from framework.core.errors import DataError
 from framework.gbc.environments.multiwoz.dataset.database import SEARCHED, Database
 from framework.gbc.environments.multiwoz.dataset.dialogues import Goal, State, success_requests
 from framework.gbc.environments.multiwoz.dataset.mentions import Mention, MentionReader
-from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of
+from framework.gbc.environments.multiwoz.dataset.slots import domain_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,13 @@ class Answer:
         text: what the system says, with placeholders or plain.
         state: the belief state that it answers to: predicted, or the label.
         booked: domains with a booking after it, by the labels: only there a reference number could be known.
+        active_domains: what it is about, where the system says so; None: estimated from what changes in the states.
     """
 
     text: str
     state: State
     booked: tuple[str, ...] = ()
+    active_domains: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,12 @@ class Judge:
 
     Args:
         database: of the release.
-        plain: read plain words too; otherwise placeholders only, as the published evaluations do.
+        plain: read plain words too; otherwise placeholders only, which count for the domains that a turn is about,
+            whatever domain they name, as in the standardised evaluation.
     """
 
     def __init__(self, database: Database, *, plain: bool = True) -> None:
-        self.database = database
+        self.database, self.plain = database, plain
         self.reader = MentionReader(database, plain=plain)
 
     def judge(self, goal: Mapping[str, Goal], answers: Sequence[Answer]) -> Judgement:
@@ -74,11 +77,12 @@ class Judge:
             raise DataError("a dialogue without a goal has neither Inform nor Success", hint="use a release's dialogue")
         offered: dict[str, frozenset[str]] = {domain: frozenset() for domain in goal}
         told: dict[str, set[str]] = {domain: set() for domain in goal}
-        active = active_domains([answer.state for answer in answers])
-        for answer, current in zip(answers, active, strict=True):
+        estimated = active_domains([answer.state for answer in answers])
+        for answer, estimate in zip(answers, estimated, strict=True):
             mentions = self.reader.read(answer.text)
+            active = (estimate,) if answer.active_domains is None else answer.active_domains
             for domain in goal:
-                spoken = [each for each in mentions if (each.domain or current) == domain]
+                spoken = [each for each in mentions if self._is_about(each, domain, active)]
                 offered[domain] = self._offer(domain, answer.state, spoken, offered[domain])
                 told[domain] |= {
                     each.attribute for each in spoken if each.attribute != "reference" or domain in answer.booked
@@ -87,6 +91,11 @@ class Judge:
             informed={domain: self._fits(domain, goal[domain], offered[domain]) for domain in goal},
             told={domain: success_requests(goal[domain]) <= told[domain] for domain in goal},
         )
+
+    def _is_about(self, mention: Mention, domain: str, active: Sequence[str]) -> bool:
+        if self.plain and mention.domain:
+            return mention.domain == domain
+        return domain in active
 
     def _offer(self, domain: str, state: State, spoken: list[Mention], before: frozenset[str]) -> frozenset[str]:
         """The entities on offer after an answer.
@@ -129,14 +138,14 @@ def active_domains(states: Sequence[State]) -> list[str]:
     before: State = {}
     for state in states:
         changed = {domain_of(slot) for slot, value in state.items() if before.get(slot) != value}
-        ordered = [domain for domain in DOMAINS if domain in changed]
+        ordered = [domain for domain in dict.fromkeys(map(domain_of, state)) if domain in changed]
         if not ordered:
-            several = [domain for domain in several if domain != current]
-            current = several[0] if several else current
+            others = [domain for domain in several if domain != current and domain in map(domain_of, state)]
+            current = others[0] if others and len(several) > 1 else current
         elif current not in ordered:
             sizes = {domain: sum(domain_of(slot) == domain for slot in state) for domain in ordered}
             current = max(ordered, key=sizes.__getitem__)
-        several = ordered if ordered else several
+        several = ordered
         before = state
         found.append(current)
     return found

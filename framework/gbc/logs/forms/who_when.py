@@ -11,46 +11,19 @@ more than TERMINATE.
 """
 
 import re
-from pathlib import Path
 from typing import cast
 
-from framework.core.errors import DataError
-from framework.core.text_files import BadLine
-from framework.gbc.logs.schema import JsonObject, Log, Message, Mistake, Role, json_object, parse_log
+from framework.gbc.logs.schema import JsonObject, Log, Message, Mistake, Role, json_object
 
 _USERS = {"human", "user"}
 _TOOLS = {"computer_terminal", "computerterminal"}
 _ANSWER = re.compile(r"FINAL ANSWER:[ \t]*(\S.*)")
-_HINT = "give cases as Who&When publishes them"
 
 
-def read_who_when(path: str | Path, *, skip_bad_files: bool = False) -> tuple[list[Log], list[BadLine]]:
-    """The cases of a folder's `*.json`, or of one file, in the order of their numbers; ids are the files' names.
-
-    Args:
-        path: the folder or the file.
-        skip_bad_files: go on past malformed files, numbered from 1; otherwise they are an error.
-
-    Raises:
-        DataError: no such file, a folder without cases, or malformed files.
-    """
-    path = Path(path)
-    files = sorted(path.glob("*.json"), key=lambda file: (len(file.stem), file.stem)) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{path} has no *.json", hint=_HINT)
-    logs: list[Log] = []
-    bad: list[BadLine] = []
-    for number, file in enumerate(files, 1):
-        try:
-            logs.append(log_of_case(parse_log(file.read_bytes()), id=file.stem))
-        except OSError as error:
-            raise DataError(f"{file} cannot be read ({error.strerror})", hint=_HINT) from None
-        except (ValueError, DataError) as error:
-            bad.append(BadLine(number=number, problem=f"{file.name}: {error}"))
-    if bad and not skip_bad_files:
-        problem = f"{path}: {len(bad)} malformed cases, the first is {bad[0].problem}"
-        raise DataError(problem, hint="correct them, or ask to skip bad ones")
-    return logs, bad
+def is_case(value: object) -> bool:
+    """Whether a value is a case."""
+    fields = json_object(value) or {}
+    return isinstance(fields.get("history"), list) and ("question" in fields or "mistake_agent" in fields)
 
 
 def log_of_case(case: object, *, id: str) -> Log:
@@ -110,8 +83,7 @@ def _speaker(message: JsonObject, number: int) -> tuple[str, Role, bool]:
 def _outputs(messages: list[Message]) -> tuple[int, ...]:
     said = [(number, message.content) for number, message in enumerate(messages) if message.role == "agent"]
     final = [number for number, text in said if _ANSWER.search(text)]
-    more = [number for number, text in said if re.sub(r"\W|TERMINATE", "", text)]
-    return tuple((final or more)[-1:])
+    return tuple(final[-1:])
 
 
 def _mistake(case: JsonObject) -> Mistake | None:

@@ -2,7 +2,7 @@
 
 Within one run, windows of steps of the Lightning loop, with every callback that `framework fit` has, alternate with
 windows of a bare loop over the same model, optimizer and data: on a shared machine the ratios are what can be trusted.
-Further runs save checkpoints, synchronously and asynchronously, and load one.
+Further runs measure each callback, save checkpoints, synchronously and asynchronously, and load one.
 """
 
 import csv
@@ -24,7 +24,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import check_record, write_record
-from framework.core.console import console, results
+from framework.bench.training.hook_costs import HOOKS, HookCost, show
+from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.random.seeding import seed_of
 from framework.core.serialization import from_json, to_json
@@ -40,7 +41,8 @@ from framework.training.checkpoint.layout import FOLDER, list_checkpoints
 from framework.training.ema import update_ema
 
 _RESULT = "bench.json"
-_NUM_IMAGES = 256
+_STEPS_OF_EPOCH = 16
+_LEAST_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def bench_training(
     window: int = 50,
     rounds: int = 5,
     save_every: int = 20,
+    hooks: bool = False,
     options: list[str] = [],  # noqa: B006 - never changed
 ) -> dict[str, Any]:
     """Measures the training loop of a PRA recipe on images of noise.
@@ -104,6 +107,7 @@ def bench_training(
         window: steps of each loop in turn.
         rounds: windows that count; one before them warms up.
         save_every: steps between checkpoints where those are measured; 0 leaves them out.
+        hooks: also measure the processor time of each callback and hook, in a run of as many windows.
         options: further options of `framework fit`.
 
     Returns:
@@ -118,20 +122,26 @@ def bench_training(
         if value < least:
             raise ConfigError(f"{name} is {value}", hint=f"give at least {least}")
     with tempfile.TemporaryDirectory() as folder:
-        fits = _Fits(recipe, Path(folder), options)
+        fits = _Fits(recipe, Path(folder), options, most=max(batch_sizes, default=None))
         speeds = [
             speed
-            for size in batch_sizes or (None,)
+            for size in tracked(batch_sizes or (None,), "batch sizes", bar=False)
             if (speed := fits.loop_speed(size, window=window, rounds=rounds)) is not None
         ]
+        costs: list[HookCost] = []
         record: dict[str, Any] = {
             "recipe": recipe,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             "loop": [to_json(speed) for speed in speeds],
         }
+        if hooks:
+            costs = fits.hook_costs(window * (rounds + 1))
+            record["hooks"] = to_json(costs)
         if save_every:
             record["checkpoint"] = to_json(fits.checkpoint_cost(save_every))
-    results().print_json(data=record)
+    results().print_json(data={name: value for name, value in record.items() if name != "hooks"})
+    if costs:
+        show(costs)
     write_record(out, record)
     return record
 
@@ -143,12 +153,16 @@ class _Fits:
         recipe: of a PRA run.
         folder: for the images and the runs.
         options: further options of every run.
+        most: images in a step; the recipe's own by default.
     """
 
-    def __init__(self, recipe: str, folder: Path, options: list[str]) -> None:
+    def __init__(self, recipe: str, folder: Path, options: list[str], *, most: int | None = None) -> None:
         self.recipe, self.folder, self.options = recipe, folder, options
-        architecture = read_yaml(recipe)["model"]["init_args"]["architecture"]
-        self.shards = make_jpeg_shards(folder / "images", size=architecture["image_size"], num_images=_NUM_IMAGES)
+        content = read_yaml(recipe)
+        size = content["model"]["init_args"]["architecture"]["image_size"]
+        # Epochs of a few steps would measure what comes between epochs.
+        count = max(_LEAST_IMAGES, _STEPS_OF_EPOCH * (most or content["data"]["batch_size"]))
+        self.shards = make_jpeg_shards(folder / "images", size=size, num_images=count)
         self.runs = 0
 
     def fit(
@@ -157,7 +171,7 @@ class _Fits:
         """Trains once.
 
         Args:
-            callback: class of this module that measures.
+            callback: class that measures.
             arguments: its arguments.
             options: further options of this run.
             run: folder of a run that goes on; a new one by default.
@@ -174,7 +188,7 @@ class _Fits:
         command += ["--run.wandb", "disabled", "--data.train", str(self.shards), "--data.validation", "null"]
         command += ["--model.init_args.architecture.num_classes", "2", "--model.init_args.grid.every_n_steps", "0"]
         command += ["--data.global_batch", "null", "--trainer.accumulate_grad_batches", "1"]
-        command += [f"--trainer.callbacks+=framework.bench.training.{callback}"]
+        command += [f"--trainer.callbacks+={callback}"]
         command += [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
         done = subprocess.run(
             [*command, *self.options, *options],
@@ -202,13 +216,25 @@ class _Fits:
         options += ["--trainer.log_every_n_steps", str(min(50, window))]
         if batch_size is not None:
             options += ["--data.batch_size", str(batch_size)]
-        run = self.fit("AgainstBareLoop", {"window": window}, options)
+        run = self.fit(f"{__name__}.AgainstBareLoop", {"window": window}, options)
         if run is None:
             console.print(f"batch_size {batch_size}: the device's memory is not enough")
             return None
         # One is saved at the end, and nobody reads it.
         shutil.rmtree(run / FOLDER)
         return from_json(LoopSpeed, json.loads((run / _RESULT).read_text()))
+
+    def hook_costs(self, steps: int) -> list[HookCost]:
+        """Measures the hooks of a run of so many steps, without the first sixth.
+
+        Raises:
+            TrainingError: the device's memory is not enough.
+        """
+        options = ["--trainer.max_steps", str(steps), "--checkpoint.every_n_steps", "1000000"]
+        run = self.fit("framework.bench.training.hook_costs.TimeHooks", {"first": steps // 6}, options)
+        if run is None:
+            raise TrainingError("the device's memory is not enough", hint="give a smaller data.batch_size")
+        return [from_json(HookCost, each) for each in json.loads((run / HOOKS).read_text())]
 
     def checkpoint_cost(self, every: int) -> CheckpointCost:
         """Measures checkpoints that are so many steps apart."""
@@ -218,9 +244,9 @@ class _Fits:
             # Those of large models fill disks.
             options += ["--checkpoint.keep_last", "1", "--checkpoint.keep_every_n_steps", "null"]
             options += ["--checkpoint.asynchronous", str(asynchronous).lower()]
-            run = self.fit("StartClock", {}, options)
+            run = self.fit(f"{__name__}.StartClock", {}, options)
             options += ["--resume", "must", "--trainer.max_steps", str(4 * every + 1)]
-            again = self.fit("StartClock", {}, options, run)
+            again = self.fit(f"{__name__}.StartClock", {}, options, run)
             if run is None or again is None:
                 raise TrainingError("the device's memory is not enough", hint="give a smaller data.batch_size")
             stalls[asynchronous] = float(np.median(_logged(run, metrics.CHECKPOINT_STALL_SECONDS)[:-1]))

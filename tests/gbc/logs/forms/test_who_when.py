@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from framework.core.errors import DataError
+from framework.gbc.logs.forms.reading import read_form
+from framework.gbc.logs.forms.who_when import log_of_case
 from framework.gbc.logs.schema import Mistake
-from framework.gbc.logs.who_when import log_of_case, read_who_when
 
 LABELS = {"mistake_agent": "Counter_Expert", "mistake_step": "2", "mistake_reason": "Counted one twice."}
 CHAT: dict[str, Any] = {
@@ -75,8 +76,8 @@ def test_a_team_under_an_orchestrator_that_thinks_for_itself():
 def test_a_folder_in_the_order_of_its_numbers(tmp_path):
     for number in (10, 9, 1):
         (tmp_path / f"{number}.json").write_text(json.dumps(CHAT))
-    assert [log.id for log in read_who_when(tmp_path)[0]] == ["1", "9", "10"]
-    assert [log.id for log in read_who_when(tmp_path / "9.json")[0]] == ["9"]
+    assert [log.id for log in read_form(tmp_path).logs] == ["1", "9", "10"]
+    assert [log.id for log in read_form(tmp_path / "9.json").logs] == ["9"]
 
 
 @pytest.mark.parametrize(
@@ -94,14 +95,14 @@ def test_what_is_no_case_says_why(tmp_path, case, problem):
     (tmp_path / "1.json").write_text(json.dumps(CHAT))
     (tmp_path / "2.json").write_text(json.dumps(case))
     with pytest.raises(DataError, match=problem):
-        read_who_when(tmp_path)
-    logs, bad = read_who_when(tmp_path, skip_bad_files=True)
-    assert [log.id for log in logs] == ["1"]
-    assert [each.number for each in bad] == [2]
+        read_form(tmp_path, "who_when")
+    found = read_form(tmp_path, "who_when", skip_bad=True)
+    assert [log.id for log in found.logs] == ["1"]
+    assert [each.number for each in found.bad] == [2]
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(DataError, match=r"has no \*.json"):
-        read_who_when(tmp_path)
+        read_form(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
-        read_who_when(tmp_path / "1.json")
+        read_form(tmp_path / "1.json")

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from framework.core.errors import DataError
-from framework.gbc.logs.openai import log_of_messages, read_openai
+from framework.gbc.logs.forms.openai import Told, log_of_messages, logs_of_openai
+from framework.gbc.logs.forms.reading import read_form
 from framework.gbc.logs.schema import Mistake, ToolCall
 
 
@@ -84,7 +85,7 @@ def test_lines_and_their_labels(tmp_path):
         "mistake": {"agent": "assistant", "step": 2},
     }
     (tmp_path / "runs.jsonl").write_text(f"{json.dumps(SINGLE)}\n{json.dumps(labelled)}\n")
-    logs, _ = read_openai(tmp_path / "runs.jsonl")
+    logs = read_form(tmp_path / "runs.jsonl").logs
     assert [log.id for log in logs] == ["1", "12"]
     # The label counts the list, the form has no system messages.
     assert logs[1].mistake == Mistake(agent="assistant", step=1)
@@ -109,7 +110,7 @@ def test_lines_and_their_labels(tmp_path):
 def test_what_is_no_message_list_says_why(tmp_path, value, problem):
     (tmp_path / "runs.jsonl").write_text(json.dumps(value))
     with pytest.raises(DataError, match=problem):
-        read_openai(tmp_path / "runs.jsonl")
+        read_form(tmp_path / "runs.jsonl", "openai")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_parts_of_anthropic_are_calls_and_answers():
         {"role": "user", "content": [answer, {"type": "text", "text": "And?"}]},
         {"role": "assistant", "content": "Hot."},
     ]
-    log = log_of_messages(messages, id="x", mistake=Mistake(step=3))
+    log = log_of_messages(messages, id="x", told=Told(mistake=Mistake(step=3)))
     assert [(each.agent, each.role, each.text, each.call) for each in log.messages] == [
         ("user", "user", "?", None),
         ("assistant", "agent", '[thinking]\nHm\na({"x": 1})', None),
@@ -157,3 +158,24 @@ def test_parts_of_anthropic_are_calls_and_answers():
 def test_what_would_be_lost_is_refused(message, problem):
     with pytest.raises(ValueError, match=rf"messages\[1\]: .*{problem}"):
         log_of_messages([{"role": "user", "content": "?"}, {"role": "assistant", **message}], id="x")
+
+
+def test_users_of_whom_nobody_knows_what_they_are_are_refused():
+    messages = [
+        {"role": "user", "name": "boss", "content": "Sort 3 1 2."},
+        {"role": "user", "name": "coder", "content": "1 2 3"},
+    ]
+    with pytest.raises(
+        ValueError, match="boss, coder speak as users: are they agents\\? Name those that are with --agents"
+    ):
+        logs_of_openai(messages, "x")
+    (log,) = logs_of_openai(messages, "x", ["coder"])
+    assert [(each.agent, each.role) for each in log.messages] == [("boss", "user"), ("coder", "agent")]
+    # One human with a name beside an assistant is a human.
+    (log,) = logs_of_openai([messages[0], {"role": "assistant", "content": "1 2 3"}], "x")
+    assert [each.role for each in log.messages] == ["user", "agent"]
+
+
+def test_the_word_that_ends_a_chat_is_not_its_output():
+    messages = [*SINGLE, {"role": "assistant", "content": "TERMINATE"}]
+    assert log_of_messages(messages, id="x").output_messages == (4,)

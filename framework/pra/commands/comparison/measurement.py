@@ -1,0 +1,204 @@
+"""What is done with a part of a comparison: trained by `framework fit`, sampled, measured."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from framework.core.console import tracked
+from framework.core.errors import ConfigError, TrainingError
+from framework.core.serialization import JsonDict, to_json
+from framework.core.shapes import Images
+from framework.evaluation.features import ClassifierFeatures
+from framework.evaluation.grid import column_headings, save_grid
+from framework.evaluation.samples import SampleSet, write_npz
+from framework.pra.checkpoint import load_objective, load_trained
+from framework.pra.commands.comparison.judge import Judge, reconstruction_l1
+from framework.pra.commands.comparison.parts import Part, num_parameters
+from framework.pra.commands.comparison.results import PartResult
+from framework.pra.generate import balanced_labels, generate
+from framework.pra.network.generator import ImageGenerator
+from framework.pra.network.model import PRA
+from framework.pra.rollout_gap import measure_rollout_gap
+from framework.pra.sampling import SamplerConfig
+
+GRID_ROWS = 8
+SAMPLES_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How every part is trained and measured.
+
+    Attributes:
+        recipe: of the training, with its digest.
+        recipe_sha256: of that file.
+        options: further ones of `framework fit`.
+        features: what the distances are measured in, in words.
+        guidance: scales to sample at, besides 1.
+        num: samples of each scale.
+        steps: of the sampler.
+        svm_accuracy: also measured.
+    """
+
+    recipe: str
+    recipe_sha256: str
+    options: tuple[str, ...]
+    features: str
+    guidance: tuple[float, ...]
+    num: int
+    steps: int
+    svm_accuracy: bool
+
+    def __post_init__(self) -> None:
+        if self.num < 2:
+            raise ConfigError(f"num {self.num}", hint="give 2 samples or more")
+
+    @property
+    def training(self) -> dict[str, object]:
+        """What a trained part cannot do without being trained anew."""
+        return {"recipe_sha256": self.recipe_sha256, "options": list(self.options)}
+
+    @property
+    def settings(self) -> JsonDict:
+        """What a result depends on besides the part."""
+        return {name: value for name, value in to_json(self).items() if name != "recipe"}
+
+
+def fit(recipe: str, run: Path, options: Sequence[str], *, seed: int) -> None:
+    """Trains a run to its end, or goes on with it, in a process of its own.
+
+    Args:
+        recipe: of the run.
+        run: its folder.
+        options: of `framework fit`.
+        seed: of data and weights.
+
+    Raises:
+        TrainingError: it failed.
+    """
+    # A process of its own: a run must not inherit the random state or the memory of the one before.
+    command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, "--run.dir", str(run)]
+    command += ["--seed_everything", str(seed), *options]
+    if subprocess.run(command, check=False).returncode:
+        raise TrainingError(f"training of {run.name} failed", hint=f"see its output; its run is in {run}")
+
+
+def train_part(part: Part, run: Path, protocol: Protocol) -> None:
+    """Trains a part. Raises TrainingError.
+
+    Args:
+        part: which.
+        run: its folder.
+        protocol: recipe and options.
+    """
+    chosen = part.architecture
+    settings = {
+        "variant": chosen.variant,
+        "image_size": chosen.image_size,
+        "patch_size": chosen.patch_size,
+        "depth": chosen.depth,
+        "head_width": chosen.head_width,
+    }
+    options = [each for name, value in settings.items() for each in (f"--model.architecture.{name}", str(value))]
+    options += ["--data.images.size", str(chosen.image_size), "--model.init_args.seed", str(part.seed)]
+    fit(protocol.recipe, run, [*options, *protocol.options], seed=part.seed)
+
+
+def train_classifier(recipe: str, run: Path, image_size: int) -> ClassifierFeatures:
+    """A classifier of images of a size, trained unless it is. Raises TrainingError.
+
+    Args:
+        recipe: of a `ClassifierModule`.
+        run: its folder.
+        image_size: side in pixels.
+    """
+    fit(recipe, run, ["--data.images.size", str(image_size)], seed=0)
+    return ClassifierFeatures(str(run))
+
+
+def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device: torch.device) -> PartResult:
+    """Samples and measures a trained part; samples are kept beside it, with a grid of the first.
+
+    Args:
+        part: which.
+        run: its folder.
+        judge: measures images of its size.
+        protocol: how many samples, at which scales.
+        device: where models run.
+    """
+    trained = load_trained(run)
+    model, config = trained.model.to(device), trained.model.config
+    labels = balanced_labels(protocol.num, range(config.num_classes))
+    metrics: dict[str, dict[str, float]] = {}
+    unguided: Images | None = None
+    for scale in sorted({1.0, *protocol.guidance}):
+        sampler = SamplerConfig(steps=protocol.steps, guidance=scale)
+        batches = generate(model, labels, seed=part.seed, sampler=sampler, batch_size=SAMPLES_BATCH, device=device)
+        total = -(-protocol.num // SAMPLES_BATCH)
+        images = torch.cat(list(tracked(batches, f"samples of {part.name}, guidance {scale:g}", total=total)))
+        unguided = images if unguided is None else unguided
+        samples = SampleSet.from_images(images, torch.tensor(labels), name=f"{part.name}, guidance {scale:g}")
+        metrics[f"{scale:g}"] = judge.metrics(samples, svm_accuracy=protocol.svm_accuracy)
+        write_npz(run / f"guidance-{scale:g}.npz", samples)
+        columns = min(config.num_classes, 10)
+        headings = column_headings(range(columns), trained.class_names) if config.num_classes > 1 else []
+        shown = [image for image, label in zip(images, labels, strict=True) if label < columns][: columns * GRID_ROWS]
+        save_grid(run / f"guidance-{scale:g}.png", shown, columns=columns, headings=headings)
+    assert unguided is not None
+    return PartResult(
+        variant=config.variant,
+        image_size=config.image_size,
+        token_size=config.pixel_size,
+        seed=part.seed,
+        num_parameters=num_parameters(config),
+        metrics=metrics,
+        rollout_gap=_rollout_gap(model, run, judge, unguided, torch.tensor(labels), device),
+        reconstruction_l1=_reconstruction(model, judge, protocol.num, device),
+        settings=protocol.settings,
+    )
+
+
+def _rollout_gap(
+    model: ImageGenerator,
+    run: Path,
+    judge: Judge,
+    rollouts: Images,
+    labels: torch.Tensor,
+    device: torch.device,
+) -> float:
+    """The gap against as many training images: on held-out ones it would hold what was not learned as well.
+
+    Args:
+        model: on the device.
+        run: its folder.
+        judge: has the training images.
+        rollouts: unguided samples.
+        labels: their classes.
+        device: where the model is.
+    """
+    images, known = judge.training_images(len(rollouts))
+    if model.config.num_classes == 1:
+        known = torch.zeros_like(known)
+    gap = measure_rollout_gap(
+        model,
+        images.to(device),
+        known.to(device),
+        rollouts.to(device),
+        labels.to(device),
+        load_objective(run),
+        batch_size=SAMPLES_BATCH,
+    )
+    return gap.ratio
+
+
+def _reconstruction(model: ImageGenerator, judge: Judge, num: int, device: torch.device) -> float | None:
+    if not isinstance(model, PRA) or model.encoder is None:
+        return None
+    images, labels = judge.held_out_images(num)
+    if model.config.num_classes == 1:
+        labels = torch.zeros_like(labels)
+    return reconstruction_l1(model, images.to(device), labels.to(device))

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from framework.pra.commands.comparison.figure import draw_comparison
+from tests.pra.commands.comparison.test_results import result
+
+
+@pytest.mark.slow
+def test_a_line_for_each_row_in_both_formats(tmp_path: Path):
+    rows = [
+        result(variant=variant, image_size=size, token_size=3 * size**2 // 16, seed=seed)
+        for variant in ("pra", "diffusion")
+        for size in (8, 32)
+        for seed in (0, 1)
+    ]
+    svg, png = draw_comparison(tmp_path, rows, {8: 0.5, 32: 0.25})
+    assert (svg.name, png.name) == ("comparison.svg", "comparison.png")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in svg.read_text()
