@@ -32,7 +32,7 @@ def test_the_page_from_zero(tmp_path, monkeypatch, capsys):
         # The file is the last that is named before it.
         name = re.findall(r"`(\w+\.(?:py|yaml|jsonl))`", before)[-1]
         Path(name).write_text(text)
-        if name in ("make_model.py", "few_lines.py"):
+        if name in ("make_model.py", "functions.py", "few_lines.py"):
             runpy.run_path(name)
     assert commands == 8
     for made in ("traces.jsonl", "blame/blame.html", "blame/blame.svg", "blame-prompts/blame.png", "better/graph.yaml"):

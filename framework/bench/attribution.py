@@ -174,13 +174,13 @@ def measure_pass(
     Raises:
         TrainingError: in float32, scores that differ by more than 1e-5.
     """
-    first = {way: run for way in ways if (run := _run_first(model, case, way)) is not None}
+    first: dict[Way, _FirstRun] = {way: run for way in ways if (run := _run_first(model, case, way)) is not None}
     turns: dict[str, Callable[[], object]] = {way: (lambda way=way: _scores(model, case, way)) for way in first}
     turns["generation"] = lambda: generate_answers(model, [case.row()], case.new)
     rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
     turns["batch"] = lambda: _fresh(model, rows, options)
     seconds = measure_in_turns(turns, case.device, rounds, warm_up=warm_up)
-    peaks = {way: run.peak_mib for way, run in first.items() if run.peak_mib is not None}
+    peaks: dict[Way, float] = {way: run.peak_mib for way, run in first.items() if run.peak_mib is not None}
     if processes and not case.device.startswith("cuda"):
         peaks = {way: _peak_of_process(case, way) for way in first if way != "prompt_read"}
     difference = _difference(first["one_pass"].scores, first["kept"].scores) if "kept" in first else None

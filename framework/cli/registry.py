@@ -39,6 +39,8 @@ GENERAL = {
             "busy": "framework.bench.busy_machine:bench_busy",
             "distances": "framework.bench.distances:bench_distances",
             "scale": "framework.bench.scale:bench_scale",
+            "sampling": "framework.bench.generation.sampling:bench_sampling",
+            "step": "framework.bench.generation.training_step:bench_step",
             "data": "framework.bench.data:bench_data",
             "training": "framework.bench.training.loop:bench_training",
             "attribution": "framework.bench.attribution:bench_attribution",

@@ -21,6 +21,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -135,7 +136,7 @@ def tracked(items: Iterable[Item], description: str, *, total: int | None = None
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
     if bar and console.is_interactive:
-        elapsed = [TimeElapsedColumn()] if console.width >= _ROOMY else []
+        elapsed: list[ProgressColumn] = [TimeElapsedColumn()] if console.width >= _ROOMY else []
         columns = (MofNCompleteColumn(), BarColumn(min(40, console.width // 6)), *elapsed, TimeRemainingColumn())
         with Progress(_description_column(), *columns, console=console, transient=True) as progress:
             yield from progress.track(items, total=total, description=visible(description))

@@ -1,6 +1,6 @@
 """What any rank has been told, agreed on by all ranks without a wait: every rank learns of it at the same batch."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -8,6 +8,7 @@ import torch.distributed as dist
 from framework.training.shapes import Flag
 
 
+@runtime_checkable
 class Pending(Protocol):
     """A reduction that goes on by itself."""
 
@@ -16,6 +17,7 @@ class Pending(Protocol):
         ...
 
 
+@runtime_checkable
 class VotingGroup(Protocol):
     """Ranks that reduce a flag together, such as a process group of gloo."""
 
@@ -49,7 +51,7 @@ class StopVote:
         if agreed := self.finish():
             return agreed
         flag, options = torch.tensor([told]), dist.AllreduceOptions()
-        options.reduceOp = dist.ReduceOp.MAX
+        options.reduceOp = dist.ReduceOp(dist.ReduceOp.MAX)
         self._last = self._group.allreduce([flag], options), flag
         return 0
 

@@ -26,7 +26,9 @@ def _case(session: Session, shape: Shape, new: int) -> Case:
 
 def measure_passes(session: Session) -> None:
     """One pass against the kept graph, and what attribution adds to generation, of each model at two lengths."""
-    models = {shape: build_model(shape, str(session.device)) for shape in _shapes(session)}
+    models: dict[Shape, PreTrainedModel] = {
+        shape: build_model(shape, str(session.device)) for shape in _shapes(session)
+    }
     # The host needs some 25 ms for a token, and as much for its part of a kept graph's way back.
     for new, least in ((2, 0.0), (4, 0.0)) if session.rehearse else ((64, 10.0), (256, 30.0)):
         for shape, model in models.items():

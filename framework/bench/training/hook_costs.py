@@ -82,7 +82,7 @@ class TimeHooks(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self._timer is None and trainer.global_step == self.first:
-            trainer.profiler = self._timer = HookTimer()
+            trainer.profiler = self._timer = HookTimer()  # type: ignore[attr-defined]
             self._started = time.thread_time()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

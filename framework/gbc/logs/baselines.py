@@ -8,8 +8,10 @@ a language model that is asked.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from framework.gbc.language_models.local import LocalModel
@@ -87,7 +89,7 @@ def untrained_surrogate(model: LocalModel, *, seed: int = 0) -> LocalModel:
         seed: of the weights.
     """
     config = LlamaConfig(
-        vocab_size=model.model.get_input_embeddings().num_embeddings,
+        vocab_size=cast(nn.Embedding, model.model.get_input_embeddings()).num_embeddings,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -95,11 +97,12 @@ def untrained_surrogate(model: LocalModel, *, seed: int = 0) -> LocalModel:
         num_key_value_heads=4,
         max_position_embeddings=model.max_tokens,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         network = LlamaForCausalLM(config)
     plain = replace(model.config, soft_prompts=None, adapters=None, generation_cache="dynamic")
-    return LocalModel(network.to(model.device), model.tokenizer, plain)
+    cast(nn.Module, network).to(model.device)
+    return LocalModel(network, model.tokenizer, plain)
 
 
 def _one(read: ReadLog, number: int) -> Guess:

@@ -16,7 +16,7 @@ from framework.core.console import tracked, working
 from framework.core.errors import ConfigError, FrameworkError, TrainingError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.options import AttributionOptions
-from framework.gbc.attribution.results import AgentCredit, Attribution, mean_credits
+from framework.gbc.attribution.results import AgentCredit, Attribution, Attributions, mean_credits
 from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
@@ -374,7 +374,7 @@ def gather_evidence(
     finished = [trace for trace in traces if trace.failure is None]
     pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in finished) if found.value > 0]
     wrong, losses = [trace for trace, _ in pairs], [found for _, found in pairs]
-    attributions = attribute(wrong, graph, models, losses, options.attribution) if pairs else []
+    attributions = attribute(wrong, graph, models, losses, options.attribution) if pairs else Attributions()
     return Evidence(
         graph=graph,
         traces=tuple(wrong),

@@ -62,7 +62,7 @@ class Preemption(Callback):
         self._at_step_end = trainer.global_step > 0
         if trainer.world_size > 1:
             group = dist.new_group(backend="gloo")
-            assert not isinstance(group, int), "every rank is a member"
+            assert isinstance(group, dist.ProcessGroup), "every rank is a member"
             self._vote = StopVote(group)
             # The vote replaces Lightning's own broadcast.
             leave_signals_alone(trainer)

@@ -8,6 +8,7 @@ turns, each with `response` (placeholders for values) and, if the system has the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict, from_json
@@ -48,10 +49,11 @@ def read_predictions(path: str | Path) -> dict[str, tuple[PredictedTurn, ...]]:
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path} is not an object of dialogues", hint=_HINT)
     found: dict[str, tuple[PredictedTurn, ...]] = {}
-    for id, turns in JsonDict(value).items():
+    for id, turns in cast(JsonDict, value).items():
         if not isinstance(turns, list) or not turns:
             raise DataError(f"{path}: dialogue {id} is not a list of turns", hint=_HINT)
-        found[id] = tuple(_turn(each, f"{path}: dialogue {id}, turn {number}") for number, each in enumerate(turns))
+        listed = enumerate(cast(list[object], turns))
+        found[id] = tuple(_turn(each, f"{path}: dialogue {id}, turn {number}") for number, each in listed)
     return found
 
 
@@ -97,7 +99,7 @@ def judge_predictions(
 
 
 def _turn(value: object, where: str) -> PredictedTurn:
-    fields = JsonDict(value) if isinstance(value, dict) else JsonDict()
+    fields = cast(JsonDict, value) if isinstance(value, dict) else JsonDict()
     known = {key: fields[key] for key in ("response", "state", "active_domains") if fields.get(key) is not None}
     try:
         return from_json(PredictedTurn, known, allow_missing=True)

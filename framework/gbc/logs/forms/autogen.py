@@ -195,9 +195,9 @@ def _messages_04(message: JsonObject, role: str, thought: str) -> list[JsonObjec
     if kind == "MemoryQueryEvent":
         texts = (str(each.get("content")) for each in objects_of(content) or ())
         return [{"role": "user", "name": "memory", "content": "\n".join(texts)}]
-    if isinstance(content, list):
+    if parts := listed(content):
         # An image is an object with its bytes.
-        content = "\n".join(each if isinstance(each, str) else "[image]" for each in listed(content))
+        content = "\n".join(each if isinstance(each, str) else "[image]" for each in parts)
     elif json_object(content) is not None:
         content = without_secrets(content)
     if not isinstance(content, str):

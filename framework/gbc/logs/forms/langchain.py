@@ -62,8 +62,8 @@ def _state(value: object) -> object:
 
 def _fields(message: JsonObject) -> JsonObject:
     """The fields of a message in any of the three writings, with its type."""
-    kwargs, data, path = json_object(message.get("kwargs")), json_object(message.get("data")), message.get("id")
-    if message.get("type") == "constructor" and kwargs is not None and isinstance(path, list):
+    kwargs, data, path = json_object(message.get("kwargs")), json_object(message.get("data")), listed(message.get("id"))
+    if message.get("type") == "constructor" and kwargs is not None and path:
         return {"type": str(path[-1]).removesuffix("Chunk").removesuffix("Message").lower(), **kwargs}
     return {**data, "type": message.get("type")} if data is not None else message
 
@@ -84,9 +84,9 @@ def _message(message: JsonObject, number: int) -> JsonObject:
     wrong = [_without_error(each) for each in listed(message.get("invalid_tool_calls"))]
     calls = [*listed(message.get("tool_calls")), *wrong]
     content = message["content"]
-    if isinstance(content, list):
+    if written := listed(content):
         # Parts may be texts of their own.
-        parts = [{"type": "text", "text": each} if isinstance(each, str) else each for each in listed(content)]
+        parts = [{"type": "text", "text": each} if isinstance(each, str) else each for each in written]
         content = [part for part in parts if not calls or (json_object(part) or {}).get("type") not in _CALLS]
     named = {"name": message["name"]} if message.get("name") else {}
     return {

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from framework.core.errors import ConfigError, DataError
@@ -244,8 +243,9 @@ def _records(path: Path) -> tuple[list[_Record], list[BadLine]]:
     bad: list[BadLine] = []
     for number, file in enumerate(files, 1):
         found, wrong = _values(file)
-        id = partial("{}-{}".format, file.stem) if len(found) > 1 else lambda _, name=file.stem: name
-        records += [_Record(number=number, id=id(each.number), value=each.value, file=file.name) for each in found]
+        for each in found:
+            id = f"{file.stem}-{each.number}" if len(found) > 1 else file.stem
+            records.append(_Record(number=number, id=id, value=each.value, file=file.name))
         bad += [BadLine(number=number, problem=f"{file.name}: {each.problem}") for each in wrong]
     return records, bad
 

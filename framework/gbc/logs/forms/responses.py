@@ -57,9 +57,9 @@ def logs_of_responses(value: object, id: str) -> list[Log]:
     numbers = [*(-1 for _ in system), *(number for number, _ in numbered)]
     messages = [*system, *(message for _, message in numbered)]
     told = told_beside(fields)
-    if told.mistake is not None and told.mistake.step in range(len(items)):
+    if told.mistake is not None and (labelled := told.mistake.step) in range(len(items)):
         # An item may have joined the one before it.
-        step = max((number for number in numbers if number <= told.mistake.step), default=told.mistake.step)
+        step = max((number for number in numbers if labelled is not None and number <= labelled), default=labelled)
         told = replace(told, mistake=replace(told.mistake, step=step))
     return [log_of_messages(messages, id=str(fields.get("id", id)), told=told, numbers=numbers)]
 
