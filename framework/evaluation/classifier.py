@@ -21,6 +21,7 @@ from framework.core.io import atomic_write
 from framework.core.serialization import from_json, to_json
 from framework.core.shapes import Images
 from framework.data.loading.batch import ImageBatch
+from framework.evaluation.vision_network import FeatureMap
 from framework.training.checkpoint.layout import Manifest
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.length import total_steps
@@ -108,7 +109,7 @@ class ImageClassifier(nn.Module):
         """The penultimate layer, `4 * width` values."""
         return self.trunk(images).mean(dim=(2, 3))
 
-    def maps(self, images: Images) -> Iterator[Float[Tensor, "batch feature row column"]]:
+    def maps(self, images: Images) -> Iterator[FeatureMap]:
         """What each layer of the trunk gives."""
         x = images
         for layer in self.trunk:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.shapes import Images
 
-FeatureMap = Float[Tensor, "batch feature row column"]
+FeatureMap = Float[Tensor, "batch _ _ _"]
+"""Activations [image, feature, row, column]; those of one list differ in all but the first."""
 SPATIAL_CHANNELS = 7
 """Channels of the map that spatial features are made of, as ADM's evaluator takes them of Inception's."""
 _LONGEST_LIST = 120
@@ -45,7 +46,7 @@ class Preprocessing:
         if len(self.mean) != len(self.std):
             raise ConfigError(f"mean {self.mean} and std {self.std}", hint="give a value for each channel")
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Images) -> Float[Tensor, "batch channel out_height out_width"]:
         """Images in [-1, 1] as the network takes them; differentiable."""
         size = self.size
         if size is not None and images.shape[-2:] != (size, size):

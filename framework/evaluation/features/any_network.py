@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
 from framework.core.shapes import Images
-from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
+from framework.evaluation.features.network import FeatureNetwork, Features, Pixels, SpatialFeatures
 from framework.evaluation.samples import SampleSet, dequantize_images
 from framework.evaluation.vision_network import (
     FeatureMap,
@@ -85,7 +85,7 @@ class NetworkFeatures(FeatureNetwork):
     def forward(self, images: Pixels) -> Features:
         return self.vision.features(dequantize_images(images))
 
-    def with_spatial(self, images: Pixels) -> tuple[Features, Features | None]:
+    def with_spatial(self, images: Pixels) -> tuple[Features, SpatialFeatures | None]:
         """Features, and those of places."""
         return self.vision.features_and_spatial(dequantize_images(images))
 

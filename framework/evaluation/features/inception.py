@@ -8,7 +8,7 @@ from torch import Tensor
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.evaluation.distances import inception_score
-from framework.evaluation.features.network import FeatureNetwork, Features, Pixels
+from framework.evaluation.features.network import FeatureNetwork, Features, Pixels, SpatialFeatures
 from framework.evaluation.vision_network import SPATIAL_CHANNELS
 
 
@@ -77,7 +77,7 @@ class InceptionFeatures(FeatureNetwork):
     def forward(self, images: Pixels) -> Features:
         return self.inception(images)[0]
 
-    def with_spatial(self, images: Pixels) -> tuple[Features, Features | None]:
+    def with_spatial(self, images: Pixels) -> tuple[Features, SpatialFeatures | None]:
         """Features, and the first 7 channels of what TensorFlow's graph calls `mixed_6/conv`, 17 x 17 positions."""
         kept: list[Float[Tensor, "batch channel row column"]] = []
         handle = self.inception.Mixed_6d.branch1x1.register_forward_hook(lambda _, __, output: kept.append(output))

@@ -14,6 +14,7 @@ from framework.evaluation.samples import SampleSet
 from framework.evaluation.vision_network import FeatureMap
 
 Features = Float[Tensor, "sample feature"]
+SpatialFeatures = Float[Tensor, "sample place"]
 Pixels = UInt8[Tensor, "sample channel height width"]
 
 
@@ -49,7 +50,7 @@ class FeatureNetwork(nn.Module, ABC):
     def forward(self, images: Pixels) -> Features:
         """The features of images, 0 to 255."""
 
-    def with_spatial(self, images: Pixels) -> tuple[Features, Features | None]:
+    def with_spatial(self, images: Pixels) -> tuple[Features, SpatialFeatures | None]:
         """The features, and features of places: some channels of a map; None of a network that gives no map."""
         return self(images), None
 
@@ -81,7 +82,7 @@ class SetFeatures:
     """Features of a set, and those of places, where the network gives them."""
 
     features: Features
-    spatial: Features | None
+    spatial: SpatialFeatures | None
 
 
 def extract_features(network: FeatureNetwork, samples: SampleSet, *, batch_size: int) -> Features:
@@ -119,7 +120,7 @@ def _extract(network: FeatureNetwork, samples: SampleSet, batch_size: int, *, sp
     device = torch.device("cpu") if parameter is None else parameter.device
     starts = tracked(range(0, len(samples), batch_size), f"{network.name} features of {samples.name}")
     kept: list[Features] = []
-    places: list[Features] = []
+    places: list[SpatialFeatures] = []
     for start in starts:
         pixels = samples.pixels(start, start + batch_size).to(device)
         features, found = network.with_spatial(pixels) if spatial else (network(pixels), None)

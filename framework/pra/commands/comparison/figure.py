@@ -32,18 +32,21 @@ def draw_comparison(out: Path, results: Sequence[PartResult], floors: Mapping[in
     for number, (title, quantity) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, _COLUMNS, number + 1)
         found = spreads(results, quantity)
-        for variant in dict.fromkeys(each.variant for each in results):
+        # A row has its colour in all panels, also in those that not all rows are in.
+        for place, variant in enumerate(dict.fromkeys(each.variant for each in results)):
             points = sorted((token_sizes[size], each) for (name, size), each in found.items() if name == variant)
             if points:
                 below = [each.mean - each.low for _, each in points]
                 above = [each.high - each.mean for _, each in points]
                 sizes, means = [size for size, _ in points], [each.mean for _, each in points]
-                axes.errorbar(sizes, means, yerr=(below, above), label=variant, marker=".", capsize=3, linewidth=1.2)
+                axes.errorbar(
+                    sizes, means, yerr=(below, above), label=variant, color=f"C{place}", marker=".", capsize=3
+                )
         if title.startswith("Fréchet"):
             axes.set_yscale("log")
             known = sorted((token_sizes[size], floor) for size, floor in floors.items() if size in token_sizes)
             if known:
-                axes.plot(*zip(*known, strict=True), "--", color="gray", label="training images")
+                axes.plot(*zip(*known, strict=True), "--", color="gray", marker=".", label="training images")
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(each) for each in ticks])
         axes.minorticks_off()
