@@ -12,8 +12,8 @@ FIT_OPTIONS :=
 export MALLOC_MMAP_THRESHOLD_ := 2000000000
 export MALLOC_TRIM_THRESHOLD_ := 20000000000
 
-.PHONY: help install quickstart quickstart-gbc lint docs test test-fast test-gpu test-large cluster container check clean \
-	benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
+.PHONY: help install quickstart quickstart-gbc lint docs test test-fast test-set test-gpu test-large cluster container check \
+	clean benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make quickstart-gbc  set up, then a system of agents -> a planted fault -> blame -> repair (about 1 minute on 2 cores, after set-up); MODEL=FOLDER: of your own language model"
 	@echo "make test        set up, then all tests"
 	@echo "make test-fast   set up, then the tests that take less than a quarter of a second each"
+	@echo "make test-set    set up another set of versions, then all tests on it: SET=lowest, torch-2.11 or python-3.13"
 	@echo "make test-gpu    set up, then the tests that need a GPU"
 	@echo "make lint        set up, then format, lint, types and import layers"
 	@echo "make docs        set up, then these pages as a site, with the API reference: build/site/index.html"
@@ -28,7 +29,7 @@ help:
 	@echo "make cluster     set up, then the tests on a real SLURM and on several hosts (Debian, root; up to an hour)"
 	@echo "make container   set up, then the image, built and tried (Debian, root; up to 20 minutes)"
 	@echo "make benchmark-digits, benchmark-cifar10-16, benchmark-gbc, benchmark-gpu   the figures of docs/benchmarks.md"
-	@echo "make clean       remove the environment"
+	@echo "make clean       remove the environments"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -128,6 +129,13 @@ test-fast: TEST_PROCESSES := 2
 test-fast: install
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(ELSEWHERE) and not slow" $(LONGEST_FIRST)
 
+# Other versions than constraints.txt has, in an environment of their own: CONTRIBUTING.md says what came of each. The
+# lowest jaxtyping cannot check shapes: its plugin for pytest comes after conftest.py.
+SET := lowest
+test-set:
+	test -f .sets/$(SET)/made || { tools/version_set.sh $(SET) .sets/$(SET) && touch .sets/$(SET)/made; }
+	.sets/$(SET)/bin/python -m pytest $(if $(filter lowest,$(SET)),,$(SHAPES)) $(PARALLEL) -m "$(ELSEWHERE)" $(LONGEST_FIRST)
+
 # Shapes unchecked: these compile in this process.
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu
@@ -182,6 +190,11 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 	$(BIN)/framework compare recipes/pra/cifar10_16.yaml runs/compare-cifar10-16 $(CLASSIFIER) \
 		runs/cifar10-16-classifier --num 2000 --steps 25
 
+# What a token's size does to each row; hours on a CPU. Started several times, the parts are shared out.
+benchmark-tokens: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
+	$(BIN)/framework compare recipes/pra/cifar10_tokens.yaml runs/tokens --sizes '[8, 16, 32]' --seeds '[0, 1]' \
+		--classifier recipes/evaluation/cifar10_32_classifier.yaml --num 2000 --steps 25
+
 # One pass against the graph kept through generation, and what attribution adds to generation, on the CPU: about 40 minutes.
 benchmark-gbc: install
 	$(BIN)/framework bench attribution --device cpu --out runs/bench-gbc.json
@@ -196,4 +209,4 @@ benchmark-gpu: install
 	GPU_BENCH_CIFAR10=$(CIFAR10) $(BIN)/python -m framework.bench.gpu --minutes $(MINUTES) --out runs/bench-gpu
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .sets

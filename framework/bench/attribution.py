@@ -27,7 +27,7 @@ from framework.bench.language_models import (
     measure_in_turns,
 )
 from framework.bench.record import check_record, write_record
-from framework.core.console import results
+from framework.core.console import results, tracked
 from framework.core.devices import pick_device
 from framework.core.errors import TrainingError
 from framework.core.serialization import to_json
@@ -138,7 +138,9 @@ def bench_attribution(
     device = str(pick_device(device))
     model = build_model(shape, device)
     cases = [Case(shape=shape, device=device, prompt=prompt, read=read, new=n, scalar=scalar) for n in new]
-    passes = [measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in cases]
+    passes = [
+        measure_pass(model, case, batch_size=batch_size, rounds=rounds) for case in tracked(cases, "passes", bar=False)
+    ]
     record = {
         **facts_of(device),
         "passes": [to_json(each) for each in passes],
@@ -148,62 +150,96 @@ def bench_attribution(
     return record
 
 
-def measure_pass(model: PreTrainedModel, case: Case, *, batch_size: int, rounds: int) -> PassSpeed:
-    """The three ways in turns for one answer, and one pass over a batch of answers.
+def measure_pass(
+    model: PreTrainedModel,
+    case: Case,
+    *,
+    batch_size: int,
+    rounds: int,
+    ways: Sequence[Way] = get_args(Way),
+    processes: bool = True,
+    warm_up: int = 1,
+) -> PassSpeed:
+    """The ways in turns for one answer, and one pass over a batch of answers.
 
     Args:
         model: as `build_model` makes it.
         case: lengths and scalar.
         batch_size: answers in the batch.
         rounds: how often everything is measured.
+        ways: that are compared; `one_pass` among them.
+        processes: on a CPU, the memory of each way is measured, which takes a process of its own.
+        warm_up: rounds that do not count, after a run of each way.
 
     Raises:
         TrainingError: in float32, scores that differ by more than 1e-5.
     """
-    fitting = [way for way in get_args(Way) if _fits(model, case, way)]
-    ways: dict[str, Callable[[], object]] = {way: (lambda way=way: _scores(model, case, way)) for way in fitting}
-    ways["generation"] = lambda: generate_answers(model, [case.row()], case.new)
+    first: dict[Way, _FirstRun] = {way: run for way in ways if (run := _run_first(model, case, way)) is not None}
+    turns: dict[str, Callable[[], object]] = {way: (lambda way=way: _scores(model, case, way)) for way in first}
+    turns["generation"] = lambda: generate_answers(model, [case.row()], case.new)
     rows, options = [case.row(number) for number in range(batch_size)], GradientOptions(scalar=case.scalar)
-    ways["batch"] = lambda: _fresh(model, rows, options)
-    seconds = measure_in_turns(ways, case.device, rounds)
-    peaks = {way: _peak_mib(model, case, way) for way in fitting if way != "prompt_read"}
-    difference = _difference(model, case) if "kept" in fitting else None
+    turns["batch"] = lambda: _fresh(model, rows, options)
+    seconds = measure_in_turns(turns, case.device, rounds, warm_up=warm_up)
+    peaks: dict[Way, float] = {way: run.peak_mib for way, run in first.items() if run.peak_mib is not None}
+    if processes and not case.device.startswith("cuda"):
+        peaks = {way: _peak_of_process(case, way) for way in first if way != "prompt_read"}
+    difference = _difference(first["one_pass"].scores, first["kept"].scores) if "kept" in first else None
     if model.dtype == torch.float32 and difference is not None and not difference < _LARGEST_DIFFERENCE:
         raise TrainingError(f"the ways differ by {difference:.1e}", hint="report it: their scores must be equal")
 
     def faster(way: Way, than: np.ndarray) -> float | None:
-        return float(np.median(seconds[way] / than)) if way in fitting else None
+        return float(np.median(seconds[way] / than)) if way in first else None
+
+    def share(way: Way) -> float | None:
+        return peaks["one_pass"] / peaks[way] if way in peaks else None
 
     return PassSpeed(
         case=case,
-        seconds={way: float(np.median(seconds[way])) for way in fitting},
+        seconds={way: float(np.median(seconds[way])) for way in first},
         generation_seconds=float(np.median(seconds["generation"])),
         batch_seconds=float(np.median(seconds["batch"])),
         faster=faster("kept", seconds["one_pass"]),
-        faster_prompt_read=faster("kept", seconds["prompt_read"]),
+        faster_prompt_read=faster("kept", seconds["prompt_read"]) if "prompt_read" in first else None,
         faster_in_batch=faster("kept", seconds["batch"] / batch_size),
         faster_cached=faster("kept_cached", seconds["one_pass"]),
         faster_with_generation=faster("kept", seconds["one_pass"] + seconds["generation"]),
         peak_mib=peaks,
-        memory=peaks["one_pass"] / peaks["kept"] if "kept" in fitting else None,
-        memory_cached=peaks["one_pass"] / peaks["kept_cached"] if "kept_cached" in fitting else None,
+        memory=share("kept"),
+        memory_cached=share("kept_cached"),
         difference=difference,
     )
 
 
-def _fits(model: PreTrainedModel, case: Case, way: Way) -> bool:
-    """Whether the device's memory is enough; the kept graph of a long answer may need more than there is."""
+@dataclass(frozen=True, kw_only=True)
+class _FirstRun:
+    """What a way gives, and on a GPU the most memory that it takes above the model."""
+
+    scores: TokenScores
+    peak_mib: float | None
+
+
+def _run_first(model: PreTrainedModel, case: Case, way: Way) -> _FirstRun | None:
+    """A run of a way; None where memory is not enough, as it may be for the kept graph of a long answer."""
+    on_gpu = case.device.startswith("cuda")
+    before = _allocated_anew() if on_gpu else 0
     try:
-        _scores(model, case, way)
+        scores = _scores(model, case, way)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return False
-    return True
+        return None
+    peak = (torch.cuda.max_memory_allocated() - before) / 2**20 if on_gpu else None
+    return _FirstRun(scores=scores, peak_mib=peak)
 
 
-def _difference(model: PreTrainedModel, case: Case) -> float:
-    ours, theirs = _scores(model, case, "one_pass").l1, _scores(model, case, "kept").l1
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+def _allocated_anew() -> int:
+    """Bytes of a GPU's tensors, from which its peak is looked for anew."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def _difference(ours: TokenScores, theirs: TokenScores) -> float:
+    return ((ours.l1 - theirs.l1).abs().max() / theirs.l1.abs().max()).item()
 
 
 def _scores(model: PreTrainedModel, case: Case, way: Way) -> TokenScores:
@@ -221,17 +257,11 @@ def _fresh(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOp
     return token_scores(model, rows, options)
 
 
-def _peak_mib(model: PreTrainedModel, case: Case, way: Way) -> float:
-    if not case.device.startswith("cuda"):
-        # Ctrl-C ends it without a word of its own.
-        spawn, quietly = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
-        with ProcessPoolExecutor(1, mp_context=spawn, initializer=signal.signal, initargs=quietly) as pool:
-            return pool.submit(_resident_peak_mib, case, way, torch.get_num_threads()).result()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    _scores(model, case, way)
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+def _peak_of_process(case: Case, way: Way) -> float:
+    # Ctrl-C ends it without a word of its own.
+    spawn, quietly = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=signal.signal, initargs=quietly) as pool:
+        return pool.submit(_resident_peak_mib, case, way, torch.get_num_threads()).result()
 
 
 def _resident_peak_mib(case: Case, way: Way, num_threads: int) -> float:

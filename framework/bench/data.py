@@ -23,7 +23,7 @@ from webdataset.compat import WebDataset, WebLoader
 from framework.bench.image_shards import make_jpeg_shards, repeat_shards
 from framework.bench.record import check_record, machine_of, write_record
 from framework.core.compat.torch_compat import worker_pids
-from framework.core.console import results
+from framework.core.console import results, tracked, working
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.data.images.decoding import decode_pixels
@@ -113,7 +113,7 @@ def bench_data(
             raise ConfigError(f"{name} is {values}", hint=f"give at least {least}")
     speeds: list[Speed] = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
+        for size in tracked(sizes, "sizes", bar=False):
             # About as many pixels of each size, for about as long a measurement.
             num_images = max(512, min(MOST_IMAGES, 2**25 // size**2 // 8 * 8))
             shards = make_jpeg_shards(Path(folder) / str(size), size=size, num_images=num_images)
@@ -122,7 +122,8 @@ def bench_data(
                 # Loaders are cycles; a fork that inherited them would fail because of them at its end.
                 gc.collect()
         first = Path(folder) / str(sizes[0]) / "shards"
-        resume = measure_resume(first, Path(folder) / "large", size=sizes[0], num_samples=IMAGENET_SAMPLES)
+        with working("resuming", bar=False):
+            resume = measure_resume(first, Path(folder) / "large", size=sizes[0], num_samples=IMAGENET_SAMPLES)
     record = {
         "machine": machine_of(),
         "speed": [to_json(speed) for speed in speeds],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from framework.bench.record import check_record, machine_of, write_record
-from framework.core.console import results
+from framework.core.console import results, tracked
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.evaluation.distances import frechet_distance, nearest_neighbour_distance, precision_recall
@@ -72,7 +72,11 @@ def bench_distances(
     check_record(out)
     if num_images < _NUM_CLASSES or min(sides) < 1:
         raise ConfigError(f"{num_images} images of sides {sides}", hint=f"give {_NUM_CLASSES} or more, and 1 or more")
-    measured = [each for side in sides for each in _measure(side, num_images, seed, usual=side <= most_usual_side)]
+    measured = [
+        each
+        for side in tracked(sides, "sides", bar=False)
+        for each in _measure(side, num_images, seed, usual=side <= most_usual_side)
+    ]
     _show(measured, num_images)
     record = {"machine": machine_of(), "num_images": num_images, "measured": [to_json(each) for each in measured]}
     write_record(out, record)

@@ -5,6 +5,7 @@ Models have random weights. Every answer is attributed; a training attributes th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from framework.bench.language_models import (
     measure_in_turns,
 )
 from framework.bench.record import check_record, write_record
-from framework.core.console import results
+from framework.core.console import results, tracked
 from framework.core.devices import pick_device
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import GradientOptions, Scalar
@@ -96,8 +97,7 @@ def bench_episodes(
             batch_size=batch_size,
             rounds=rounds,
         )
-        for scalar in scalars
-        for count in new
+        for scalar, count in tracked(list(product(scalars, new)), "episodes", bar=False)
     ]
     record = {
         **facts_of(device),

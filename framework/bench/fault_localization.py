@@ -14,7 +14,7 @@ from rich.text import Text
 
 from framework.bench.real_fault_localization import measure_real_world, show, weights_of
 from framework.bench.record import check_record, machine_of, write_record
-from framework.core.console import results
+from framework.core.console import results, working
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import CounterfactualEditOptions, Scalar
@@ -82,8 +82,9 @@ def bench_fault_localization(
             raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
     started = time.perf_counter()
     language_model = load_model(None if model is None else str(model))
-    choosing = measure(language_model, draw_episodes(language_model, num_choosing, seed=seed + 1), scalars)
-    judging = measure(language_model, draw_episodes(language_model, num_episodes, seed=seed), scalars)
+    with working("faults to choose by, then those to judge", bar=False):
+        choosing = measure(language_model, draw_episodes(language_model, num_choosing, seed=seed + 1), scalars)
+        judging = measure(language_model, draw_episodes(language_model, num_episodes, seed=seed), scalars)
     chosen = max((score for score in choosing if "/" in score.method), key=lambda score: score.top1).method
     record = {
         "machine": machine_of(),

@@ -139,20 +139,23 @@ def generate_answers(model: PreTrainedModel, rows: Sequence[TokenRow], new: int)
         model.generate(ids, attention_mask=mask, generation_config=options)  # pyright: ignore[reportCallIssue]
 
 
-def measure_in_turns(ways: Mapping[str, Callable[[], object]], device: str, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each way in each round, after one that does not count.
+def measure_in_turns(
+    ways: Mapping[str, Callable[[], object]], device: str, rounds: int, *, warm_up: int = 1
+) -> dict[str, np.ndarray]:
+    """Seconds of each way in each round, after some that do not count.
 
     Args:
         ways: what is measured, by name.
         device: that it runs on; a GPU is waited for.
         rounds: how often each is measured.
+        warm_up: rounds that do not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for index in range(rounds + 1):
+    for index in range(warm_up + rounds):
         for name, way in ways.items():
             started = _now(device)
             way()
-            if index:
+            if index >= warm_up:
                 seconds[name].append(_now(device) - started)
     return {name: np.array(times) for name, times in seconds.items()}
 

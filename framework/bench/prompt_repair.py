@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from framework.bench.record import check_record, machine_of, write_record
-from framework.core.console import results
+from framework.core.console import results, working
 from framework.core.serialization import to_json
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.environments.microworld.prompt_repair import Repair, draw_damages, repair
@@ -49,8 +49,9 @@ def bench_repair(
     check_record(out)
     started = time.perf_counter()
     language_model = load_model(None if model is None else str(model))
-    damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, seed=seed)
-    repairs = list(repair(language_model, damages, attribution=attribution, num_wrong=num_wrong, seed=seed))
+    with working("drawing faults and repairing them", bar=False):
+        damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, seed=seed)
+        repairs = list(repair(language_model, damages, attribution=attribution, num_wrong=num_wrong, seed=seed))
     record = {
         "machine": machine_of(),
         "num_faults": num_faults,

@@ -13,7 +13,7 @@ from statistics import mean
 
 from rich.table import Table
 
-from framework.core.console import console, results
+from framework.core.console import console, results, tracked, working
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.culprits.diagnosis import probabilities
 from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
@@ -97,8 +97,9 @@ def measure_real_world(
 def _episodes(folder: Path, system: RealSystem, model: SharedPrompts) -> list[FaultySystem]:
     path = folder / f"episodes-{system.name}.jsonl"
     if not path.exists():
-        faulty = plant_faults(system, model)
-        share = healthy_share(system, model)
+        with working(f"planting faults in {system.name}", bar=False):
+            faulty = plant_faults(system, model)
+            share = healthy_share(system, model)
         write_episodes(path, faulty)
         console.print(f"{system.name}: {share:.2f} of its tasks solved, {len(faulty)} faults that make some fail")
     return read_episodes(path, system)
@@ -108,7 +109,7 @@ def _ask(
     path: Path, model: SharedPrompts, faulty: Sequence[FaultySystem], candidates: Sequence[str], most_failures: int
 ) -> None:
     done = {result.key for result in read_results(path)}
-    for each in faulty:
+    for each in tracked(faulty, path.stem, bar=False):
         for failure in each.failures[:most_failures]:
             for name in candidates:
                 if (name, each.name, failure.trace.id) not in done:

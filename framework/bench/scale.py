@@ -1,30 +1,42 @@
 """`framework bench scale`: what thousands of ranks cost, by simulation on one machine.
 
 The order of the samples is asked for as ranks ask for it. The watchdog's ranks are connections to one real store, in
-this process: what the store's process does for them is what rank 0's would do.
+this process: what the store's process does for them is what rank 0's would do. The ranks that vote on a stop are here
+too: a few as groups of gloo, each connected with every other, and many over a store, which shows what they agree on and
+not how long gloo takes.
 """
 
 import gc
+import random
 import resource
+import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch.distributed as dist
 from rich.table import Table
 
 from framework.bench.record import machine_of, write_record
-from framework.core.console import results
+from framework.core.console import results, tracked
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.data.sampling.batching import BatchPlan, MicroBatches
 from framework.data.sampling.order import EpochOrder, Position, Samples, Shuffle
+from framework.training.shapes import Flag
 from framework.training.signs_of_life import Beat, SignsOfLife
+from framework.training.stop_vote import StopVote, VotingGroup
 
 _SHARD_SAMPLES = 10_000
+
+
+_BATCHES = 4
+"""Of each simulated stop: the signal comes within the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +77,25 @@ class StoreCost:
     told_seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class VoteCost:
+    """The vote on a stop, of so many ranks, with a signal to a random one at a random moment in each trial.
+
+    Attributes:
+        num_ranks: that vote.
+        over: what carries the vote.
+        vote_seconds: of all ranks' votes in a batch, one after the other in this process; the median.
+        batches_later: from the batch in which the signal came to the one at whose end all stop, the least and the most.
+        divided: trials in which ranks stopped at different batches, or not all.
+    """
+
+    num_ranks: int
+    over: Literal["gloo", "store"]
+    vote_seconds: float
+    batches_later: tuple[int, int]
+    divided: int
+
+
 def bench_scale(
     out: Path | None = None,
     *,
@@ -73,6 +104,7 @@ def bench_scale(
     micro_batch: int = 8,
     asked_ranks: int = 64,
     store_ranks: Sequence[int] = (64, 512),
+    gloo_ranks: Sequence[int] = (16, 64),
 ) -> dict[str, Any]:
     """Simulates the data order and the watchdog of very many ranks.
 
@@ -82,7 +114,8 @@ def bench_scale(
         num_ranks: that share the samples.
         micro_batch: samples of each rank.
         asked_ranks: ranks, spread evenly, that are asked for their first micro-batch.
-        store_ranks: numbers of ranks whose watchdogs talk to one store.
+        store_ranks: numbers of ranks whose watchdogs and votes talk to one store.
+        gloo_ranks: numbers of ranks that vote by gloo: it opens a connection for every two.
 
     Returns:
         The numbers, as in the file.
@@ -90,16 +123,19 @@ def bench_scale(
     Raises:
         ConfigError: a number out of range.
     """
-    if min(num_samples // (2 * num_ranks * micro_batch), num_ranks, micro_batch, asked_ranks, *store_ranks) < 1:
+    least = min(num_ranks, micro_batch, asked_ranks, *store_ranks, *gloo_ranks)
+    if least < 1 or num_samples < 2 * num_ranks * micro_batch:
         problem = f"{num_samples} samples, {num_ranks} ranks, micro-batches of {micro_batch}, {asked_ranks} asked"
         raise ConfigError(problem, hint="use positive numbers, and samples for two steps or more")
     # What is only loaded once does not count as memory of the first order.
     measure_order("full", 10 * num_ranks * micro_batch, BatchPlan(micro_batch=micro_batch, num_ranks=num_ranks), 1)
     orders = [
         measure_order(shuffle, num_samples, BatchPlan(micro_batch=micro_batch, num_ranks=num_ranks), asked_ranks)
-        for shuffle in get_args(Shuffle)
+        for shuffle in tracked(get_args(Shuffle), "orders", bar=False)
     ]
-    stores = [measure_store(ranks) for ranks in store_ranks]
+    stores = [measure_store(ranks) for ranks in tracked(store_ranks, "stores", bar=False)]
+    votes = [measure_vote(ranks, "gloo") for ranks in tracked(gloo_ranks, "votes by gloo", bar=False)]
+    votes += [measure_vote(ranks, "store") for ranks in tracked(store_ranks, "votes by the store", bar=False)]
     record: dict[str, Any] = {
         "machine": machine_of(),
         "num_samples": num_samples,
@@ -107,8 +143,9 @@ def bench_scale(
         "micro_batch": micro_batch,
         "orders": to_json(orders),
         "stores": to_json(stores),
+        "votes": to_json(votes),
     }
-    _show(orders, stores)
+    _show(orders, stores, votes)
     write_record(out, record)
     return record
 
@@ -194,12 +231,119 @@ def measure_store(num_ranks: int, *, seconds: int = 3) -> StoreCost:
     )
 
 
+class _StoreGroup:
+    """A rank that reduces flags by counters in a store: how many have cast, and how many of them which flag.
+
+    Args:
+        store: of all ranks.
+        num_ranks: of all.
+        name: of the trial.
+    """
+
+    def __init__(self, store: dist.Store, num_ranks: int, name: str) -> None:
+        self._store, self._num_ranks, self._name = store, num_ranks, name
+        self._votes = 0
+
+    def allreduce(self, tensors: list[Flag], opts: dist.AllreduceOptions) -> "_StoredVote":
+        """Casts; the flags of this rank's n-th call are reduced with those of the others' n-th.
+
+        Args:
+            tensors: one.
+            opts: the largest counts, whatever they say.
+        """
+        self._votes += 1
+        (flag,) = tensors
+        vote = _StoredVote(self._store, f"{self._name}/{self._votes}", self._num_ranks, flag)
+        vote.cast()
+        return vote
+
+
+@dataclass(frozen=True)
+class _StoredVote:
+    """One rank's part of a reduction."""
+
+    store: dist.Store
+    key: str
+    num_ranks: int
+    flag: Flag
+
+    def cast(self) -> None:
+        """Adds this rank."""
+        if told := int(self.flag.item()):
+            self.store.add(f"{self.key}/told {told}", 1)
+        self.store.add(f"{self.key}/cast", 1)
+
+    def wait(self) -> None:
+        """Takes the largest flag.
+
+        Raises:
+            RuntimeError: not all ranks have cast, and nobody would in this process.
+        """
+        if self.store.add(f"{self.key}/cast", 0) != self.num_ranks:
+            raise RuntimeError(f"not all ranks have cast {self.key}")
+        found = [told for told in (1, 2) if self.store.check([f"{self.key}/told {told}"])]
+        self.flag.fill_(max(found, default=0))
+
+
+def measure_vote(num_ranks: int, over: Literal["gloo", "store"], *, trials: int = 5) -> VoteCost:
+    """Ranks of this process that end their batches in a random order, until they stop.
+
+    Args:
+        num_ranks: how many.
+        over: what carries the vote.
+        trials: stops, with a signal each.
+    """
+    rng = random.Random(num_ranks)
+    groups = _gloo_groups(num_ranks) if over == "gloo" else None
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if groups is None else None
+    seconds: list[float] = []
+    later: list[int] = []
+    divided = 0
+    for trial in range(trials):
+        given = groups or [_StoreGroup(cast(dist.Store, server), num_ranks, str(trial)) for _ in range(num_ranks)]
+        votes = [StopVote(cast(VotingGroup, group)) for group in given]
+        # The signal reaches a rank after some of the others have cast in the second batch.
+        signalled, told, stopped = rng.randrange(num_ranks), 0, Counter[int]()
+        for batch in range(_BATCHES):
+            order = rng.sample(range(num_ranks), num_ranks)
+            signal_at = rng.randrange(num_ranks) if batch == 1 else num_ranks
+            started = time.perf_counter()
+            for place, rank in enumerate(order):
+                told = told or int(place == signal_at)
+                stopped[batch] += bool(votes[rank].cast(told if rank == signalled else 0))
+            seconds.append(time.perf_counter() - started)
+            if stopped[batch]:
+                break
+        ends = [batch for batch, count in stopped.items() if count]
+        divided += len(ends) != 1 or stopped[ends[0]] != num_ranks
+        later += [batch - 1 for batch in ends]
+    return VoteCost(
+        num_ranks=num_ranks,
+        over=over,
+        vote_seconds=statistics.median(seconds),
+        batches_later=(min(later), max(later)),
+        divided=divided,
+    )
+
+
+def _gloo_groups(num_ranks: int) -> list[dist.ProcessGroupGloo]:
+    """A process group for each rank, all in this process."""
+    store = dist.HashStore()
+
+    def join(rank: int) -> dist.ProcessGroupGloo:
+        return dist.ProcessGroupGloo(store, rank, num_ranks, timedelta(seconds=60))
+
+    # Each waits for all others.
+    with ThreadPoolExecutor(num_ranks) as pool:
+        return list(pool.map(join, range(num_ranks)))
+
+
 def _resident_mib() -> float:
     """The most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _show(orders: Sequence[OrderCost], stores: Sequence[StoreCost]) -> None:
+def _show(orders: Sequence[OrderCost], stores: Sequence[StoreCost], votes: Sequence[VoteCost]) -> None:
     table = Table("shuffle", "first batch", "a later one", "memory", "samples of a rank", "repeated")
     for each in orders:
         table.add_row(
@@ -219,4 +363,10 @@ def _show(orders: Sequence[OrderCost], stores: Sequence[StoreCost]) -> None:
             f"{1000 * each.read_seconds:.1f} ms",
             f"{1000 * each.told_seconds:.1f} ms",
         )
+    results().print(table)
+    table = Table("ranks that vote", "over", "all votes of a batch", "batches until all stop", "divided")
+    for each in votes:
+        first, last = each.batches_later
+        times = f"{1000 * each.vote_seconds:.1f} ms"
+        table.add_row(str(each.num_ranks), each.over, times, f"{first} to {last}", str(each.divided))
     results().print(table)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from framework.cli.registry import methods
-from framework.core.console import console
+from framework.core.console import console, working
 from framework.core.errors import CheckpointError
 from framework.core.imports import import_object
 from framework.training.checkpoint.read import find_checkpoint, read_state
@@ -39,7 +39,9 @@ def export(
     for method in known:
         for kind in method.exports:
             if kind.key in state:
-                console.print(import_object(kind.function)(source, Path(out), options))
+                with working(f"exporting {source}"):
+                    told = import_object(kind.function)(source, Path(out), options)
+                console.print(told)
                 return
     names = ", ".join(method.name for method in known if method.exports)
     raise CheckpointError(f"{source} holds nothing that can be exported", hint=f"give a checkpoint of: {names}")

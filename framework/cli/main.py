@@ -2,10 +2,11 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -13,10 +14,9 @@ from typing import Any
 from framework import __version__
 from framework.cli.registry import RECIPES, commands, listing, methods
 from framework.cli.termination import Terminated, terminable
-from framework.core.console import console, escape_unencodable
+from framework.core.console import console, escape_unencodable, visible
 from framework.core.errors import ConfigError, FrameworkError, Interrupted
 from framework.core.imports import import_object
-from framework.core.method import Command
 from framework.tracking.secrets import scrubbed_text
 
 USAGE = "usage: framework COMMAND [options]\n\n{}\n\n'framework COMMAND --help' explains a command's options."
@@ -29,7 +29,7 @@ def _fixable(error: BaseException | None) -> tuple[str | None, int]:
     if lightning is not None and isinstance(error, lightning.MisconfigurationException):
         return str(error), 2
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", 2
+        return f"{visible(str(error.filename))}: {error.strerror}", 2
     # The parser wraps what constructors raise.
     while error is not None and not isinstance(error, FrameworkError):
         error = error.__cause__ or error.__context__
@@ -65,43 +65,55 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(scrubbed_text(record.getMessage()), style=style)
+        for line in scrubbed_text(record.getMessage()).split("\n"):
+            console.print(line, style=style)
 
 
 def _run(command: str, options: list[str]) -> None:
     # Imported when asked for: a look at runs need not wait for everything that training imports.
-    if command in RECIPES:
-        from framework.cli.parser import GIVEN, Given
-        from framework.cli.reading import PlanCLI, WhereCLI
-        from framework.cli.train import TrainingCLI
+    from framework.cli.parser import GIVEN, Given
 
-        reading = {"plan": PlanCLI, "where": WhereCLI}
-        try:
+    try:
+        if command in RECIPES:
+            from framework.cli.reading import PlanCLI, WhereCLI
+            from framework.cli.train import TrainingCLI
+
+            reading = {"plan": PlanCLI, "where": WhereCLI}
             reading[command](options) if command in reading else TrainingCLI([command, *options])
-        finally:
-            GIVEN.set(Given())
-        return
+        else:
+            _call_function(command, options)
+    finally:
+        GIVEN.set(Given())
+
+
+def _call_function(command: str, options: list[str]) -> None:
+    """A command that is a function, or one of a group of them."""
     known = commands(methods())
     if command not in known:
-        names = [*RECIPES, *known]
-        near = get_close_matches(command, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
-        raise ConfigError(f"unknown command {command!r}", hint=hint)
+        raise _unknown(f"unknown command {command!r}", command, [*RECIPES, *known])
     from jsonargparse import auto_cli
 
-    from framework.cli.parser import OneLineParser
+    from framework.cli.parser import GIVEN, OneLineParser, given_to
 
-    functions: dict[str, Any] = {command: _functions(known[command], options)}
+    paths, asks = known[command].function, {"-h", "--help"}.intersection(options[:1])
+    if isinstance(paths, str):
+        functions: dict[str, Any] = {command: import_object(paths)}
+        GIVEN.set(given_to(command, functions[command], options))
+    elif asks:
+        functions = {command: {name: import_object(path) for name, path in paths.items()}}
+    elif not options:
+        raise ConfigError(f"{command} is a group of commands", hint=f"use {command} with one of {', '.join(paths)}")
+    elif options[0] not in paths:
+        raise _unknown(f"{command} has no command {options[0]!r}", options[0], list(paths))
+    else:
+        functions = {command: {options[0]: import_object(paths[options[0]])}}
+        GIVEN.set(given_to(f"{command} {options[0]}", functions[command][options[0]], options[1:]))
     auto_cli(functions, args=[command, *options], prog="framework", parser_class=OneLineParser)
 
 
-def _functions(command: Command, options: list[str]) -> Callable[..., object] | dict[str, Callable[..., object]]:
-    """The command's function, or its functions by name; only that which the options begin with, if they do."""
-    paths = command.function
-    if isinstance(paths, str):
-        return import_object(paths)
-    wanted = options[:1] if options[:1] and options[0] in paths else list(paths)
-    return {name: import_object(paths[name]) for name in wanted}
+def _unknown(problem: str, name: str, known: Sequence[str]) -> ConfigError:
+    near = get_close_matches(name, known, n=1)
+    return ConfigError(problem, hint=f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -160,7 +172,7 @@ def _told(command: str, error: BaseException) -> _Told | None:
     message, code = _fixable(error)
     if message is None:
         return None
-    text = scrubbed_text(" ".join(message.split()))
+    text = scrubbed_text(re.sub(r"\s*\n\s*", " ", message.strip()))
     if code == Interrupted.exit_code:
         return _Told(text=text, style="yellow", code=code)
     return _Told(text=f"error: {text}", style="red", code=code)

@@ -1,6 +1,8 @@
 """Parsers of command lines whose errors are one line."""
 
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from inspect import isabstract, signature
 from typing import Any, NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
@@ -12,6 +14,22 @@ from framework.tracking.paths import expand_paths
 
 GIVEN: ContextVar[Given] = ContextVar("GIVEN", default=Given())  # noqa: B039 - frozen
 """What the command that runs was given. The parsers of classes, which find most mistakes, know nothing of it."""
+
+
+def given_to(command: str, function: Callable[..., object], words: Sequence[str]) -> Given:
+    """What a command that is a function was given, and the classes that its arguments may be.
+
+    Args:
+        command: its name.
+        function: that it calls.
+        words: behind its name.
+    """
+    kinds = [each.annotation for each in signature(function).parameters.values() if isabstract(each.annotation)]
+    return Given(
+        command=command,
+        words=tuple(words),
+        classes=tuple(sorted(each.__name__ for kind in kinds for each in kind.__subclasses__())),
+    )
 
 
 class OneLineParser(ArgumentParser):

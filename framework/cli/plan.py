@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 from rich.table import Table
 from rich.text import Text
 
+from framework.cli.plan_sizes import SizedPlan, largest_within, shown
 from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
@@ -108,6 +109,8 @@ class PlanOptions:
         device: their name (such as H100), or `here` for what this machine has, or their memory (such as 48GiB), to
             compare with.
         json: print JSON instead of a table.
+        within_hours: also find the largest model of the recipe's kind that the device trains to `trainer.max_steps` in
+            so many hours, and say its options.
         cluster: what they stand in, for the times that are expected of a known device.
     """
 
@@ -115,11 +118,14 @@ class PlanOptions:
     devices: int = 1
     device: str | None = None
     json: bool = False
+    within_hours: float | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.devices < 1:
             raise ConfigError(f"nodes {self.nodes}, devices {self.devices}", hint="use 1 or more")
+        if self.within_hours is not None and self.within_hours <= 0:
+            raise ConfigError(f"within_hours {self.within_hours}", hint="use a number above 0")
 
     @classmethod
     def of_recipe(cls, recipe: Mapping[str, Any]) -> "PlanOptions":
@@ -149,12 +155,16 @@ class Subject:
         run: strategy, devices and batch.
         planner: what a run of the recipe's model needs.
         sample_unit: what a sample is.
+        method: of the recipe's model.
+        model: the recipe's `model.init_args`.
         max_steps: where the recipe ends, if it says so.
     """
 
     run: PlannedRun
     planner: Planner
     sample_unit: str
+    method: Method
+    model: Mapping[str, Any]
     max_steps: int | None = None
 
 
@@ -177,7 +187,14 @@ def read_recipe(recipe: Mapping[str, Any], options: PlanOptions, methods: Sequen
     planner = partial(import_object(method.plan), recipe["model"]["init_args"])
     steps = recipe["trainer"]["max_steps"]
     run = _run_of(recipe, options)
-    return Subject(run=run, planner=planner, sample_unit=method.sample_unit, max_steps=steps if steps > 0 else None)
+    return Subject(
+        run=run,
+        planner=planner,
+        sample_unit=method.sample_unit,
+        method=method,
+        model=recipe["model"]["init_args"],
+        max_steps=steps if steps > 0 else None,
+    )
 
 
 def _run_of(recipe: Mapping[str, Any], options: PlanOptions) -> PlannedRun:
@@ -206,11 +223,14 @@ def _run_of(recipe: Mapping[str, Any], options: PlanOptions) -> PlannedRun:
 def show_plan(subject: Subject, options: PlanOptions) -> None:
     """Print what a run needs, whether a device holds it, and if not, what would make it fit."""
     device, memory_bytes = options.found_device()
+    sized = None if options.within_hours is None else _sized(subject, options, options.within_hours, device)
     plan = subject.planner(subject.run)
     expected = None if device is None else expect(plan, device, options.cluster)
     if options.json:
         content = as_json(plan, subject.sample_unit, device, memory_bytes)
         whole = {"max_steps": subject.max_steps, "expected": None if expected is None else to_json(expected)}
+        if sized is not None:
+            whole |= {"within_hours": {"options": sized.options, "hours": sized.hours}}
         print(json.dumps({**content, **whole}, indent=2))
         return
     table = as_table(plan, subject.sample_unit, device, memory_bytes)
@@ -225,6 +245,35 @@ def show_plan(subject: Subject, options: PlanOptions) -> None:
             screen.print(nothing)
         for change, changed in changes:
             screen.print(f"fits with {change}: {gib(changed.memory.peak)}")
+    if sized is not None and options.within_hours is not None:
+        screen = results(soft_wrap=True)
+        for line in shown(sized, options.within_hours):
+            screen.print(line)
+
+
+def _sized(subject: Subject, options: PlanOptions, hours: float, device: Device | None) -> SizedPlan:
+    """The largest model within some hours.
+
+    Args:
+        subject: what was asked about.
+        options: the devices.
+        hours: to train.
+        device: a known one.
+    """
+    if device is None or subject.max_steps is None:
+        raise ConfigError(
+            f"within_hours {hours:g} without a known device or trainer.max_steps",
+            hint="give --device here, or a name such as H100, and --trainer.max_steps",
+        )
+    return largest_within(
+        hours,
+        method=subject.method,
+        model=subject.model,
+        run=subject.run,
+        max_steps=subject.max_steps,
+        device=device,
+        cluster=options.cluster,
+    )
 
 
 def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: int | None) -> dict[str, object]:

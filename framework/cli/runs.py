@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.cli.registry import methods
-from framework.core.console import LiteralConsole, console, results
+from framework.core.console import LiteralConsole, console, results, tracked
 from framework.core.errors import TrainingError
 from framework.core.method import Method
 from framework.core.serialization import to_json
@@ -44,7 +44,7 @@ def ls(root: str, *, json_lines: bool = False) -> None:
         root: folder that holds the runs, at any depth up to four.
         json_lines: print a JSON object for each run instead of a table.
     """
-    found = [read_run(folder) for folder in find_runs(Path(root))]
+    found = [read_run(folder) for folder in tracked(find_runs(Path(root)), "runs")]
     if json_lines:
         for run in found:
             print(json.dumps(to_json(run)))
@@ -53,8 +53,9 @@ def ls(root: str, *, json_lines: bool = False) -> None:
         console.print(f"no runs in {root}")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("run", "state"):
-        table.add_column(name, no_wrap=True)
+    # Of all columns the one that may go on in another line: a long name must not hide what the others say.
+    table.add_column("run", overflow="fold")
+    table.add_column("state", no_wrap=True)
     for name in ("step", "loss", "per second", "checkpoint", "starts"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("W&B", no_wrap=True)

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from framework.cli.contact_sheet import save_contact_sheet
-from framework.core.console import console, results
+from framework.core.console import console, results, visible
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import check_outputs
 from framework.core.text_files import read_lines
@@ -303,7 +303,7 @@ def source(dest: str, member: str, *, cache: RemoteConfig = RemoteConfig()) -> N
         cache: for a URL, how its files are fetched.
     """
     found = find_source(dest, member, remote=cache)
-    print(f"{found.member}\t{found.path}")
+    print(f"{visible(found.member)}\t{visible(found.path)}")
 
 
 def _class_names(path: str | None) -> tuple[str, ...] | None:
@@ -368,7 +368,8 @@ def peek(
     num = min(num, len(shards))
     if shards.manifest.kind == "episodes":
         for number in range(num):
-            print(json.dumps(json.loads(shards.read(number)[0]), indent=2, ensure_ascii=False))
+            text = json.dumps(json.loads(shards.read(number)[0]), indent=2, ensure_ascii=False)
+            print("\n".join(map(visible, text.split("\n"))))
         return
     check_outputs(out, inputs=[dest])
     save_contact_sheet(Path(out), shards, num=num, size=size)

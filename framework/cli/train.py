@@ -169,7 +169,7 @@ class TrainingCLI(OpenLightningCLI):
         _import_short_names(_named_models(words))
         classes = tuple(path for method in methods() for path in method.class_paths)
         refused = {f"trainer.{name}": refuses(option) for name, option in TRAINER_OPTIONS.items()}
-        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused))
+        GIVEN.set(Given(command=command, words=words, classes=classes, refused=refused, reads_recipes=True))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -296,6 +296,9 @@ class TrainingCLI(OpenLightningCLI):
             raise
         finish_loggers(self.trainer.loggers)
         if self.trainer.is_global_zero:
+            before = strategy.choice.manifest if strategy.choice else None
+            if before is not None and before.step == self.trainer.global_step:
+                console.print("no step was left to train: raise trainer.max_steps or max_epochs to go on")
             told = "recipe, checkpoints, metrics and curves are there"
             console.print(f"{run_dir}: step {self.trainer.global_step}; {told}")
 

@@ -1,7 +1,8 @@
 """The terminal: what is going on is told on stderr, results are printed on stdout, and names are shown as they are.
 
-Names, paths and messages come from outside. `[pad]` is a class and no markup, `:cat:` no emoji, and a name with the
-escape sequences of terminals, or one that is not UTF-8, is shown with those bytes escaped. Style is an argument of
+Names, paths and messages come from outside. `[pad]` is a class and no markup, `:cat:` no emoji, and a name with line
+breaks, signs that cannot be seen, the escape sequences of terminals, or one that is not UTF-8, is shown with those
+escaped: a message is a line, whatever it names. Style is an argument of
 `print` or a `rich.text.Text` of our own words; no other Console is made in the package (ruff holds it).
 """
 
@@ -16,19 +17,38 @@ from io import TextIOWrapper
 from typing import Any, TypeVar, cast
 
 from rich.console import Console, JustifyMethod, OverflowMethod
-from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.style import Style
+from rich.table import Column
 from rich.text import Text
 
 Item = TypeVar("Item")
 _PATIENCE_SECONDS = 10.0
-"""What takes no longer says nothing where no bar can be shown, and then a line as often."""
+"""What takes no longer says nothing where no bar can be shown."""
+_SELDOM_SECONDS = 300.0
+"""The most time between two such lines."""
 
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for tab and line break, those that turn the direction of writing, and halves of characters."""
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Control characters and line breaks, what has no width or turns the direction of writing, and halves of characters.
+
+Not the joiners, which emoji and several scripts are written with.
+"""
 
 
+_ROOMY = 60
+"""Columns of a terminal on which a bar tells the time that has passed too."""
 _WIDE = 200
 """Columns of what is not a terminal."""
 
@@ -105,45 +125,68 @@ def escape_unencodable() -> None:
             cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")
 
 
-def tracked(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
+def tracked(items: Iterable[Item], description: str, *, total: int | None = None, bar: bool = True) -> Iterator[Item]:
     """Yields the items, and shows how many are done: a bar on a terminal, elsewhere now and then a line.
 
     Args:
         items: to be worked on, one after the other.
         description: of the work, for people.
         total: number of the items, where they do not tell.
+        bar: show one on a terminal; not where time is measured, which drawing it takes.
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
-    if console.is_terminal:
-        yield from track(items, description=escape(description), total=total, console=console, transient=True)
+    if bar and console.is_interactive:
+        elapsed: list[ProgressColumn] = [TimeElapsedColumn()] if console.width >= _ROOMY else []
+        columns = (MofNCompleteColumn(), BarColumn(min(40, console.width // 6)), *elapsed, TimeRemainingColumn())
+        with Progress(_description_column(), *columns, console=console, transient=True) as progress:
+            yield from progress.track(items, total=total, description=visible(description))
         return
-    start = said = time.monotonic()
-    for number, item in enumerate(items):
-        if (now := time.monotonic()) - said > _PATIENCE_SECONDS:
-            said = now
-            done = f"{number:,} of {total:,}" if total else f"{number:,}"
-            console.print(f"{description}: {done} after {now - start:.0f} s")
-        yield item
+    done = 0
+    of_all = f" of {total:,}" if total else ""
+    with _signs_of_life(lambda seconds: f"{description}: {done:,}{of_all} after {seconds:.0f} s"):
+        for item in items:
+            yield item
+            done += 1
 
 
 @contextmanager
-def working(description: str) -> Generator[None, None, None]:
+def working(description: str, *, bar: bool = True) -> Generator[None, None, None]:
     """Shows that something is being worked on that cannot say how far it is, and for how long already.
 
     Args:
         description: of the work, for people.
+        bar: as of `tracked`.
     """
-    if console.is_terminal:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    if bar and console.is_interactive:
+        columns = (SpinnerColumn(), _description_column(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
-            progress.add_task(escape(description), total=None)
+            progress.add_task(visible(description), total=None)
             yield
         return
+    with _signs_of_life(lambda seconds: f"{description}: {seconds:.0f} s so far"):
+        yield
+
+
+def _description_column() -> TextColumn:
+    """What is worked on, in a part of a line: the end of a long path gives way to the numbers."""
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=console.width * 2 // 5)
+    return TextColumn("{task.description}", markup=False, table_column=column)
+
+
+@contextmanager
+def _signs_of_life(line: Callable[[float], str]) -> Generator[None, None, None]:
+    """Prints a line after a while, and then ever more seldom.
+
+    Args:
+        line: what to say after so many seconds.
+    """
     done, start = threading.Event(), time.monotonic()
 
     def tell() -> None:
-        while not done.wait(_PATIENCE_SECONDS):
-            console.print(f"{description}: {time.monotonic() - start:.0f} s so far")
+        wait = _PATIENCE_SECONDS
+        while not done.wait(wait):
+            console.print(line(time.monotonic() - start))
+            wait = min(2 * wait, _SELDOM_SECONDS)
 
     thread = threading.Thread(target=tell, name="sign of life", daemon=True)
     thread.start()

@@ -22,7 +22,7 @@ def import_object(path: str) -> Any:
         return attrgetter(name)(import_module(module))
     except FrameworkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         moved = current_path(path)
         hint = f"it has moved, use {moved}" if moved != path else "give an import path such as package.module:function"
         raise ConfigError(f"{path!r} cannot be imported ({type(error).__name__}: {error})", hint=hint) from error

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -40,23 +40,38 @@ def atomic_write(path: Path) -> Generator[BinaryIO, None, None]:
         raise
 
 
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Adds lines to a file; half a line that a killed process has left there is not continued. Raises OSError."""
+    with path.open("ab+") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read() != b"\n":
+                stream.write(b"\n")
+        stream.write("".join(f"{line}\n" for line in lines).encode())
+
+
 _MANIFEST = "manifest.json"
 """A folder with one, such as a shard set, is complete: what is in it is known, and nothing is added."""
 
 
-def check_outputs(*outputs: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+def check_outputs(*outputs: str | Path, beside: Sequence[str | Path] = (), inputs: Sequence[str | Path] = ()) -> None:
     """Whether a command can write its files, before it begins with what may take hours; makes their folders.
 
     Args:
-        *outputs: the files.
+        *outputs: the files that a user has named.
+        beside: those that are written beside the first of them. One that is there without it is of something else.
         inputs: what the command reads, files or folders.
 
     Raises:
         ConfigError: one cannot be written, is a folder, is what is read, lies in a shard set or a checkpoint that is
-            read, or is the same as another one.
+            read, is the same as another one, or would replace what nobody has named.
     """
     taken = {Path(path).resolve(): "what is read" for path in inputs}
-    for path in map(Path, outputs):
+    for path in map(Path, beside):
+        if path.exists() and not Path(outputs[0]).exists():
+            problem = f"{path} exists, and would be replaced by what is written beside {outputs[0]}"
+            raise ConfigError(problem, hint="give another name, or remove it")
+    for path in map(Path, (*outputs, *beside)):
         read = [folder for folder in path.resolve().parents if any(folder.is_relative_to(each) for each in taken)]
         if any((folder / _MANIFEST).is_file() for folder in read):
             raise ConfigError(f"{path} lies inside of what is read", hint="give a place outside of it")

@@ -62,6 +62,8 @@ class Method:
         subcommands: by the name of a general group of commands, such as shards, further commands of it.
         plan: a function of the recipe's `model.init_args` and a `framework.training.planning.PlannedRun` that returns
             the `Plan`; None where `framework plan` cannot tell.
+        sizes: a function of the recipe's `model.init_args` that returns settings of its `architecture` for each size of
+            the model, the largest first; None where there is one size.
         exports: what can be exported.
         report: a function of a run's folder, its metrics (values by step, by name) and the steps at which later starts
             took over, that returns the `framework.report.section.Section`s of the run's page; none of a run that holds
@@ -77,6 +79,7 @@ class Method:
     commands: Mapping[str, Command] = field(default_factory=dict[str, Command])
     subcommands: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     plan: str | None = None
+    sizes: str | None = None
     exports: tuple[Export, ...] = ()
     report: str | None = None
 

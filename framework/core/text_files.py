@@ -22,7 +22,7 @@ RecordT = TypeVar("RecordT")
 _HALF = re.compile("[\ud800-\udfff]")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONGEST_KEY = 40
-_MOST_VALUES = 10_000_000
+_MOST_VALUES = 1_000_000
 """Of a YAML file."""
 
 
@@ -85,11 +85,13 @@ def read_lines(path: str | Path, *, hint: str = "give a text file in UTF-8 with 
     Empty lines at the end are passed over.
 
     Raises:
-        DataError: no such file, another encoding, or an empty line in the middle.
+        DataError: no such file, another encoding, nothing in it, or an empty line in the middle.
     """
     lines = [line.strip() for line in re.split("\r\n|\r|\n", read_text(path, hint=hint))]
     while lines and not lines[-1]:
         lines.pop()
+    if not lines:
+        raise DataError(f"{path} is empty", hint=hint)
     if "" in lines:
         raise DataError(f"{path}, line {lines.index('') + 1} is empty", hint=hint)
     return lines

@@ -39,17 +39,21 @@ class ClassifierConfig:
         num_classes: classes to tell apart.
         channels: image channels, 1 or 3.
         width: channels of the first stage, a multiple of 8; the features are 4 times as many.
+        stem_stride: 2 halves the images first, which makes everything after it four times cheaper.
         name: stands in the names of the metrics measured with it.
     """
 
     num_classes: int
     channels: int = 3
     width: int = 32
+    stem_stride: int = 1
     name: str = "classifier"
 
     def __post_init__(self) -> None:
         if self.width < GROUPS or self.width % GROUPS:
             raise ConfigError(f"classifier width {self.width}", hint=f"give a multiple of {GROUPS}")
+        if self.stem_stride not in (1, 2):
+            raise ConfigError(f"classifier stem_stride {self.stem_stride}", hint="give 1 or 2")
         if self.num_classes < 2:
             raise ConfigError(f"classifier of {self.num_classes} classes", hint="give 2 or more")
 
@@ -93,7 +97,7 @@ class ImageClassifier(nn.Module):
         self.config = config
         self.class_names = class_names
         widths = [config.width, 2 * config.width, 4 * config.width]
-        blocks: list[nn.Module] = [nn.Conv2d(config.channels, config.width, 3, padding=1)]
+        blocks: list[nn.Module] = [nn.Conv2d(config.channels, config.width, 3, config.stem_stride, padding=1)]
         for stage, width in enumerate(widths):
             blocks.append(ResidualBlock(widths[max(stage - 1, 0)], width, stride=1 if stage == 0 else 2))
             blocks.append(ResidualBlock(width, width, stride=1))
@@ -120,9 +124,11 @@ class ClassifierModule(LightningModule):
     """Trains an `ImageClassifier` by cross-entropy with AdamW and one cycle of the learning rate.
 
     Args:
-        num_classes: see `ClassifierConfig`, as for the next three.
+        num_classes: see `ClassifierConfig`, as for the next four.
         channels: of the images.
         width: of the network.
+        stem_stride: of the network.
+        max_shift: pixels that a training image is moved by at most in each direction; edges are mirrored.
         name: of the network, by which distances in its features are called.
         learning_rate: its peak.
         weight_decay: AdamW's, on every parameter.
@@ -134,6 +140,8 @@ class ClassifierModule(LightningModule):
         num_classes: int,
         channels: int = 3,
         width: int = 32,
+        stem_stride: int = 1,
+        max_shift: int = 0,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.05,
         name: str = "classifier",
@@ -141,13 +149,18 @@ class ClassifierModule(LightningModule):
         super().__init__()
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        if max_shift < 0:
+            raise ConfigError(f"classifier max_shift {max_shift}", hint="give 0 or more pixels")
+        self.max_shift = max_shift
         self.classifier = ImageClassifier(
-            ClassifierConfig(num_classes=num_classes, channels=channels, width=width, name=name)
+            ClassifierConfig(
+                num_classes=num_classes, channels=channels, width=width, stem_stride=stem_stride, name=name
+            )
         )
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Float[Tensor, ""]:
-        loss = F.cross_entropy(self.classifier(batch.images), batch.labels)
+        loss = F.cross_entropy(self.classifier(shifted(batch.images, self.max_shift)), batch.labels)
         self.log("loss/cross_entropy_nats", loss, batch_size=len(batch.labels))
         return loss
 
@@ -168,6 +181,19 @@ class ClassifierModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint[CHECKPOINT_KEY] = to_json(self.classifier.config)
+
+
+def shifted(images: Images, most: int) -> Images:
+    """Each image moved by a whole number of pixels, up to `most` in each direction, its edges mirrored."""
+    if not most:
+        return images
+    batch, _, height, width = images.shape
+    padded = F.pad(images, (most,) * 4, mode="reflect")
+    start = torch.randint(2 * most + 1, (2, batch, 1), device=images.device)
+    rows = start[0] + torch.arange(height, device=images.device)
+    columns = start[1] + torch.arange(width, device=images.device)
+    image = torch.arange(batch, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def save_classifier(path: str | Path, classifier: ImageClassifier) -> None:

@@ -1,12 +1,14 @@
 """Grids of images as PNG files."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from framework.core.console import visible
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.shapes import Images
@@ -14,7 +16,7 @@ from framework.evaluation.samples import quantize_images
 
 _SMALLEST_SIDE = 64
 _GAP = 2
-_FONT_SIZE, _LINE = 11, 16
+_FONT_SIZE, _LINE = 10, 16
 
 
 def save_grid(
@@ -67,6 +69,17 @@ def column_headings(classes: Sequence[int], names: Sequence[str] | None) -> list
     return [str(label) if names is None else names[label] for label in classes]
 
 
+@cache
+def _font() -> tuple[ImageFont.FreeTypeFont, frozenset[str]]:
+    """A font, and the signs that it has; that of matplotlib has more of them than Pillow's own."""
+    # Imported here: most commands draw nothing.
+    import matplotlib as mpl
+    from matplotlib.ft2font import FT2Font
+
+    path = Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(path, _FONT_SIZE), frozenset(map(chr, FT2Font(str(path)).get_charmap()))
+
+
 def _write_line(draw: ImageDraw.ImageDraw, text: str, *, left: int, top: int, width: int) -> None:
     """Writes as much of a text as fits, in the middle.
 
@@ -77,8 +90,10 @@ def _write_line(draw: ImageDraw.ImageDraw, text: str, *, left: int, top: int, wi
         top: of the place, in pixels.
         width: of the place, in pixels.
     """
-    font = ImageFont.load_default(size=_FONT_SIZE)
-    text = whole = " ".join(text.split())
+    font, drawn = _font()
+    # No sign is narrower than a pixel.
+    whole = visible(text[:width])
+    text = whole = "".join(sign if sign in drawn else ascii(sign)[1:-1] for sign in whole)
     while text and font.getlength(text) > width:
         whole = whole[:-1]
         text = f"{whole}…"

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
+from framework.core.console import visible
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write
 from framework.core.serialization import to_json
@@ -67,7 +69,8 @@ class EvaluationReport:
         """The metrics for a terminal, with the notes below."""
         against = f"{self.num_reference:,} reference images" if self.num_reference else "mu and sigma of the reference"
         title = f"{self.num_samples:,} samples against {against}"
-        table = Table("metric", title=title, caption="\n".join(self.notes) or None, caption_justify="left")
+        caption = Text("\n".join(map(visible, self.notes)))
+        table = Table("metric", title=title, caption=caption, caption_justify="left")
         table.add_column("value", justify="right")
         for name, value in self.metrics.items():
             table.add_row(name, f"{value:.4f}")
@@ -112,13 +115,10 @@ def evaluate_samples(
     notes = _rank_notes(samples.name, sample_features) + _reference_notes(network, reference, real_features)
     metrics = {network.distance_name: _distance(network, sample_features, reference.statistics, real_features)}
     if known is not None:
-        metrics |= _further_distances(network, made, known)
-    if real_features is not None:
-        metrics |= _shares(network, sample_features, real_features, neighbours)
-    metrics |= network.sample_metrics(sample_features)
-    metrics |= network.labelled_metrics("samples", samples, sample_features)
-    if real is not None and real_features is not None:
-        metrics |= network.labelled_metrics("reference", real, real_features)
+        metrics |= _further_distances(network, made, known, neighbours)
+    metrics |= network.sample_metrics(sample_features) | network.labelled_metrics("samples", samples, sample_features)
+    if real is not None and known is not None:
+        metrics |= network.labelled_metrics("reference", real, known.features)
     if training is not None:
         # Pixels are compared in as few channels as the images need: repeated gray would only stretch the distance.
         plain = [images.with_channels(fewest) for images in given]
@@ -168,20 +168,23 @@ def _distance(
     return frechet_distance(samples, compared)
 
 
-def _further_distances(network: FeatureNetwork, samples: SetFeatures, reference: SetFeatures) -> dict[str, float]:
-    """The kernel distance, and the Fréchet distance in features of places where the network gives them.
+def _further_distances(
+    network: FeatureNetwork, samples: SetFeatures, reference: SetFeatures, neighbours: int
+) -> dict[str, float]:
+    """The kernel distance, the Fréchet distance of places where the network gives them, precision and recall.
 
     Args:
         network: of the features.
         samples: their features.
         reference: those of real images.
+        neighbours: k of precision and recall.
     """
     kernel = kernel_distance(samples.features, reference.features)
     name = network.kernel_distance_name
     found = {name: kernel.mean, f"{name}_std": kernel.std}
     if samples.spatial is not None and reference.spatial is not None:
         found[network.spatial_distance_name] = frechet_distance(samples.spatial, reference.spatial)
-    return found
+    return found | _shares(network, samples.features, reference.features, neighbours)
 
 
 def _require_comparable(sets: list[SampleSet], training: SampleSet | None, *, svm_accuracy: bool) -> None:

@@ -125,8 +125,7 @@ class VisionNetwork(nn.Module):
             each = _as_map(output)
             # More than one position: others are pooled already.
             if each is not None and each.shape[2] * each.shape[3] > 1:
-                found.pop(each.shape[2:], None)
-                found[each.shape[2:]] = each
+                found[each.shape[2], each.shape[3]] = each
 
         leaves = [each for each in self.network.modules() if _gives_maps(each)] if maps else []
         with ExitStack() as hooks:

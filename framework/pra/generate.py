@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 
@@ -12,12 +11,14 @@ from framework.pra.diffusion_sampling import sample_diffusion
 from framework.pra.network.diffusion import PixelDiffusion
 from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.model import PRA
-from framework.pra.sampling import SamplerConfig, sample
+from framework.pra.network.packing import Precision, is_packed
+from framework.pra.sampling import SamplerConfig, TokenStep, next_token, sample
 
-Precision = Literal["fp32", "bf16"]
 ROWS = 16
 """Batches are filled up to a multiple of this: matrix products of fewer rows, or of a rest, round differently, and an
 autoregressive model amplifies the difference."""
+PACKED_ROWS = 2
+"""As `ROWS`, of a packed model: a single row alone is multiplied in another order."""
 
 
 def balanced_labels(num_images: int, classes: Iterable[int]) -> list[int]:
@@ -64,6 +65,8 @@ def draw_numbered(
     sampler: SamplerConfig,
     precision: Precision | None = None,
     device: torch.device | str = "cpu",
+    step: TokenStep = next_token,
+    fill_up_to: int = 1,
 ) -> Images:
     """Images of certain numbers among those that `generate` yields, on the CPU.
 
@@ -73,22 +76,28 @@ def draw_numbered(
         numbers: consecutive ones, of a batch.
         seed: of all images.
         sampler: how tokens are drawn.
-        precision: of matrix products; by default that of the autocast around it, if there is one.
+        precision: of matrix products; by default that of the autocast around it, if there is one. A packed model has its
+            own.
         device: where the images are made.
+        step: what draws a token.
+        fill_up_to: images that are drawn at least, so that all batches have one size; those too many are dropped.
     """
-    chosen = [labels[number] for number in numbers]
-    rows = -(-len(chosen) // ROWS) * ROWS
-    padded = torch.tensor((chosen + [chosen[0]] * ROWS)[:rows], device=device)
+    chosen, packed = [labels[number] for number in numbers], is_packed(model)
+    every = PACKED_ROWS if packed else ROWS
+    rows = -(-max(len(chosen), fill_up_to) // every) * every
+    padded = torch.tensor(chosen + [chosen[0]] * (rows - len(chosen)), device=device)
     seeds = [seed_of("sample", seed, numbers.start + i) for i in range(rows)]
-    kind = torch.device(device).type
-    cast = nullcontext() if precision is None else torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+    kind, own = torch.device(device).type, precision is None and not packed
+    cast = nullcontext() if own else torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16" and not packed)
     with cast:
-        return _sample(model, padded, seeds, sampler)[: len(chosen)].float().cpu()
+        return _sample(model, padded, seeds, sampler, step)[: len(chosen)].float().cpu()
 
 
-def _sample(model: ImageGenerator, labels: Labels, seeds: Sequence[int], sampler: SamplerConfig) -> Images:
+def _sample(
+    model: ImageGenerator, labels: Labels, seeds: Sequence[int], sampler: SamplerConfig, step: TokenStep
+) -> Images:
     """Images by the model's own way of sampling; arguments are those of `sample`."""
     if isinstance(model, PixelDiffusion):
         return sample_diffusion(model, labels, seeds, sampler)
     assert isinstance(model, PRA)
-    return sample(model, labels, seeds, sampler)
+    return sample(model, labels, seeds, sampler, step=step)

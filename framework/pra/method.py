@@ -20,5 +20,6 @@ METHOD = Method(
         ),
     },
     plan="framework.pra.planning.memory:plan_recipe",
+    sizes="framework.pra.planning.sizes:sizes_of",
     exports=(Export(key="objective", function="framework.pra.commands.export:write_export"),),
 )

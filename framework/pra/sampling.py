@@ -22,7 +22,7 @@ from framework.pra.shapes import Hidden, PixelTokens
 
 Velocity = Callable[[Float[Tensor, "batch target"], int], Float[Tensor, "batch target"]]
 """Velocity v of a flow at x and at the time of that number on the sampler's grid."""
-TokenStep = Callable[[PRA, "SamplerConfig", "Grid", "Drawing"], None]
+TokenStep = Callable[[PRA, "SamplerConfig", "Grid", "Drawing"], "Drawing"]
 """Draws one more token of each image."""
 SamplingMethod = Literal["euler", "euler_maruyama", "heun", "jump"]
 
@@ -201,35 +201,6 @@ class Drawing:
     seeds: Seeds
 
 
-@torch.no_grad()
-def sample(
-    model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig, *, step: TokenStep | None = None
-) -> Images:
-    """Draw images of given classes, about in [-1, 1].
-
-    Token by token: the head's flow generates a target from the hidden state, the decoder makes the pixel token of it,
-    which is fed back (arXiv 2606.27978).
-
-    Args:
-        model: in evaluation mode.
-        labels: one class for each image.
-        seeds: one seed for each image; its noise is a function of the seed alone.
-        config: the sampler.
-        step: what draws each token but the first: `next_token`, or a compiled form of it.
-
-    Raises:
-        ConfigError: a class that the model does not know; guidance for an unconditional model; jumps that its head did
-            not learn.
-    """
-    check_classes(labels.tolist(), model.config.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    check_sampler(model.config, config)
-    grid = Grid.of(model.head, config, labels.device)
-    drawing = first_token(model, config, grid, labels, stream_seeds(seeds, labels.device))
-    for _ in range(model.config.num_tokens - 1):
-        (step or next_token)(model, config, grid, drawing)
-    return unpatchify(drawing.tokens, model.config.patch_size, model.config.channels)
-
-
 def first_token(model: PRA, config: SamplerConfig, grid: Grid, labels: Labels, seeds: Seeds) -> Drawing:
     """Begin images of given classes: draw their first tokens.
 
@@ -249,7 +220,7 @@ def first_token(model: PRA, config: SamplerConfig, grid: Grid, labels: Labels, s
     return drawing
 
 
-def next_token(model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing) -> None:
+def next_token(model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing) -> Drawing:
     """Draw one more token of each image: transformer, flow with guidance, decoder.
 
     The token's number is in the cache's length, a tensor: compiled or captured once, this serves all tokens.
@@ -259,10 +230,43 @@ def next_token(model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing) 
         config: the sampler.
         grid: its steps.
         drawing: gets the token.
+
+    Returns:
+        The drawing that was given.
     """
     last = drawing.tokens.index_select(1, _position(model, drawing)[None])
     hidden = model.transformer.step(last.repeat(2 if config.guidance != 1 else 1, 1, 1), drawing.cache)
     _draw(model, config, grid, drawing, hidden)
+    return drawing
+
+
+@torch.no_grad()
+def sample(
+    model: PRA, labels: Labels, seeds: Sequence[int], config: SamplerConfig, *, step: TokenStep = next_token
+) -> Images:
+    """Draw images of given classes, about in [-1, 1].
+
+    Token by token: the head's flow generates a target from the hidden state, the decoder makes the pixel token of it,
+    which is fed back (arXiv 2606.27978).
+
+    Args:
+        model: in evaluation mode.
+        labels: one class for each image.
+        seeds: one seed for each image; its noise is a function of the seed alone.
+        config: the sampler.
+        step: what draws each token but the first: `next_token`, or a faster form of it.
+
+    Raises:
+        ConfigError: a class that the model does not know; guidance for an unconditional model; jumps that its head did
+            not learn.
+    """
+    check_classes(labels.tolist(), model.config.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    check_sampler(model.config, config)
+    grid = Grid.of(model.head, config, labels.device)
+    drawing = first_token(model, config, grid, labels, stream_seeds(seeds, labels.device))
+    for _ in range(model.config.num_tokens - 1):
+        drawing = step(model, config, grid, drawing)
+    return unpatchify(drawing.tokens, model.config.patch_size, model.config.channels)
 
 
 def _position(model: PRA, drawing: Drawing) -> Int[Tensor, ""]:

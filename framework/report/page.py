@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
 from markupsafe import Markup
 from PIL import Image
 
+from framework.core.errors import ConfigError
 from framework.core.imports import import_object
 from framework.core.method import Method
 from framework.report.charts import Line, chart
@@ -328,7 +328,7 @@ def _recipe(folder: Path) -> Iterator[Section]:
     text = file.read_text(encoding="utf-8", errors="replace")
     try:
         text = scrubbed_yaml(text)
-    except yaml.YAMLError:
+    except ConfigError:
         # No recipe of ours, or a piece of one.
         text = scrubbed_text(text)
     yield _section("Recipe", "recipe", text)

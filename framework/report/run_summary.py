@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from framework.core.errors import ConfigError
 from framework.core.method import Method, method_of
 from framework.core.moved.import_paths import current_text
+from framework.core.text_files import parse_yaml
 from framework.tracking.metric_files import last_values
 from framework.tracking.restarts import FILE, Restart, read_restarts
 from framework.tracking.run_folder import METRICS, PREEMPTED, RECIPE, UNSENT, saved_wandb_id
@@ -95,14 +94,15 @@ def read_run(folder: str | Path) -> Run:
     state, reason = _state(folder, restarts)
     ends = [restart.end.step for restart in restarts[-1:] if restart.end]
     recipe = _recipe(folder)
-    model = recipe.get("model")
+    model, trainer = (each if isinstance(each := recipe.get(name), dict) else {} for name in ("model", "trainer"))
+    max_steps, class_path = trainer.get("max_steps"), model.get("class_path")
     return Run(
         folder=folder,
         state=state,
         reason=reason,
         step=max([0 if logged is None else logged + 1, *ends] if state == "running" or not ends else ends),
-        max_steps=next((n for n in [(recipe.get("trainer") or {}).get("max_steps")] if n and n > 0), None),
-        model=model.get("class_path") if isinstance(model, dict) else None,
+        max_steps=max_steps if type(max_steps) is int and max_steps > 0 else None,
+        model=class_path if isinstance(class_path, str) else None,
         checkpoints=checkpoints,
         restarts=restarts,
         wandb_id=saved_wandb_id(folder),
@@ -115,8 +115,8 @@ def _recipe(folder: Path) -> dict[str, Any]:
     file = folder / RECIPE
     try:
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-        content = yaml.safe_load(current_text(text))
-    except yaml.YAMLError:
+        content = parse_yaml(current_text(text), str(file))
+    except ConfigError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framework.core.io import atomic_write
-from framework.core.serialization import from_json, to_json
+from framework.core.serialization import from_json, parse_object, to_json
 
 FILE = "data.json"
 _NUM_NAMED = 5
@@ -98,7 +98,7 @@ def note_data(run_dir: Path, identity: DataIdentity) -> None:
 def read_data(run_dir: Path) -> DataIdentity | None:
     """What the run in a folder reads; None where it has not noted it, as runs of before."""
     try:
-        content = json.loads((run_dir / FILE).read_bytes())
+        content = parse_object((run_dir / FILE).read_bytes())
         return from_json(DataIdentity, content, allow_missing=True, ignore_unknown=True)
     except (OSError, ValueError):
         return None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ RESTART_COLUMN = "attempt"
 """Of the restart count; files that were written before have it too."""
 Series = dict[int, float]
 _TAIL_BYTES = 1 << 16
+_FOLDER = re.compile(r"version_(\d{1,9})")
+_STEP = "step"
+_WHOLE = re.compile(r"\d{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +57,19 @@ def read_metrics(run_dir: Path) -> dict[str, Series]:
 
 def last_values(run_dir: Path) -> tuple[int | None, dict[str, float]]:
     """The last step in the newest start's file, and the last value there of each metric; reads the file's end only."""
-    for file in reversed(_files(run_dir)):
+    for _, file in reversed(_numbered_files(run_dir)):
         with file.open("rb") as stream:
             header = stream.readline()
             begin = max(len(header), file.stat().st_size - _TAIL_BYTES)
             stream.seek(begin)
-            lines = stream.read().decode(errors="replace").rpartition("\n")[0].splitlines()
+            lines = stream.read()
         if begin > len(header):
             # A piece of a line.
-            lines = lines[1:]
+            lines = lines.partition(b"\n")[2]
         step: int | None = None
         values: dict[str, float] = {}
-        for row in csv.DictReader([header.decode(), *lines]):
-            step = int(row.pop("step"))
-            values |= {name: float(value) for name, value in row.items() if value and name != "epoch"}
+        for step, row in _whole_rows(header + lines):  # noqa: B007 - the last one is asked for
+            values |= row
         if step is not None:
             return step, values
     return None, {}
@@ -89,15 +92,39 @@ def write_merged(run_dir: Path) -> Path | None:
 
 
 def _rows(run_dir: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """(restart count, step, values) of every line; what a killed process left in pieces is passed over."""
-    for file in _files(run_dir):
-        # What follows the end of the last line was being written when the process was killed.
-        whole_lines, _, _ = file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        for row in csv.DictReader(whole_lines.splitlines()):
-            step = int(row.pop("step"))
-            values = {name: float(value) for name, value in row.items() if value and name != "epoch"}
-            yield int(file.parent.name[8:]), step, values
+    """(restart count, step, values) of every line."""
+    for restart, file in _numbered_files(run_dir):
+        for step, values in _whole_rows(file.read_bytes()):
+            yield restart, step, values
 
 
-def _files(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / METRICS).glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:]))
+def _whole_rows(data: bytes) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, values) of every line of a CSV file that has all its cells; what is not a number is left out.
+
+    A killed process, a full disk or an editor may have left pieces of lines, zero bytes, or another heading.
+    """
+    names: list[str] = []
+    # What follows the end of the last line was being written when the process was killed.
+    for line in data.decode("utf-8-sig", errors="replace").split("\n")[:-1]:
+        cells = line.strip().split(",")
+        if _STEP in cells:
+            names = next(csv.reader([line.strip()]))
+        elif len(cells) == len(names):
+            row = dict(zip(names, cells, strict=True))
+            if _WHOLE.fullmatch(step := row.pop(_STEP)):
+                row.pop("epoch", None)
+                yield int(step), {name: number for name, cell in row.items() if (number := _number(cell)) is not None}
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return None
+
+
+def _numbered_files(run_dir: Path) -> list[tuple[int, Path]]:
+    """The starts' files with their restart counts; folders of other names, such as copies, are passed over."""
+    found = (run_dir / METRICS).glob("version_*/metrics.csv")
+    numbers = [(match, path) for path in found if path.is_file() and (match := _FOLDER.fullmatch(path.parent.name))]
+    return sorted((int(match[1]), path) for match, path in numbers)

@@ -147,18 +147,26 @@ def read_restarts(run_dir: Path) -> list[Restart]:
     """The run's starts, oldest first; what a killed process left in pieces is passed over."""
     restarts: dict[int, Restart] = {}
     file = run_dir / FILE
-    for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
+    for line in file.read_bytes().split(b"\n") if file.is_file() else ():
         try:
             entry = parse_object(line)
             if entry["event"] == "start":
                 start = from_json(Start, entry, allow_missing=True, ignore_unknown=True)
+                _check_time(start.time)
                 restarts[start.restart] = Restart(start=start)
             elif (count := entry[_COUNT_KEY]) in restarts:
                 end = from_json(End, entry, allow_missing=True, ignore_unknown=True)
+                _check_time(end.time)
                 restarts[count] = replace(restarts[count], end=end)
         except (ValueError, KeyError, TypeError):
             continue
     return [restarts[count] for count in sorted(restarts)]
+
+
+def _check_time(text: str) -> None:
+    """Raises ValueError for what is not a time with its zone: from others nothing can be subtracted."""
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text} is without a zone")
 
 
 def _append(run_dir: Path, entry: dict[str, object]) -> None:

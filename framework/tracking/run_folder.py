@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from framework.core.io import atomic_write
 from framework.tracking.restarts import FILE
 
 METRICS = "metrics"
@@ -19,14 +20,18 @@ def is_written_by_run(file: Path) -> bool:
 
 
 def saved_wandb_id(folder: str | Path) -> str | None:
-    """The W&B id of the run in a folder, if it has one."""
+    """The W&B id of the run in a folder, if it has one that can be read."""
     file = Path(folder) / _WANDB_ID
-    # Empty where the disk was full.
-    return (file.read_text().strip() or None) if file.is_file() else None
+    try:
+        # Empty where the disk was full.
+        return (file.read_bytes().decode("utf-8-sig").strip() or None) if file.is_file() else None
+    except UnicodeDecodeError:
+        return None
 
 
 def keep_wandb_id(folder: Path, identity: str) -> None:
     """Makes the run in a folder, which has none yet, go on as a run that W&B knows."""
     if saved_wandb_id(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _WANDB_ID).write_text(identity)
+        with atomic_write(folder / _WANDB_ID) as stream:
+            stream.write(identity.encode())

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from framework.core.errors import ConfigError
+from framework.core.text_files import parse_yaml
 
 REMOVED = "<removed>"
 """Stands where a secret was."""
@@ -105,8 +106,8 @@ def _scrubbed_options(value: object, name: str = "") -> object:
 
 
 def scrubbed_yaml(text: str) -> str:
-    """A recipe in YAML without secrets; unchanged to the letter if there are none."""
-    recipe = yaml.safe_load(text)
+    """A recipe in YAML without secrets; unchanged to the letter if there are none. Raises ConfigError."""
+    recipe = parse_yaml(text, "the recipe")
     clean = scrubbed(recipe)
     return text if clean == recipe else yaml.safe_dump(clean, sort_keys=False)
 
@@ -134,8 +135,8 @@ def _is_secret_option(option: str) -> bool:
 def _scrubbed_word(word: str) -> str:
     if word.lstrip().startswith(("{", "[")):
         try:
-            value = yaml.safe_load(word)
-        except yaml.YAMLError:
+            value = parse_yaml(word, "the option")
+        except ConfigError:
             return scrubbed_text(word)
         clean = scrubbed(value)
         return word if clean == value else yaml.safe_dump(clean, default_flow_style=True, width=10**6).strip()

@@ -156,7 +156,7 @@ class ClippingModule(LightningModule):
         if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
             return
-        norm = gradient_norm(self) if norm is None else norm
+        norm = gradient_norm(self.parameters()) if norm is None else norm
         # By itself torch takes sharded tensors one by one.
         foreach = True if norm.device.type == "cuda" else None
         torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm, foreach=foreach)

@@ -30,8 +30,17 @@ class RecipeTrainer(Trainer):
     """
 
     def __init__(
-        self, *, limit_train_batches: BatchLimit = None, limit_val_batches: BatchLimit = None, **kwargs: Any
+        self,
+        *,
+        limit_train_batches: BatchLimit = None,
+        limit_val_batches: BatchLimit = None,
+        min_epochs: int | None = None,
+        min_steps: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches, **kwargs)
+        # Where only steps are given, Lightning would ask for a whole epoch too.
+        min_epochs = 0 if min_epochs is None and min_steps is not None else min_epochs
+        limits = {"limit_train_batches": limit_train_batches, "limit_val_batches": limit_val_batches}
+        super().__init__(min_epochs=min_epochs, min_steps=min_steps, **limits, **kwargs)
         if type(self.profiler) is PassThroughProfiler:
             self.profiler = NoProfiler()

@@ -238,3 +238,19 @@ def test_unreadable_images_are_listed_and_strict_refuses(capsys, tmp_path):
     shard = next((tmp_path / "shards").glob("*.tar"))
     shard.write_bytes(shard.read_bytes()[:-600])
     assert "problems in" in error_of(capsys, "shards", "check", tmp_path / "shards")
+
+
+def test_what_is_missing_or_superfluous_is_told_with_the_command(capsys):
+    for words, expected in (
+        (("shards",), "error: shards is a group of commands: use shards with one of images, imagenet"),
+        (("shards", "imges", "a"), "error: shards has no command 'imges': did you mean images?"),
+        (("shards", "images", "a"), "error: dest is missing (see: framework shards images --help)"),
+        (("fit",), "error: data.train, data.batch_size, run.dir, model are missing: give a recipe with --config (see"),
+        (("fit", "--config", ""), "error: --config is '': give the path of a recipe (see"),
+        (("runs", "ls", "a", "b"), "error: b stands alone: leave it out (see: framework runs ls --help)"),
+        (("evaluate", "a", "b", "--features", "Pixel"), "--features is Pixel, which is not a class: did you mean "
+         "PixelFeatures? (see: framework evaluate --help)"),
+        (("evaluate", "a", "b", "--features", "resnet"), "use one of ClassifierFeatures, InceptionFeatures, "),
+        (("evaluate", "a", "b", "--features", "PixelFeatures", "--features.size", "3"), "--features.size is not a"),
+    ):  # fmt: skip
+        assert expected in error_of(capsys, *words)

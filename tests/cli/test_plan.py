@@ -256,11 +256,17 @@ def test_sizes_are_read():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("every", [0, 1])
-@pytest.mark.filterwarnings("ignore:strategy.name")
-def test_the_expected_peak_is_near_the_measured_one_on_a_gpu(tmp_path: Path, every: int):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        StrategyConfig(),
+        StrategyConfig(activation_checkpointing=1),
+        StrategyConfig(name="fsdp2", fsdp2=FSDP2Options(cpu_offload=True)),
+    ],
+    ids=["plain", "recomputed", "offloaded"],
+)
+def test_the_expected_peak_is_near_the_measured_one_on_a_gpu(tmp_path: Path, strategy: StrategyConfig):
     config = PRAConfig(image_size=128, patch_size=16, num_classes=10, width=768, depth=12, num_heads=12)
-    strategy = StrategyConfig(activation_checkpointing=every)
     trainer = quiet_trainer(
         tmp_path,
         accelerator="gpu",

@@ -88,3 +88,14 @@ def test_a_server_that_cannot_be_reached_is_told_at_once(tmp_path: Path, monkeyp
     with pytest.raises(TrainingError, match=r"127\.0\.0\.1:9 cannot be reached .* call it again"):
         runs.sync(str(tmp_path))
     assert unsent_files(run) == [file]
+
+
+def test_a_long_name_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    make_run_folder(tmp_path / ("x" * 200))
+    make_run_folder(tmp_path / "new\nline")
+    monkeypatch.setenv("COLUMNS", "80")
+    runs.ls(str(tmp_path))
+    shown = capsys.readouterr().out
+    assert shown.count("x") == 200
+    assert shown.count("finished") == shown.count("12/12") == shown.count("ab12cd34") == 2
+    assert "new\\nline" in shown

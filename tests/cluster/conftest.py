@@ -91,15 +91,32 @@ class Hosts:
 class Slurm(Hosts):
     """A SLURM cluster of slurm.sh; the host `login` and nodes n1, n2, ..."""
 
-    def __call__(self, *command: str) -> str:
-        return self.run("login", *command, SLURM_CONF=str(self.folder / "slurm.conf"))
+    def __call__(self, *command: str, **more: str) -> str:
+        return self.run("login", *command, **{"SLURM_CONF": str(self.folder / "slurm.conf"), **more})
 
     def submit(
-        self, run_dir: Path, recipe: Path, overrides: list[str], *options: str, nodes: int = 2, root: Path = ROOT
+        self,
+        run_dir: Path,
+        recipe: Path,
+        overrides: list[str],
+        *options: str,
+        nodes: int = 2,
+        root: Path = ROOT,
+        **more: str,
     ) -> str:
-        """Submits by the shipped script, one process a node; the job's number."""
+        """Submits by the shipped script, one process a node; the job's number.
+
+        Args:
+            run_dir: of the run.
+            recipe: to train by.
+            overrides: of its settings.
+            *options: of sbatch.
+            nodes: how many.
+            root: the checkout whose script it is.
+            **more: environment variables.
+        """
         script = [str(root / "launch/slurm/submit.sh"), "--cpu", "--nodes", str(nodes), "--devices", "1", *options]
-        printed = self(*script, "--", str(recipe), *overrides, f"--run.dir={run_dir}")
+        printed = self(*script, "--", str(recipe), *overrides, f"--run.dir={run_dir}", **more)
         found = re.search(r"Submitted batch job (\d+)", printed)
         assert found is not None, printed
         return found[1]

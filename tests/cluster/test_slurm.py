@@ -16,7 +16,7 @@ from torch import Tensor
 from framework.report.run_summary import read_run
 from framework.training.checkpoint.read import find_checkpoint, read_tensors
 
-from .conftest import ROOT, TRAINING, Slurm, losses, wait_for_step, wait_until
+from .conftest import ROOT, TRAINING, Slurm, environment, losses, wait_for_step, wait_until
 
 pytestmark = pytest.mark.cluster
 RECIPE = ROOT / "recipes/pra/digits.yaml"
@@ -123,10 +123,29 @@ def test_the_time_limit(slurm: Slurm, overrides: Overrides, tmp_path: Path):
     wait_until(lambda: slurm.restarts(job) == 1, 300, "the restart at the time limit")
     first = log_of(run_dir)
     assert first.count("back into the queue") == 1
-    assert "with everything saved" in first
+    # A machine that is too busy to start within the limit has nothing to save.
+    assert "with everything saved" in first or "the time limit has come before the run was saved" in first
     wait_until(lambda: "start 1 of job" in log_of(run_dir), 60, "the second start")
     slurm("scancel", job)
     assert slurm.finish(job) == "CANCELLED"
+
+
+def test_a_run_that_cannot_save_itself_before_its_time_limit(slurm: Slurm, overrides: Overrides, tmp_path: Path):
+    """It has not come to hear the signal: SLURM kills all of the job, and what has not been asked for is lost."""
+    run_dir, program = tmp_path / "run", tmp_path / "bin/framework"
+    program.parent.mkdir()
+    places = f'printf "run.dir: %s\\nrun.wandb: disabled\\n" {run_dir}'
+    program.write_text(f'#!/bin/sh\n[ "$1" = fit ] || {{ {places}; exit; }}\nexec sleep 1000\n')
+    program.chmod(0o755)
+    path = f"{program.parent}:{environment()['PATH']}"
+    options = ["--time=1", "--signal=B:USR1@20"]
+    job = slurm.submit(run_dir, RECIPE, overrides(), *options, PATH=path, MAX_CRASHES="1")
+    wait_until(lambda: slurm.restarts(job) == 1, 200, "the restart at the time limit")
+    assert "the time limit has come before the run was saved: back into the queue" in log_of(run_dir)
+    # Not for ever.
+    assert slurm.finish(job) == "TIMEOUT"
+    assert slurm.restarts(job) == 1
+    assert "2 starts have ended without a checkpoint after no checkpoint: not started again" in log_of(run_dir)
 
 
 def test_a_signal_during_the_start_up_does_not_end_the_run(

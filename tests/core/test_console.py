@@ -1,6 +1,7 @@
 """What is told goes to stderr, so that results on stdout can be piped; names are shown as they are."""
 
 import io
+import re
 import sys
 import time
 
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.core import console as module
-from framework.core.console import console, escape_unencodable, results, tracked, visible, working
+from framework.core.console import LiteralConsole, console, escape_unencodable, results, tracked, visible, working
 
 NAMES = ["[pad]", "b[/c]d", ":cat:", "[bold]x[/bold]", "[link=file:x]", "\\[a]", "http://x", "'a' 1.5 None"]
 
@@ -36,9 +37,15 @@ def test_names_are_no_markup(name: str, capsys: pytest.CaptureFixture[str]):
 
 
 def test_what_is_no_sign_is_escaped(capsys: pytest.CaptureFixture[str]):
-    console.print("a\x1b[31mb\rc\td\n\udce9\ud83d\u202ee")
-    assert capsys.readouterr().err == "a\\x1b[31mb\\rc\td\n\\udce9\\ud83d\\u202ee\n".expandtabs(8)
-    assert visible("née 日本 \U0001f600") == "née 日本 \U0001f600"
+    console.print("a\x1b[31mb\rc\td\n\udce9\ud83d\u202ee\u200f\u200b\ufeff")
+    assert capsys.readouterr().err == "a\\x1b[31mb\\rc\\td\\n\\udce9\\ud83d\\u202ee\\u200f\\u200b\\ufeff\n"
+    # With the joiners of emoji and of scripts.
+    for name in ("née 日本 \U0001f600", "\U0001f468\u200d\U0001f469", "می\u200cخواهم", "שלום"):
+        assert visible(name) == name
+    table = Table("name", "state")
+    table.add_row("new\nline", "ok")
+    results().print(table)
+    assert "new\\nline" in capsys.readouterr().out
 
 
 def test_long_names_are_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -73,13 +80,49 @@ def test_work_without_a_terminal_gives_signs_of_life(capsys: pytest.CaptureFixtu
     with working("more"):
         pass
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
-    assert list(tracked((number for number in range(3)), "[work]", total=3)) == [0, 1, 2]
-    assert "[work]: 2 of 3 after 0 s" in capsys.readouterr().err
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.02)
+    # Also while the first item is being worked on.
+    for item in tracked((number for number in range(3)), "[work]", total=3):
+        if item != 1:
+            time.sleep(0.1)
     with working("[more]"):
         time.sleep(0.1)
-    assert "[more]: 0 s so far" in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[work]: 0 of 3 after 0 s"
+    assert "[work]: 2 of 3 after 0 s" in lines
+    assert lines[-1] == "[more]: 0 s so far"
+    # Ever more seldom: after 0.02, 0.06 and 0.14 seconds, and so on.
+    assert len(lines) < 10
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_bars_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch):
+    out = io.StringIO()
+    terminal = LiteralConsole(width=width)
+    terminal.file, terminal.is_interactive, terminal._force_terminal = out, True, True
+    monkeypatch.setattr(module, "console", terminal)
+    name = "images of /a/very/long/path/[pad]/with\x1b/" + "x" * 100
+    for _ in tracked(range(2), name):
+        pass
+    for _ in tracked(iter(range(2)), "rows", bar=False):
+        pass
+    with working(name):
+        pass
+    # Without the terminal's own signs.
+    lines = [re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", line) for line in re.split("[\r\n]", out.getvalue())]
+    assert any("2/2" in line for line in lines)
+    assert any("images of" in line and "…" in line for line in lines)
+    assert max(map(len, lines)) <= width
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.01)
+    terminal, out = LiteralConsole(), io.StringIO()
+    terminal.file, terminal.is_interactive, terminal._force_terminal = out, False, True
+    monkeypatch.setattr(module, "console", terminal)
+    for _ in tracked(range(1), "work"):
+        time.sleep(0.05)
+    assert out.getvalue().startswith("work: 0 of 1 after 0 s\n")
 
 
 def test_an_error_in_the_work_comes_out():

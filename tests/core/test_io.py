@@ -11,6 +11,7 @@ from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.core.io import (
     PARTIAL,
     RunLock,
+    append_lines,
     atomic_write,
     check_output_folder,
     check_outputs,
@@ -127,3 +128,24 @@ def test_outputs_that_cannot_be_written(tmp_path: Path):
         check_output_folder(tmp_path / "file")
     assert (tmp_path / "set" / "index.npy").read_text() == "kept"
     assert list((tmp_path / "set" / "deep").iterdir()) == []
+
+
+def test_what_is_written_beside_an_output_replaces_nothing_else(tmp_path: Path):
+    out, picture = tmp_path / "curves.npz", tmp_path / "curves.png"
+    check_outputs(out, beside=[picture])
+    picture.write_text("of the run")
+    with pytest.raises(ConfigError, match=r"curves.png exists, and would be replaced by what is written beside .*npz"):
+        check_outputs(out, beside=[picture])
+    # Of an earlier call.
+    out.touch()
+    check_outputs(out, beside=[picture])
+    with pytest.raises(ConfigError, match="x is written twice"):
+        check_outputs(tmp_path / "x", beside=[tmp_path / "x"])
+
+
+def test_half_a_line_is_not_continued(tmp_path: Path):
+    path = tmp_path / "x.jsonl"
+    append_lines(path, ["a", "b"])
+    path.write_text(path.read_text() + "half")
+    append_lines(path, ["c"])
+    assert path.read_text() == "a\nb\nhalf\nc\n"

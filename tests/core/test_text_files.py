@@ -65,7 +65,8 @@ def test_lines_that_stand_for_their_numbers(tmp_path: Path):
     with pytest.raises(DataError, match=r"classes.txt, line 2 is empty: name every class"):
         read_lines(path, hint="name every class")
     path.write_bytes(b"\n\n")
-    assert read_lines(path) == []
+    with pytest.raises(DataError, match=r"is empty: "):
+        read_lines(path)
 
 
 def test_json_lines(tmp_path: Path):
@@ -158,5 +159,5 @@ def test_aliases_of_aliases_that_stand_for_billions():
         "a: &a [1, 1]",
         *(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in pairwise("abcdefghij")),
     ]
-    with pytest.raises(ConfigError, match="aliases stand for more than 10,000,000 values"):
+    with pytest.raises(ConfigError, match="aliases stand for more than 1,000,000 values"):
         parse_yaml("\n".join(lines), "r.yaml")

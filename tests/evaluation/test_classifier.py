@@ -11,6 +11,7 @@ from framework.evaluation.classifier import (
     ImageClassifier,
     load_classifier,
     save_classifier,
+    shifted,
 )
 from framework.evaluation.features import ClassifierFeatures, extract_features
 from framework.testing.faults import make_checkpoint
@@ -116,3 +117,29 @@ def test_load_refuses(tmp_path):
     shape = {"num_classes": 5, "channels": 3, "width": 8, "name": "five"}
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_classifier(make_checkpoint(tmp_path / "empty", tensors, {"classifier": shape}))
+
+
+def test_a_stem_of_two_pixels_halves_the_maps_and_keeps_the_features():
+    whole, halved = (
+        ImageClassifier(ClassifierConfig(num_classes=3, channels=1, width=8, stem_stride=stride)) for stride in (1, 2)
+    )
+    images = torch.rand(2, 1, 16, 16)
+    assert next(whole.maps(images)).shape[2] == 16
+    assert next(halved.maps(images)).shape[2] == 8
+    assert whole.features(images).shape == halved.features(images).shape == (2, 32)
+    with pytest.raises(ConfigError, match="stem_stride 3"):
+        ClassifierConfig(num_classes=3, stem_stride=3)
+
+
+def test_shifted_images_are_parts_of_mirrored_ones():
+    torch.manual_seed(0)
+    images = torch.arange(32.0).view(2, 1, 4, 4)
+    seen = set()
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
+    places = [(row, column) for row in range(3) for column in range(3)]
+    for _ in range(60):
+        for number, image in enumerate(shifted(images, 1)):
+            (place,) = ((r, c) for r, c in places if torch.equal(image, padded[number, :, r : r + 4, c : c + 4]))
+            seen.add((number, place))
+    assert seen == {(number, place) for number in (0, 1) for place in places}
+    assert shifted(images, 0) is images

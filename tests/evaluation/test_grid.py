@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +63,15 @@ def test_headings_are_names_where_they_are_known():
 def test_a_grid_of_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="0 images in 2 columns"):
         save_grid(tmp_path / "grid.png", [], columns=2)
+
+
+def test_names_of_classes_are_drawn_in_their_script_and_can_be_told_apart(tmp_path: Path):
+    """Signs that the font lacks are drawn as escapes, not as one and the same box."""
+    names = ["é", "Кот", "שלום", "日本", "中国", "a\x1bb", "a\nb", "x" * 10_000]
+    save_grid(tmp_path / "g.png", torch.zeros(len(names), 1, 64, 64), columns=1, captions=names)
+    pixels = np.asarray(Image.open(tmp_path / "g.png"))
+    lines = [pixels[84 * row + 66 : 84 * row + 84].tobytes() for row in range(len(names))]
+    assert len(set(lines)) == len(names)
+    box = tmp_path / "box.png"
+    save_grid(box, torch.zeros(1, 1, 64, 64), columns=1, captions=["\\u65e5\\u672c"])
+    assert (np.asarray(Image.open(box))[66:84] == pixels[84 * 3 + 66 : 84 * 3 + 84]).all()

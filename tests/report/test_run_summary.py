@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from framework.report.page import page
 from framework.report.run_summary import find_runs, read_run
-from framework.testing.run_folders import make_run_folders
+from framework.testing.run_folders import make_run_folder, make_run_folders
 
 HOLD = """
 import sys
@@ -61,3 +62,24 @@ def test_a_run_is_running_while_its_lock_is_held(root: Path):
         assert holder.stdin is not None
         holder.stdin.close()
     assert read_run(run).state == "failed"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        b"[1, 2]",
+        b"trainer: [1]\nmodel: 3",
+        b"trainer: {max_steps: many}\nmodel: {class_path: [x]}",
+        b"\xff\0: {",
+        b"a: 1\na: 2",
+        # A few lines that stand for millions of values.
+        b"a: &a [1, 1]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (n + 1, n + 1, b", ".join([b"*%c" % n] * 9)) for n in range(97, 104)),
+    ],
+)
+def test_a_recipe_that_tells_nothing(tmp_path: Path, recipe: bytes):
+    make_run_folder(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_bytes(recipe)
+    run = read_run(tmp_path / "run")
+    assert (run.max_steps, run.model, run.step) == (None, None, 12)
+    assert "<h2" in page(run, ())

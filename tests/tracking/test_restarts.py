@@ -70,3 +70,11 @@ def test_a_file_that_was_written_before_is_read_and_appended_to(tmp_path: Path):
 
 def test_no_file(tmp_path: Path):
     assert read_restarts(tmp_path) == []
+
+
+def test_what_has_no_time_is_passed_over(tmp_path: Path):
+    """From a time without a zone no other can be subtracted."""
+    start = {"event": "start", "attempt": 0, "step": 0, "command": "c", "host": "h"}
+    lines = [{**start, "time": time} for time in ("yesterday", "2026-03-04T09:15:00", "2026-03-04T09:15:00+00:00")]
+    (tmp_path / FILE).write_bytes(b"\xff\xfe\n".join(json.dumps(line).encode() + b"\n" for line in lines))
+    assert [restart.start.time for restart in read_restarts(tmp_path)] == ["2026-03-04T09:15:00+00:00"]

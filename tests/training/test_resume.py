@@ -15,6 +15,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
+from framework.core.errors import Preempted
 from framework.data.images.transforms import ImageConfig
 from framework.data.loading.batch import ImageBatch
 from framework.data.loading.loader import LoadingConfig
@@ -26,6 +27,7 @@ from framework.testing.processes.forked import Forked, start_command
 from framework.tracking.metric_files import read_metrics
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.finite import FiniteGuard
+from framework.training.callbacks.preemption import Preemption
 from framework.training.callbacks.random_state import RandomState
 from framework.training.callbacks.throughput import Throughput
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, name_of, step_of
@@ -105,6 +107,7 @@ def fit(
     accumulate: int = 1,
     workers: int = 0,
     steps: int = STEPS,
+    every: int = 1,
     callback: Callback | None = None,
     source: Path | None = None,
 ) -> list[tuple]:
@@ -131,7 +134,7 @@ def fit(
             RandomState(),
             watch,
             *([callback] if callback else []),
-            Checkpoints(every_n_steps=1, keep_last=100),
+            Checkpoints(every_n_steps=every, keep_last=100),
         ],
     )
     data = ShardDataModule(
@@ -219,16 +222,41 @@ class KilledInValidation(Callback):
             raise Killed
 
 
+class StoppedInValidation(Preemption):
+    """Gets a signal there, upon which the run saves itself."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
 # Every second step is validated. In mid-epoch, at the border of an epoch, and after the run's last step.
 @pytest.mark.slow
+@pytest.mark.parametrize("killed", [True, False])
 @pytest.mark.parametrize(
     ("accumulate", "step", "last"), [(1, 4, STEPS), (1, 6, STEPS), (2, 3, STEPS), (1, 8, 8)], ids=str
 )
 def test_a_validation_that_was_cut_off_is_made_up_for(
-    shards: str, uninterrupted, tmp_path: Path, accumulate: int, step: int, last: int
+    shards: str,
+    uninterrupted,
+    tmp_path: Path,
+    accumulate: int,
+    step: int,
+    last: int,
+    killed: bool,
 ):
     whole_dir, whole = uninterrupted[accumulate]
-    fit(tmp_path, shards, seed=0, accumulate=accumulate, steps=last, callback=KilledInValidation(step))
+    given = {"accumulate": accumulate, "steps": last}
+    if killed:
+        fit(tmp_path, shards, seed=0, callback=KilledInValidation(step), **given)
+    else:
+        with pytest.raises(Preempted, match=f"SIGUSR1 at step {step}, with everything saved"):
+            fit(tmp_path, shards, seed=0, callback=StoppedInValidation(step), every=100, **given)
+        assert [step_of(path) for path in list_checkpoints(tmp_path / FOLDER)] == [step]
     at = step - 1
     assert at not in read_metrics(tmp_path)["validation/total"]
     assert (

@@ -1,6 +1,6 @@
 """A limit is read as it is written, whoever has named the types before."""
 
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -25,3 +25,9 @@ def test_all_other_options_are_lightnings():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RecipeTrainer)
     assert parser.parse_args(["--max_steps", "3"]).max_steps == 3
+
+
+def test_a_least_number_of_steps_is_not_an_epoch_besides():
+    quiet: dict[str, Any] = {"accelerator": "cpu", "max_steps": 9, "logger": False, "enable_progress_bar": False}
+    for given, expected in (({"min_steps": 3}, 0), ({"min_steps": 3, "min_epochs": 2}, 2), ({}, None)):
+        assert RecipeTrainer(**quiet, **given).min_epochs == expected

@@ -58,10 +58,10 @@ PARTS = (
     _part("strategies", "first_light:train_strategies", 50, "a few steps under every strategy"),
     _part("agents", "agents:train_and_attribute", 40, "GBC: soft prompts, adapters, attribution"),
     _part("waits", "waits:count_waits", 25, "synchronisations of a training step; the loop against a bare one"),
-    _part("step", "step:measure_steps", 130, "PRA-L's training step"),
+    _part("step", "step:measure_steps", 110, "PRA-L's training step"),
     _part("saves", "first_light:save_twice", 25, "asynchronous saves"),
     _part("sampling", "sampling:measure_sampling", 60, "PRA-L's sampling"),
-    _part("passes", "passes:measure_passes", 75, "attribution and episodes on language models"),
+    _part("passes", "passes:measure_passes", 95, "attribution and episodes on language models"),
     _part("finegrained", "passes:measure_finegrained", 25, "peaks of `finegrained`"),
     _part("cifar", "cifar:compare_rows", 50, "CIFAR-10 at 32x32: pra and teacher_forced at equal time"),
 )

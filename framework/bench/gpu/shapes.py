@@ -94,7 +94,7 @@ def made_batch(config: PRAConfig, size: int, *, seed: int = 0) -> ImageBatch:
 
 
 def build_models(session: Session, config: PRAConfig) -> tuple[PRA, PRA]:
-    """A model and its averages on the session's device; of PRA-L it takes the host some ten seconds."""
+    """A model and its averages on the session's device; of PRA-L that takes the host several seconds."""
     return build_with_ema(lambda: PRA(config), Placement(device=session.device), seed=0)
 
 

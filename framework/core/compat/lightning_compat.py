@@ -4,7 +4,8 @@
 # pyright: reportPrivateUsage=false
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "OpenLightningCLI",
     "OpenModelParallelStrategy",
     "ProcessedTracker",
+    "as_before_validation",
     "hook_under_way",
     "leave_signals_alone",
     "let_children_end",
@@ -79,6 +81,23 @@ def validate_now(trainer: Trainer) -> None:
     trainer.validating = True
     loop.run()
     trainer.training = True
+
+
+@contextmanager
+def as_before_validation(trainer: Trainer) -> Generator[None, None, None]:
+    """Within the validation after a batch: counters as they were at the end of that batch, for a checkpoint.
+
+    A run that goes on from it is one that was cut off before the validation, and makes it from its beginning.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    counts = (progress.total, progress.current)
+    for each in counts:
+        each.completed -= 1
+    try:
+        yield
+    finally:
+        for each in counts:
+            each.completed += 1
 
 
 def run_before_finished_fit(trainer: Trainer, action: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ __all__ = [
     "compile_without_buckets",
     "default_store",
     "is_waited_for",
-    "packed_linear",
+    "onednn_product",
     "packed_weight",
     "packs_weights",
     "set_timeout",
@@ -146,20 +146,20 @@ def packs_weights(dtype: torch.dtype) -> bool:
 
 
 def packed_weight(weight: Shaped[Tensor, "outputs inputs"]) -> Shaped[Tensor, "outputs inputs"]:
-    """A weight in oneDNN's layout for products of few rows; only `packed_linear` can read it."""
+    """A weight in oneDNN's layout for products of few rows; only `onednn_product` can read it."""
     return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _FEW_ROWS)
 
 
-def packed_linear(
+def onednn_product(
     x: Shaped[Tensor, "*axes inputs"],
     weight: Shaped[Tensor, "outputs inputs"],
     bias: Shaped[Tensor, "outputs"] | None,
 ) -> Shaped[Tensor, "*axes outputs"]:
-    """x W^T + b by oneDNN; without gradient.
+    """Of x its product x W^T + b by oneDNN; without gradient.
 
     Args:
         x: in the number type of the weight.
-        weight: what `packed_weight` gave.
+        weight: what `packed_weight` gave, or a plain one, which is laid out anew in every call.
         bias: in the number type of the weight, or None.
     """
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -32,6 +32,12 @@ _UNKNOWN = (
     re.compile(r"unrecognized arguments: --(?P<key>[^\s=]+)"),
 )
 _UNEXPECTED = re.compile(r"unrecognized arguments: (?P<word>[^-]\S*)")
+_MISSING = re.compile(r"the following arguments are required: (?P<names>.*)")
+_NO_VALUE = re.compile(r"argument (?:-\w/)?(?P<option>--\S+): expected one argument")
+_NO_CONFIG = re.compile(r"Unexpected config: *(?P<value>.*)")
+_NOT_A_FUNCTION = re.compile(r"expects a function or a callable class: (?P<reason>.*?)\. Got value: (?P<path>.*)")
+_NOT_OF_KIND = re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass")
+_NO_IMPORT_PATH = re.compile(r"Expected a dot import path string: (?P<path>.*)")
 _NOT_TEXT = re.compile(r"Key must be a string, got: (?P<key>.*?)\.?$")
 _CLASS = re.compile(r"""'class_path': ['"]?(?P<path>[^'",}]*)""")
 _VALUE = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<problem>.*)', re.DOTALL)
@@ -47,7 +53,8 @@ class Given:
         command: its name.
         words: after it.
         files: the keys of each recipe, in the order of reading.
-        classes: class paths that a recipe may name.
+        classes: class paths that a recipe or an option may name.
+        reads_recipes: whether the command reads recipes.
         refused: by a setting's whole name, which of the choices that its type has are refused later.
     """
 
@@ -55,6 +62,7 @@ class Given:
     words: tuple[str, ...] = ()
     files: Mapping[Path, Mapping[KeyPath, Key]] = field(default_factory=dict[Path, Mapping[KeyPath, Key]])
     classes: tuple[str, ...] = ()
+    reads_recipes: bool = False
     refused: Mapping[str, Callable[[str], bool]] = field(default_factory=dict[str, Callable[[str], bool]])
 
     def where(self, name: str) -> str:
@@ -104,14 +112,32 @@ def describe_mistake(message: str, known: Iterable[str], given: Given) -> str:
             group = found.groupdict().get("group")
             key = f"{group}.{found['key']}" if group else found["key"]
             return _unknown(key, sorted(known), given)
-    if (found := _UNEXPECTED.search(message)) and found["word"].endswith((".yaml", ".yml")):
-        return f"{found['word']} stands alone: give a recipe as --config {found['word']}"
+    if found := _UNEXPECTED.search(message):
+        word = found["word"]
+        is_recipe = word.endswith((".yaml", ".yml"))
+        return f"{word} stands alone: " + (f"give a recipe as --config {word}" if is_recipe else "leave it out")
+    if told := _of_command_line(message, given):
+        return told
     if found := _NOT_TEXT.search(message):
         where = given.where(found["key"])
         return f"{where}the key {found['key']} is not a name: settings are given by theirs"
     if found := _VALUE.search(message):
         return _wrong_value(found["key"], found["problem"], given)
     return _first_cause(message)
+
+
+def _of_command_line(message: str, given: Given) -> str | None:
+    """A mistake in how options are given at all."""
+    if found := _MISSING.search(message):
+        before = f"{given.command.replace(' ', '.')}."
+        names = [name.removeprefix(before) for name in found["names"].split(", ")]
+        told = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+        return f"{told}: give a recipe with --config" if given.reads_recipes and not given.files else told
+    if found := _NO_VALUE.search(message):
+        return f"{found['option']} has no value: give one behind it"
+    if found := _NO_CONFIG.search(message):
+        return f"--config is {found['value'].strip()!r}: give the path of a recipe"
+    return None
 
 
 def _unknown(key: str, known: Sequence[str], given: Given) -> str:
@@ -201,6 +227,17 @@ def _wrong_value(key: str, problem: str, given: Given) -> str:
             return f"{where}{full}: a class is given by class_path and init_args, and by no other key beside them"
         told = f"{where}{full} is {named['path']}, which is not a class of the kind that belongs here"
         return f"{told}: {_near_class(named['path'], given.classes)}"
+    if found := _NOT_A_FUNCTION.search(problem):
+        told = f"{where}{full}: {found['path']!r} cannot be imported ({found['reason']})"
+        return f"{told}: give the import path of a function, such as package.module.function"
+    if found := _NOT_OF_KIND.search(problem):
+        told = f"{where}{full} is {found['path']}, which is not a class of the kind that belongs here"
+        return f"{told}: {_near_class(found['path'], given.classes)}"
+    if "is abstract" in problem and given.classes:
+        return f"{where}{full} has arguments but no class: {_near_class('', given.classes)}"
+    if (found := _NO_IMPORT_PATH.search(problem)) and given.classes:
+        told = f"{where}{full} is {found['path'] or 'empty'}, which is not a class"
+        return f"{told}: {_near_class(found['path'], given.classes)}"
     if "Not a valid subclass" in problem or "dot import path" in problem:
         return f"{where}{full} is not a class: give class_path, and its arguments as init_args"
     if found := re.search(r"Expected a tuple with (\d+) elements", problem):
@@ -250,8 +287,14 @@ def _class_problem(problem: str, classes: Sequence[str]) -> str:
 
 
 def _near_class(path: str, classes: Sequence[str]) -> str:
-    close = get_close_matches(path, classes, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "framework fit --help lists those that there are"
+    short = {each.rpartition(".")[2].lower(): each for each in reversed(classes)}
+    if path and (close := get_close_matches(path, classes, n=1, cutoff=0.5)):
+        return f"did you mean {close[0]}?"
+    if path and (close := get_close_matches(path.rpartition(".")[2].lower(), short, n=1, cutoff=0.45)):
+        return f"did you mean {short[close[0]]}?"
+    if 0 < len(classes) <= _LISTED:
+        return f"use one of {', '.join(classes)}, or the import path of another"
+    return "framework fit --help lists those that there are"
 
 
 def _first_cause(message: str) -> str:

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from rich.text import Text
-
-from framework.core.console import console
+from framework.core.console import working
 from framework.core.errors import DataError
 from framework.data.convert.containers import open_container
 from framework.data.convert.find import FindOptions, find_images
@@ -53,7 +51,7 @@ def write_image_shards(
     with open_container(source) as container:
         try:
             # A packed tar is decompressed for it, which may take minutes.
-            with console.status(Text(f"listing {source}")):
+            with working(f"listing {source}"):
                 contents = container.contents(folder=find.folder, follow_links=find.follow_links)
         except OSError as error:
             problem = f"cannot read {error.filename or source} ({error.strerror})"

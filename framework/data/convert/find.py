@@ -13,7 +13,7 @@ from framework.data.convert.contents import Contents, as_prefix, too_large
 from framework.data.convert.label_file import LabelColumns, read_label_file
 from framework.data.images.formats import is_image_name
 from framework.data.shards.finalize import name_some
-from framework.data.shards.labels import classes_of, whole_number
+from framework.data.shards.labels import classes_of, refuse_doubles, whole_number
 from framework.data.shards.manifest import UNCONDITIONAL, Skipped
 from framework.data.shards.writer import Listing, SourceFile
 
@@ -51,8 +51,7 @@ class FindOptions:
             raise ConfigError("unconditional data have no classes", hint="leave out --unconditional, or the labels")
         if self.labels is None and self.columns != LabelColumns():
             raise ConfigError("columns are those of a file of labels", hint="give one with --labels, or leave them out")
-        if self.classes is not None and len(set(self.classes)) < len(self.classes):
-            raise ConfigError("two classes have the same name", hint="give each a name of its own")
+        refuse_doubles(self.classes or ())
 
 
 def find_images(contents: Contents, options: FindOptions, *, where: str) -> Listing:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from framework.core.console import working
 from framework.core.errors import ConfigError, DataError
 from framework.core.text_files import read_lines
 from framework.data.archives.tar import UNREADABLE, Member, part_of, walk_tar
@@ -50,7 +51,7 @@ def write_imagenet_shards(
     """
     source = Path(source)
     try:
-        with source.open("rb") as stream:
+        with working(f"listing {source}"), source.open("rb") as stream:
             members = list(walk_tar(stream, max_member_bytes=None))
             if any(member.name.endswith(".tar") for member in members):
                 if labels is not None:

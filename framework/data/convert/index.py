@@ -21,7 +21,7 @@ from framework.data.shards.finalize import (
     record_of,
     refuse_skipped,
 )
-from framework.data.shards.labels import classes_of
+from framework.data.shards.labels import classes_of, refuse_doubles
 from framework.data.shards.manifest import INDEX, MANIFEST, UNCONDITIONAL, Kind, Manifest, Skipped
 from framework.data.shards.shard import Found, Scan, index_rows, scan_shard
 from framework.data.shards.validate_sample import UnreadableSample, validate_sample
@@ -64,8 +64,7 @@ class IndexOptions:
         if self.unconditional and self.classes is not None:
             raise ConfigError("unconditional data have no classes", hint="leave out --classes or --unconditional")
         names = self.classes or ()
-        if len(set(names)) < len(names):
-            raise ConfigError("two classes have the same name", hint="give each a name of its own")
+        refuse_doubles(names)
         for number, name in enumerate(names):
             if name.isdecimal() and name != str(number):
                 raise ConfigError(f"class {number} is called {name!r}", hint="give names that are no numbers")

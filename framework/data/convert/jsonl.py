@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from framework.core.console import working
 from framework.core.errors import DataError
 from framework.data.archives.tar import MAX_MEMBER_BYTES
 from framework.data.convert.contents import identity_of, open_parts
@@ -32,7 +33,8 @@ def write_jsonl_shards(
     """
     source = Path(source)
     try:
-        listing = Listing(classes=(), files=tuple(_lines(source)), skipped=(), identity=identity_of(source))
+        with working(f"listing {source}"):
+            listing = Listing(classes=(), files=tuple(_lines(source)), skipped=(), identity=identity_of(source))
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error.strerror})", hint="give a file of JSON lines") from None
     with open_parts(source) as read:

@@ -20,6 +20,7 @@ from framework.core.threads import refuse_too_many
 from framework.data.images.options import DAMAGE
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.loading.shared_buffers import InBuffer, SharedBuffers
+from framework.data.loading.worker_limits import limits_told
 from framework.data.sampling.mixing import JoinedShards
 from framework.data.sampling.order import Samples
 
@@ -254,7 +255,8 @@ class ShardLoader(DataLoader[Batch]):
         num_bytes = dataset.num_bytes(most_samples) if num_workers else 0
         if num_bytes:
             # What the workers are asked for ahead, and what training may hold of it.
-            dataset.buffers = SharedBuffers(_AHEAD * num_workers + _HELD, num_bytes)
+            with limits_told(num_workers):
+                dataset.buffers = SharedBuffers(_AHEAD * num_workers + _HELD, num_bytes)
             asked_for = _WithBuffers(batches, dataset.buffers)
         super().__init__(
             dataset,
@@ -274,7 +276,13 @@ class ShardLoader(DataLoader[Batch]):
         self.replaced: dict[int, Replaced] = {}
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for batch in super().__iter__():
+        with limits_told(self.num_workers):
+            batches = super().__iter__()
+        while True:
+            with limits_told(self.num_workers):
+                batch = next(batches, None)
+            if batch is None:
+                return
             if isinstance(batch, _Failure):
                 raise DataError(batch.problem, hint=batch.hint)
             arrived: Any = batch.batch() if isinstance(batch, InBuffer) else batch

@@ -1,7 +1,6 @@
 """The end of every way to make a shard set: what is known about each shard becomes the index, then the manifest."""
 
 import re
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -82,10 +81,10 @@ class SampleProgress:
         self._done, self._cancelled = 0, False
         self.cause: BaseException | None = None
         self._began = self._told = time.monotonic()
-        self._is_watched = sys.stderr.isatty()
+        self._is_watched = console.is_interactive
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(min(40, console.width // 3)),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,

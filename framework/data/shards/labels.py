@@ -1,14 +1,23 @@
 """Labels as others write them, and the classes that they are of: names, or whole numbers from 0."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
-from framework.core.errors import DataError
+from framework.core.errors import ConfigError, DataError
 
 # As pandas writes whole numbers where a cell of the column is empty. More digits than a number of classes can have are
 # a name, such as an identifier.
 _WHOLE = re.compile(r"(\d{1,18})(?:\.0*)?")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?|[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
 _MOST_NUMBERED = 100_000
+
+
+def refuse_doubles(names: Sequence[str]) -> None:
+    """Raises ConfigError where two of the names of classes that were given are the same."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ConfigError(f"{count} classes have the same name {name!r}", hint="give each a name of its own")
 
 
 def whole_number(label: str) -> int | None:

@@ -30,8 +30,8 @@ class TimmFeatures(NetworkFeatures):
     ) -> None:
         FeatureNetwork.__init__(self)
         try:
-            import timm
-            from timm.data.config import resolve_data_config
+            import timm  # pyright: ignore[reportMissingImports]
+            from timm.data.config import resolve_data_config  # pyright: ignore[reportMissingImports]
         # torchvision built for another torch fails on import with a RuntimeError.
         except (ImportError, RuntimeError) as error:
             raise ConfigError(

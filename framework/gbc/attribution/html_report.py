@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 from rich.table import Table
 
+from framework.core.console import tracked
 from framework.core.io import atomic_write
 from framework.gbc.attribution.graph_plot import graph_svg
 from framework.gbc.attribution.results import AgentCredit, Attribution, MessageCredit
@@ -74,7 +75,8 @@ def html_page(attributions: Sequence[Attribution], *, title: str = "Blame", conc
         conclusion: what is concluded from all of them, at the top.
     """
     template = environment("framework.gbc.attribution", scrub=False).get_template("html_report.html.jinja")
-    return template.render(title=title, conclusion=conclusion, sections=list(map(_section, attributions)))
+    sections = [_section(each) for each in tracked(attributions, "sections of the page")]
+    return template.render(title=title, conclusion=conclusion, sections=sections)
 
 
 def html_fragment(attributions: Sequence[Attribution], *, count: int | None = None) -> str:

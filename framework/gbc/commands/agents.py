@@ -6,7 +6,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from framework.core.console import console, results
+from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write, check_outputs
 from framework.core.serialization import JsonDict
@@ -55,7 +55,8 @@ def run(
     traces = list(done.values())
     try:
         with enough_memory("lower batch_size of the model, or use another dtype or device"):
-            for trace in run_graph(declared, known, left, options=options) if left else ():
+            traces_of_left = run_graph(declared, known, left, options=options) if left else ()
+            for trace in tracked(traces_of_left, "tasks", total=len(left)):
                 append_trace(path, trace)
                 traces.append(trace)
     finally:
@@ -65,7 +66,8 @@ def run(
         losses = [loss_of(trace) for trace in finished]
         mean = sum(loss.value for loss in losses) / len(losses)
         right = sum(loss.value == 0 for loss in losses)
-        console.print(f"mean loss of the finished: {mean:.4g}\n{right} of {len(losses)} without any error")
+        console.print(f"mean loss of the finished: {mean:.4g}")
+        console.print(f"{right} of {len(losses)} without any error")
 
 
 def check(graph: str) -> None:
@@ -117,18 +119,19 @@ def track(
     if out is not None:
         check_outputs(out, inputs=[graph, models])
     known = load_models(models, declared)
-    tracked = list(track_dialogues(declared, known, read_dialogues(dialogues), options=options))
+    found_turns = track_dialogues(declared, known, read_dialogues(dialogues), options=options)
+    turns = list(tracked(found_turns, "turns"))
     if out is not None:
         with atomic_write(Path(out)) as stream:
-            stream.writelines((json.dumps(turn.task) + "\n").encode() for turn in tracked)
-    empty = [Tracked(task=turn.task, state={}, expected=turn.expected, failure=None) for turn in tracked]
-    found, nothing = tracking_metrics(tracked), tracking_metrics(empty)
+            stream.writelines((json.dumps(turn.task) + "\n").encode() for turn in turns)
+    empty = [Tracked(task=turn.task, state={}, expected=turn.expected, failure=None) for turn in turns]
+    found, nothing = tracking_metrics(turns), tracking_metrics(empty)
     table = Table("metric", "tracked", "empty state")
     for name, value in found.items():
         table.add_row(name, f"{value:.4f}", f"{nothing[name]:.4f}" if name in nothing else "")
     results().print(table)
-    failures = [turn.failure for turn in tracked if turn.failure is not None]
-    console.print(f"{len(tracked)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}")
+    failures = [turn.failure for turn in turns if turn.failure is not None]
+    console.print(f"{len(turns)} turns, {len(failures)} failed{f': {failures[0]}' if failures else ''}")
 
 
 def microworld(

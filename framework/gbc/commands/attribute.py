@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from framework.core.console import console, results, tracked
+from framework.core.console import console, results, tracked, working
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import to_json
@@ -78,7 +78,8 @@ def attribute(
             found += attribute_traces(some, plan.graph, known, losses, options)
     with enough_memory(_LESS_MEMORY):
         wrong, losses = zip(*pairs, strict=True)
-        diagnosis = diagnose(wrong, plan.graph, known, losses, found)
+        with working("looking for evidence"):
+            diagnosis = diagnose(wrong, plan.graph, known, losses, found)
     mean = mean_attribution(found, [step.name for step in plan.steps])
     _save(Path(out), found, mean, diagnosis)
     screen = results()

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
-from framework.core.io import atomic_write, check_output_folder, sha256_of
+from framework.core.io import atomic_write, check_outputs, sha256_of
+from framework.core.serialization import parse_object
 from framework.gbc.commands.failures import kind_of, print_failures
 from framework.gbc.commands.soft_prompt_options import SoftPromptOptions
 from framework.gbc.execution.loading import (
@@ -30,6 +31,9 @@ from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer, TaskRuns
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
+
+_INPUTS, _STATE, _BEST = "inputs.json", "state.json", "graph.yaml"
+"""What is written into the folder of an optimization."""
 
 
 def optimize(
@@ -77,7 +81,8 @@ def optimize(
     train, held, loss_of = load_tasks(tasks), load_tasks(held_out), load_loss(loss)
     named = [] if optimizer == "candidates" else [model or _only_model(models)]
     proposer = _candidates(candidates, by) if optimizer == "candidates" else None
-    check_output_folder(folder)
+    read = [path for path in (graph, tasks, held_out, models, candidates) if path is not None]
+    check_outputs(folder / _INPUTS, beside=[folder / _STATE, folder / _BEST], inputs=read)
     known = {} if optimizer == "soft_prompt" else load_models(models, declared, *named)
     _claim(folder, {"graph": graph, "tasks": tasks, "held_out": held_out}, {"loss": loss, "optimizer": optimizer})
     if optimizer == "soft_prompt":
@@ -101,7 +106,7 @@ def _search(
     options: OptimizeOptions,
 ) -> None:
     """Searches for prompts from the saved state on, and prints what was tried."""
-    path = folder / "state.json"
+    path = folder / _STATE
     state = load_state(path) if path.exists() else None
     if state is not None:
         console.print(f"goes on at step {state.step}, held-out loss {state.loss:.4g}")
@@ -121,7 +126,7 @@ def _search(
     )
     progress.note(state)
     _show(graph, state)
-    console.print(f"best prompts in {folder / 'graph.yaml'}, state in {path}")
+    console.print(f"best prompts in {folder / _BEST}, state in {path}")
 
 
 class _Progress:
@@ -141,7 +146,7 @@ class _Progress:
         self.told |= kinds
 
     def note(self, state: OptimizerState) -> None:
-        save_graph(self.folder / "graph.yaml", self.graph.with_prompts(state.prompts))
+        save_graph(self.folder / _BEST, self.graph.with_prompts(state.prompts))
         for trial in state.trials[self.num_printed :]:
             console.print(_line_of(trial, self.min_gain))
         self.num_printed = len(state.trials)
@@ -166,9 +171,12 @@ def _claim(folder: Path, files: Mapping[str, str], settings: Mapping[str, str]) 
     Raises:
         ConfigError: the folder is that of another optimization.
     """
-    path = folder / "inputs.json"
+    path = folder / _INPUTS
     inputs = {**{name: sha256_of(Path(file)) for name, file in files.items()}, **settings}
-    before = json.loads(path.read_text()) if path.exists() else inputs
+    try:
+        before = parse_object(path.read_bytes()) if path.exists() else inputs
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read ({error})", hint="use another --out") from None
     changed = [name for name in inputs if before.get(name) != inputs[name]]
     if changed:
         problem = f"{folder} is an optimization with another {', '.join(changed)}"

@@ -22,7 +22,7 @@ from framework.gbc.execution.loading import read_model_configs
 from framework.gbc.execution.runner import Task
 from framework.gbc.graph.yaml_config import read_yaml
 from framework.gbc.language_models.local import LocalModelConfig
-from framework.gbc.training.best import BEST, SOFT_PROMPTS, VALIDATION, validation_loss
+from framework.gbc.training.best import BEST, SOFT_PROMPTS, read_best, validation_loss
 from framework.gbc.training.failure_limit import FailureConfig
 from framework.gbc.training.module import GBCModule
 from framework.gbc.training.parameters import SoftConfig
@@ -31,6 +31,7 @@ from framework.gbc.training.setup import target_of
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.random_state import RandomState
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints, step_of
+from framework.training.display.progress import StepProgressBar
 from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import StrategyConfig
@@ -104,8 +105,8 @@ def steps_done(folder: Path) -> int:
 
 def best_loss_of(folder: Path) -> float | None:
     """The held-out loss of the best soft prompts so far; None where none were better than no soft prompts."""
-    path = folder / BEST / VALIDATION
-    return float(json.loads(path.read_text())["loss"]) if path.is_file() else None
+    best = read_best(folder / BEST)
+    return None if best is None else best.loss
 
 
 def train_soft_prompts(inputs: SoftPromptInputs, options: SoftPromptOptions, folder: Path) -> SoftPromptResult:
@@ -216,9 +217,10 @@ def _trainer(folder: Path, device: torch.device, options: SoftPromptOptions, *ca
         inference_mode=False,
         logger=False,
         enable_checkpointing=bool(callbacks),
-        enable_progress_bar=False,
+        # Trainings have callbacks, mere validations none.
+        enable_progress_bar=bool(callbacks),
         enable_model_summary=False,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, StepProgressBar()] if callbacks else [],
     )
 
 

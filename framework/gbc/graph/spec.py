@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from framework.core.errors import ConfigError
-from framework.core.imports import look_in_current_folder, look_in_folder
+from framework.core.imports import import_object, look_in_current_folder, look_in_folder
 from framework.core.io import atomic_write
 from framework.gbc.graph.yaml_config import parse_record, read_yaml, to_yaml
 
@@ -317,13 +317,26 @@ def _with_present_names(value: object) -> object:
 
 
 def _present_node(value: object) -> object:
-    """A node with the present name of its estimator."""
+    """A node with the present name of its estimator, and with a function as this file's parser reads it."""
     if not isinstance(value, Mapping):
         return value
     node = dict(cast(Mapping[str, object], value))
     if isinstance(estimator := node.get("estimator"), str):
         node["estimator"] = OLD_ESTIMATORS.get(estimator, estimator)
+    if isinstance(function := node.get("function"), str):
+        # As losses are given too.
+        node["function"] = function = function.replace(":", ".", 1)
+        _check_import(str(node.get("name")), function)
     return node
+
+
+def _check_import(name: str, path: str) -> None:
+    """Refuses a tool whose module fails with an error of its own, which the parser would let through."""
+    try:
+        import_object(path)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, ImportError | AttributeError | ValueError):
+            raise ConfigError(f"tool {name!r}: {error.problem}", hint="correct the module") from error
 
 
 def save_graph(path: str | Path, graph: Graph) -> None:

@@ -89,9 +89,9 @@ class RowsByAdapter:
         for number, name in enumerate(names):
             if name is not None:
                 self.numbers.setdefault(name, []).append(number)
-        self._indices: dict[tuple[str, torch.device], Int[Tensor, _]] = {}
+        self._indices: dict[tuple[str, torch.device], Int[Tensor, " batch"]] = {}
 
-    def indices(self, name: str, device: torch.device) -> Int[Tensor, "_"]:
+    def indices(self, name: str, device: torch.device) -> Int[Tensor, " batch"]:
         """The rows of an adapter on a device, which they are brought to once, and nothing waits for it."""
         key = (name, device)
         if key not in self._indices:

@@ -21,7 +21,7 @@ from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.text_files import parse_json, read_text
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.prompt_encoding import render_blocks
-from framework.gbc.language_models.server_answers import choice_of, quote, said_in, usage_of
+from framework.gbc.language_models.server_answers import choice_of, error_state, quote, said_in, usage_of, words_of_page
 
 _RETRIED = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
 _LARGEST_ANSWER = 64 * 2**20
@@ -34,6 +34,8 @@ _OF_THIS_REQUEST = re.compile(
 
 _OF_ROLES = re.compile(r"\broles?\b|(?:system|developer) (?:message|instruction|prompt)", re.IGNORECASE)
 """What a server says that does not take a prompt in a role of its own."""
+_TOO_MANY = re.compile(r"too (?:large|big|high)|at most|exceed|less than or equal", re.IGNORECASE)
+"""What a server says that takes no bound as high."""
 _AGAIN_HINTS = {429: "see the quota of the key, or lower parallel of the model"}
 
 
@@ -161,7 +163,7 @@ class ServerModel:
             problem = (
                 f"{self.config.url} gave no chat completion to {request.step!r}{self._route()}: {self._quoted(answer)}"
             )
-            raise DataError(problem, hint="see whether the server speaks OpenAI's chat completions")
+            raise DataError(problem, hint=_no_completion_hint(answer))
         output = said_in(choice, request, self.config.url)
         end = stop_in(output, request.stop)
         return Reply(
@@ -213,7 +215,7 @@ class ServerModel:
         try:
             return parse_json(content)
         except ValueError as error:
-            return f"{self._quoted(content)} ({error})"
+            return f"{self._quoted(content)} ({error})" if content.strip() else "an empty answer"
 
     def _post_once(self, client: httpx.Client, body: bytes) -> bytes:
         """An answer of state 200; what may go better another time raises _AgainError."""
@@ -227,6 +229,8 @@ class ServerModel:
         except httpx.RequestError as error:
             raise _AgainError(str(error) or type(error).__name__) from None
         if response.is_success:
+            if (state := error_state(content)) in _RETRIED:
+                raise _AgainError(f"an error of state {state}: {self._quoted(content)}")
             return content
         words = f"state {response.status_code}: {self._quoted(content)}".rstrip(": ")
         if response.status_code in _RETRIED:
@@ -257,7 +261,7 @@ class ServerModel:
 
     def _quoted(self, answer: object) -> str:
         """What a server said, without the key, which some repeat."""
-        words = quote(answer.decode(errors="replace") if isinstance(answer, bytes) else answer)
+        words = quote(words_of_page(answer.decode(errors="replace")) if isinstance(answer, bytes) else answer)
         _, _, key = self.headers.get("Authorization", "").partition(" ")
         return words.replace(key, "<removed>") if key else words
 
@@ -280,6 +284,8 @@ class ServerModel:
         for name in ("max_tokens", "temperature", "seed", "stop"):
             key: str | None = getattr(fields, name)
             if key is not None and re.search(rf"\b{re.escape(key)}\b", words):
+                if name == "max_tokens" and _TOO_MANY.search(words):
+                    return "lower max_new_tokens of the agents"
                 other = "max_completion_tokens" if "max_completion_tokens" in words and name == "max_tokens" else "null"
                 return f"give the model `request: {{{name}: {other}}}`"
         if fields.system is not None and _OF_ROLES.search(words):
@@ -294,6 +300,13 @@ class ServerModel:
     def _proxy_hint(self) -> str:
         host = urlsplit(self.config.url).hostname
         return f"see whether the proxy knows the server, or set NO_PROXY={host}" if proxy_of(self.config.url) else ""
+
+
+def _no_completion_hint(answer: object) -> str:
+    """What to do about an answer that is no chat completion."""
+    if isinstance(answer, str) and answer.startswith("data:"):
+        return "the server streams: leave `stream` out of `request: {extra: ...}`, or turn it off there"
+    return "see whether the server speaks OpenAI's chat completions"
 
 
 class _AgainError(Exception):

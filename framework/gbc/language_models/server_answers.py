@@ -1,14 +1,20 @@
 """Answers of a server that speaks OpenAI's chat completions: what was said in one, or why nothing was."""
 
 import json
+import re
 from collections.abc import Mapping
+from html import unescape
 from typing import cast
 
 from framework.core.errors import DataError
+from framework.core.serialization import parse_object
 from framework.core.text_files import half_character_in
 from framework.gbc.language_models.interface import Request
+from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
 
 _LONGEST_QUOTE = 200
+_PAGE = re.compile(r"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+_TAGS = re.compile(r"<(style|script)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
 def choice_of(answer: object) -> Mapping[str, object] | None:
@@ -35,18 +41,18 @@ def said_in(choice: Mapping[str, object], request: Request, url: str) -> str:
     text = _joined(message.get("content"))
     thoughts = message.get("reasoning_content") or message.get("reasoning")
     problem, hint = "", "see the server's answer"
-    is_thought = text.lstrip().startswith("<think>") and "</think>" not in text
+    is_thought = bool(text.strip()) and not without_thoughts(text)
     if finish == "content_filter":
         problem, hint = "was cut off by the server's filter (content_filter)", "see what the agents read"
     elif finish == "length" and (not text.strip() or is_thought):
         problem = f"spent all of its {request.max_new_tokens} new tokens on thoughts"
         hint = "raise max_new_tokens of the agent, or turn thinking off by `request: {extra: ...}` of the model"
-    elif not text.strip() and isinstance(thoughts, str) and thoughts.strip():
+    elif is_thought or (not text.strip() and isinstance(thoughts, str) and thoughts.strip()):
         problem, hint = (
-            f"thought {len(thoughts)} characters and said nothing",
+            f"thought {len(text.strip() or str(thoughts))} characters and said nothing",
             "change the prompt, or turn thinking off",
         )
-    elif message.get("content") is None:
+    elif not isinstance(message.get("content"), str | list):
         problem, hint = (
             f"gave no chat completion with a text: {quote(choice)}",
             "see the finish_reason and the message",
@@ -64,6 +70,23 @@ def _joined(content: object) -> str:
         return content if isinstance(content, str) else ""
     parts = [cast("dict[str, object]", part) for part in cast("list[object]", content) if isinstance(part, dict)]
     return "".join(str(part.get("text", "")) for part in parts if part.get("type") in ("text", "output_text"))
+
+
+def error_state(content: bytes) -> int | None:
+    """The state in the error that an answer is, as routers send one of success; None where it is none, or has none."""
+    try:
+        answer = parse_object(content)
+    except ValueError:
+        return None
+    error = answer.get("error")
+    code = cast("dict[str, object]", error).get("code") if isinstance(error, dict) and "choices" not in answer else None
+    return int(code) if isinstance(code, int | str) and str(code).isdecimal() else None
+
+
+def words_of_page(text: str) -> str:
+    """What a page in HTML says, which proxies answer with; other texts, and pages that say nothing, as they are."""
+    words = unescape(_TAGS.sub(" ", text)).strip() if _PAGE.match(text) else ""
+    return words or text
 
 
 def quote(value: object) -> str:

@@ -300,7 +300,13 @@ def load_pretrained(
         model = cast(_Loads, AutoModelForCausalLM).from_pretrained(
             path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options
         )
-    return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)
+    model = cast(PreTrainedModel, model)
+    # Newer versions of transformers do not give these models torch's attention, which leaves the cap out.
+    if attention_implementation(model) == "sdpa" and getattr(model.config, "attn_logit_softcapping", None):
+        if attention is not None:
+            raise ValueError(f"{type(model).__name__} caps its attention, which sdpa does not; choose eager")
+        set_attention(model, "eager")
+    return model, cast(PreTrainedTokenizerBase, tokenizer)
 
 
 def meta_model(path: str) -> PreTrainedModel:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from framework.core.collectives import broadcast_object, rank_and_size
+from framework.core.console import tracked, working
 from framework.core.errors import ConfigError, FrameworkError, TrainingError
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.options import AttributionOptions
@@ -339,7 +340,8 @@ class _Rollouts:
         """What proposals rest on: errors of some training tasks."""
         count = min(self.options.batch_size, len(self.train)) if self.needs_attribution else 0
         traces = self._run(graph, "training", generator.sample(list(self.train), count))
-        return gather_evidence(graph, self.models, self.loss, traces, self.options)
+        with working("attributing"):
+            return gather_evidence(graph, self.models, self.loss, traces, self.options)
 
     def refuse_where_all_failed(self) -> None:
         """Raises TrainingError if tasks ran and none of them ever finished."""
@@ -348,7 +350,8 @@ class _Rollouts:
             raise TrainingError(problem, hint="correct what fails; `framework agents run` shows each task")
 
     def _run(self, graph: Graph, kind: TaskKind, tasks: Sequence[Task]) -> list[Trace]:
-        traces = list(run_graph(graph, self.models, tasks, options=self.options.run))
+        finished = run_graph(graph, self.models, tasks, options=self.options.run)
+        traces = list(tracked(finished, f"{kind} tasks", total=len(tasks)))
         failures = tuple(trace.failure for trace in traces if trace.failure is not None)
         self.num_finished += len(traces) - len(failures)
         self.first_failure = self.first_failure or next(iter(failures), "")

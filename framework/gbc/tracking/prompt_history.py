@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from framework.core.io import atomic_write
+from framework.core.io import append_lines, atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
 from framework.tracking.secrets import scrubbed_output
 
@@ -38,8 +38,7 @@ class TriedPrompt:
 def note_prompts(run_dir: Path, tried: Sequence[TriedPrompt]) -> None:
     """Adds to the run's list, without secrets. Raises OSError."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / FILE).open("a", encoding="utf-8") as stream:
-        stream.writelines(map(_line, tried))
+    append_lines(run_dir / FILE, map(_line, tried))
 
 
 def forget_prompts(run_dir: Path, *, from_step: int) -> None:
@@ -49,14 +48,14 @@ def forget_prompts(run_dir: Path, *, from_step: int) -> None:
         return
     kept = [each for each in read_prompts(run_dir) if each.step < from_step]
     with atomic_write(file) as stream:
-        stream.write("".join(map(_line, kept)).encode())
+        stream.write("".join(f"{_line(each)}\n" for each in kept).encode())
 
 
 def read_prompts(run_dir: Path) -> list[TriedPrompt]:
     """The run's list, in its order; what a killed process left in pieces is passed over."""
     file = run_dir / FILE
     found: list[TriedPrompt] = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+    for line in file.read_bytes().split(b"\n") if file.is_file() else ():
         try:
             found.append(from_json(TriedPrompt, parse_object(line), ignore_unknown=True))
         except ValueError:
@@ -66,4 +65,4 @@ def read_prompts(run_dir: Path) -> list[TriedPrompt]:
 
 def _line(tried: TriedPrompt) -> str:
     clean = replace(tried, before=scrubbed_output(tried.before), after=scrubbed_output(tried.after))
-    return json.dumps(to_json(clean)) + "\n"
+    return json.dumps(to_json(clean))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
@@ -9,11 +10,33 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from framework.core.collectives import broadcast_object
 from framework.core.io import atomic_write
+from framework.core.serialization import from_json, parse_object, to_json
 
 BEST, GRAPH, SOFT_PROMPTS, ADAPTERS = "best", "graph.yaml", "soft_prompts.safetensors", "adapters"
 """The folder in the run's with the best, and what is in it."""
 VALIDATION = "validation.json"
 """In that folder, when the best was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """When the best parameters were found.
+
+    Attributes:
+        step: optimizer steps that were done.
+        loss: of the validation; None where nothing was validated.
+    """
+
+    step: int
+    loss: float | None = None
+
+
+def read_best(folder: Path) -> Best | None:
+    """What is noted beside the best parameters in a folder; None where nothing is, or nothing that can be read."""
+    try:
+        return from_json(Best, parse_object((folder / VALIDATION).read_bytes()))
+    except (OSError, ValueError):
+        return None
 
 
 class SaveBest(Callback):
@@ -43,12 +66,9 @@ class SaveBest(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: object) -> None:
         # What a validation found after the checkpoint of its step was made: it is not made again.
-        path, found = _folder(trainer) / VALIDATION, None
-        if trainer.is_global_zero and path.is_file():
-            found = json.loads(path.read_text())
-        found = broadcast_object(found)
-        if found is not None and found["step"] == trainer.global_step:
-            self.loss = found["loss"]
+        found = broadcast_object(read_best(_folder(trainer)) if trainer.is_global_zero else None)
+        if found is not None and found.step == trainer.global_step:
+            self.loss = found.loss
 
     def on_validation_end(self, trainer: Trainer, pl_module: object) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
@@ -71,7 +91,7 @@ class SaveBest(Callback):
         """Parameters as they are now, after a step."""
         if self.write_parameters(_folder(trainer)) and trainer.is_global_zero:
             with atomic_write(_folder(trainer) / VALIDATION) as stream:
-                stream.write(json.dumps({"step": step, "loss": self.loss}).encode())
+                stream.write(json.dumps(to_json(Best(step=step, loss=self.loss))).encode())
 
 
 def validation_loss(trainer: Trainer) -> float:

@@ -10,6 +10,7 @@ from typing import TypedDict
 from lightning.pytorch import Callback, Trainer
 
 from framework.core.errors import ConfigError, TrainingError
+from framework.core.io import append_lines
 from framework.gbc.training.rollouts import EpisodeResult
 
 FAILURES = "failures.jsonl"
@@ -113,13 +114,7 @@ class FailureLimit(Callback):
         if new and trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / FAILURES
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as stream:
-                for each in new:
-                    entry = {
-                        "step": trainer.global_step,
-                        "sample": each.sample,
-                        "task": each.id,
-                        "reason": each.failure,
-                    }
-                    stream.write(json.dumps(entry) + "\n")
+            step = trainer.global_step
+            entries = [{"step": step, "sample": each.sample, "task": each.id, "reason": each.failure} for each in new]
+            append_lines(path, map(json.dumps, entries))
         self.failures.check()

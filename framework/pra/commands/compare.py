@@ -7,6 +7,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from framework.core.console import console
 from framework.core.devices import pick_device
 from framework.core.errors import ConfigError, DataError
@@ -43,11 +45,9 @@ def compare(
 ) -> None:
     """Train every row of a recipe at equal parameters and steps, and measure its rollouts.
 
-    With several sizes the number of tokens stays that of the recipe and the patches grow with the images, so that the
-    figure shows what a token's size does to each row: distance, rollout gap, reconstruction.
-
-    A part is a row at a size with a seed. A part that is measured is left as it is, one that was cut off goes on, and
-    the same command started several times shares the parts out, on one machine or on several with a common folder.
+    With several sizes the patches grow with the images, so that the figure shows what a token's size does to each row.
+    A part is a row at a size with a seed: what is measured stays, what was cut off goes on, and the same command
+    started several times, on one machine or on several with a common folder, shares the parts out.
 
     Args:
         recipe: the recipe of a PRA run.
@@ -64,36 +64,47 @@ def compare(
         svm_accuracy: also measure how often a support vector machine predicts the samples' class; for small images.
         device: where samples are made, such as cpu or cuda; auto takes a GPU if there is one.
         options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
-
-    Raises:
-        ConfigError: a recipe of something else, both or none of `features` and `classifier`, no such part.
     """
     settings = _read_recipe(recipe)
     base = PRAConfig(**settings["model"]["init_args"]["architecture"])
-    if (features is None) == (classifier is None):
-        raise ConfigError("features and classifier", hint="give one of them: a network, or a classifier's recipe")
-    if min(seeds, default=-1) < 0 or num < 1:
-        raise ConfigError(f"seeds {seeds}, num {num}", hint="give a seed or more from 0 on, and 1 or more samples")
-    all_parts = plan_parts(
-        base, variants=variants or get_args(VariantName), sizes=sizes or [base.image_size], seeds=seeds
-    )
-    chosen = _named(all_parts, parts)
-    place = pick_device(device)
-    check_output_folder(out)
+    name = _judge_name(features, classifier)
+    rows, sides = variants or get_args(VariantName), sizes or [base.image_size]
     protocol = Protocol(
         recipe=recipe,
         recipe_sha256=sha256_of(Path(recipe)),
         options=tuple(options),
-        features=str(classifier) if features is None else features.name,
+        features=name,
         guidance=tuple(guidance),
         num=num,
         steps=steps,
         svm_accuracy=svm_accuracy,
     )
+    chosen = _named(plan_parts(base, variants=rows, sizes=sides, seeds=seeds), parts)
     judges = _Judges(Path(out), base, settings["data"], num, features=features, classifier=classifier)
+    _work(chosen, Path(out), protocol, judges, pick_device(device))
+
+
+def _judge_name(features: FeatureNetwork | None, classifier: str | None) -> str:
+    """What distances are measured in, in words."""
+    if (features is None) == (classifier is None):
+        raise ConfigError("features and classifier", hint="give one of them: a network, or a classifier's recipe")
+    return str(classifier) if features is None else features.name
+
+
+def _work(parts: Sequence[Part], out: Path, protocol: Protocol, judges: "_Judges", device: torch.device) -> None:
+    """Trains and measures parts, one after the other, but for those that others work on.
+
+    Args:
+        parts: in their order.
+        out: folder of the comparison.
+        protocol: how.
+        judges: what measures them.
+        device: where samples are made.
+    """
+    check_output_folder(out)
     busy: list[str] = []
-    for part in chosen:
-        folder = Path(out) / part.name
+    for part in parts:
+        folder = out / part.name
         with ExitStack() as held:
             if not _is_free(folder, held):
                 busy.append(part.name)
@@ -103,9 +114,9 @@ def compare(
             console.print(f"{part.name}: training, then samples and measures")
             train_part(part, folder, protocol)
             judge = judges.at(part.architecture.image_size)
-            write_result(folder, measure_part(part, folder, judge, protocol, place))
-        _write(Path(out), protocol)
-    _write(Path(out), protocol)
+            write_result(folder, measure_part(part, folder, judge, protocol, device))
+        _write(out, protocol)
+    _write(out, protocol)
     if busy:
         console.print(f"worked on by other processes: {', '.join(busy)}")
     console.print(f"table in {out}/{TABLE}, figure in {out}/{FIGURE}.svg")

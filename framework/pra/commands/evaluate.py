@@ -13,6 +13,7 @@ from framework.evaluation.sample_report import evaluate_samples
 from framework.evaluation.samples import SampleSet, dequantize_images, read_reference, read_samples
 from framework.pra.checkpoint import load_objective, load_trained
 from framework.pra.generate import balanced_labels, generate
+from framework.pra.network.packing import pack_for_sampling
 from framework.pra.rollout_gap import measure_rollout_gap
 from framework.pra.sampling import SamplerConfig
 from framework.tracking.data_identity import class_changes
@@ -99,7 +100,8 @@ def _rollout_gap(
     if model.config.num_classes == 1:
         real_labels = torch.zeros_like(real_labels)
     labels = balanced_labels(count, range(model.config.num_classes))
-    batches = generate(model, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
+    packed = pack_for_sampling(model, "fp32")
+    batches = generate(packed, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
     rollouts = torch.cat(list(tracked(batches, "rollouts", total=-(-count // batch_size)))).to(device)
     gap = measure_rollout_gap(
         model,

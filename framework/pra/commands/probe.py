@@ -72,7 +72,7 @@ def probe(
     """
     _check_options(out, position, inputs)
     place, picture = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
-    check_outputs(out, picture, inputs=[checkpoint])
+    check_outputs(out, beside=[picture], inputs=[checkpoint])
     model = load_pra(checkpoint, weights).to(place)
     _check_inputs(inputs, model)
     chosen = _chosen_depths(depths, model.config.depth)

@@ -16,10 +16,12 @@ from framework.core.io import check_outputs
 from framework.core.serialization import to_json
 from framework.evaluation.grid import column_headings, save_grid
 from framework.evaluation.samples import SampleSet, dequantize_images, write_npz
+from framework.pra.acceleration import Execution, accelerate
 from framework.pra.checkpoint import load_trained
 from framework.pra.commands.class_choice import Classes, chosen_classes
 from framework.pra.commands.sample_parts import SampleParts, Share, weights_digest
-from framework.pra.generate import Precision, balanced_labels, draw_numbered
+from framework.pra.generate import balanced_labels
+from framework.pra.network.packing import Precision
 from framework.pra.sampling import SamplerConfig, check_classes, check_sampler
 from framework.training.export import Weights
 
@@ -39,6 +41,7 @@ def sample(
     weights: Weights = "ema",
     device: str = "auto",
     precision: Precision = "fp32",
+    execution: Execution = "auto",
     sampler: SamplerConfig = SamplerConfig(),
 ) -> None:
     """Draw class-balanced images from a checkpoint.
@@ -60,11 +63,13 @@ def sample(
         weights: the averaged weights (ema) or the raw ones.
         device: where to run, such as cpu or cuda; auto takes a GPU if there is one.
         precision: of matrix products: fp32, or bf16, which is faster and rounds.
+        execution: auto packs weights for the processor, or makes one CUDA graph of a token's work; compiled has
+            torch.compile fuse it besides, for a minute first; eager is the plain reference. Equal up to rounding.
         sampler: how tokens are drawn.
     """
-    _check_options(num, batch_size, out, precision)
+    _check_options(num, batch_size, out, precision, execution)
     place, grid = pick_device(device), Path(out.removesuffix(_SUFFIX) + ".png")
-    check_outputs(out, grid, inputs=[checkpoint])
+    check_outputs(out, beside=[grid], inputs=[checkpoint])
     trained = load_trained(checkpoint, weights)
     model, names = trained.model, trained.class_names
     chosen = chosen_classes(classes, model.config.num_classes, names)
@@ -75,28 +80,40 @@ def sample(
     settings = {"num": num, "classes": chosen, "seed": seed, "batch_size": batch_size, "precision": precision}
     settings |= {"weights": weights_digest(model), "sampler": to_json(sampler)}
     parts = SampleParts(out, settings, -(-num // batch_size))
-    place = share.device(place)
-    model = model.to(place)
+    ready = accelerate(model, precision, execution, share.device(place))
     for part in tracked(parts.missing(share), "sampling"):
         numbers = range(part * batch_size, min((part + 1) * batch_size, num))
-        drawn = draw_numbered(model, labels, numbers, seed=seed, sampler=sampler, precision=precision, device=place)
+        drawn = ready.draw(labels, numbers, seed=seed, sampler=sampler, full_batch=min(batch_size, num))
         parts.write(part, SampleSet.from_images(drawn, name=out).images)
     if share.rank == 0:
         parts.wait()
         made = SampleSet(images=parts.read(), labels=np.array(labels, np.int64), name=out, classes=names)
-        write_npz(out, made)
-        _save_class_grid(grid, made)
+        _write(out, grid, made)
         parts.remove()
-        console.print(f"{num} samples in {out}, a grid of them in {grid}")
 
 
-def _check_options(num: int, batch_size: int, out: str, precision: Precision) -> None:
+def _write(out: str, grid: Path, samples: SampleSet) -> None:
+    """The samples and their grid.
+
+    Args:
+        out: the .npz file.
+        grid: the PNG file.
+        samples: all of them.
+    """
+    write_npz(out, samples)
+    _save_class_grid(grid, samples)
+    console.print(f"{len(samples)} samples in {out}, a grid of them in {grid}")
+
+
+def _check_options(num: int, batch_size: int, out: str, precision: Precision, execution: Execution) -> None:
     if num < 1 or batch_size < 1:
         raise ConfigError(f"num {num}, batch_size {batch_size}", hint="use 1 or more")
     if not out.endswith(_SUFFIX):
         raise ConfigError(f"out {out}", hint=f"give a name that ends in {_SUFFIX}; the grid is beside it as .png")
     if precision not in get_args(Precision):
         raise ConfigError(f"precision {precision!r}", hint=f"use one of {', '.join(get_args(Precision))}")
+    if execution not in get_args(Execution):
+        raise ConfigError(f"execution {execution!r}", hint=f"use one of {', '.join(get_args(Execution))}")
 
 
 def _save_class_grid(path: Path, samples: SampleSet) -> None:

@@ -105,7 +105,13 @@ class Denoiser(nn.Module):
         return self.project_out(self.norm(states[-1]) * (1 + scale) + shift)
 
     def depths(self, x: PixelTokens, time: ImageTimes, labels: Labels) -> Sequence[ResidualStream]:
-        """The residual stream before the first layer and after each; no norm. Arguments are those of `forward`."""
+        """The residual stream before the first layer and after each; no norm.
+
+        Args:
+            x: the noisy pixel tokens.
+            time: t in [0, 1], one of each image.
+            labels: classes, with the null class among them.
+        """
         return self._states(x, time, labels)[1]
 
     def _states(

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from framework.core.param_tags import NO_DECAY, tag, tag_all
+from framework.pra.network.products import linear
 from framework.pra.shapes import AttentionHeads, Positions, ResidualStream
 
 ROTARY_BASE = 100.0
@@ -37,6 +38,9 @@ class Linear(nn.Linear):
         nn.init.xavier_uniform_(self.weight, gain=self.gain)
         if self.bias is not None:  # pyright: ignore[reportUnnecessaryComparison] - torch says that there is one
             nn.init.zeros_(self.bias)
+
+    def forward(self, input: Float[Tensor, "*axes inputs"]) -> Float[Tensor, "*axes outputs"]:
+        return linear(input, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):

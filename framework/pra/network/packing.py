@@ -5,16 +5,17 @@ product costs more than the product.
 """
 
 import copy
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from framework.core.compat.torch_compat import packed_linear, packed_weight, packs_weights
+from framework.core.compat.torch_compat import onednn_product, packed_weight, packs_weights
+from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.layers import Linear
-from framework.pra.network.model import PRA
 
+Model = TypeVar("Model", bound=ImageGenerator)
 Precision = Literal["fp32", "bf16"]
 """Of matrix products."""
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -40,10 +41,10 @@ class PackedLinear(nn.Module):
         self._bias = None if bias is None else bias.detach().to(self._dtype)
 
     def forward(self, x: Float[Tensor, "*axes inputs"]) -> Float[Tensor, "*axes outputs"]:
-        return packed_linear(x.to(self._dtype), self._weight, self._bias).float()
+        return onednn_product(x.to(self._dtype), self._weight, self._bias).float()
 
 
-def pack_for_sampling(model: PRA, precision: Precision) -> PRA:
+def pack_for_sampling(model: Model, precision: Precision) -> Model:
     """A model that samples as `model` does, up to rounding, and faster; it shares all but its linear layers' weights.
 
     On a CPU with oneDNN the weights are laid out for it (see `PackedLinear`); elsewhere they are cast alone, and other
@@ -53,7 +54,7 @@ def pack_for_sampling(model: PRA, precision: Precision) -> PRA:
         model: in evaluation mode, on its device, whole (not sharded).
         precision: of matrix products.
     """
-    packed = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    packed = shared_copy(model)
     for module in list(packed.modules()):
         for name, layer in list(module.named_children()):
             if isinstance(layer, Linear):
@@ -61,7 +62,12 @@ def pack_for_sampling(model: PRA, precision: Precision) -> PRA:
     return packed.eval().requires_grad_(False)
 
 
-def is_packed(model: PRA) -> bool:
+def shared_copy(model: Model) -> Model:
+    """A model of modules of its own, whose tensors are the same: what is replaced in it stays as it was in `model`."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def is_packed(model: ImageGenerator) -> bool:
     """Whether its products are oneDNN's, whose rows do not depend on how many there are."""
     return any(isinstance(module, PackedLinear) for module in model.modules())
 

@@ -78,7 +78,8 @@ class CausalTransformer(nn.Module):
         """Hidden state of the first position (`batch 1 hidden`) and the cache that `step` goes on with."""
         x = self._class_prefix(labels)
         cache = self._empty_cache(x)
-        return self._cached(x, cache)[:, -1:], cache
+        # Laid out as a step's: compiled code takes other strides for another input.
+        return self._cached(x, cache)[:, -1:].contiguous(), cache
 
     def step(self, token: PixelTokens, cache: KVCache) -> Hidden:
         """Hidden state of the next position (`batch 1 hidden`) after one more pixel token (`batch 1 pixel`)."""
@@ -101,7 +102,9 @@ class CausalTransformer(nn.Module):
     def _empty_cache(self, x: ResidualStream) -> KVCache:
         positions = self.class_slots.shape[0] + self.num_tokens - 1
         # Under autocast keys and values come in the lower precision.
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        kind = x.device.type
+        lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if lowered else x.dtype
         shape = (len(self.blocks), x.shape[0], self.num_heads, positions, x.shape[2] // self.num_heads)
         keys, values = (x.new_zeros(shape, dtype=dtype) for _ in range(2))
         return KVCache(keys=keys, values=values, length=torch.zeros((), dtype=torch.long, device=x.device))

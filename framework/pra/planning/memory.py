@@ -115,8 +115,9 @@ def _memory(run: Run, share: ProcessShare, num_parameters: int, tables: int) -> 
     # Gradients that live in buckets, or that several micro-batches add to, are there all the time.
     lasting = (run.num_devices > 1 and share.buckets) or run.accumulation > 1
     backward = activations + share.buffers + here["gradients"] * lasting
-    # The optimizer takes the root of the second moments into a tensor of its own.
-    update = here["gradients"] + here["optimizer"] // 2
+    # Our AdamW is one kernel in place; an engine's takes the root of the second moments into a tensor of its own.
+    fused = named_backend(run.strategy.name).sees_gradients
+    update = here["gradients"] + here["optimizer"] // 2 * (not fused)
     fixed = here["parameters"] + here["ema"] + here["optimizer"] + 2 * FLOAT_BYTES * tables
     return Memory(
         parameters=FLOAT_BYTES * (share.parameters + tables),

@@ -25,6 +25,11 @@ class AfterOthers(Callback):
     ) -> None:
         self.action, self.at_start = action, at_start
 
+    @property
+    def state_key(self) -> str:
+        """For profiles: whose action it is."""
+        return type(getattr(self.action or self.at_start, "__self__", self)).__name__
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.at_start is not None:
             self.at_start(trainer)

@@ -5,19 +5,18 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from framework.core.compat.lightning_compat import leave_signals_alone, log_finished_step
+from framework.core.compat.lightning_compat import as_before_validation, leave_signals_alone, log_finished_step
 from framework.core.errors import Interrupted, Preempted
 from framework.tracking.run_folder import PREEMPTED
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.order import put_last
 from framework.training.callbacks.restarts import Restarts
 from framework.training.interrupts import InterruptWatch
-from framework.training.shapes import Flag
+from framework.training.stop_vote import StopVote
 
 PREEMPTING = (signal.SIGTERM, signal.SIGUSR1)
 INTERRUPTING = (signal.SIGINT, signal.SIGUSR2)
@@ -35,8 +34,9 @@ class Preemption(Callback):
 
     The handler sets a flag, no more; Lightning's, which save or broadcast inside the handler, are replaced and put back
     by Lightning's own clean-up. The ranks agree by a maximum over their flags in a CPU group: it starts at the end of a
-    batch and is looked at after the next, so that no step waits for it, and the stop comes one batch later. A signal
-    before training starts has its usual effect; there is nothing to save yet.
+    batch and is looked at after the next, so that no step waits for it, and the stop comes one batch later. So it does
+    in a validation, which may take longer than a scheduler waits: the run that goes on makes it from its beginning.
+    A signal before training starts has its usual effect; there is nothing to save yet.
 
     Raises:
         Preempted: after the checkpoint is complete.
@@ -46,10 +46,10 @@ class Preemption(Callback):
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
         self._watch: InterruptWatch | None = None
-        self._group: dist.ProcessGroup | None = None
-        self._vote: tuple[dist.Work, Flag] | None = None
+        self._vote: StopVote | None = None
         self._agreed = _NONE
         self._step = 0
+        self._at_step_end = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -57,11 +57,13 @@ class Preemption(Callback):
             put_last(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._received, self._vote, self._agreed, self._step = None, None, _NONE, trainer.global_step
+        self._received, self._agreed, self._step = None, _NONE, trainer.global_step
+        # A validation that is made up for comes after the last one.
+        self._at_step_end = trainer.global_step > 0
         if trainer.world_size > 1:
             group = dist.new_group(backend="gloo")
-            assert not isinstance(group, int), "every rank is a member"
-            self._group = group
+            assert isinstance(group, dist.ProcessGroup), "every rank is a member"
+            self._vote = StopVote(group)
             # The vote replaces Lightning's own broadcast.
             leave_signals_alone(trainer)
         for number in (*PREEMPTING, *INTERRUPTING):
@@ -86,38 +88,53 @@ class Preemption(Callback):
     ) -> None:
         self._agreed = self._agreed or self._vote_of_last_batch(trainer)
         # Within an accumulation the gradients would be lost.
-        if self._agreed and trainer.global_step != self._step and not _finished(trainer):
-            self._leave(trainer)
+        self._at_step_end = trainer.global_step != self._step
+        if self._agreed and self._at_step_end and not _finished(trainer):
+            received = self._received
+            self._save(trainer)
+            # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
+            log_finished_step(trainer)
+            self._stop(trainer, received)
         self._step = trainer.global_step
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # Before training starts nothing is listened to.
+        if self._watch is None or trainer.sanity_checking:
+            return
+        self._agreed = self._agreed or self._vote_of_last_batch(trainer)
+        if self._agreed and self._at_step_end:
+            received = self._received
+            with as_before_validation(trainer):
+                self._save(trainer)
+            self._stop(trainer, received)
 
     def _vote_of_last_batch(self, trainer: Trainer) -> int:
         """What any rank had been told by the end of the last batch; if nothing, starts the next vote."""
         if trainer.world_size == 1:
             return self._wish()
-        if self._vote is not None:
-            work, flag = self._vote
-            work.wait()
-            self._vote = None
-            if agreed := int(flag.item()):
-                return agreed
-        flag = torch.tensor([self._wish()])
-        work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-        assert work is not None
-        self._vote = work, flag
-        return _NONE
+        assert self._vote is not None
+        return self._vote.cast(self._wish())
 
-    def _leave(self, trainer: Trainer) -> None:
-        # More signals may come while it saves.
-        received, agreed = self._received, self._agreed
+    def _save(self, trainer: Trainer) -> None:
         checkpoints = [c for c in trainer.callbacks if isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
         for callback in checkpoints:
             callback.save(trainer)
             callback.wait()
+
+    def _stop(self, trainer: Trainer, received: signal.Signals | None) -> None:
+        """Says why, by the signal that came first: more may have come while it saved."""
+        agreed = self._agreed
         if trainer.is_global_zero and agreed == _PREEMPT:
             content = {"step": trainer.global_step, "signal": received.name if received else None}
             (Path(trainer.default_root_dir) / PREEMPTED).write_text(json.dumps(content))
-        # Lightning logs a step after this hook: the checkpoint has it, and no other start will make it.
-        log_finished_step(trainer)
         hint = "start the same command again to go on"
         if agreed == _INTERRUPT:
             raise Interrupted(f"stopped by Ctrl-C at step {trainer.global_step}, with everything saved", hint=hint)
@@ -126,8 +143,7 @@ class Preemption(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._vote is not None:
-            self._vote[0].wait()
-            self._vote = None
+            self._vote.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop_watch()

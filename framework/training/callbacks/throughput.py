@@ -40,7 +40,7 @@ class Throughput(Callback):
 
     def __init__(self, sample_unit: str, device: Device | None = None) -> None:
         self.sample_unit, self.device = sample_unit, device
-        self._next_batch = AfterOthers(lambda trainer: self.start_clock())
+        self._next_batch = AfterOthers(self._wait_for_next)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -96,6 +96,9 @@ class Throughput(Callback):
         pl_module.log_dict({name: torch.tensor(value) for name, value in measured.items()})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start_clock()
+
+    def _wait_for_next(self, trainer: Trainer) -> None:
         self.start_clock()
 
     def start_clock(self) -> None:

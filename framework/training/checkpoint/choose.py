@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from framework.core.collectives import all_gather_object, broadcast_object, rank_and_size
+from framework.core.console import working
 from framework.core.errors import CheckpointError
 from framework.core.io import sha256_of
 from framework.training.checkpoint.digests import for_each_file
@@ -76,7 +78,8 @@ def _size_problems(checkpoint: Path, names: list[str], manifest: Manifest) -> li
 
 
 def _checksum_problems(checkpoint: Path, names: list[str], manifest: Manifest) -> list[str]:
-    found = for_each_file(lambda name: _checksum_problem(checkpoint, name, manifest), names)
+    with working(f"verifying {checkpoint}") if rank_and_size()[0] == 0 else nullcontext():
+        found = for_each_file(lambda name: _checksum_problem(checkpoint, name, manifest), names)
     return [problem for problem in found if problem]
 
 

@@ -107,13 +107,14 @@ class _RecordedFiles(FileSystem):
     # Torch's class names the most general of streams.
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator["_HashedFile", None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hashed: _HashedFile | None = None
         try:
             with ExitStack() as opened:
                 hashed = _HashedFile(self._open(Path(path), mode, opened))
                 yield hashed
             self.records[Path(path)] = hashed.record()
         except Exception as error:
-            self._note(error)
+            self._note((hashed and hashed.failure) or error)
 
     def _open(self, path: Path, mode: str, opened: ExitStack) -> BinaryIO:
         try:
@@ -135,16 +136,21 @@ class _RecordedFiles(FileSystem):
 
 
 class _HashedFile:
-    """A file that is written from its beginning to its end."""
+    """A file that is written from its beginning to its end.
+
+    Attributes:
+        failure: the first of the disk; torch goes on after it, and fails of what is missing.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        self._stream, self.failure = stream, cast("OSError | None", None)
         self._digest, self._size = hashlib.sha256(), 0
 
     def write(self, data: Buffer) -> int:
         self._digest.update(data)
         self._size += memoryview(data).nbytes
-        return self._stream.write(data)
+        with self._noting():
+            return self._stream.write(data)
 
     def tell(self) -> int:
         return self._size
@@ -153,10 +159,19 @@ class _HashedFile:
         return self._stream.fileno()
 
     def flush(self) -> None:
-        self._stream.flush()
+        with self._noting():
+            self._stream.flush()
 
     def close(self) -> None:
         self._stream.close()
+
+    @contextmanager
+    def _noting(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
 
     def record(self) -> FileRecord:
         return FileRecord(size=self._size, sha256=self._digest.hexdigest())

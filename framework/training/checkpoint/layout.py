@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import atomic_write, sync_folder
@@ -196,7 +196,7 @@ def point_to_newest(folder: Path) -> None:
     pointer = folder / NEWEST
     if not names:
         pointer.unlink(missing_ok=True)
-    elif not pointer.is_file() or pointer.read_text() != names[0]:
+    elif not pointer.is_file() or pointer.read_bytes() != names[0].encode():
         with atomic_write(pointer) as file:
             file.write(names[0].encode())
 
@@ -231,7 +231,8 @@ def put_aside(checkpoint: Path) -> Path:
     return place
 
 
-class Validation(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class Validation:
     """A line of `validation.jsonl`: metrics by name, measured after so many optimizer steps."""
 
     step: int
@@ -256,23 +257,23 @@ def read_validation(folder: Path, metric: str) -> dict[int, float]:
     """A metric by step; of several validations of a step the last, what is not a number left out."""
     values: dict[int, float] = {}
     for entry in _validations(folder):
-        value = entry["metrics"].get(metric)
+        value = entry.metrics.get(metric)
         if value is not None and math.isfinite(value):
-            values[entry["step"]] = value
+            values[entry.step] = value
     return values
 
 
 def validated_steps(folder: Path) -> set[int]:
     """Steps whose validation came to its end."""
-    return {entry["step"] for entry in _validations(folder)}
+    return {entry.step for entry in _validations(folder)}
 
 
 def _validations(folder: Path) -> Iterator[Validation]:
     file = folder / VALIDATION
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_bytes().split(b"\n") if file.is_file() else ():
         # A killed run's last line is in pieces.
         with suppress(ValueError):
-            yield json.loads(line)
+            yield from_json(Validation, parse_object(line))
 
 
 def sync_files(paths: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from framework.core.console import working
 from framework.core.errors import CheckpointError
 from framework.training.checkpoint.choose import choose_checkpoint
 from framework.training.checkpoint.layout import STATE, Manifest
@@ -40,7 +41,8 @@ def read_tensors(checkpoint: Path, prefix: str) -> NamedTensors:
     """
     manifest = Manifest.read(checkpoint)
     try:
-        tensors = _reader(manifest.kind)(checkpoint, prefix)
+        with working(f"reading {checkpoint}"):
+            tensors = _reader(manifest.kind)(checkpoint, prefix)
     except CheckpointError:
         raise
     except Exception as error:  # Readers raise whatever damage makes them fail.

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 WriteTensors = Callable[[], dict[Path, FileRecord]]
 """Writes this rank's tensors, flushed to the disk, and returns its files with their sizes and checksums."""
 Value = TypeVar("Value")
+_CHECK_DISK = "check the disk's space and the folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +71,20 @@ class Save:
     group: dist.ProcessGroup | None
 
 
-def together(action: Callable[[], Value], what: str, group: dist.ProcessGroup | None = None) -> Value:
+def together(
+    action: Callable[[], Value],
+    what: str,
+    group: dist.ProcessGroup | None = None,
+    *,
+    hint: str = "use another checkpoint of the run",
+) -> Value:
     """What `action` returns on this rank, unless it fails on one: then that failure, on every rank. Collective.
 
     Args:
         action: what each rank does.
         what: begins the message of a failure, such as "X could not be saved".
         group: the processes that take part; None for all.
+        hint: what to do about an error that says nothing of it; by default of one that is read.
 
     Raises:
         CheckpointError: `what` failed, where and why.
@@ -87,14 +95,12 @@ def together(action: Callable[[], Value], what: str, group: dist.ProcessGroup | 
     except FrameworkError as error:
         problem = (error.problem, error.hint)
     except OSError as error:
-        problem = (
-            f"{what}: {error.filename or ''}: {error.strerror or error}",
-            "check the disk's space and the folder",
-        )
+        told = filter(None, (what, error.filename, error.strerror or str(error)))
+        problem = (": ".join(told), _CHECK_DISK)
     except Exception as error:
         log.debug("%s", what, exc_info=error)
         cause = str(error).partition("\n")[0]
-        problem = (f"{what} ({type(error).__name__}: {cause})", "use another checkpoint of the run")
+        problem = (f"{what} ({type(error).__name__}: {cause})", hint)
     problems = all_gather_object(problem, group)
     for rank, found in enumerate(problems):
         if found is not None:
@@ -112,10 +118,11 @@ def complete(save: Save) -> None:
     """
     rank, _ = rank_and_size()
     try:
-        records = together(lambda: _write(save), f"{save.target} could not be saved", save.group)
+        failed = f"{save.target} could not be saved"
+        records = together(lambda: _write(save), failed, save.group, hint=_CHECK_DISK)
         files = {name: record for each in all_gather_object(records, save.group) for name, record in each.items()}
         finish = (lambda: _finish(save, files)) if rank == 0 else (lambda: None)
-        together(finish, f"{save.target} could not be saved", save.group)
+        together(finish, failed, save.group, hint=_CHECK_DISK)
     except CheckpointError as error:
         if rank == 0:
             log.error("%s", error)

@@ -19,6 +19,8 @@ from framework.training.display.pace import Pace, duration
 from framework.training.length import total_steps
 
 _REFRESH_SECONDS = 0.5
+_ROOMY = 60
+"""Columns of a terminal on which steps, a bar and the time that is left fit into a line."""
 _LINE_SECONDS = 600.0
 """Most time between two lines where there is no terminal."""
 
@@ -74,7 +76,7 @@ class StepProgressBar(ProgressBar):
         self._pace, self._total = Pace(clock=self.clock), total_steps(trainer)
         self._shown_at = self._said_at = self.clock()
         self._wait = 30.0
-        if self._enabled and self.console.is_terminal:
+        if self._enabled and self.console.is_interactive:
             self._bar = _Bar(self.console)
             total = None if self._total < 0 else self._total
             self._training = self._bar.add_task("", total=total, completed=trainer.global_step, told="")
@@ -95,7 +97,7 @@ class StepProgressBar(ProgressBar):
         self._shown_at = now
         if self._bar is not None:
             self._show(trainer)
-        elif not self.console.is_terminal and now - self._said_at >= self._wait:
+        elif not self.console.is_interactive and now - self._said_at >= self._wait:
             self._said_at, self._wait = now, min(2 * self._wait, _LINE_SECONDS)
             self.console.print(", ".join([f"step {self.done(trainer)}", *self.speed(), *self.shown()]))
 
@@ -126,13 +128,14 @@ class StepProgressBar(ProgressBar):
 
     def _show(self, trainer: Trainer) -> None:
         assert self._bar is not None
-        self._bar.metrics = self.shown()
+        beside, below = (self.speed(), []) if self.console.width >= _ROOMY else ([], self.speed())
+        self._bar.metrics = [*below, *self.shown()]
         description = f"step {self.done(trainer)}"
-        told = "  ".join(self.speed())
+        told = "  ".join(beside)
         self._bar.update(self._training, description=description, completed=trainer.global_step, told=told)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._enabled or not self.console.is_terminal:
+        if not self._enabled or not self.console.is_interactive:
             return
         if self._bar is None:
             self._bar = _Bar(self.console)

@@ -5,7 +5,7 @@ values of a parameter lie on the ranks, so that averages, exports, histograms an
 here is right where every rank holds all values; who shards overrides it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -217,9 +217,9 @@ def local_part(parameter: Held) -> Part:
     return backend_of_tensor(parameter).local_part(parameter)
 
 
-def gradient_norm(module: nn.Module) -> Scalar:
-    """Euclidean norm of the gradient over all parameters and ranks, where gradients can be seen. Collective."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Scalar:
+    """Euclidean norm of the gradient over parameters and ranks, where gradients can be seen. Collective."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
     # By itself torch takes sharded tensors one by one.
     foreach = True if gradients and all(gradient.is_cuda for gradient in gradients) else None
     norm = torch.nn.utils.get_total_norm(gradients, foreach=foreach)

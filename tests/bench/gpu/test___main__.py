@@ -3,12 +3,14 @@
 import io
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 import framework.bench.gpu.__main__ as command
+from framework.bench.gpu.cifar import IMAGES
 from framework.bench.gpu.runner import PARTS, Options, Part
 from framework.bench.gpu.session import append_line
 
@@ -61,6 +63,23 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with pytest.raises(SystemExit):
         command.main(["--out", str(tmp_path)])
     assert "there is no GPU here: with --rehearse all parts run" in capsys.readouterr().err
+
+
+def test_make_runs_this_command(monkeypatch: pytest.MonkeyPatch):
+    makefile = Path(__file__).parents[3] / "Makefile"
+    wanted = ["make", "--dry-run", "--file", str(makefile), "--old-file", "install", "benchmark-gpu", "BIN=bin"]
+    printed = subprocess.run([*wanted, "CIFAR10=images.zip"], capture_output=True, text=True, check=True).stdout
+    (line,) = printed.splitlines()
+    variable, *words = line.split()
+    assert variable == f"{IMAGES}=images.zip"
+    assert words[:3] == ["bin/python", "-m", "framework.bench.gpu"]
+    seen: list[Options] = []
+    monkeypatch.setattr(command, "run_parts", seen.append)
+    monkeypatch.setattr("framework.bench.gpu.table.save_table", lambda folder: "")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert command.main(words[3:]) == 0
+    assert [(each.minutes, each.rehearse, each.parts) for each in seen] == [(9.0, False, ())]
 
 
 def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -24,6 +24,7 @@ PRIVATE = {
     "lightning.pytorch.loops.progress:_ProcessedTracker": "count the finished batches",
     "lightning.pytorch.loops:_TrainingEpochLoop._broadcast_sigterm_tensor": "agree on a stop without waiting",
     "lightning.pytorch:Trainer._logger_connector": "log the last step before a preempted run ends",
+    "lightning.pytorch:LightningModule._current_fx_name": "log the metrics of a step after it",
     "lightning.pytorch:Trainer._accelerator_connector": "refuse a sampler that would reorder the samples",
     "lightning.pytorch.strategies:ModelParallelStrategy._data_parallel_size": "shard over all processes",
     "lightning.pytorch.strategies:ModelParallelStrategy._process_group_backend": "sum offloaded gradients on the host",
@@ -37,6 +38,7 @@ PRIVATE = {
 }
 ON_INSTANCES = {
     "_ChildProcessObserver._child_processes",
+    "LightningModule._current_fx_name",
     "Trainer._logger_connector",
     "Trainer._accelerator_connector",
     "ModelParallelStrategy._data_parallel_size",

@@ -12,6 +12,9 @@ from framework.core.compat.torch_compat import (
     FakeTensorMode,
     TorchDispatchMode,
     default_store,
+    onednn_product,
+    packed_weight,
+    packs_weights,
     shared_storage,
     storage_key,
     version_of,
@@ -25,6 +28,9 @@ PRIVATE = {
     "torch:ops.aten._to_copy.default": "know the copies that autocast makes",
     "torch:ops.aten._local_scalar_dense": "count what the host waits for",
     "torch:ops.aten._unique2": "count what the host waits for",
+    "torch:ops.mkldnn._linear_pointwise": "multiply by oneDNN",
+    "torch:ops.mkldnn._reorder_linear_weight": "lay weights out for it",
+    "torch:ops.mkldnn._is_mkldnn_bf16_supported": "know where its bfloat16 is fast",
     "torch._dynamo:config.optimize_ddp": "compile blocks under DDP without cutting them",
     "torch:Tensor._version": "know that weights have changed since a prompt was read",
     "torch:UntypedStorage._cdata": "tell storages of fake tensors apart",
@@ -100,3 +106,13 @@ def test_processes_of_a_loader():
     next(iterator)
     assert set(worker_pids(loader)) <= {child.pid for child in multiprocessing.active_children()}
     assert len(worker_pids(loader)) == 1
+
+
+@pytest.mark.skipif(not packs_weights(torch.float32), reason="torch without oneDNN")
+def test_packed_weights_need_oneDNN_s_own_products():
+    # What moves here: the names of torch.ops.mkldnn, and that a packed weight is accepted by them alone.
+    weight, bias, x = torch.randn(24, 40), torch.randn(24), torch.randn(2, 3, 40)
+    packed = packed_weight(weight)
+    assert packed.is_mkldnn
+    expected = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(onednn_product(x, packed, bias), expected, rtol=1e-5, atol=1e-5)

@@ -76,17 +76,42 @@ def test_the_nearest_setting(key: str, expected: str | None):
         ),
         (
             'Parser key "model":\n  Errors:\n    - Expected a dot import path string: Missing\n  Given value: Missing',
-            "model is not a class: give class_path, and its arguments as init_args",
+            "model is Missing, which is not a class: use one of framework.pra.module.PRAModule, or the import path of "
+            "another",
         ),
         (
             "Parser key \"model\":\n  Not a valid subclass of LightningModule. Got value: {'class_path': "
             "'torch.nn.Linear', 'init_args': {'a': 1}}\n",
-            "model is torch.nn.Linear, which is not a class of the kind that belongs here: framework fit --help lists "
-            "those that there are",
+            "model is torch.nn.Linear, which is not a class of the kind that belongs here: use one of "
+            "framework.pra.module.PRAModule, or the import path of another",
         ),
         ("unrecognized arguments: r.yaml", "r.yaml stands alone: give a recipe as --config r.yaml"),
         ("Key must be a string, got: 3.", "the key 3 is not a name: settings are given by theirs"),
-        ("the following arguments are required: run.dir", "the following arguments are required: run.dir"),
+        ("the following arguments are required: run.dir", "run.dir is missing"),
+        ("unrecognized arguments: c", "c stands alone: leave it out"),
+        ("argument --num: expected one argument", "--num has no value: give one behind it"),
+        ("argument -c/--config: expected one argument", "--config has no value: give one behind it"),
+        ("Unexpected config: ", "--config is '': give the path of a recipe"),
+        (
+            'Parser key "function":\n  Type Callable[[str], str] expects a function or a callable class: '
+            "No module named 'x'. Got value: x.f",
+            "function: 'x.f' cannot be imported (No module named 'x'): give the import path of a function, such as "
+            "package.module.function",
+        ),
+        (
+            'Parser key "model":\n  - Import path json.JSONDecoder does not correspond to a subclass of X',
+            "model is json.JSONDecoder, which is not a class of the kind that belongs here: use one of "
+            "framework.pra.module.PRAModule, or the import path of another",
+        ),
+        (
+            'Parser key "model":\n  Expected a dot import path string: pra',
+            "model is pra, which is not a class: did you mean framework.pra.module.PRAModule?",
+        ),
+        (
+            'Parser key "model":\n  Expected an instantiatable class, but a.B is abstract',
+            "model has arguments but no class: use one of framework.pra.module.PRAModule, or the import path of "
+            "another",
+        ),
     ],
 )
 def test_a_message_in_one_line(message: str, expected: str):

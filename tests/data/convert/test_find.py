@@ -232,5 +232,5 @@ def test_options_that_contradict_each_other():
         FindOptions(unconditional=True, classes=("a",))
     with pytest.raises(ConfigError, match="columns are those of a file of labels"):
         FindOptions(columns=LabelColumns(path="x"))
-    with pytest.raises(ConfigError, match="two classes have the same name"):
+    with pytest.raises(ConfigError, match="2 classes have the same name"):
         FindOptions(classes=("a", "a"))

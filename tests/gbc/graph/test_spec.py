@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +182,23 @@ def test_a_tool_beside_the_graph_is_found_from_elsewhere(tmp_path, monkeypatch):
     assert graph.agents[0].stop == ("###",)
     with pytest.raises(ConfigError, match="agent 'a' stops at an empty text"):
         Agent(name="a", prompt="P", model="m", reads=("user",), stop=("",))
+
+
+def test_tools_that_cannot_be_imported(tmp_path: Path):
+    graph = "agents: [{name: a, prompt: p, model: m, reads: [t]}]\ntools: [{name: t, reads: [user], function: %s}]\n"
+    (tmp_path / "tools_of_test.py").write_text("def f(texts):\n    return ''\n")
+    (tmp_path / "broken_of_test.py").write_text("def f(:\n")
+    (tmp_path / "ending_of_test.py").write_text("raise SystemExit(3)\n")
+    path = tmp_path / "g.yaml"
+    for function in ("tools_of_test.f", "tools_of_test:f"):
+        path.write_text(graph % function)
+        assert load_graph(path).tools[0].function({}) == ""
+    for function, words in (
+        ("nothere.f", r"line 2: tools.0.function: 'nothere.f' cannot be imported \(No module named 'nothere'\): give"),
+        ("tools_of_test.g", r"'tools_of_test.g' cannot be imported \(module 'tools_of_test' has no attribute 'g'\)"),
+        ("broken_of_test.f", r"tool 't': 'broken_of_test.f' cannot be imported \(SyntaxError: .*: correct the module"),
+        ("ending_of_test.f", r"tool 't': 'ending_of_test.f' cannot be imported \(SystemExit: 3\): correct the module"),
+    ):
+        path.write_text(graph % function)
+        with pytest.raises(ConfigError, match=words):
+            load_graph(path)

@@ -128,7 +128,7 @@ GRAPH = """agents:
         ("[user]", "user", "graph.yaml, line 5: agents.0.reads is user: give a list"),
         ("m\n", "m\n    max_new_tokens: many\n", "line 5: agents.0.max_new_tokens is many: give a whole number"),
         ("m\n", "m\n    estimator: gradent\n", "line 5: agents.0.estimator is gradent: use one of gradient, "),
-        ("    prompt: Say yes.\n", "", "graph.yaml: the following arguments are required: prompt"),
+        ("    prompt: Say yes.\n", "", "graph.yaml: prompt is missing"),
         ("Say yes.", "Say \x1b[31myes.", r"graph.yaml cannot be read (line 3: the sign \x1b is none of a text)"),
     ],
 )

@@ -104,6 +104,9 @@ def test_a_server_that_repeats_the_key_does_not_show_it(tmp_path, status: int):
         (Answer(status=400, body=b"Conversation roles must alternate user/assistant"), "`request: {system: null}`"),
         (Answer(status=400, body=b"Developer instruction is not enabled"), "`request: {system: null}`"),
         (Answer(status=413, body=b""), "see what the agents read"),
+        (Answer(status=400, body=b"max_tokens is too large: 9"), "lower max_new_tokens of the agents"),
+        # As routers tell of an error of the server behind them.
+        (Answer(body=b'{"error": {"code": 502, "message": "overloaded"}}'), "an error of state 502: "),
         (Answer(status=429, body=b"insufficient_quota"), "the quota of the key, or lower parallel"),
     ],
 )
@@ -277,6 +280,11 @@ def test_forms_of_retry_after():
         (Answer(message={"content": "", "reasoning_content": "Hm"}), "thought 2 characters and said nothing"),
         (Answer(message={"content": None, "refusal": "No."}), "no chat completion with a text: .*No[.]"),
         (Answer(message={"content": None}, finish="content_filter"), "content_filter"),
+        (Answer(message={"content": "[THINK]Hm"}, finish="length"), "spent all of its 9 new tokens on thoughts"),
+        (Answer(message={"content": "<think>Hm</think>"}), "thought 17 characters and said nothing"),
+        (Answer(message={"content": 3}), "no chat completion with a text"),
+        (Answer(body=b""), "to 'a': an empty answer: see whether"),
+        (Answer(body=b'data: {"choices": []}\n\ndata: [DONE]'), "the server streams: leave `stream` out"),
         (Answer(message=None), "no chat completion to 'a'"),
         (Answer(message={"content": "x \ud83d"}), "half of a character .*ud83d"),
         (Answer(body=b'{"choices": [{"message": {"content": "\xe9"}}]}'), "not UTF-8"),

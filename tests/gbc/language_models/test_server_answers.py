@@ -4,7 +4,7 @@ import pytest
 
 from framework.core.errors import DataError
 from framework.gbc.language_models.interface import Request
-from framework.gbc.language_models.server_answers import choice_of, quote, said_in, usage_of
+from framework.gbc.language_models.server_answers import choice_of, quote, said_in, usage_of, words_of_page
 
 ASKED = Request(step="a", prompt="P", pieces=(), max_new_tokens=9)
 
@@ -33,5 +33,11 @@ def test_what_a_filter_has_cut_is_no_answer():
 def test_quotes_are_one_short_line_and_counts_are_numbers():
     assert quote("a\n  b") == "a b"
     assert len(quote("a" * 10_000)) < 250
+    page = (
+        "<!DOCTYPE html><html><head><style>b {color: red}</style><title>502 Bad Gateway</title></head><p>nginx &amp; x"
+    )
+    assert quote(words_of_page(page)) == "502 Bad Gateway nginx & x"
+    assert words_of_page("a <b> c") == "a <b> c"
+    assert words_of_page("<html>") == "<html>"
     assert usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}) == (3, 4)
     assert usage_of({"usage": {"prompt_tokens": "3"}}) is None

@@ -1,6 +1,7 @@
 """What we use of transformers beyond its documentation: each test says what moved when a new version moves it."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import DynamicCache
 
 from framework.core.errors import ConfigError
 from framework.gbc.language_models import transformers_compat as compat
-from framework.testing.language_models import Family, tiny_language_model
+from framework.testing.language_models import Family, tiny_language_model, tiny_tokenizer
 
 HERE = "see framework/gbc/language_models/transformers_compat.py"
 
@@ -73,6 +74,15 @@ def test_the_attention_implementation():
             assert hasattr(model.config, "_attn_implementation"), moved("config._attn_implementation")
             assert compat.attention_implementation(model) == name, moved("what set_attn_implementation sets")
     assert compat.attention_implementation(model) == before
+
+
+def test_attention_that_is_capped_is_not_given_to_sdpa(tmp_path: Path):
+    tiny_language_model("gemma2").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model, _ = compat.load_pretrained(str(tmp_path), dtype=torch.float32, attention=None)
+    assert compat.attention_implementation(model) == "eager"
+    with pytest.raises(ValueError, match=r"Gemma2ForCausalLM .*(eager|sdpa|scaled_dot_product)"):
+        compat.load_pretrained(str(tmp_path), dtype=torch.float32, attention="sdpa")
 
 
 def test_embeddings_and_their_number():

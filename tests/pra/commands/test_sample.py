@@ -57,6 +57,10 @@ def test_outputs_are_looked_at_before_anything_is_drawn(trained: Path, tmp_path:
         (tmp_path / "file").touch()
         with pytest.raises(ConfigError, match=words):
             sample(str(trained / "missing"), str(out))
+    (tmp_path / "curves.png").write_text("of the run")
+    with pytest.raises(ConfigError, match=r"curves.png exists, and would be replaced by what is written beside"):
+        sample(str(trained), str(tmp_path / "curves.npz"))
+    (tmp_path / "taken.npz").touch()
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(ConfigError, match=r"taken.png is a folder"):
         sample(str(trained / "missing"), str(tmp_path / "taken.npz"))

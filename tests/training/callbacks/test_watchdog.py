@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from framework.core.errors import ConfigError
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.testing.processes.distributed import run_distributed
 from framework.testing.processes.forked import Forked
+from framework.training.callbacks import watchdog
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.callbacks.watchdog import EXIT_CODE, Watchdog, WatchdogConfig
 
@@ -141,3 +143,36 @@ def test_a_stopped_rank_is_named_and_the_job_ends(tmp_path: Path):
 def test_times_below_zero_are_refused():
     with pytest.raises(ConfigError, match=r"guards\.watchdog\.step_seconds -1"):
         WatchdogConfig(step_seconds=-1.0)
+
+
+def test_the_timer_without_python_is_made_anew_for_longer_stages_at_once_and_for_shorter_ones_by_the_guard(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    armed: list[float] = []
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    monkeypatch.setattr(watchdog.threading.Thread, "start", lambda thread: None)
+    cancelled = Mock()
+    monkeypatch.setattr(watchdog.faulthandler, "cancel_dump_traceback_later", cancelled)
+    # 71 s later than the stage's limit.
+    watch = watchdog._Watch(watchdog._first_mark(1000.0), "")
+    assert armed == [pytest.approx(1071, abs=1)]
+    for step in range(50):
+        watch.enter("data wait", step, 900.0)
+        watch.enter("forward", step, None)
+    assert len(armed) == 1
+    watch.enter("callbacks", 50, 1800.0)
+    assert armed[1:] == [pytest.approx(1871, abs=1)]
+    watch.enter("data wait", 51, 900.0)
+    assert len(armed) == 2
+    watch._arm()
+    watch._arm()
+    assert armed[2:] == [pytest.approx(971, abs=1)]
+    # A stage without a limit is not ended by the timer of the one before it.
+    assert cancelled.call_count == 0
+    watch.enter("validation", 52, 0.0)
+    assert cancelled.call_count == 1
+    watch.enter("data wait", 53, 900.0)
+    assert armed[3:] == [pytest.approx(971, abs=1)]
+    watch.stop()
+    watch._arm()
+    assert len(armed) == 4

@@ -10,7 +10,7 @@ import torch
 from framework.testing.checkpoints import fit, newest
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.checkpoint import digests
-from framework.training.checkpoint.digests import for_each_file, record_files
+from framework.training.checkpoint.digests import _RecordedFiles, for_each_file, record_files
 from framework.training.checkpoint.layout import FileRecord, Manifest
 from framework.training.checkpoint.tensors import read_dcp, write_tensors
 
@@ -50,6 +50,16 @@ def test_a_failure_of_any_of_the_threads_is_raised(tmp_path: Path, file: str):
     (tmp_path / file).mkdir()
     with pytest.raises(IsADirectoryError):
         write_tensors(tmp_path, state(), None)
+
+
+@pytest.mark.parametrize("size", [3, 10_000])
+def test_a_full_disk_is_named_though_torch_fails_of_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+):
+    full = Path("/dev/full")
+    monkeypatch.setattr(_RecordedFiles, "_open", lambda self, path, mode, opened: opened.enter_context(full.open("wb")))
+    with pytest.raises(OSError, match="No space left on device"):
+        write_tensors(tmp_path, {"model.weight": torch.zeros(size)}, None)
 
 
 @pytest.mark.slow

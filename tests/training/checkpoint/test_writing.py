@@ -157,3 +157,13 @@ def test_in_the_background_one_save_at_a_time_and_its_failure_is_told_once(tmp_p
         background.wait()
     assert list((tmp_path / "bad").iterdir()) == []
     background.check()
+
+
+def test_a_save_that_fails_of_anything_else_does_not_ask_for_another_checkpoint():
+    def fail() -> NoReturn:
+        raise ValueError("odd")
+
+    with pytest.raises(CheckpointError, match=r"x \(ValueError: odd\): use another checkpoint"):
+        together(fail, "x")
+    with pytest.raises(CheckpointError, match=r"x \(ValueError: odd\): check the disk"):
+        together(fail, "x", hint="check the disk")

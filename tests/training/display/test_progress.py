@@ -82,6 +82,24 @@ def test_every_metric_can_be_read_in_80_columns(make, clock: Clock):
     assert max(map(len, lines)) < 120, "with the terminal's own signs"
 
 
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_steps_and_what_is_left_are_not_cut(make, clock: Clock, width: int):
+    bar, out = make(terminal=True, width=width)
+    train(bar, trainer_at(123_456, max_steps=300_000), clock, steps=3, seconds=200.0)
+    bar.on_train_end(trainer_at(123_459, max_steps=300_000), MODULE)
+    assert "step 123,459/300,000" in out.getvalue()
+    assert "200 s/step" in out.getvalue()
+    assert "408 d 16 h left" in out.getvalue()
+    assert "…" not in out.getvalue()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(make, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "dumb")
+    bar, out = make(terminal=True)
+    train(bar, trainer_at(0), clock, steps=100, seconds=1.0)
+    assert [line.partition(",")[0] for line in out.getvalue().splitlines()] == ["step 30/1", "step 90/1"]
+
+
 def test_a_run_without_an_end_has_no_total(make, clock: Clock):
     bar, _ = make(terminal=True)
     train(bar, trainer_at(0, max_steps=-1), clock, steps=3, seconds=0.25)

@@ -53,7 +53,7 @@ def test_a_whole_model():
         assert not is_sharded(model)
     for parameter, gradient in zip(model.parameters(), ([[3.0, 0.0]], [4.0]), strict=True):
         parameter.grad = torch.tensor(gradient)
-    assert gradient_norm(model).item() == 5
+    assert gradient_norm(model.parameters()).item() == 5
 
 
 def test_a_strategy_has_its_backend_and_a_foreign_one_whole_weights():

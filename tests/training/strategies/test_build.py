@@ -21,7 +21,10 @@ from framework.training.strategies.single import SingleDeviceStrategy
         (5, 2, 2, r"replicate 5 does not divide 4 process\(es\): use 4"),
     ],
 )
-def test_a_mesh_that_does_not_fit(replicate: int, devices: int, num_nodes: int, message: str):
+def test_a_mesh_that_does_not_fit(
+    replicate: int, devices: int, num_nodes: int, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MASTER_ADDR", "train-0")
     config = StrategyConfig(name="fsdp2", fsdp2=FSDP2Options(replicate=replicate))
     with pytest.raises(ConfigError, match=message):
         make_strategy(config, accelerator="cpu", devices=devices, num_nodes=num_nodes)
@@ -46,7 +49,8 @@ def test_one_graph_of_weights_that_are_gathered_within_it(name: StrategyName, mo
         assert strategy.parallelism.compile == "whole"
 
 
-def test_one_process_and_many():
+def test_one_process_and_many(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASTER_ADDR", "train-0")
     assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu"), SingleDeviceStrategy)
     assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu", devices=2), DDPStrategy)
     assert isinstance(make_strategy(StrategyConfig(), accelerator="cpu", devices="2"), DDPStrategy)

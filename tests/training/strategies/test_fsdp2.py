@@ -53,7 +53,7 @@ def parts(shape: list[int]) -> dict[str, Any]:
             "held": local_part(parameter).numel(),
         }
         parameter.grad = torch.ones_like(parameter)
-    found["norm"] = gradient_norm(layer).item()
+    found["norm"] = gradient_norm(layer.parameters()).item()
     dist.destroy_process_group()
     return found
 

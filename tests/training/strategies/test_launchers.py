@@ -8,8 +8,12 @@ from framework.core.errors import ConfigError
 from framework.training.strategies.launchers import check_launched, found_launch
 
 SRUN = {
-    "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2",
-}  # fmt: skip
+    "SLURM_JOB_NAME": "train",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NNODES": "2",
+}
 LAUNCHERS = {
     "torchrun in a SLURM job": {**SRUN, "SLURM_NTASKS": "1", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"},
     "DeepSpeed": {"CROSS_SIZE": "2", "LOCAL_SIZE": "2", "WORLD_SIZE": "4"},

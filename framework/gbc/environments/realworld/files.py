@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from framework.core.errors import DataError
-from framework.core.io import atomic_write
+from framework.core.io import append_lines, atomic_write
 from framework.core.serialization import from_json, parse_object, to_json
+from framework.core.text_files import numbered_lines
 from framework.gbc.environments.realworld.candidates import Verdict
 from framework.gbc.environments.realworld.episodes import Failure, FaultySystem
 from framework.gbc.environments.realworld.systems import RealSystem
@@ -81,19 +82,28 @@ def read_episodes(path: Path, system: RealSystem) -> list[FaultySystem]:
 
 def append_result(path: Path, result: Result) -> None:
     """Adds what a candidate said, so that a run that dies keeps what it has finished."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(to_json(result)) + "\n")
+    append_lines(path, [json.dumps(to_json(result))])
 
 
 def read_results(path: Path) -> list[Result]:
-    """What candidates said; none where there is no file. Raises DataError for a line that cannot be read."""
-    return list(_records(path, Result)) if path.exists() else []
+    """What candidates said; none where there is no file. What a killed process left in pieces is passed over.
+
+    Raises:
+        DataError: a line of something else.
+    """
+    return list(_records(path, Result, skip_pieces=True)) if path.exists() else []
 
 
-def _records(path: Path, record: type[RecordT]) -> Iterator[RecordT]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+def _records(path: Path, record: type[RecordT], *, skip_pieces: bool = False) -> Iterator[RecordT]:
+    for number, line in numbered_lines(path):
         try:
-            yield from_json(record, parse_object(line))
+            content = parse_object(line)
+        except ValueError as error:
+            if skip_pieces:
+                continue
+            raise DataError(f"{path}, line {number}: {error}", hint="remove the line, or the file") from None
+        try:
+            yield from_json(record, content)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}", hint="remove the line, or the file") from None
 

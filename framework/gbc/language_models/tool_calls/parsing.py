@@ -19,7 +19,10 @@ from framework.gbc.language_models.tool_calls.python_calls import parse_python_c
 from framework.gbc.language_models.tool_calls.thoughts import BETWEEN, begun_thought, end_of, thought_at
 
 _PLAIN = re.compile(r"(?P<fence>(?:```|~~~)\w*\s*)?(?=\{|\[\s*\{)")
-_PYTHON = re.compile(r"\[\s*[A-Za-z_][\w.]*\(\s*(?:\)|\*\*|[A-Za-z_]\w*\s*=)")
+_PYTHON = re.compile(
+    r"\[\s*[A-Za-z_][\w.]*\((?:\s*(?:\)|\*\*|[A-Za-z_]\w*\s*=)|[^\[\]]*\)\s*\]\s*\Z)"
+    r"|[A-Za-z_][\w.]*\(\s*[A-Za-z_]\w*\s*=[^\n]*\)\s*\Z"
+)
 _NAMED = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?=\{)")
 """How a message that is a call begins; the last of them where a tokenizer has removed Mistral's marks."""
 _AMONG_WORDS = re.compile(r'\{\s*"(?:name|tool_name|function|tool_calls)"\s*:')

@@ -10,16 +10,20 @@ _NAMES = {"true": True, "false": False, "null": None}
 
 
 def parse_python_calls(text: str) -> list[tuple[str, JsonDict]]:
-    """The names and arguments of a call, or of a list of calls.
+    """The names and arguments of a call, of a list of calls, or of calls in lines of their own.
 
     Raises:
         ValueError: anything else: what is computed, and arguments without a name, cannot be understood.
     """
     try:
-        value = ast.parse(text.strip(), mode="eval").body
+        lines = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError("not a call of Python's") from None
-    return [_call(each) for each in (value.elts if isinstance(value, ast.List) else [value])]
+    if not lines or not all(isinstance(line, ast.Expr) for line in lines):
+        raise ValueError("not a call of Python's")
+    values = [line.value for line in lines if isinstance(line, ast.Expr)]
+    listed = values[0].elts if len(values) == 1 and isinstance(values[0], ast.List) else values
+    return [_call(each) for each in listed]
 
 
 def _call(node: ast.expr) -> tuple[str, JsonDict]:

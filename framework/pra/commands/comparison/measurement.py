@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from framework.core.console import tracked
-from framework.core.errors import TrainingError
+from framework.core.errors import ConfigError, TrainingError
 from framework.core.serialization import JsonDict, to_json
 from framework.core.shapes import Images
 from framework.evaluation.features import ClassifierFeatures
@@ -52,6 +52,10 @@ class Protocol:
     num: int
     steps: int
     svm_accuracy: bool
+
+    def __post_init__(self) -> None:
+        if self.num < 2:
+            raise ConfigError(f"num {self.num}", hint="give 2 samples or more")
 
     @property
     def training(self) -> dict[str, object]:

@@ -94,7 +94,12 @@ def plan_parts(
         variants: the rows.
         sizes: sides of the images in pixels.
         seeds: of training and sampling.
+
+    Raises:
+        ConfigError: no seed, or a size at which a patch is not a whole number of pixels.
     """
+    if min(seeds, default=-1) < 0:
+        raise ConfigError(f"seeds {list(seeds)}", hint="give a seed or more, from 0 on")
     goal = num_parameters(replace(base, variant="pra"))
     architectures = [
         match_parameters(at_size(replace(base, variant=variant), size), goal) for size in sizes for variant in variants

@@ -26,6 +26,9 @@ def test_episodes_and_verdicts_come_back(system, analogy, tmp_path: Path):
     verdict = Verdict(blame={"word": 0.5}, cost=Cost(tokens=3), is_probability=True, features={"word": {"first": 1.0}})
     result = Result(candidate="evidence", faulty="pair-0", task="pair-1", verdicts={"evidence": verdict})
     append_result(path, result)
+    # As a killed process leaves one.
+    with path.open("a") as stream:
+        stream.write('{"half": ')
     append_result(path, result)
     assert read_results(path) == [result, result]
     assert result.key == ("evidence", "pair-0", "pair-1")

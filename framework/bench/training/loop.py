@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.bench.hook_costs import HOOKS, HookCost, show
 from framework.bench.image_shards import make_jpeg_shards
 from framework.bench.record import check_record, write_record
-from framework.core.console import console, results
+from framework.bench.training.hook_costs import HOOKS, HookCost, show
+from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.random.seeding import seed_of
 from framework.core.serialization import from_json, to_json
@@ -125,7 +125,7 @@ def bench_training(
         fits = _Fits(recipe, Path(folder), options, most=max(batch_sizes, default=None))
         speeds = [
             speed
-            for size in batch_sizes or (None,)
+            for size in tracked(batch_sizes or (None,), "batch sizes", bar=False)
             if (speed := fits.loop_speed(size, window=window, rounds=rounds)) is not None
         ]
         costs: list[HookCost] = []
@@ -231,7 +231,7 @@ class _Fits:
             TrainingError: the device's memory is not enough.
         """
         options = ["--trainer.max_steps", str(steps), "--checkpoint.every_n_steps", "1000000"]
-        run = self.fit("framework.bench.hook_costs.TimeHooks", {"first": steps // 6}, options)
+        run = self.fit("framework.bench.training.hook_costs.TimeHooks", {"first": steps // 6}, options)
         if run is None:
             raise TrainingError("the device's memory is not enough", hint="give a smaller data.batch_size")
         return [from_json(HookCost, each) for each in json.loads((run / HOOKS).read_text())]

@@ -22,6 +22,7 @@ HOOKS = "hooks.json"
 BETWEEN = "between hooks"
 """The owner of what no hook took: Lightning's loop itself."""
 _HOOK = re.compile(r"\[(?P<kind>\w+)\](?P<owner>.*)\.(?P<hook>\w+)")
+_LOADER = ".train_dataloader_next"
 _TIMING_CALLS = 2000
 
 
@@ -81,7 +82,7 @@ class TimeHooks(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self._timer is None and trainer.global_step == self.first:
-            trainer.profiler = self._timer = HookTimer()
+            trainer.profiler = self._timer = HookTimer()  # type: ignore[attr-defined]
             self._started = time.thread_time()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,13 +108,9 @@ def costs_of(
     spent: dict[tuple[str, bool], float] = defaultdict(float)
     counts: dict[tuple[str, bool], int] = defaultdict(int)
     for name, each in seconds.items():
-        found = _HOOK.fullmatch(name)
-        if found is None or found["kind"].startswith("_"):
-            continue
-        is_callback = found["kind"] == "Callback"
-        key = (found["owner"] if is_callback else f"{found['owner']}.{found['hook']}"), is_callback
-        spent[key] += max(0.0, each - calls[name] * timing / 2)
-        counts[key] += calls[name]
+        if (key := _owner_of(name)) is not None:
+            spent[key] += max(0.0, each - calls[name] * timing / 2)
+            counts[key] += calls[name]
     rest = max(0.0, total - sum(spent.values()) - timing * sum(calls.values()))
     owners = [
         HookCost(owner=owner, is_callback=is_callback, calls=counts[key] / steps, microseconds=1e6 * each / steps)
@@ -122,6 +119,18 @@ def costs_of(
     ]
     owners.append(HookCost(owner=BETWEEN, is_callback=False, calls=0.0, microseconds=1e6 * rest / steps))
     return sorted(owners, key=lambda cost: -cost.microseconds)
+
+
+def _owner_of(action: str) -> tuple[str, bool] | None:
+    """The owner of an action and whether it is a callback; None for what Lightning's loops do themselves."""
+    if action.endswith(_LOADER):
+        return "next batch of the loader", False
+    found = _HOOK.fullmatch(action)
+    if found is None or found["kind"].startswith("_"):
+        return None
+    if found["kind"] == "Callback":
+        return found["owner"], True
+    return f"{found['owner']}.{found['hook']}", False
 
 
 def _seconds_of_timing() -> float:
