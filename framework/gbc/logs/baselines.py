@@ -49,8 +49,9 @@ def chance(read: ReadLog) -> Guess:
 
 
 def longest(read: ReadLog) -> Guess:
-    """The message with most characters; of equals, the first."""
-    return _one(read, max(candidates(read), key=lambda number: len(read.log.messages[number].text)))
+    """The agents' message with most characters (what tools give is often longer); of equals, the first."""
+    said = [number for number in candidates(read) if read.log.messages[number].role == "agent"]
+    return _one(read, max(said, key=lambda number: len(read.log.messages[number].text)))
 
 
 def first(read: ReadLog) -> Guess:
