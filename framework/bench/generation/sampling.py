@@ -123,7 +123,7 @@ def bench_sampling(
         ways |= _our_ways(config, sampler, batch_size, few_steps, place, compiled=compiled)
     if sphere_ar is not None and place.type == "cpu":
         ways |= _sphere_ar_ways(sphere_ar, architecture, sampler, batch_size, compiled=compiled)
-    peaks = {precision: matrix_peak(place, precision) for precision in DTYPES}
+    peaks: dict[Precision, float] = {precision: matrix_peak(place, precision) for precision in DTYPES}
     speeds = _measure(ways, rounds, place, peaks)
     record: dict[str, object] = {
         **settings_of(architecture, batch_size, place),
@@ -161,10 +161,12 @@ def _our_ways(
 
     def way(precision: Precision, execution: Execution, steps: SamplerConfig) -> Way:
         ready = accelerate(model, precision, execution, device)
-        autocast = precision == "bf16" and not is_packed(ready.model)
+        made = ready.model
+        assert isinstance(made, PRA)
+        autocast = precision == "bf16" and not is_packed(made)
         return Way(
             # As many rows as images: `framework sample` fills those of a plain model up to 16.
-            draw=lambda: sample(ready.model, labels, range(batch_size), steps, step=ready.step).float().cpu(),
+            draw=lambda: sample(made, labels, range(batch_size), steps, step=ready.step).float().cpu(),
             flops=sampling_flops(config, steps, batch_size),
             precision=precision,
             within=lambda: torch.autocast(device.type, torch.bfloat16, enabled=autocast),
