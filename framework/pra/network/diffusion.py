@@ -119,7 +119,7 @@ class Denoiser(nn.Module):
     ) -> tuple[Float[Tensor, "batch context"], list[ResidualStream]]:
         condition = self.time_embedding(time) + self.class_embedding(labels)
         # The residual stream keeps its precision under autocast.
-        states = [self.project_in(x).to(self.project_in.weight.dtype)]
+        states = [self.project_in(x).to(self.norm.weight.dtype)]
         for block in self.blocks:
             states.append(block(states[-1], self.rotary, condition))
         return condition, states
