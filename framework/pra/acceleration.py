@@ -99,10 +99,11 @@ def accelerate(model: ImageGenerator, precision: Precision, execution: Execution
 def compile_for_sampling(model: PRA) -> PRA:
     """A model with the same weights whose parts of a token's step are compiled, each as one graph of fixed shapes."""
     made = shared_copy(model).eval().requires_grad_(False)
-    made.transformer.step = torch.compile(made.transformer.step, fullgraph=True, dynamic=False)
-    made.head.velocity = torch.compile(made.head.velocity, fullgraph=True, dynamic=False)
+    compiled = partial(torch.compile, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
+    made.transformer.step = compiled(made.transformer.step)
+    made.head.velocity = compiled(made.head.velocity)
     if made.decoder is not None:
-        made.decoder.forward = torch.compile(made.decoder.forward, fullgraph=True, dynamic=False)
+        made.decoder.forward = compiled(made.decoder.forward)
     return made
 
 

@@ -76,7 +76,8 @@ def draw_numbered(
         numbers: consecutive ones, of a batch.
         seed: of all images.
         sampler: how tokens are drawn.
-        precision: of matrix products; by default that of the autocast around it. A packed model has its own.
+        precision: of matrix products; by default that of the autocast around it, if there is one; a packed model has
+            its own.
         device: where the images are made.
         step: what draws a token.
         fill_up_to: images that are drawn at least, so that all batches have one size; those too many are dropped.

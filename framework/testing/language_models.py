@@ -190,7 +190,8 @@ def tiny_language_model(
         elif family == "qwen3":
             model = Qwen3ForCausalLM(Qwen3Config(**changes))
         elif family == "gemma2":
-            model = Gemma2ForCausalLM(Gemma2Config(attn_implementation="eager", **{"sliding_window": 8, **changes}))
+            settings = {"attn_implementation": "eager", "sliding_window": 8, **changes}
+            model = Gemma2ForCausalLM(Gemma2Config(**settings))
         else:
             model = Gemma3ForCausalLM(Gemma3TextConfig(**{"sliding_window": 8, **changes}))
     return model.eval().requires_grad_(False)

@@ -94,6 +94,7 @@ class Recorder:
         return replay
 
 
+@pytest.mark.slow
 def test_a_captured_step_serves_all_tokens_and_batches():
     model, recorder = larger_model(), Recorder()
     step = CapturedStep(recorder)

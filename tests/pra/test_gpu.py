@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from framework.pra.acceleration import Execution, accelerate
 from framework.pra.generate import generate
 from framework.pra.sampling import SamplerConfig
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_model, tiny_module
@@ -36,6 +37,18 @@ def test_samples_do_not_depend_on_the_batch_size():
         for size in (5, 2)
     )
     torch.testing.assert_close(whole, split, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("execution", ["auto", "compiled"])
+def test_captured_tokens_equal_the_plain_ones(execution: Execution):
+    model, labels = tiny_model(image_size=6).to("cuda"), [0, 1, 2, 0, 1, 2]
+    ready = accelerate(model, "fp32", execution, torch.device("cuda"))
+    for sampler in (SamplerConfig(steps=5, guidance=2.0), SamplerConfig(steps=3)):
+        for numbers in (range(3), range(3, 6)):
+            made = ready.draw(labels, numbers, seed=3, sampler=sampler)
+            plain = accelerate(model, "fp32", "eager", torch.device("cuda"))
+            expected = plain.draw(labels, numbers, seed=3, sampler=sampler)
+            torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_sampling_under_autocast_stays_near_full_precision():

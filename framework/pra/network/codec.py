@@ -82,7 +82,7 @@ class Encoder(nn.Module):
     def forward(self, tokens: PixelTokens) -> Moments:
         """What `posterior` reads: `2 * state` values a token, or `state` on the sphere."""
         # The residual stream keeps its precision under autocast.
-        x = self.project_in(tokens).to(self.project_in.weight.dtype)
+        x = self.project_in(tokens).to(self.norm.weight.dtype)
         for block in self.blocks:
             x = block(x, self.rotary)
         return self.project_out(self.norm(x)).float()

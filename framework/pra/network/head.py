@@ -63,7 +63,7 @@ class TimeEmbedding(nn.Module):
         angles = 1000 * time[..., None].float() * frequencies
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
         # Sharded weights may be gathered in another type.
-        return self.out(F.silu(self.hidden(features.to(self.hidden.weight.dtype))))
+        return self.out(F.silu(self.hidden(features.to(self.hidden.dtype))))
 
 
 Conditions = tuple[Shaped[Tensor, "..."], ...]

@@ -39,6 +39,11 @@ class Linear(nn.Linear):
         if self.bias is not None:  # pyright: ignore[reportUnnecessaryComparison] - torch says that there is one
             nn.init.zeros_(self.bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the input that it takes."""
+        return self.weight.dtype
+
     def forward(self, input: Float[Tensor, "*axes inputs"]) -> Float[Tensor, "*axes outputs"]:
         return linear(input, self.weight, self.bias)
 

@@ -32,6 +32,8 @@ class PackedLinear(nn.Module):
         precision: of the product.
     """
 
+    dtype = torch.float32
+
     def __init__(self, layer: Linear, precision: Precision) -> None:
         super().__init__()
         self._dtype = DTYPES[precision]

@@ -3,6 +3,7 @@
 import platform
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +32,7 @@ def linear(
         bias: of the layer, or None.
     """
     if _pays(x, weight):
-        product: Float[Tensor, "*axes outputs"] = _Product.apply(x, weight, bias)  # pyright: ignore
-        return product
+        return cast(Tensor, _Product.apply(x, weight, bias))  # pyright: ignore[reportUnknownMemberType]
     return F.linear(x, weight, bias)
 
 
@@ -80,15 +80,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: FunctionCtx, gradient: Float[Tensor, "*axes outputs"]
+        ctx: FunctionCtx, *gradients: Float[Tensor, "*axes outputs"]
     ) -> tuple[Float[Tensor, "*axes inputs"] | None, Float[Tensor, "outputs inputs"] | None, Tensor | None]:
         """Gradients of input, weight and bias, those that are wanted.
 
         Args:
             ctx: of the call.
-            gradient: of the product.
+            gradients: of the product.
         """
-        x, weight = ctx.saved_tensors  # pyright: ignore
+        saved = cast("tuple[Tensor, Tensor]", ctx.saved_tensors)  # pyright: ignore
+        (x, weight), (gradient,) = saved, gradients
         of_input, of_weight, of_bias = ctx.needs_input_grad  # pyright: ignore
         rows = gradient.reshape(-1, gradient.shape[-1])
         return (

@@ -12,6 +12,7 @@ from framework.testing.models import tiny_config
 TINY_RGB = tiny_config(channels=3)
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_beside_other_code(tmp_path: Path, other_code: Path):
     out = tmp_path / "step.json"
     bench_step(out, architecture=TINY_RGB, batch_size=2, rounds=1, sphere_ar=other_code)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from framework.core.errors import ConfigError
 from framework.evaluation.samples import SampleSet, quantize_images, read_npz
+from framework.pra.acceleration import Accelerated
 from framework.pra.checkpoint import load_pra
 from framework.pra.commands import sample as module
 from framework.pra.commands.sample import sample
@@ -106,7 +107,7 @@ def test_a_sampling_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monk
     out, options = tmp_path / "samples.npz", {"num": 10, "batch_size": 4, "device": "cpu", "sampler": SAMPLER}
     sample(str(trained), str(tmp_path / "whole.npz"), **options)
     drawn: list[int] = []
-    draw = module.draw_numbered
+    draw = Accelerated.draw
 
     def draw_two(*arguments, **others):
         if len(drawn) == 2:
@@ -114,7 +115,7 @@ def test_a_sampling_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monk
         drawn.append(arguments[2].start)
         return draw(*arguments, **others)
 
-    monkeypatch.setattr(module, "draw_numbered", draw_two)
+    monkeypatch.setattr(Accelerated, "draw", draw_two)
     with pytest.raises(KeyboardInterrupt):
         sample(str(trained), str(out), **options)
     assert not out.exists()
