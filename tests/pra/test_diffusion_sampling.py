@@ -8,6 +8,7 @@ from framework.core.errors import ConfigError
 from framework.pra.diffusion_sampling import sample_diffusion
 from framework.pra.generate import generate
 from framework.pra.network.diffusion import PixelDiffusion
+from framework.pra.network.packing import pack_for_sampling
 from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
 from framework.pra.sampling import SamplerConfig
@@ -62,6 +63,14 @@ def test_generate_draws_it_whatever_the_batch_size():
     two = torch.cat(list(generate(model, [0, 1, 2, 0, 1], seed=1, sampler=sampler, batch_size=2)))
     assert one.shape == (5, 1, 4, 4)
     assert torch.equal(one, two)
+
+
+def test_packed_weights_draw_the_same_images():
+    model, sampler = tiny_diffusion(), SamplerConfig(steps=3, guidance=2.0)
+    (plain,), (packed,) = (
+        generate(each, [0, 1, 2], seed=0, sampler=sampler) for each in (model, pack_for_sampling(model, "fp32"))
+    )
+    torch.testing.assert_close(packed, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
