@@ -29,7 +29,7 @@ from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.prompt_search import search
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.opro import Opro
-from framework.gbc.prompt_search.search import CreditKind, OptimizeOptions, Proposer, TaskRuns
+from framework.gbc.prompt_search.search import BlameKind, OptimizeOptions, Proposer, TaskRuns
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
 
 _INPUTS, _STATE, _BEST = "inputs.json", "state.json", "graph.yaml"
@@ -46,7 +46,7 @@ def optimize(
     out: str,
     optimizer: Literal["candidates", "opro", "soft_prompt"] = "candidates",
     candidates: str | None = None,
-    by: CreditKind = "own",
+    by: BlameKind = "own",
     model: str | None = None,
     target: str = "expected",
     options: OptimizeOptions = OptimizeOptions(),
@@ -69,7 +69,8 @@ def optimize(
         optimizer: candidates chooses among given prompts; opro lets a language model write them; soft_prompt trains
             embeddings after the prompts by gradient descent.
         candidates: for candidates, YAML file: by agent, a list of prompts.
-        by: the credit that agents are chosen by: share of the walks, what ends at an agent, or what passes through it.
+        by: what agents are chosen by: a credit, which is the share of the walks, what ends at an agent or what passes
+            through it; or the diagnosis of all failed tasks together, as `framework attribute` concludes.
         model: by its name in MODELS, the one that writes (opro) or is trained (soft_prompt); may be left out where
             MODELS has only one.
         target: for soft_prompt, the field of the tasks with the right output, or the import path of a function of a
@@ -159,7 +160,7 @@ def _only_model(models: str) -> str:
     return names[0]
 
 
-def _candidates(path: str | None, by: CreditKind) -> Candidates:
+def _candidates(path: str | None, by: BlameKind) -> Candidates:
     if path is None:
         raise ConfigError("no candidates", hint="give --candidates FILE.yaml, or --optimizer opro or soft_prompt")
     return Candidates(load_candidates(path), by=by)

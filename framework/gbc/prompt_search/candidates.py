@@ -7,7 +7,7 @@ from typing import Literal
 
 from framework.core.errors import ConfigError
 from framework.gbc.graph.spec import Graph
-from framework.gbc.prompt_search.search import CreditKind, Evidence
+from framework.gbc.prompt_search.search import BlameKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
 
@@ -18,7 +18,7 @@ class Candidates:
 
     Args:
         candidates: prompts by agent.
-        by: which credit; of equals, that of the walk decides.
+        by: which credit, or the diagnosis; of equals, the credit of the walk decides.
         spread: `credit`, or `even`: the agent with the fewest trials, without attribution (to compare with).
     """
 
@@ -26,14 +26,15 @@ class Candidates:
         self,
         candidates: Mapping[str, Sequence[str]],
         *,
-        by: CreditKind = "own",
+        by: BlameKind = "own",
         spread: Literal["credit", "even"] = "credit",
     ) -> None:
         if not any(candidates.values()):
             raise ConfigError("no candidates", hint="give prompts for some agents")
         self.candidates = {agent: tuple(prompts) for agent, prompts in candidates.items()}
-        self.by: CreditKind = by
+        self.by: BlameKind = by
         self.needs_attribution = spread == "credit"
+        self.needs_diagnosis = self.needs_attribution and by == "diagnosis"
 
     def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
         """One change, or none if there is nothing left.

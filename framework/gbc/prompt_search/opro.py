@@ -12,7 +12,7 @@ from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
 from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
-from framework.gbc.prompt_search.search import CreditKind, Evidence
+from framework.gbc.prompt_search.search import BlameKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
 INSTRUCTION = (
@@ -33,7 +33,7 @@ class Opro:
     Args:
         model: local or on a server.
         agents_per_step: most agents in a step, 1 or more.
-        by: which credit, as in `Candidates`.
+        by: which credit, or the diagnosis, as in `Candidates`.
         max_history: best trials of the agent that are shown, at most; 0 or more.
         max_examples: failures that are shown, at most; 0 or more.
         max_new_tokens: bound of the answer, in tokens; 1 or more.
@@ -46,7 +46,7 @@ class Opro:
         model: LanguageModel,
         *,
         agents_per_step: int = 1,
-        by: CreditKind = "own",
+        by: BlameKind = "own",
         max_history: int = 8,
         max_examples: int = 3,
         max_new_tokens: int = 512,
@@ -54,7 +54,8 @@ class Opro:
         if min(agents_per_step, max_new_tokens) < 1 or min(max_history, max_examples) < 0:
             raise ConfigError(f"agents_per_step {agents_per_step}, history {max_history}", hint="use 1 or more")
         self.model = model
-        self.by: CreditKind = by
+        self.by: BlameKind = by
+        self.needs_diagnosis = by == "diagnosis"
         self.agents_per_step, self.max_new_tokens = agents_per_step, max_new_tokens
         self.max_history, self.max_examples = max_history, max_examples
 

@@ -15,6 +15,7 @@ from framework.core.collectives import broadcast_object, rank_and_size
 from framework.core.console import tracked, working
 from framework.core.errors import ConfigError, FrameworkError, TrainingError
 from framework.gbc.attribution.attribute import attribute
+from framework.gbc.attribution.culprits.diagnosis import Diagnosis, diagnose
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import AgentCredit, Attribution, Attributions, mean_credits
 from framework.gbc.execution.runner import RunOptions, Task, run_graph
@@ -26,6 +27,8 @@ from framework.gbc.prompt_search.state import OptimizerState, Trial, save_state
 
 CreditKind = Literal["walk", "own", "through"]
 """A credit of an agent: its share of the walks, what ends at it, or what passes through it."""
+BlameKind = Literal["walk", "own", "through", "diagnosis"]
+"""A credit of an agent, or how likely the diagnosis of all failed runs together finds it at fault."""
 TaskKind = Literal["training", "held-out"]
 
 
@@ -69,6 +72,7 @@ class Evidence:
         losses: of each trace.
         attributions: of each trace.
         credits: means over the traces.
+        diagnosis: of all traces together, if it was asked for and there are any.
         num_runs: runs of the graph that it took.
     """
 
@@ -77,6 +81,7 @@ class Evidence:
     losses: tuple[VerbalLoss, ...]
     attributions: tuple[Attribution, ...]
     credits: tuple[AgentCredit, ...]
+    diagnosis: Diagnosis | None = None
     num_runs: int = 0
 
     def credit_of(self, agent: str) -> AgentCredit:
@@ -84,9 +89,11 @@ class Evidence:
         none = AgentCredit(name=agent, through=0.0, own=0.0, walk=0.0)
         return next((credit for credit in self.credits if credit.name == agent), none)
 
-    def score_of(self, agent: str, by: CreditKind) -> tuple[float, float]:
-        """What agents are compared by: a credit, and of equals the walk's."""
+    def score_of(self, agent: str, by: BlameKind) -> tuple[float, float]:
+        """What agents are compared by: a credit or the diagnosis, and of equals the walk's credit."""
         credit = self.credit_of(agent)
+        if by == "diagnosis":
+            return (self.diagnosis.probabilities.get(agent, 0.0) if self.diagnosis else 0.0), credit.walk
         return getattr(credit, by), credit.walk
 
 
@@ -111,6 +118,8 @@ class Proposer(Protocol):
 
     needs_attribution: bool
     """Whether training tasks are attributed for it."""
+    needs_diagnosis: bool
+    """Whether those that failed are also diagnosed together."""
 
     def propose(self, state: OptimizerState, evidence: Evidence, generator: random.Random) -> Sequence[dict[str, str]]:
         """Changes to try, each new prompts by agent.
@@ -293,7 +302,7 @@ def optimize(
         raise ConfigError(f"{len(train)} training tasks, {len(held_out)} held out", hint="give some of both")
     if state is not None and (state.prompts.keys() != graph.prompts.keys() or state.seed != options.seed):
         raise ConfigError("the state is of another graph or seed", hint="use the graph and the seed that it began with")
-    rollouts = _Rollouts(models, loss, train, held_out, options, proposer.needs_attribution, on_runs)
+    rollouts = _Rollouts(models, loss, train, held_out, options, proposer, on_runs)
     search = PromptSearch(
         graph,
         proposer,
@@ -326,7 +335,7 @@ class _Rollouts:
     train: Sequence[Task]
     held_out: Sequence[Task]
     options: OptimizeOptions
-    needs_attribution: bool
+    proposer: Proposer
     on_runs: Callable[[TaskRuns], None]
     num_finished: int = 0
     first_failure: str = ""
@@ -338,10 +347,11 @@ class _Rollouts:
 
     def evidence(self, graph: Graph, generator: random.Random) -> Evidence:
         """What proposals rest on: errors of some training tasks."""
-        count = min(self.options.batch_size, len(self.train)) if self.needs_attribution else 0
+        count = min(self.options.batch_size, len(self.train)) if self.proposer.needs_attribution else 0
         traces = self._run(graph, "training", generator.sample(list(self.train), count))
         with working("attributing"):
-            return gather_evidence(graph, self.models, self.loss, traces, self.options)
+            diagnosed = self.proposer.needs_diagnosis
+            return gather_evidence(graph, self.models, self.loss, traces, self.options, diagnosed=diagnosed)
 
     def refuse_where_all_failed(self) -> None:
         """Raises TrainingError if tasks ran and none of them ever finished."""
@@ -360,7 +370,13 @@ class _Rollouts:
 
 
 def gather_evidence(
-    graph: Graph, models: Mapping[str, LanguageModel], loss: Loss, traces: Sequence[Trace], options: OptimizeOptions
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    loss: Loss,
+    traces: Sequence[Trace],
+    options: OptimizeOptions,
+    *,
+    diagnosed: bool = False,
 ) -> Evidence:
     """Attributes the errors of training tasks.
 
@@ -370,6 +386,7 @@ def gather_evidence(
         loss: of a trace that did not fail.
         traces: of training tasks; without any, the evidence is empty.
         options: how errors are attributed.
+        diagnosed: whether the traces are also diagnosed together.
     """
     finished = [trace for trace in traces if trace.failure is None]
     pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in finished) if found.value > 0]
@@ -381,6 +398,7 @@ def gather_evidence(
         losses=tuple(losses),
         attributions=tuple(attributions),
         credits=mean_credits([each.agents for each in attributions], [each.loss for each in attributions]),
+        diagnosis=diagnose(wrong, graph, models, losses, attributions) if diagnosed and wrong else None,
         num_runs=len(traces),
     )
 
