@@ -22,6 +22,9 @@ os.environ.pop("COLUMNS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A collection makes most of a million objects that stay: looking through them again and again finds nothing.
+gc.disable()
+
 # While the hook that checks shapes loads a module of ours, what that imports of others is compiled anew, their cached
 # bytecode unread: what is large is loaded before.
 if any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path):
@@ -53,9 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    # Collections pass over what is loaded by now, most of a million objects.
+    # Collections pass over what is loaded by now.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
