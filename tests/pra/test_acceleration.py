@@ -51,6 +51,15 @@ def test_packed_bfloat16_is_near():
     assert 0 < (packed - plain).abs().mean() < 0.03 * plain.std()
 
 
+def test_the_model_that_was_given_can_still_be_trained():
+    model = tiny_model().train()
+    for made in (accelerate(model, "fp32", "auto", CPU).model, compile_for_sampling(model)):
+        assert not made.training
+        assert not any(parameter.requires_grad for parameter in made.parameters())
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_eager_is_the_model_itself():
     model = tiny_model()
     ready = accelerate(model, "fp32", "eager", CPU)
@@ -114,6 +123,17 @@ def test_another_size_or_sampler_is_captured_anew():
         expected = draw_numbered(model, labels, range(len(labels)), seed=3, sampler=sampler)
         torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
     assert recorder.captures == 4
+
+
+def test_a_captured_step_follows_weights_that_change():
+    model, recorder = tiny_model(), Recorder()
+    step = CapturedStep(recorder)
+    drawn(model, step=step)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    torch.testing.assert_close(drawn(model, step=step), drawn(model))
+    assert recorder.captures == 1
 
 
 # Compiled parts, in a process without the checks of shapes.
