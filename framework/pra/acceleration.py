@@ -1,5 +1,6 @@
 """Faster ways to the same images: packed or compiled layers, and a token's step as one graph of a GPU's launches."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision, pack_for_sampling, shared_copy
 from framework.pra.sampling import Drawing, Grid, SamplerConfig, TokenStep, next_token
 
+log = logging.getLogger(__name__)
 Execution = Literal["auto", "eager", "compiled"]
 Replay = Callable[[], None]
 Capture = Callable[[Replay], Replay]
@@ -85,7 +87,8 @@ def accelerate(model: ImageGenerator, precision: Precision, execution: Execution
     if execution == "eager":
         return ready(model=model, step=next_token)
     if not isinstance(model, PRA):
-        # It draws all tokens together.
+        if execution == "compiled":
+            log.warning("execution compiled compiles what draws token by token: weights are packed, as by auto")
         return ready(model=pack_for_sampling(model, precision), step=next_token)
     if device.type == "cuda":
         lowered = pack_for_sampling(model, precision)

@@ -12,7 +12,7 @@ from framework.pra.generate import draw_numbered
 from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision
 from framework.pra.sampling import SamplerConfig, TokenStep, next_token
-from framework.testing.models import tiny_model
+from framework.testing.models import tiny_diffusion, tiny_model
 from framework.testing.processes.forked import run_forked
 
 CPU = torch.device("cpu")
@@ -73,6 +73,12 @@ def test_packed_images_do_not_depend_on_the_batch():
     numbered = (range(5), range(1), range(1, 4), range(4, 5))
     whole, *parts = (draw_numbered(ready.model, LABELS, numbers, seed=3, sampler=GUIDED) for numbers in numbered)
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_a_model_that_draws_no_tokens_says_that_it_is_not_compiled(caplog: pytest.LogCaptureFixture):
+    ready = accelerate(tiny_diffusion(), "fp32", "compiled", CPU)
+    assert "weights are packed" in caplog.text
+    assert not ready.whole_batches
 
 
 def test_filled_up_batches_have_the_same_images():
