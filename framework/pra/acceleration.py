@@ -18,7 +18,7 @@ from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision, pack_for_sampling, shared_copy
 from framework.pra.sampling import Drawing, Grid, SamplerConfig, TokenStep, next_token
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 Execution = Literal["auto", "eager", "compiled"]
 Replay = Callable[[], None]
 Capture = Callable[[Replay], Replay]
@@ -88,7 +88,7 @@ def accelerate(model: ImageGenerator, precision: Precision, execution: Execution
         return ready(model=model, step=next_token)
     if not isinstance(model, PRA):
         if execution == "compiled":
-            log.warning("execution compiled compiles what draws token by token: weights are packed, as by auto")
+            _logger.warning("execution compiled compiles what draws token by token: weights are packed, as by auto")
         return ready(model=pack_for_sampling(model, precision), step=next_token)
     if device.type == "cuda":
         lowered = pack_for_sampling(model, precision)
@@ -167,12 +167,22 @@ class CapturedStep:
             def work() -> None:
                 next_token(model, config, grid, own)
 
-            self._replay = self._capture(work)
+            self._replay = self._captured(work)
         assert self._drawing is not None
         assert self._grid is not None
         given = *_tensors(drawing), *_grid_tensors(grid)
         for to, each in zip((*_tensors(self._drawing), *_grid_tensors(self._grid)), given, strict=True):
             to.copy_(each)
+
+    def _captured(self, work: Replay) -> Replay:
+        """The graph of work, or, where there can be none, the work itself."""
+        try:
+            return self._capture(work)
+        except RuntimeError as error:
+            _logger.warning(
+                "a token's step runs operation by operation, as it cannot be captured as one graph: %s", error
+            )
+            return work
 
 
 def _tensors(drawing: Drawing) -> tuple[Shaped[Tensor, "..."], ...]:
