@@ -70,13 +70,12 @@ def compare(
     """
     settings = _read_recipe(recipe)
     base = _architecture(recipe, settings)
-    name = _judge_name(features, classifier)
     rows, sides = variants or get_args(VariantName), sizes or [base.image_size]
     protocol = Protocol(
         recipe=recipe,
         recipe_sha256=sha256_of(Path(recipe)),
         options=tuple(options),
-        features=name,
+        features=_judge_name(features, classifier),
         guidance=tuple(guidance),
         num=num,
         steps=steps,
