@@ -81,7 +81,7 @@ class _Product(torch.autograd.Function):
     # A second derivative is an error: through these products it would be zero.
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
         ctx: FunctionCtx, *gradients: Float[Tensor, "*axes outputs"]
     ) -> tuple[Float[Tensor, "*axes inputs"] | None, Float[Tensor, "outputs inputs"] | None, Tensor | None]:
         """Gradients of input, weight and bias, those that are wanted.
