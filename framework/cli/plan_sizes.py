@@ -8,7 +8,7 @@ from typing import Any
 from framework.core.errors import ConfigError
 from framework.core.imports import import_object
 from framework.core.method import Method
-from framework.tracking.devices import Device
+from framework.tracking.devices import GIB, Device
 from framework.training.planning import Plan, PlannedRun
 from framework.training.scale import ClusterConfig, expect
 
@@ -63,9 +63,11 @@ def largest_within(
         found = SizedPlan(options=as_options(settings), plan=plan, hours=seconds / 3600)
         if found.hours <= hours and plan.fits(device.memory_bytes):
             return found
-    least = "" if found is None else f"; the smallest takes {found.hours:.1f} h"
+    least = "" if found is None else f"; the smallest takes {found.hours:.1f} h and "
+    if found is not None:
+        least += f"{found.plan.memory.peak / GIB:.1f} of {device.memory_bytes / GIB:.1f} GiB"
     raise ConfigError(
-        f"no size ends {max_steps:,} steps within {hours:g} h{least}",
+        f"no size fits and ends {max_steps:,} steps within {hours:g} h{least}",
         hint="give more hours, a smaller --trainer.max_steps or --data.batch_size, or a faster device",
     )
 

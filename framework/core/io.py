@@ -133,14 +133,26 @@ def locked_folder(folder: Path) -> Generator[None, None, None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "wait for it, or choose another folder"
-            raise DataError(f"another process is writing {folder}", hint=hint) from None
+        _lock(descriptor, folder)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_file(path: Path) -> Generator[None, None, None]:
+    """The same by a file, which is made and stays: NFS locks files for all machines, and folders for each alone."""
+    with path.open("ab") as stream:
+        _lock(stream.fileno(), path)
+        yield
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "wait for it, or choose another folder"
+        raise DataError(f"another process is writing {path}", hint=hint) from None
 
 
 class RunLock:

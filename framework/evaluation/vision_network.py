@@ -123,7 +123,7 @@ class VisionNetwork(nn.Module):
             inputs.append(arguments[0])
 
         def keep_map(_: nn.Module, arguments: object, output: object) -> None:
-            each = _as_map(output)
+            each = _as_map(output, len(images))
             # More than one position: others are pooled already.
             if each is not None and each.shape[2] * each.shape[3] > 1:
                 found[each.shape[2], each.shape[3]] = each
@@ -148,12 +148,16 @@ def _gives_maps(module: nn.Module) -> bool:
     return not any(module.children()) and not idle
 
 
-def _as_map(output: object) -> FeatureMap | None:
-    if isinstance(output, Tensor) and output.is_floating_point():
-        if output.ndim == 4:
-            return output
-        if output.ndim == 3:  # Tokens.
-            return output.transpose(1, 2)[..., None]
+def _as_map(output: object, num_images: int) -> FeatureMap | None:
+    # Of another length it is of windows, or has its tokens first.
+    if not isinstance(output, Tensor) or not output.is_floating_point() or output.shape[:1] != (num_images,):
+        return None
+    if output.ndim == 4:
+        # Images are squares, by which a layer that has its channels last is told: ConvNeXt's and Swin's do.
+        channels_last = output.shape[1] == output.shape[2] != output.shape[3]
+        return output.permute(0, 3, 1, 2) if channels_last else output
+    if output.ndim == 3:  # Tokens.
+        return output.transpose(1, 2)[..., None]
     return None
 
 

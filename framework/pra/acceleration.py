@@ -87,7 +87,8 @@ def accelerate(model: ImageGenerator, precision: Precision, execution: Execution
     if execution == "eager":
         return ready(model=model, step=next_token)
     if not isinstance(model, PRA):
-        # It draws all tokens together.
+        if execution == "compiled":
+            _logger.warning("execution compiled compiles what draws token by token: weights are packed, as by auto")
         return ready(model=pack_for_sampling(model, precision), step=next_token)
     if device.type == "cuda":
         lowered = pack_for_sampling(model, precision)
@@ -100,7 +101,7 @@ def accelerate(model: ImageGenerator, precision: Precision, execution: Execution
 
 def compile_for_sampling(model: PRA) -> PRA:
     """A model with the same weights whose parts of a token's step are compiled, each as one graph of fixed shapes."""
-    made = shared_copy(model).eval().requires_grad_(False)
+    made = shared_copy(model)
     compiled = partial(torch.compile, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
     made.transformer.step = compiled(made.transformer.step)
     made.head.velocity = compiled(made.head.velocity)
@@ -134,9 +135,10 @@ class CapturedStep:
 
     def __init__(self, capture: Capture = cuda_graph) -> None:
         self._capture = capture
-        self._key: object = None
+        # The model itself, not its id: another one may get that once this one is gone.
+        self._key: tuple[PRA, SamplerConfig, torch.Size] | None = None
         self._drawing: Drawing | None = None
-        # The graph reads the grid's tensors too.
+        # The graph reads the grid's tensors too, which change with the model's weights.
         self._grid: Grid | None = None
         self._replay: Replay | None = None
 
@@ -157,7 +159,7 @@ class CapturedStep:
         return self._drawing
 
     def _take(self, model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing) -> None:
-        key = id(model), config, drawing.tokens.shape
+        key = model, config, drawing.tokens.shape
         if key != self._key:
             own = _copied(drawing)
             self._key, self._grid, self._drawing = key, grid, own
@@ -167,8 +169,10 @@ class CapturedStep:
 
             self._replay = self._captured(work)
         assert self._drawing is not None
-        for to, given in zip(_tensors(self._drawing), _tensors(drawing), strict=True):
-            to.copy_(given)
+        assert self._grid is not None
+        given = *_tensors(drawing), *_grid_tensors(grid)
+        for to, each in zip((*_tensors(self._drawing), *_grid_tensors(self._grid)), given, strict=True):
+            to.copy_(each)
 
     def _captured(self, work: Replay) -> Replay:
         """The graph of work, or, where there can be none, the work itself."""
@@ -183,6 +187,10 @@ class CapturedStep:
 
 def _tensors(drawing: Drawing) -> tuple[Shaped[Tensor, "..."], ...]:
     return drawing.tokens, drawing.seeds, drawing.cache.keys, drawing.cache.values, drawing.cache.length
+
+
+def _grid_tensors(grid: Grid) -> tuple[Shaped[Tensor, "..."], ...]:
+    return grid.starts, *(each for moment in grid.moments for each in moment)
 
 
 def _copied(drawing: Drawing) -> Drawing:

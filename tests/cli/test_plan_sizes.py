@@ -68,8 +68,13 @@ def test_the_largest_that_fits_the_memory():
 
 
 def test_none_in_time_says_how_long_the_smallest_takes():
-    with pytest.raises(ConfigError, match=r"no size ends 10 steps within 0\.5 h; the smallest takes 1\.0 h: give more"):
+    with pytest.raises(ConfigError, match=r"fits and ends 10 steps within 0\.5 h; the smallest takes 1\.0 h and"):
         find(0.5)
+
+
+def test_none_in_memory_says_how_much_the_smallest_takes():
+    with pytest.raises(ConfigError, match=r"takes 1\.0 h and 0\.0 of 0\.0 GiB: give more"):
+        find(1e6, device=replace(DEVICE, memory_bytes=1))
 
 
 def test_a_method_of_one_size():

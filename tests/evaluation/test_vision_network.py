@@ -67,6 +67,29 @@ def test_tokens_are_maps_too():
     assert others == []
 
 
+class ChannelsLast(nn.Module):
+    """ConvNeXt's and Swin's outputs in small: features as the last axis, and windows as further images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.windows, self.head = (
+            nn.Conv2d(1, 6, 2, 2),
+            nn.LayerNorm(6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 2),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.embed(images).permute(0, 2, 3, 1))
+        return self.head(self.windows(x.reshape(-1, 4, 6)).reshape(len(images), -1, 6).mean(1))
+
+
+def test_channels_that_come_last_are_channels():
+    network, images = ChannelsLast(), torch.rand(2, 1, 8, 8)
+    (found,) = VisionNetwork(network, AS_IT_IS).maps(images)
+    torch.testing.assert_close(found, network.norm(network.embed(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
 def test_places_are_the_first_channels_of_the_map_of_sixteen_pixels_to_a_position():
     network, images = convolutions(), torch.rand(2, 1, 8, 8)
     opened = VisionNetwork(network, AS_IT_IS)

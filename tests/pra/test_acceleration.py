@@ -12,7 +12,7 @@ from framework.pra.generate import draw_numbered
 from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision
 from framework.pra.sampling import SamplerConfig, TokenStep, next_token, sample
-from framework.testing.models import tiny_model
+from framework.testing.models import tiny_diffusion, tiny_model
 from framework.testing.processes.forked import run_forked
 
 CPU = torch.device("cpu")
@@ -51,6 +51,15 @@ def test_packed_bfloat16_is_near():
     assert 0 < (packed - plain).abs().mean() < 0.03 * plain.std()
 
 
+def test_the_model_that_was_given_can_still_be_trained():
+    model = tiny_model().train()
+    for made in (accelerate(model, "fp32", "auto", CPU).model, compile_for_sampling(model)):
+        assert not made.training
+        assert not any(parameter.requires_grad for parameter in made.parameters())
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_eager_is_the_model_itself():
     model = tiny_model()
     ready = accelerate(model, "fp32", "eager", CPU)
@@ -64,6 +73,12 @@ def test_packed_images_do_not_depend_on_the_batch():
     numbered = (range(5), range(1), range(1, 4), range(4, 5))
     whole, *parts = (draw_numbered(ready.model, LABELS, numbers, seed=3, sampler=GUIDED) for numbers in numbered)
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_a_model_that_draws_no_tokens_says_that_it_is_not_compiled(caplog: pytest.LogCaptureFixture):
+    ready = accelerate(tiny_diffusion(), "fp32", "compiled", CPU)
+    assert "weights are packed" in caplog.text
+    assert not ready.whole_batches
 
 
 def test_filled_up_batches_have_the_same_images():
@@ -125,6 +140,17 @@ def test_another_size_or_sampler_is_captured_anew():
         expected = draw_numbered(model, labels, range(len(labels)), seed=3, sampler=sampler)
         torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
     assert recorder.captures == 4
+
+
+def test_a_captured_step_follows_weights_that_change():
+    model, recorder = tiny_model(), Recorder()
+    step = CapturedStep(recorder)
+    drawn(model, step=step)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    torch.testing.assert_close(drawn(model, step=step), drawn(model))
+    assert recorder.captures == 1
 
 
 # Compiled parts, in a process without the checks of shapes.

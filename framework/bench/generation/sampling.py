@@ -20,7 +20,7 @@ from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.core.shapes import Images
 from framework.pra.acceleration import Execution, accelerate
-from framework.pra.network.config import PRAConfig
+from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.model import PRA
 from framework.pra.network.packing import DTYPES, Precision, is_packed
 from framework.pra.planning.sampling import sampling_flops
@@ -188,7 +188,12 @@ def random_model(config: PRAConfig) -> PRA:
 
     Args:
         config: the architecture.
+
+    Raises:
+        ConfigError: one that draws no tokens.
     """
+    if VARIANTS[config.variant].inputs == "diffused":
+        raise ConfigError(f"architecture.variant {config.variant}", hint="its images are not drawn token by token")
     model = PRA(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

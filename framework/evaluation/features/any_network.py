@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framework.core.errors import ConfigError
+from framework.core.errors import ConfigError, FrameworkError
 from framework.core.imports import import_object, look_in_current_folder
 from framework.core.shapes import Images
 from framework.evaluation.features.network import FeatureNetwork, Features, Pixels, SpatialFeatures
@@ -129,8 +129,11 @@ class NetworkFeatures(FeatureNetwork):
 def _made(path: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         made = import_object(path)(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"{path} cannot be called so ({error})", hint="give what it needs as arguments") from error
+    except FrameworkError:
+        raise
+    except Exception as error:
+        problem = f"{path} cannot be called so ({type(error).__name__}: {error})"
+        raise ConfigError(problem, hint="give what it needs as arguments") from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{path} gives a {type(made).__name__}", hint="give what makes a torch.nn.Module")
     return made

@@ -44,7 +44,8 @@ class TimmFeatures(NetworkFeatures):
             hint = (
                 "see timm.list_models() for names; without a network, fetch the weights elsewhere and give their path"
             )
-            raise ConfigError(f"timm gives no model {model} ({str(error).splitlines()[0]})", hint=hint) from error
+            said = str(error).partition("\n")[0] or type(error).__name__
+            raise ConfigError(f"timm gives no model {model} ({said})", hint=hint) from error
         if weights is not None:
             load_weights(made, weights)
         known = cast("dict[str, Any]", resolve_data_config({}, model=made))

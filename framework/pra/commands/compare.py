@@ -1,8 +1,8 @@
 """The method against the rows it is compared with: one recipe, every row, at equal parameters and steps."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
@@ -12,18 +12,21 @@ import torch
 from framework.core.console import console
 from framework.core.devices import pick_device
 from framework.core.errors import ConfigError, DataError
-from framework.core.io import check_output_folder, locked_folder, sha256_of
+from framework.core.io import check_output_folder, locked_file, sha256_of
 from framework.core.text_files import read_yaml
 from framework.evaluation.features import FeatureNetwork
 from framework.pra.commands.comparison.figure import FIGURE, draw_comparison
 from framework.pra.commands.comparison.judge import Judge, keep_floor, read_floor
 from framework.pra.commands.comparison.measurement import Protocol, measure_part, train_classifier, train_part
 from framework.pra.commands.comparison.parts import Part, at_size, plan_parts
-from framework.pra.commands.comparison.results import TABLE, read_result, write_all, write_result
+from framework.pra.commands.comparison.results import TABLE, PartResult, read_result, write_all, write_result
+from framework.pra.commands.sample_parts import weights_digest
 from framework.pra.network.config import PRAConfig, VariantName
+from framework.pra.sampling import check_classes
 
 _FLOOR = "training-images-{}px.json"
-_SECONDS_BETWEEN_LOOKS = 5.0
+_LOCK = "{}.lock"
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def compare(
@@ -66,19 +69,23 @@ def compare(
         options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
     """
     settings = _read_recipe(recipe)
-    base = PRAConfig(**settings["model"]["init_args"]["architecture"])
-    name = _judge_name(features, classifier)
+    base = _architecture(recipe, settings)
     rows, sides = variants or get_args(VariantName), sizes or [base.image_size]
     protocol = Protocol(
         recipe=recipe,
         recipe_sha256=sha256_of(Path(recipe)),
         options=tuple(options),
-        features=name,
+        features=_judge_name(features, classifier),
         guidance=tuple(guidance),
         num=num,
         steps=steps,
         svm_accuracy=svm_accuracy,
+        classifier_sha256=None if classifier is None else _digest(classifier),
+        weights_sha256=None if features is None else weights_digest(features),
     )
+    # Now, and not after hours of training.
+    for sampler in protocol.samplers:
+        check_classes((), base.num_classes, sampler)
     chosen = _named(plan_parts(base, variants=rows, sizes=sides, seeds=seeds), parts)
     judges = _Judges(Path(out), base, settings["data"], num, features=features, classifier=classifier)
     _work(chosen, Path(out), protocol, judges, pick_device(device))
@@ -106,9 +113,10 @@ def _work(parts: Sequence[Part], out: Path, protocol: Protocol, judges: "_Judges
     for part in parts:
         folder = out / part.name
         with ExitStack() as held:
-            if not _is_free(folder, held):
+            if not _is_free(out / _LOCK.format(part.name), held):
                 busy.append(part.name)
                 continue
+            folder.mkdir(exist_ok=True)
             if _is_measured(folder, protocol):
                 continue
             console.print(f"{part.name}: training, then samples and measures")
@@ -130,14 +138,24 @@ def _named(parts: Sequence[Part], patterns: Sequence[str]) -> list[Part]:
     return [part for part in parts if any(fnmatch(part.name, pattern) for pattern in patterns)]
 
 
-def _is_free(folder: Path, held: ExitStack) -> bool:
-    """Whether nobody else works in a folder, which is kept from others then until `held` ends."""
-    folder.mkdir(exist_ok=True)
+def _is_free(lock: Path, held: ExitStack) -> bool:
+    """Whether nobody else holds a lock, which is kept from others then until `held` ends."""
     try:
-        held.enter_context(locked_folder(folder))
+        held.enter_context(locked_file(lock))
     except DataError:
         return False
     return True
+
+
+@contextmanager
+def _alone(lock: Path) -> Generator[None, None, None]:
+    """Waits until nobody else holds a lock, and holds it."""
+    with ExitStack() as held:
+        if not _is_free(lock, held):
+            console.print(f"waiting for another process, which holds {lock}")
+            while not _is_free(lock, held):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        yield
 
 
 def _is_measured(folder: Path, protocol: Protocol) -> bool:
@@ -149,24 +167,30 @@ def _is_measured(folder: Path, protocol: Protocol) -> bool:
     result = read_result(folder)
     if result is None:
         return False
-    unlike = [name for name, value in protocol.training.items() if result.settings.get(name) != value]
+    unlike = _unlike(result, protocol.training)
     if unlike:
-        problem = f"{folder} was trained with another recipe or other options"
+        problem = f"{folder} was trained with another recipe or other options ({', '.join(unlike)})"
         raise ConfigError(problem, hint="take another folder for this comparison")
-    return result.settings == protocol.settings
+    return not _unlike(result, protocol.settings)
+
+
+def _unlike(result: PartResult, wanted: Mapping[str, object]) -> list[str]:
+    """Names of the settings that a result was not made with; one that older results do not tell is not among them."""
+    return [name for name, value in wanted.items() if result.settings.get(name, value) != value]
 
 
 def _write(out: Path, protocol: Protocol) -> None:
     """Table, lines and figure of all parts in the folder that were measured alike."""
-    found = [read_result(path) for path in out.iterdir() if path.is_dir()]
-    results = [each for each in found if each is not None and each.settings == protocol.settings]
-    if not results:
-        return
-    order = list(get_args(VariantName))
-    results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed))
-    floors = {each.image_size: read_floor(out / _FLOOR.format(each.image_size)) for each in results}
-    write_all(out, results, floors)
-    draw_comparison(out, results, floors)
+    with _alone(out / _LOCK.format("table")):
+        found = [read_result(path) for path in out.iterdir() if path.is_dir()]
+        results = [each for each in found if each is not None and not _unlike(each, protocol.settings)]
+        if not results:
+            return
+        order = list(get_args(VariantName))
+        results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed))
+        floors = {each.image_size: read_floor(out / _FLOOR.format(each.image_size)) for each in results}
+        write_all(out, results, floors)
+        draw_comparison(out, results, floors)
 
 
 class _Judges:
@@ -198,26 +222,38 @@ class _Judges:
     def at(self, image_size: int) -> Judge:
         """Of a size."""
         if image_size not in self._made:
-            network = self._features or self._trained(image_size)
             config = at_size(self._base, image_size)
-            judge = Judge.of_shards(network, self._data["train"], self._data["validation"], config)
-            keep_floor(self._out / _FLOOR.format(image_size), judge, self._num)
+            with _alone(self._out / _LOCK.format(f"judge-{image_size}px")):
+                network = self._features or self._trained(image_size)
+                judge = Judge.of_shards(network, self._data["train"], self._data["validation"], config)
+                keep_floor(self._out / _FLOOR.format(image_size), judge, self._num)
             self._made[image_size] = judge
         return self._made[image_size]
 
     def _trained(self, image_size: int) -> FeatureNetwork:
         assert self._classifier is not None
-        run = self._out / f"classifier-{image_size}px"
-        with ExitStack() as held:
-            while not _is_free(run, held):
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-            return train_classifier(self._classifier, run, image_size)
+        return train_classifier(self._classifier, self._out / f"classifier-{image_size}px", image_size)
 
 
 def _read_recipe(path: str) -> dict[str, Any]:
     settings = read_yaml(path)
     architecture = settings.get("model", {}).get("init_args", {}).get("architecture")
-    if architecture is None or "validation" not in settings.get("data", {}):
+    if architecture is None or not {"train", "validation"} <= settings.get("data", {}).keys():
         problem = f"{path} is not the recipe of a PRA run with validation data"
         raise ConfigError(problem, hint="give one such as recipes/pra/digits.yaml")
     return settings
+
+
+def _architecture(path: str, settings: dict[str, Any]) -> PRAConfig:
+    try:
+        return PRAConfig(**settings["model"]["init_args"]["architecture"])
+    except TypeError as error:
+        problem = f"model.architecture of {path} is none ({error})"
+        raise ConfigError(problem, hint="check its names, as `framework fit` does") from error
+
+
+def _digest(path: str) -> str:
+    try:
+        return sha256_of(Path(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})", hint="give a classifier's recipe") from error

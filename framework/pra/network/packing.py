@@ -61,12 +61,17 @@ def pack_for_sampling(model: Model, precision: Precision) -> Model:
         for name, layer in list(module.named_children()):
             if isinstance(layer, Linear):
                 setattr(module, name, _packed(layer, precision))
-    return packed.eval().requires_grad_(False)
+    return packed
 
 
 def shared_copy(model: Model) -> Model:
-    """A model of modules of its own, whose tensors are the same: what is replaced in it stays as it was in `model`."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    """A model of modules of its own, whose tensors are the same: what is replaced in it stays as it was in `model`.
+
+    Its parameters are frozen ones with the same values, as freezing those of `model` itself would end its training.
+    """
+    kept: dict[int, Tensor] = {id(buffer): buffer for buffer in model.buffers()}
+    kept |= {id(each): nn.Parameter(each.detach(), requires_grad=False) for each in model.parameters()}
+    return copy.deepcopy(model, kept).eval()
 
 
 def is_packed(model: ImageGenerator) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from framework.core.compat.torch_compat import onednn_product, packs_weights
 
@@ -78,8 +78,10 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         return onednn_product(x, weight, bias)
 
+    # A second derivative is an error: through these products it would be zero.
     @staticmethod
-    def backward(
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
         ctx: FunctionCtx, *gradients: Float[Tensor, "*axes outputs"]
     ) -> tuple[Float[Tensor, "*axes inputs"] | None, Float[Tensor, "outputs inputs"] | None, Tensor | None]:
         """Gradients of input, weight and bias, those that are wanted.

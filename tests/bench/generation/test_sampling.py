@@ -43,6 +43,11 @@ def test_numbers_out_of_range():
         bench_sampling(architecture=TINY, rounds=0)
 
 
+def test_a_model_that_draws_no_tokens_is_refused():
+    with pytest.raises(ConfigError, match=r"architecture\.variant diffusion: its images are not drawn token by token"):
+        random_model(tiny_config(variant="diffusion"))
+
+
 def test_a_model_without_zeros():
     model = random_model(TINY)
     assert all(parameter.any() for parameter in model.parameters())

@@ -1,17 +1,32 @@
 """The command: parts are trained and measured once, shared out among processes, and refused where they are unlike."""
 
 import json
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from framework.cli.main import main
 from framework.core.errors import ConfigError
-from framework.core.io import locked_folder
+from framework.core.io import locked_file
 from framework.evaluation.features import PixelFeatures
+from framework.pra.commands.compare import _unlike as unlike
 from framework.pra.commands.compare import compare
+from framework.pra.commands.comparison.measurement import Protocol
+from framework.pra.commands.comparison.results import PartResult
 from framework.testing.processes.forked import run_warm
 
+PROTOCOL = Protocol(
+    recipe="recipe.yaml",
+    recipe_sha256="abc",
+    options=(),
+    features="pixels",
+    guidance=(1.0,),
+    num=4,
+    steps=2,
+    svm_accuracy=False,
+)
 CLASSIFIER = """
 run: {{dir: elsewhere, wandb: disabled}}
 data: {{train: {shards}, validation: {shards}, images: {{size: 32, channels: 3}}, batch_size: 4}}
@@ -78,12 +93,45 @@ def test_a_classifier_is_trained_at_each_size(recipe: Path, tmp_path: Path):
 
 
 def test_parts_that_others_work_on_are_left_to_them(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    folder = tmp_path / "out" / "pra-8px-seed0"
-    folder.mkdir(parents=True)
-    with locked_folder(folder):
-        compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures(), variants=["pra"], device="cpu")
+    out = tmp_path / "out"
+    out.mkdir()
+    with locked_file(out / "pra-8px-seed0.lock"):
+        compare(str(recipe), str(out), features=PixelFeatures(), variants=["pra"], device="cpu")
     assert "worked on by other processes: pra-8px-seed0" in capsys.readouterr().err
-    assert list(folder.iterdir()) == []
+    assert not (out / "pra-8px-seed0").exists()
+
+
+def test_the_table_waits_for_the_process_that_writes_it(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    with ExitStack() as other:
+        other.enter_context(locked_file(out / "pra-8px-seed0.lock"))
+        other.enter_context(locked_file(out / "table.lock"))
+        monkeypatch.setattr("framework.pra.commands.compare.time.sleep", lambda _: other.close())
+        compare(str(recipe), str(out), features=PixelFeatures(), variants=["pra"], device="cpu")
+    assert "waiting for another process, which holds" in capsys.readouterr().err
+
+
+def test_what_a_result_was_measured_with():
+    protocol = replace(PROTOCOL, classifier_sha256="a", weights_sha256="b")
+    result = PartResult(
+        variant="pra",
+        image_size=8,
+        token_size=48,
+        seed=0,
+        num_parameters=1,
+        metrics={},
+        rollout_gap=1.0,
+        reconstruction_l1=None,
+        settings=protocol.settings,
+    )
+    assert unlike(result, protocol.settings) == []
+    assert unlike(result, replace(protocol, weights_sha256="c").settings) == ["weights_sha256"]
+    assert unlike(result, replace(protocol, classifier_sha256="c").training) == ["classifier_sha256"]
+    older = {name: value for name, value in result.settings.items() if not name.endswith("r_sha256")}
+    assert unlike(replace(result, settings=older), protocol.settings) == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +141,10 @@ def test_parts_that_others_work_on_are_left_to_them(recipe: Path, tmp_path: Path
         ({"seeds": []}, r"seeds \[\]"),
         ({"num": 0}, "num 0"),
         ({"sizes": [9]}, "images of 9 pixels"),
+        ({"guidance": [0.5]}, "guidance 0.5"),
+        ({"steps": 0}, "sampler steps 0"),
         ({"features": None}, "give one of them"),
+        ({"features": None, "classifier": "missing.yaml"}, r"missing\.yaml cannot be read"),
         ({"classifier": "classifier.yaml"}, "give one of them"),
     ],
 )
@@ -102,6 +153,15 @@ def test_what_cannot_be_compared_is_refused(recipe: Path, tmp_path: Path, option
     with pytest.raises(ConfigError, match=message):
         compare(str(recipe), str(tmp_path / "out"), **given)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), [("image_size: 8", "image_sise: 8"), ("num_classes: 2", "num_classes: 1")])
+def test_an_architecture_that_is_none_or_unguided_is_refused_at_once(recipe: Path, tmp_path: Path, old: str, new: str):
+    text = recipe.read_text()
+    assert old in text
+    recipe.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=r"tiny.yaml is none|guidance 1\.5 for an unconditional model"):
+        compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures())
 
 
 def test_a_recipe_of_something_else_is_refused(tmp_path: Path):

@@ -56,6 +56,15 @@ def test_only_wanted_gradients_are_computed(every_size: list[object]):
     assert len(every_size) == 2
 
 
+@needs_onednn
+@pytest.mark.usefixtures("every_size")
+def test_a_second_derivative_is_an_error_rather_than_zero():
+    x = torch.randn(4, 20, requires_grad=True)
+    (first,) = torch.autograd.grad(Linear(20, 12)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+
+
 def test_what_it_is_not_for(every_size: list[object]):
     layer, x = Linear(8, 8), torch.randn(4, 8)
     with torch.no_grad():

@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from framework.core.io import atomic_write
 from framework.pra.commands.comparison.results import PartResult, quantities, spreads
 
 FIGURE = "comparison"
@@ -57,5 +58,6 @@ def draw_comparison(out: Path, results: Sequence[PartResult], floors: Mapping[in
             axes.legend(fontsize="small")
     paths = [out / f"{FIGURE}.{ending}" for ending in ("svg", "png")]
     for path in paths:
-        figure.savefig(path, dpi=100)
+        with atomic_write(path) as stream:
+            figure.savefig(stream, format=path.suffix[1:], dpi=100)
     return paths

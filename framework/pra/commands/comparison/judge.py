@@ -15,6 +15,7 @@ from framework.evaluation.features import FeatureNetwork, extract_features
 from framework.evaluation.features.network import Features
 from framework.evaluation.samples import SampleSet, dequantize_images, read_shards
 from framework.evaluation.svm_accuracy import SupportVectorClassifier
+from framework.pra.commands.sample_parts import weights_digest
 from framework.pra.loss import parallel_rollout
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.model import PRA
@@ -142,7 +143,7 @@ def keep_floor(path: Path, judge: Judge, num: int) -> None:
         judge: measures it.
         num: images.
     """
-    wanted = {"num": num, "features": judge.network.name}
+    wanted = {"num": num, "features": judge.network.name, "weights_sha256": weights_digest(judge.network)}
     if path.is_file() and json.loads(path.read_bytes()).items() >= wanted.items():
         return
     found = {**wanted, "frechet_distance": judge.floor(num)}

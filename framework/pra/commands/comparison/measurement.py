@@ -42,6 +42,8 @@ class Protocol:
         num: samples of each scale.
         steps: of the sampler.
         svm_accuracy: also measured.
+        classifier_sha256: of the recipe of the network that measures, where it is trained here.
+        weights_sha256: of that network where it is given.
     """
 
     recipe: str
@@ -52,6 +54,8 @@ class Protocol:
     num: int
     steps: int
     svm_accuracy: bool
+    classifier_sha256: str | None = None
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.num < 2:
@@ -59,8 +63,17 @@ class Protocol:
 
     @property
     def training(self) -> dict[str, object]:
-        """What a trained part cannot do without being trained anew."""
-        return {"recipe_sha256": self.recipe_sha256, "options": list(self.options)}
+        """What a trained part, or a trained classifier, cannot do without being trained anew."""
+        return {
+            "recipe_sha256": self.recipe_sha256,
+            "options": list(self.options),
+            "classifier_sha256": self.classifier_sha256,
+        }
+
+    @property
+    def samplers(self) -> list[SamplerConfig]:
+        """One for each scale, first that without guidance. Raises ConfigError."""
+        return [SamplerConfig(steps=self.steps, guidance=scale) for scale in sorted({1.0, *self.guidance})]
 
     @property
     def settings(self) -> JsonDict:
@@ -135,8 +148,8 @@ def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device
     labels = balanced_labels(protocol.num, range(config.num_classes))
     metrics: dict[str, dict[str, float]] = {}
     unguided: Images | None = None
-    for scale in sorted({1.0, *protocol.guidance}):
-        sampler = SamplerConfig(steps=protocol.steps, guidance=scale)
+    for sampler in protocol.samplers:
+        scale = sampler.guidance
         batches = generate(model, labels, seed=part.seed, sampler=sampler, batch_size=SAMPLES_BATCH, device=device)
         total = -(-protocol.num // SAMPLES_BATCH)
         images = torch.cat(list(tracked(batches, f"samples of {part.name}, guidance {scale:g}", total=total)))
