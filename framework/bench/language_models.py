@@ -19,6 +19,7 @@ from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import Scalar
 from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.generation import pad_left
+from framework.gbc.language_models.prefix_cache import read_prefixes_unmasked
 
 Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -68,7 +69,7 @@ def facts_of(device: str) -> dict[str, object]:
 
 
 def build_model(shape: Shape, device: str, dtype: Dtype = "auto") -> PreTrainedModel:
-    """A random Qwen3 of a shape, made where it runs.
+    """A random Qwen3 of a shape, made where it runs, whose attention is that of the framework's local models.
 
     Args:
         shape: one of `SETTINGS`.
@@ -89,6 +90,8 @@ def build_model(shape: Shape, device: str, dtype: Dtype = "auto") -> PreTrainedM
             torch.manual_seed(0)
             model = Qwen3ForCausalLM(config)
         model.to(dtype=config.dtype)  # pyright: ignore[reportCallIssue]
+        # As `LocalModel` does.
+        read_prefixes_unmasked(model)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})", hint="use cpu") from error
     return model.eval().requires_grad_(False)

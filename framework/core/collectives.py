@@ -25,7 +25,7 @@ def all_gather_object(value: Value, group: dist.ProcessGroup | None = None) -> l
     return cast("list[Value]", values)
 
 
-def mean_over_ranks(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def mean_over_ranks(value: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """The mean of every rank's tensor, on every rank; on a GPU the host does not wait for it."""
     _, size = rank_and_size()
     if size == 1:

@@ -5,6 +5,7 @@
 | batch | images of a micro-batch |
 | channel, height, width | of an image, in [-1, 1] |
 | sample, feature | images of a set, and the values that a network gives for one |
+| axes | any axes, also none |
 | place | values of a map of activations |
 | stream | random numbers of one seed |
 | block | the words of a stream that one count gives |

@@ -1,5 +1,6 @@
 """Faster ways to the same images: packed or compiled layers, and a token's step as one graph of a GPU's launches."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision, pack_for_sampling, shared_copy
 from framework.pra.sampling import Drawing, Grid, SamplerConfig, TokenStep, next_token
 
+_logger = logging.getLogger(__name__)
 Execution = Literal["auto", "eager", "compiled"]
 Replay = Callable[[], None]
 Capture = Callable[[Replay], Replay]
@@ -163,10 +165,20 @@ class CapturedStep:
             def work() -> None:
                 next_token(model, config, grid, own)
 
-            self._replay = self._capture(work)
+            self._replay = self._captured(work)
         assert self._drawing is not None
         for to, given in zip(_tensors(self._drawing), _tensors(drawing), strict=True):
             to.copy_(given)
+
+    def _captured(self, work: Replay) -> Replay:
+        """The graph of work, or, where there can be none, the work itself."""
+        try:
+            return self._capture(work)
+        except RuntimeError as error:
+            _logger.warning(
+                "a token's step runs operation by operation, as it cannot be captured as one graph: %s", error
+            )
+            return work
 
 
 def _tensors(drawing: Drawing) -> tuple[Shaped[Tensor, "..."], ...]:

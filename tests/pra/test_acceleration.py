@@ -11,7 +11,7 @@ from framework.pra.acceleration import CapturedStep, Replay, accelerate, compile
 from framework.pra.generate import draw_numbered
 from framework.pra.network.model import PRA
 from framework.pra.network.packing import Precision
-from framework.pra.sampling import SamplerConfig, TokenStep, next_token
+from framework.pra.sampling import SamplerConfig, TokenStep, next_token, sample
 from framework.testing.models import tiny_model
 from framework.testing.processes.forked import run_forked
 
@@ -103,6 +103,17 @@ def test_a_captured_step_serves_all_tokens_and_batches():
         torch.testing.assert_close(made, draw_numbered(model, labels, range(5), seed=3, sampler=GUIDED))
     assert recorder.captures == 1
     assert recorder.replays == 2 * (model.config.num_tokens - 1)
+
+
+def test_a_step_that_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCaptureFixture):
+    def refuse(work: Replay) -> Replay:
+        raise RuntimeError("no graphs on this device")
+
+    model, sampler = tiny_model(), SamplerConfig(steps=2)
+    labels = torch.tensor([0, 1])
+    made = sample(model, labels, [1, 2], sampler, step=CapturedStep(refuse))
+    torch.testing.assert_close(made, sample(model, labels, [1, 2], sampler))
+    assert "cannot be captured as one graph: no graphs on this device" in caplog.text
 
 
 def test_another_size_or_sampler_is_captured_anew():

@@ -39,6 +39,12 @@ def test_samples_do_not_depend_on_the_batch_size():
     torch.testing.assert_close(whole, split, atol=1e-4, rtol=1e-4)
 
 
+def test_a_token_s_step_is_captured(caplog: pytest.LogCaptureFixture):
+    ready = accelerate(tiny_model().to("cuda"), "bf16", "auto", torch.device("cuda"))
+    ready.draw([0, 1], range(2), seed=3, sampler=SamplerConfig(steps=3))
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 @pytest.mark.parametrize("execution", ["auto", "compiled"])
 def test_captured_tokens_equal_the_plain_ones(execution: Execution):
     model, labels = tiny_model(image_size=6).to("cuda"), [0, 1, 2, 0, 1, 2]

@@ -60,7 +60,7 @@ def test_what_a_gpu_refuses_is_refused(folder: Path):
 
 @pytest.mark.slow
 def test_the_tests_that_need_a_gpu(folder: Path):
-    expensive = "compiled or two_gpus or goes_on"
+    expensive = "compiled or two_gpus or goes_on or is_captured"
     output = run(folder, "-m", "pytest", *QUIET, "-m", "gpu", "-k", f"not ({expensive})", *TESTS)
     assert "skipped" not in output
 

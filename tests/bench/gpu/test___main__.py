@@ -67,7 +67,17 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_make_runs_this_command(monkeypatch: pytest.MonkeyPatch):
     makefile = Path(__file__).parents[3] / "Makefile"
-    wanted = ["make", "--dry-run", "--file", str(makefile), "--old-file", "install", "benchmark-gpu", "BIN=bin"]
+    wanted = [
+        "make",
+        "--dry-run",
+        "--no-print-directory",
+        "--file",
+        str(makefile),
+        "--old-file",
+        "install",
+        "benchmark-gpu",
+        "BIN=bin",
+    ]
     printed = subprocess.run([*wanted, "CIFAR10=images.zip"], capture_output=True, text=True, check=True).stdout
     (line,) = printed.splitlines()
     variable, *words = line.split()
