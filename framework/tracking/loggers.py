@@ -30,7 +30,7 @@ _MODES: dict[str, WandbMode] = {
     "run": "online",
 }
 _PROJECT = "framework"
-_NOT_IN_IDS = re.compile(r"[^\w-]", re.ASCII)
+_NOT_IN_IDS = re.compile(r"[^\w.-]", re.ASCII)
 _LATER_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{\w+\})")
 
 log = logging.getLogger(__name__)
@@ -102,17 +102,25 @@ def _wandb_id(folder: Path) -> str:
     WANDB_RUN_ID, which a sweep sets too, names that of a new folder.
 
     Raises:
-        ConfigError: WANDB_RUN_ID is none that W&B takes.
+        ConfigError: WANDB_RUN_ID has signs that W&B or a file name may not take.
     """
     chosen, kept = os.environ.get("WANDB_RUN_ID", "").strip(), saved_wandb_id(folder)
     if found := _NOT_IN_IDS.search(chosen):
-        raise ConfigError(f"WANDB_RUN_ID {chosen} has {found[0]!r}", hint="use letters, digits, - and _, or unset it")
+        raise ConfigError(
+            f"WANDB_RUN_ID {chosen} has {found[0]!r}", hint="use letters, digits, -, _ and dots, or unset it"
+        )
     if kept is None:
         kept = chosen or secrets.token_hex(4)
-        keep_wandb_id(folder, kept)
+        _keep_id(folder, kept)
     elif chosen and chosen != kept:
         _tell("WANDB_RUN_ID says %s, and %s goes on as %s: unset it, or choose another run.dir", chosen, folder, kept)
     return kept
+
+
+@rank_zero_only
+def _keep_id(folder: Path, identity: str) -> None:
+    # The other ranks, which start at the same moment and write no run, would put theirs in its place.
+    keep_wandb_id(folder, identity)
 
 
 @rank_zero_only

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from framework.core.errors import ConfigError
 from framework.tracking.loggers import RunConfig, make_loggers, wandb_mode
@@ -43,18 +44,28 @@ def test_a_run_keeps_its_id_and_another_has_another(tmp_path: Path):
 def test_an_id_from_the_environment_names_a_new_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setenv("WANDB_RUN_ID", "mine-1")
-    assert wandb_of(tmp_path / "a").version == "mine-1"
+    monkeypatch.setenv("WANDB_RUN_ID", "mine-1.2")
+    assert wandb_of(tmp_path / "a").version == "mine-1.2"
     monkeypatch.setenv("WANDB_RUN_ID", "other")
     with caplog.at_level("INFO"):
-        assert wandb_of(tmp_path / "a").version == "mine-1"
+        assert wandb_of(tmp_path / "a").version == "mine-1.2"
     assert caplog.messages == [
-        f"WANDB_RUN_ID says other, and {tmp_path / 'a'} goes on as mine-1: unset it, or choose another run.dir"
+        f"WANDB_RUN_ID says other, and {tmp_path / 'a'} goes on as mine-1.2: unset it, or choose another run.dir"
     ]
     monkeypatch.setenv("WANDB_RUN_ID", "team/run 1")
     with pytest.raises(ConfigError, match=r"WANDB_RUN_ID team/run 1 has '/': use letters"):
         wandb_of(tmp_path / "c")
     assert not (tmp_path / "c/wandb-id").exists()
+
+
+def test_of_ranks_that_start_together_the_first_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert wandb_of(tmp_path / "a").version
+    assert not (tmp_path / "a/wandb-id").exists()
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    first = wandb_of(tmp_path / "a").version
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert wandb_of(tmp_path / "a").version == first
 
 
 def test_an_id_that_a_full_disk_has_cut_off_is_chosen_anew(tmp_path: Path):

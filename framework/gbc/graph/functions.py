@@ -7,6 +7,7 @@ functions.
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 from framework.core.errors import ConfigError
 from framework.gbc.graph.spec import Agent, Condition, Estimator, Graph, Loop, Tool, UserTurn, reads_of
@@ -127,6 +128,9 @@ def _template(name: str, function: Callable[..., str | None], reads: Sequence[st
         raise ConfigError(problem, hint=hint) from error
     if text is None:
         return None
+    # The annotation is the user's, and nobody has checked it.
+    if not isinstance(cast(object, text), str):
+        raise ConfigError(f"agent {name!r}: its function returned {type(text).__name__}, not a text", hint=hint)
     pieces = text.replace("{", "{{").replace("}", "}}").split("\x00")
     if any(text.count(_MARK.format(source)) != 1 for source in reads) or len(pieces) != 2 * len(reads) + 1:
         raise ConfigError(f"agent {name!r}: its text has not each of {', '.join(reads)} once", hint=hint)

@@ -106,8 +106,8 @@ class FiniteGuard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._loss, self._step = None, trainer.global_step
         self._unread, self._bad = [], None
-        # To walk through all modules takes a tenth of a millisecond and more.
-        self._parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+        # To walk through all modules takes a tenth of a millisecond and more. Frozen ones too, which may be thawed.
+        self._parameters = list(pl_module.parameters())
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Scalar) -> None:
         # Of several micro-batches each loss is already divided by their number.

@@ -254,9 +254,10 @@ class _Watch:
         Args:
             only_longer: leave a timer that runs for long enough, or longer.
         """
-        mark, now = self.mark, time.monotonic()
-        ends = mark.counted + mark.limit + _SILENCE_SECONDS + _PATIENCE_SECONDS + _BACKSTOP_SECONDS
         with self._timer:
+            # Read here: the guard would else put the timer back to a stage that has just ended.
+            mark, now = self.mark, time.monotonic()
+            ends = mark.counted + mark.limit + _SILENCE_SECONDS + _PATIENCE_SECONDS + _BACKSTOP_SECONDS
             if self._ended.is_set() or sys.__stderr__ is None:
                 return
             if not mark.limit:

@@ -17,6 +17,7 @@ _INTERACTIVE = ("bash", "interactive")
 """Names of SLURM jobs in whose shell Lightning starts the processes itself."""
 _OTHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "FLUX_JOB_SIZE", "JSM_NAMESPACE_SIZE")
 """How many processes mpirun, its relatives and jsrun have started."""
+_HAND = "whoever set RANK and WORLD_SIZE"
 _CHILDRENS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What Lightning tells the processes that it starts itself; the first, which has started them, has none of it."""
 
@@ -76,9 +77,10 @@ def _by_hand(environment: Mapping[str, str]) -> Launch | None:
             return None
         return _launch("whoever set LOCAL_RANK", {"WORLD_SIZE": "1", **environment}, "WORLD_SIZE", hint)
     world = environment.get("WORLD_SIZE", "1")
-    if "LOCAL_RANK" not in environment and (world == "1" or "NODE_RANK" in environment):
+    is_node = any(name in environment for name in ("NODE_RANK", "GROUP_RANK"))
+    if "LOCAL_RANK" not in environment and (world == "1" or is_node):
         return None
-    return _launch("whoever set RANK and WORLD_SIZE", {"WORLD_SIZE": "1", **environment}, "WORLD_SIZE", hint)
+    return _launch(_HAND, {"WORLD_SIZE": "1", **environment}, "WORLD_SIZE", hint)
 
 
 def _launch(launcher: str, environment: Mapping[str, str], name: str, hint: str) -> Launch:
@@ -128,6 +130,12 @@ def _refuse_unheard(launch: Launch) -> None:
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if launch.launcher == "SLURM" and tasks != "1" and "SLURM_NTASKS_PER_NODE" not in os.environ:
         raise ConfigError(f"SLURM_NTASKS is {tasks}, and SLURM_NTASKS_PER_NODE is not set", hint=launch.hint)
+    if launch.launcher == _HAND and "LOCAL_RANK" not in os.environ:
+        # Each of them would take itself for the first node.
+        problem = f"{launch.launcher} has set neither LOCAL_RANK nor NODE_RANK, by which the processes know each other"
+        raise ConfigError(
+            problem, hint="start it by torchrun, which launch/torchrun/train.sh does, or set NODE_RANK too"
+        )
     of_mpi = any(name in launch.launcher for name in _OTHERS) and "LOCAL_RANK" not in os.environ
     if launch.num_processes > 1 and of_mpi and not (MPIEnvironment.detect() or LSFEnvironment.detect()):
         started = f"{launch.launcher} has started {launch.num_processes} process(es), which do not hear of each other"

@@ -1,5 +1,7 @@
 """Graphs from plain functions: parameters, docstrings, templates, and what is refused."""
 
+from typing import Any
+
 import pytest
 
 from framework.core.errors import ConfigError
@@ -68,6 +70,10 @@ def test_loops_and_outputs():
     assert (graph.loops[0].times, graph.outputs) == (2, ("draft",))
 
 
+def counts(user: str) -> Any:
+    return len(user)
+
+
 def test_what_is_refused():
     with pytest.raises(ConfigError, match="agent 'silent' has no prompt: give it a docstring"):
 
@@ -86,6 +92,9 @@ def test_what_is_refused():
         @agent(model="m", prompt="p")
         def broken(user):
             return f"{user} {1 / 0}"
+
+    with pytest.raises(ConfigError, match="agent 'counts': its function returned int, not a text"):
+        agent(model="m", prompt="p")(counts)
 
     def many(*texts: str) -> str:
         return ""

@@ -109,6 +109,31 @@ def test_the_gradient_norm_is_logged_before_clipping(tmp_path: Path):
     assert line.weight.tolist() == pytest.approx([0.97, 0.96], abs=1e-5)
 
 
+class Thaws(Callback):
+    """Trains a parameter from the second step on, as fine-tuning does."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        for parameter in pl_module.parameters():
+            parameter.requires_grad_(trainer.global_step > 0 or parameter.ndim == 0)
+
+
+class Shifted(Line):
+    """Has a number beside the weights, which is trained from the first step on."""
+
+    def __init__(self, weight: list[float]) -> None:
+        super().__init__(weight)
+        self.root.requires_grad_(False)
+        self.shift = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) + self.shift
+
+
+def test_parameters_that_are_thawed_later_are_looked_at(tmp_path: Path):
+    with pytest.raises(TrainingError, match="the gradient norm is inf at step 1"):
+        fit(tmp_path, Shifted([1.0, 0.0]), loader([1, 1], [1, 1]), Thaws(), FiniteGuard())
+
+
 def test_a_bad_micro_batch_stops_the_run_before_its_step(tmp_path: Path):
     line = Line([1.0, 1.0])
     with pytest.raises(TrainingError, match="is nan at step 1"):

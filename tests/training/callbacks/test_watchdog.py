@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -176,3 +176,24 @@ def test_the_timer_without_python_is_made_anew_for_longer_stages_at_once_and_for
     watch.stop()
     watch._arm()
     assert len(armed) == 4
+
+
+def test_the_guard_does_not_put_the_timer_back_to_a_stage_that_has_just_ended(monkeypatch: pytest.MonkeyPatch):
+    armed: list[float] = []
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    monkeypatch.setattr(watchdog.threading.Thread, "start", lambda thread: None)
+    watch = watchdog._Watch(watchdog._first_mark(1000.0), "")
+
+    class Overtaken:
+        """A lock that the guard waits for while the main thread enters a longer stage."""
+
+        def __enter__(self) -> None:
+            watch._timer = lock
+            watch.enter("validation", 1, 1800.0)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    lock, watch._timer = watch._timer, cast(Any, Overtaken())
+    watch._arm()
+    assert armed[-1] == pytest.approx(1871, abs=1)
+    watch.stop()

@@ -25,13 +25,24 @@ LAUNCHERS = {
         "WORLD_SIZE": "4",
     },
     "by hand": {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4"},
-    "an operator of Kubernetes": {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "train-master-0"},
 }
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    prefixes = ("TORCHELASTIC_", "WORLD_", "RANK", "LOCAL_", "NODE_", "MASTER_", "CROSS_", "SLURM_", "PMI_", "OMPI_")
+    prefixes = (
+        "TORCHELASTIC_",
+        "WORLD_",
+        "RANK",
+        "LOCAL_",
+        "NODE_",
+        "MASTER_",
+        "CROSS_",
+        "SLURM_",
+        "PMI_",
+        "OMPI_",
+        "GROUP_",
+    )
     for name in [each for each in os.environ if each.startswith(prefixes)]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -117,6 +128,20 @@ def test_variables_that_nobody_can_go_by(
         environment.setenv(name, value)
     with pytest.raises(ConfigError, match=told):
         check_launched(num_nodes=1, num_devices=devices)
+
+
+def test_an_operator_of_kubernetes_without_torchrun(environment: pytest.MonkeyPatch):
+    """Lightning reads no RANK: each pod would be the first node, and wait for the others at another's address."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "train-master-0"}.items():
+        environment.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"started 4 process.* asks for 2: "):
+        check_launched(num_nodes=2, num_devices=1)
+    with pytest.raises(ConfigError, match=r"has set neither LOCAL_RANK nor NODE_RANK.*torchrun.*or set NODE_RANK"):
+        check_launched(num_nodes=4, num_devices=1)
+    for name in ("NODE_RANK", "GROUP_RANK"):
+        environment.setenv(name, "1")
+        check_launched(num_nodes=4, num_devices=1)
+        environment.delenv(name)
 
 
 def test_a_launcher_of_one_process_is_right_without_mpi(environment: pytest.MonkeyPatch):

@@ -71,17 +71,22 @@ def judge_predictions(
         judge: of the release's `StandardDatabase`, without plain words.
 
     Raises:
-        DataError: a dialogue that the release lacks, or more turns than it has.
+        DataError: a dialogue that the release lacks or that is predicted twice, or more turns than it has.
     """
     known = {_plain_id(id): dialogue for id, dialogue in dialogues.items()}
     turns = [turn for each in predictions.values() for turn in each]
     has_states = all(turn.state is not None for turn in turns)
     has_domains = all(turn.active_domains is not None for turn in turns)
     found: dict[str, Judgement] = {}
+    judged: dict[str, str] = {}
     for id, predicted in predictions.items():
         dialogue = known.get(_plain_id(id))
         if dialogue is None:
             raise DataError(f"the release has no dialogue {id}", hint="give the release that was predicted")
+        if dialogue.id in judged:
+            problem = f"dialogues {judged[dialogue.id]} and {id} are the same"
+            raise DataError(problem, hint="predict each dialogue once")
+        judged[dialogue.id] = id
         if len(predicted) > len(dialogue.turns):
             problem = f"dialogue {id} has {len(dialogue.turns)} turns, {len(predicted)} are predicted"
             raise DataError(problem, hint="give a turn for each answer of the system")

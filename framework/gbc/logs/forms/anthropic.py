@@ -73,4 +73,4 @@ def _is_response(message: JsonObject) -> bool:
 
 
 def _has_part(message: JsonObject) -> bool:
-    return any(part.get("type") in _PARTS for part in objects_of(message.get("content")) or ())
+    return any(str(part.get("type")) in _PARTS for part in objects_of(message.get("content")) or ())

@@ -46,7 +46,7 @@ def _runs(events: Sequence[JsonObject]) -> list[list[JsonObject]]:
     """The finished tasks of each run: a new one begins where a task starts that has been finished already."""
     runs: list[list[JsonObject]] = []
     for event in events:
-        done = {each.get("description") for each in runs[-1]} if runs else set[object]()
+        done = [each.get("description") for each in runs[-1]] if runs else []
         if not runs or (event["status"] == "started" and event["task"] in done):
             runs.append([])
         if event["status"] == "completed":

@@ -225,7 +225,7 @@ def _text_of_part(part: JsonObject) -> str:
     text = part.get("text", part.get("refusal"))
     if isinstance(text, str):
         return text
-    if part.get("type") in _NO_TEXT:
+    if str(part.get("type")) in _NO_TEXT:
         return f"[{part['type']}]"
     raise ValueError(f"a part of the type {part.get('type')!r}, which is not understood")
 
@@ -268,7 +268,9 @@ def _is_result(part: JsonObject) -> bool:
 def _result(content: object) -> object:
     """What a tool gave: texts as they are, records of the provider's own tools as JSON."""
     parts = objects_of(content)
-    if parts is not None and all(isinstance(part.get("text"), str) or part.get("type") in _NO_TEXT for part in parts):
+    if parts is not None and all(
+        isinstance(part.get("text"), str) or str(part.get("type")) in _NO_TEXT for part in parts
+    ):
         return parts
     return content if content is None or isinstance(content, str) else without_secrets(content)
 

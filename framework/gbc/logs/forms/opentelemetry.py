@@ -190,7 +190,7 @@ def _messages(messages: Sequence[JsonObject]) -> list[JsonObject]:
         said: list[object] = []
         calls: list[object] = []
         for part in _objects(message.get("parts", message.get("content"))):
-            kind = part.get("type")
+            kind = str(part.get("type"))
             if kind == "tool_call_response":
                 result = part.get("response", part.get("result", part.get("content")))
                 text = result if isinstance(result, str) else without_secrets(result)
@@ -244,9 +244,11 @@ def _indexed(attributes: Mapping[str, object], prefix: str) -> list[JsonObject]:
 
 def _around(span: _Span, spans: Mapping[str, _Span]) -> Iterator[_Span]:
     """The spans around a span, from the inside out."""
-    above = spans.get(span.parent)
-    while above is not None:
+    seen, above = {span.id}, spans.get(span.parent)
+    # Spans without ids, or from two programs with the same ones, may stand around each other.
+    while above is not None and above.id not in seen:
         yield above
+        seen.add(above.id)
         above = spans.get(above.parent)
 
 
@@ -254,9 +256,9 @@ def _agent_of(span: _Span, spans: Mapping[str, _Span]) -> str:
     for each in (span, *_around(span, spans)):
         found = each.attributes
         name = found.get("gen_ai.agent.name") or found.get("agent.name") or found.get("agent_name")
-        if not name and found.get("traceloop.span.kind") in _AGENT_KINDS:
+        if not name and str(found.get("traceloop.span.kind")) in _AGENT_KINDS:
             name = found.get("traceloop.entity.name")
-        if not name and found.get("openinference.span.kind") in _AGENT_KINDS:
+        if not name and str(found.get("openinference.span.kind")) in _AGENT_KINDS:
             name = each.name
         if not name and found.get("gen_ai.operation.name") == "invoke_agent":
             name = each.name.removeprefix("invoke_agent").strip() or found.get("gen_ai.agent.id")

@@ -191,12 +191,16 @@ class _Record:
 
 
 def _convert(form: Form, record: _Record, agents: Sequence[str] | None) -> list[Log]:
-    if form.named_agents is not None:
-        return form.named_agents(record.value, record.id, agents)
-    assert form.logs_of is not None
-    if agents is not None:
+    if form.logs_of is not None and agents is not None:
         raise ValueError("in this form nobody but agents speaks as an agent: leave out --agents")
-    return form.logs_of(record.value, record.id)
+    try:
+        if form.named_agents is not None:
+            return form.named_agents(record.value, record.id, agents)
+        assert form.logs_of is not None
+        return form.logs_of(record.value, record.id)
+    except RecursionError:
+        # The parser goes deeper than functions do.
+        raise ValueError("nested too deeply") from None
 
 
 def _seen(path: Path, records: Sequence[_Record], bad: Sequence[BadLine]) -> str:

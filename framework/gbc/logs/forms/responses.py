@@ -67,19 +67,19 @@ def logs_of_responses(value: object, id: str) -> list[Log]:
 def chained(values: Sequence[object]) -> list[object]:
     """Values with each response put behind the one that it goes on from (`previous_response_id`)."""
     chains: list[list[JsonObject]] = []
-    ends: dict[object, list[JsonObject]] = {}
+    ends: dict[str, list[JsonObject]] = {}
     found: list[object] = []
     for value in values:
         fields = json_object(value)
         if fields is None or fields.get("object") != "response":
             found.append(value)
             continue
-        chain = ends.pop(fields.get("previous_response_id"), None)
+        chain = ends.pop(str(fields.get("previous_response_id")), None)
         if chain is None:
             chain = list[JsonObject]()
             chains.append(chain)
         chain.append(fields)
-        ends[fields.get("id")] = chain
+        ends[str(fields.get("id"))] = chain
     return [
         *found,
         *({"id": chain[0].get("id"), "responses": chain} if len(chain) > 1 else chain[0] for chain in chains),
@@ -97,7 +97,7 @@ def messages_of_items(items: Sequence[JsonObject], agent: str = "assistant") -> 
         ValueError: an item that is not understood, by its number.
     """
     said: tuple[int, dict[str, object]] | None = None
-    handoffs: set[object] = set()
+    handoffs: list[object] = []
     for number, each in enumerate(items):
         item, agent = _raw(each, agent)
         kind = str(item.get("type", "message"))
@@ -126,7 +126,7 @@ def messages_of_items(items: Sequence[JsonObject], agent: str = "assistant") -> 
             call = _call(item)
             cast(list[object], said[1]["tool_calls"]).append(call)
             if str(call["name"]).startswith("transfer_to_"):
-                handoffs.add(call["id"])
+                handoffs.append(call["id"])
             result = _result(item)
             if result is None:
                 continue
@@ -176,9 +176,13 @@ def logs_of_agents_trace(value: object, id: str) -> list[Log]:
     for span in sorted(spans.values(), key=lambda span: str(span.get("ended_at"))):
         data = json_object(span.get("span_data")) or {}
         given, said = _exchange(data)
-        if said:
-            agent = _agent_of(span, spans)
-            calls += [ModelCall(agent=agent, given=given, said=each) for each in said[-1:]]
+        agent = _agent_of(span, spans)
+        # A response may call the provider's own tools, read what they give, and go on.
+        calls += [
+            ModelCall(agent=agent, given=[*given, *said[:number]], said=each)
+            for number, each in enumerate(said)
+            if each.get("role") != "tool"
+        ]
     if not calls:
         raise ValueError(
             "no span has messages: the SDK exports none for the Responses API; log result.to_input_list(), or use a "
@@ -270,9 +274,12 @@ def _exchange(data: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
 def _agent_of(span: JsonObject, spans: Mapping[str, JsonObject]) -> str:
     """The name of the nearest agent's span around a span."""
     above: JsonObject | None = span
-    while above is not None:
+    seen = set[str]()
+    # Spans without ids stand around themselves.
+    while above is not None and str(above.get("id")) not in seen:
         data = json_object(above.get("span_data")) or {}
         if data.get("type") == "agent" and isinstance(data.get("name"), str):
             return str(data["name"])
+        seen.add(str(above.get("id")))
         above = spans.get(str(above.get("parent_id")))
     return "assistant"

@@ -90,6 +90,8 @@ def test_dialogues_that_do_not_fit():
         judge_predictions({"sng0009": [turn]}, {DIALOGUE.id: DIALOGUE}, judge)
     with pytest.raises(DataError, match="dialogue sng0001 has 2 turns, 3 are predicted"):
         judge_predictions({"sng0001": [turn] * 3}, {DIALOGUE.id: DIALOGUE}, judge)
+    with pytest.raises(DataError, match=r"dialogues sng0001 and SNG0001\.json are the same"):
+        judge_predictions({"sng0001": [turn], "SNG0001.json": [turn]}, {DIALOGUE.id: DIALOGUE}, judge)
 
 
 @pytest.mark.slow

@@ -163,3 +163,13 @@ def test_spans_without_content_say_what_to_switch_on():
     unknown = {"role": "assistant", "parts": [{"type": "hologram"}]}
     with pytest.raises(ValueError, match="a part of the type 'hologram'"):
         logs_of(otlp(span("1", "", 1, chat([ASKED], unknown))))
+
+
+def test_spans_around_each_other_end():
+    said = {"gen_ai.output.messages": json.dumps([WRITTEN])}
+    around = [span("s1", "s2", 2, said), span("s2", "s1", 3, {"gen_ai.agent.name": "writer"})]
+    (log,) = logs_of_opentelemetry({"id": "t1", "spans": around}, "x")
+    assert [each.agent for each in log.messages] == ["writer"]
+    nameless = {key: value for key, value in span("", "", 2, said).items() if key != "spanId"} | {"parentSpanId": None}
+    (log,) = logs_of_opentelemetry({"id": "t1", "spans": [nameless]}, "x")
+    assert [each.agent for each in log.messages] == ["assistant"]

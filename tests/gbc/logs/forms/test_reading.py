@@ -103,3 +103,28 @@ def test_names_of_agents_only_where_they_mean_something(tmp_path):
     write_logs(tmp_path / "ours.jsonl", [Log(id="1", messages=messages)])
     with pytest.raises(DataError, match="leave out --agents"):
         read_form(tmp_path / "ours.jsonl", agents=["a"])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [{"role": "user", "content": [{"type": ["text"]}]}, {"role": "assistant", "content": "b"}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": {}, "thinking": "b"}]}],
+        [{"task_name": "a", "task": ["b"], "agent": "c", "status": "completed", "output": "d"}] * 2,
+        [{"type": f"function_call{end}", "call_id": ["c"], "name": "transfer_to_b"} for end in ("", "_output")],
+        {"object": "response", "id": ["r"], "output": [{"type": "unknown_call_output"}]},
+        {"messages": [{"agent": "a", "content": ["b"]}]},
+    ],
+)
+def test_a_list_where_a_name_belongs_is_a_malformed_record(tmp_path, record: object):
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="1 malformed records, the first is 1"):
+        read_form(tmp_path / "a.json")
+
+
+def test_what_is_nested_deeper_than_anybody_writes_is_a_malformed_record(tmp_path):
+    call = {"type": "web_search_call", "id": "w", "action": "DEEP"}
+    text = json.dumps([{"role": "user", "content": "a"}, call]).replace('"DEEP"', "[" * 900 + "]" * 900)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match="nested too deeply"):
+        read_form(tmp_path / "a.json")

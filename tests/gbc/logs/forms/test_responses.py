@@ -156,3 +156,24 @@ def test_a_trace_without_content_says_why():
     spans = [span("r", None, 1, {"type": "response", "response_id": "resp_1", "usage": None})]
     with pytest.raises(ValueError, match="no span has messages: the SDK exports none for the Responses API"):
         logs_of_agents_trace({"id": "t", "spans": spans}, "x")
+
+
+def test_a_trace_keeps_what_a_response_says_before_its_last_message():
+    search = {"type": "web_search_call", "id": "w1", "action": {"query": "Rome"}, "results": [{"text": "hot"}]}
+    data = {"type": "response", "input": "Weather?", "response": {"output": [search, ITEMS[-1]]}}
+    (log,) = logs_of_agents_trace({"id": "t", "spans": [span("r", None, 1, data)]}, "x")
+    assert [(each.agent, each.role, each.reads) for each in log.messages] == [
+        ("user", "user", None),
+        ("assistant", "agent", (0,)),
+        ("web_search", "tool", None),
+        ("assistant", "agent", (0, 1, 2)),
+    ]
+    assert '"query": "Rome"' in log.messages[1].text
+    assert log.messages[3].text == "Hot."
+
+
+def test_spans_without_ids_are_not_around_themselves():
+    data = {"type": "generation", "input": [{"role": "user", "content": "a"}], "output": [{"content": "b"}]}
+    nameless = {key: value for key, value in span("", None, 1, data).items() if key != "id"}
+    (log,) = logs_of_agents_trace({"id": "t", "spans": [nameless]}, "x")
+    assert [each.agent for each in log.messages] == ["user", "assistant"]
