@@ -178,6 +178,8 @@ class CapturedStep:
         """The graph of work, or, where there can be none, the work itself."""
         try:
             return self._capture(work)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             _logger.warning(
                 "a token's step runs operation by operation, as it cannot be captured as one graph: %s", error

@@ -28,8 +28,9 @@ from framework.gbc.graph.verbal_loss import Loss
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.prompt_search import search
 from framework.gbc.prompt_search.candidates import Candidates
+from framework.gbc.prompt_search.evidence import BlameKind
 from framework.gbc.prompt_search.opro import Opro
-from framework.gbc.prompt_search.search import BlameKind, OptimizeOptions, Proposer, TaskRuns
+from framework.gbc.prompt_search.search import OptimizeOptions, Proposer, TaskRuns
 from framework.gbc.prompt_search.state import OptimizerState, Trial, load_state
 
 _INPUTS, _STATE, _BEST = "inputs.json", "state.json", "graph.yaml"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from framework.core.errors import ConfigError
 from framework.gbc.graph.spec import Graph
-from framework.gbc.prompt_search.search import BlameKind, Evidence
+from framework.gbc.prompt_search.evidence import BlameKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
 

@@ -12,7 +12,7 @@ from framework.core.errors import ConfigError, FrameworkError
 from framework.gbc.graph.spec import Graph, UserTurn, reads_of
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
 from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
-from framework.gbc.prompt_search.search import BlameKind, Evidence
+from framework.gbc.prompt_search.evidence import BlameKind, Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 
 INSTRUCTION = (

@@ -14,21 +14,15 @@ from typing import Literal, Protocol, runtime_checkable
 from framework.core.collectives import broadcast_object, rank_and_size
 from framework.core.console import tracked, working
 from framework.core.errors import ConfigError, FrameworkError, TrainingError
-from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.culprits.diagnosis import Diagnosis, diagnose
 from framework.gbc.attribution.options import AttributionOptions
-from framework.gbc.attribution.results import AgentCredit, Attribution, Attributions, mean_credits
 from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
-from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
+from framework.gbc.graph.verbal_loss import Loss
 from framework.gbc.language_models.interface import LanguageModel
+from framework.gbc.prompt_search.evidence import Evidence, gather_evidence
 from framework.gbc.prompt_search.state import OptimizerState, Trial, save_state
 
-CreditKind = Literal["walk", "own", "through"]
-"""A credit of an agent: its share of the walks, what ends at it, or what passes through it."""
-BlameKind = Literal["walk", "own", "through", "diagnosis"]
-"""A credit of an agent, or how likely the diagnosis of all failed runs together finds it at fault."""
 TaskKind = Literal["training", "held-out"]
 
 
@@ -60,41 +54,6 @@ class OptimizeOptions:
         if self.steps < 1 or self.batch_size < 1 or self.min_gain < 0:
             problem = f"steps {self.steps}, batch_size {self.batch_size}, min_gain {self.min_gain}"
             raise ConfigError(problem, hint="use 1 or more steps and tasks, and a gain of 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What a proposal may rest on.
-
-    Attributes:
-        graph: with the current prompts.
-        traces: of training tasks, those that did not fail and whose loss is not 0.
-        losses: of each trace.
-        attributions: of each trace.
-        credits: means over the traces.
-        diagnosis: of all traces together, if it was asked for and there are any.
-        num_runs: runs of the graph that it took.
-    """
-
-    graph: Graph
-    traces: tuple[Trace, ...]
-    losses: tuple[VerbalLoss, ...]
-    attributions: tuple[Attribution, ...]
-    credits: tuple[AgentCredit, ...]
-    diagnosis: Diagnosis | None = None
-    num_runs: int = 0
-
-    def credit_of(self, agent: str) -> AgentCredit:
-        """The mean credit of an agent; zero if it ran in no trace."""
-        none = AgentCredit(name=agent, through=0.0, own=0.0, walk=0.0)
-        return next((credit for credit in self.credits if credit.name == agent), none)
-
-    def score_of(self, agent: str, by: BlameKind) -> tuple[float, float]:
-        """What agents are compared by: a credit or the diagnosis, and of equals the walk's credit."""
-        credit = self.credit_of(agent)
-        if by == "diagnosis":
-            return (self.diagnosis.probabilities.get(agent, 0.0) if self.diagnosis else 0.0), credit.walk
-        return getattr(credit, by), credit.walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +310,7 @@ class _Rollouts:
         traces = self._run(graph, "training", generator.sample(list(self.train), count))
         with working("attributing"):
             diagnosed = self.proposer.needs_diagnosis
-            return gather_evidence(graph, self.models, self.loss, traces, self.options, diagnosed=diagnosed)
+            return gather_evidence(graph, self.models, self.loss, traces, self.options.attribution, diagnosed=diagnosed)
 
     def refuse_where_all_failed(self) -> None:
         """Raises TrainingError if tasks ran and none of them ever finished."""
@@ -367,40 +326,6 @@ class _Rollouts:
         self.first_failure = self.first_failure or next(iter(failures), "")
         self.on_runs(TaskRuns(kind=kind, num_tasks=len(traces), failures=failures))
         return traces
-
-
-def gather_evidence(
-    graph: Graph,
-    models: Mapping[str, LanguageModel],
-    loss: Loss,
-    traces: Sequence[Trace],
-    options: OptimizeOptions,
-    *,
-    diagnosed: bool = False,
-) -> Evidence:
-    """Attributes the errors of training tasks.
-
-    Args:
-        graph: with the current prompts.
-        models: by the names that the agents use.
-        loss: of a trace that did not fail.
-        traces: of training tasks; without any, the evidence is empty.
-        options: how errors are attributed.
-        diagnosed: whether the traces are also diagnosed together.
-    """
-    finished = [trace for trace in traces if trace.failure is None]
-    pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in finished) if found.value > 0]
-    wrong, losses = [trace for trace, _ in pairs], [found for _, found in pairs]
-    attributions = attribute(wrong, graph, models, losses, options.attribution) if pairs else Attributions()
-    return Evidence(
-        graph=graph,
-        traces=tuple(wrong),
-        losses=tuple(losses),
-        attributions=tuple(attributions),
-        credits=mean_credits([each.agents for each in attributions], [each.loss for each in attributions]),
-        diagnosis=diagnose(wrong, graph, models, losses, attributions) if diagnosed and wrong else None,
-        num_runs=len(traces),
-    )
 
 
 def mean_loss(traces: Sequence[Trace], loss: Loss, *, failed_loss: float) -> float:

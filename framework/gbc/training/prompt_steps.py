@@ -13,7 +13,8 @@ from framework.gbc.attribution.results import AgentCredit, Attribution, attribut
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
-from framework.gbc.prompt_search.search import CreditKind, Evidence, PromptSearch, Proposer
+from framework.gbc.prompt_search.evidence import CreditKind, Evidence
+from framework.gbc.prompt_search.search import PromptSearch, Proposer
 from framework.gbc.prompt_search.state import OptimizerState, Trial
 
 

@@ -8,10 +8,10 @@ import pytest
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.culprits.diagnosis import Diagnosis
 from framework.gbc.attribution.results import AgentCredit
-from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.prompt_search.candidates import Candidates
-from framework.gbc.prompt_search.search import Evidence, OptimizeOptions, gather_evidence, optimize
+from framework.gbc.prompt_search.evidence import Evidence
+from framework.gbc.prompt_search.search import OptimizeOptions, optimize
 from framework.gbc.prompt_search.state import OptimizerState
 from tests.gbc.prompt_search.one_word_agents import GRAPH, TASKS, Obedient, loss, run
 
@@ -43,20 +43,6 @@ def test_agents_are_tried_in_the_order_of_the_diagnosis():
     by_diagnosis = Candidates(candidates, by="diagnosis")
     assert by_diagnosis.propose(state, evidence, random.Random(0)) == [{"end": "c"}]
     assert (by_credit.needs_diagnosis, by_diagnosis.needs_diagnosis) == (False, True)
-
-
-@pytest.mark.parametrize("diagnosed", [False, True])
-def test_failed_tasks_are_diagnosed_together(diagnosed: bool):
-    graph, models = GRAPH.with_prompts({"end": "mumble"}), {"m": Obedient()}
-    traces = list(run_graph(graph, models, TASKS[:2]))
-    found = gather_evidence(graph, models, loss, traces, OptimizeOptions(), diagnosed=diagnosed)
-    if diagnosed:
-        assert found.diagnosis is not None
-        assert found.diagnosis.num_runs == len(found.traces) > 0
-        assert found.score_of("end", "diagnosis")[0] == found.diagnosis.probabilities.get("end", 0.0)
-    else:
-        assert found.diagnosis is None
-        assert found.score_of("end", "diagnosis")[0] == 0.0
 
 
 def test_candidates_that_cannot_be_used():

@@ -6,8 +6,8 @@ import pytest
 
 from framework.core.errors import ConfigError
 from framework.gbc.language_models.interface import Reply, Request
+from framework.gbc.prompt_search.evidence import Evidence
 from framework.gbc.prompt_search.opro import Opro
-from framework.gbc.prompt_search.search import Evidence
 from framework.gbc.prompt_search.state import OptimizerState
 from tests.gbc.prompt_search.one_word_agents import GOOD, GRAPH, Obedient, run
 
