@@ -28,7 +28,7 @@ from framework.training.strategies.backend import backend_of_tensor, local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
 
-GLOBAL_BATCH, STEPS = 8, 20
+GLOBAL_BATCH, STEPS = 8, 12
 GRID = SampleGridConfig(every_n_steps=STEPS, rows=1, sampler=SamplerConfig(steps=2))
 RECOMPUTED = {"activation_checkpointing": 1}
 
