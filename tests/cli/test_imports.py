@@ -5,7 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import transformers
+from packaging.version import Version
 
+# Generation loads scikit-learn by itself in older ones.
+_LEARNING = ("sklearn",) if Version(transformers.__version__) >= Version("5.23") else ()
 _TRAINER = ("lightning", "torchmetrics", "wandb")
 _LANGUAGE_MODELS = ("transformers", "peft")
 FORBIDDEN = {
@@ -17,9 +21,9 @@ FORBIDDEN = {
     "framework.pra.commands.sample": ("webdataset", "matplotlib", "sklearn", "scipy", *_TRAINER, *_LANGUAGE_MODELS),
     "framework.gbc.commands.shards": ("matplotlib", "sklearn", *_TRAINER, "transformers", "peft"),
     "framework.gbc.commands.agents": ("sklearn", "webdataset", *_TRAINER),
-    "framework.gbc.commands.attribute": ("sklearn", "webdataset", *_TRAINER),
+    "framework.gbc.commands.attribute": (*_LEARNING, "webdataset", *_TRAINER),
     # Its accuracies are metrics of torchmetrics.
-    "framework.gbc.commands.attribute_logs": ("sklearn", "webdataset", "lightning", "wandb"),
+    "framework.gbc.commands.attribute_logs": (*_LEARNING, "webdataset", "lightning", "wandb"),
 }
 """What the module of a command may not load, by the module's name."""
 _LOOK = """

@@ -269,7 +269,7 @@ def _watched(
         if size != progress:
             progress, since = size, time.monotonic()
         if time.monotonic() - since > patience.config.stall_s:
-            raise Stalled(f"nothing arrived for {patience.config.stall_s:.0f} s")
+            raise Stalled(f"nothing arrived for {patience.config.stall_s:g} s")
         patience.tick()
     if errors:
         raise errors[0]
