@@ -79,11 +79,11 @@ count_gpus() {
 
 is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
-# From here on SIGUSR1, SIGTERM and Ctrl-C are noted, for `supervise` to act on.
+# From here on SIGUSR1, SIGTERM and Ctrl-C are noted, for `supervise` to act on. A user's wish counts more than a scheduler's.
 listen() {
   SIGNALLED='' INTERRUPTS=0 TO_RANKS=''
-  trap 'SIGNALLED=SIGUSR1' USR1
-  trap 'SIGNALLED=SIGTERM' TERM
+  trap '[ "$INTERRUPTS" -gt 0 ] || SIGNALLED=SIGUSR1' USR1
+  trap '[ "$INTERRUPTS" -gt 0 ] || SIGNALLED=SIGTERM' TERM
   trap interrupt INT
 }
 

@@ -348,6 +348,12 @@ def test_a_job_that_is_not_done_with_saving_at_its_limit_is_requeued_in_time(ben
     if state == "COMPLETING TimeLimit":
         # Not for ever where no start reaches a checkpoint.
         assert "requeue" not in job(bench, srun=at_limit, STATE=state, MAX_CRASHES="1")[1]
+        # Nor what its user has stopped, however long it takes to save itself.
+        stopped = "trap '' USR2; " + at_limit.replace(
+            "kill -TERM", "kill -INT $(ps -o ppid= -p $PPID); sleep 1; kill -TERM"
+        ).replace("75", "130")
+        code, printed, _ = job(bench, srun=stopped, STATE=state)
+        assert (code, "requeue" in printed) == (130, False), printed
 
 
 @pytest.mark.slow
