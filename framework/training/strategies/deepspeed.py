@@ -190,7 +190,10 @@ class DeepSpeed(Backend):
 
     def norm_after_step(self, strategy: Strategy) -> float | None:
         norm = engine_of(strategy).get_global_grad_norm()
-        return None if norm is None else float(norm)
+        if norm is None:
+            return None
+        # Some of its stages, in 0.19.0 all, say -1 for one that is infinite or not a number.
+        return math.inf if norm < 0 else float(norm)
 
 
 def engine_of(strategy: Strategy) -> Engine:

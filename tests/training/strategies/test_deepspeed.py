@@ -106,6 +106,8 @@ def test_the_norm_is_the_engine_s():
 
     assert norm_of(torch.tensor(2.5)) == 2.5
     assert norm_of(None) is None
+    # What it says for one that is not finite.
+    assert norm_of(torch.tensor(-1.0)) == float("inf")
 
 
 def test_mixed_precision_leaves_a_batch_as_it_is():
