@@ -66,7 +66,7 @@ ifdef MODEL
 SYSTEM := hotel
 FAULT := 7
 STEPS := 12
-# Without it by gradients, which a model that was not trained for them misleads (docs/benchmarks.md).
+# By credit it would go wrong: this model was not trained so that gradients tell what other words would do.
 BY := --by diagnosis
 EXAMPLE := realworld $(AGENTS) --model $(MODEL) --system $(SYSTEM) --fault $(FAULT)
 JUDGED := --models $(AGENTS)/models.yaml --loss slot_loss

@@ -5,7 +5,6 @@ does not count into. Loader workers, which start beside, are left out.
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
+from framework.bench.gpu.runner import processor_seconds
 from framework.bench.record import check_record, machine_of, write_record
 from framework.core.console import results, tracked
 from framework.core.errors import ConfigError, TrainingError
@@ -89,10 +89,10 @@ def _processor_seconds(arguments: list[str]) -> float:
         TrainingError: it failed.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = processor_seconds()
     done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = processor_seconds() - before
     if done.returncode:
         last = " ".join(done.stderr.strip().splitlines()[-1:])
         raise TrainingError(f"python {' '.join(arguments)} failed ({last})", hint="see whether it runs by itself")
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return used

@@ -13,8 +13,22 @@ from framework.evaluation.features.network import FeatureNetwork
 from framework.evaluation.vision_network import FeatureMap
 
 
-class ClassifierDistance(nn.Module):
-    """`map_distance` in a trained `ImageClassifier`.
+class PerceptualDistance(nn.Module):
+    """`map_distance` in the activations of a frozen network, which `maps` gives."""
+
+    def maps(self, images: Images) -> Iterable[FeatureMap]:
+        """Activations of images in [-1, 1], from fine to coarse."""
+        raise NotImplementedError
+
+    def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
+        """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
+        with torch.no_grad():
+            targets = list(self.maps(reference))
+        return map_distance(self.maps(images), targets)
+
+
+class ClassifierDistance(PerceptualDistance):
+    """The distance in a trained `ImageClassifier`.
 
     Args:
         checkpoint: a checkpoint of `ClassifierModule` or a file of `save_classifier`.
@@ -24,15 +38,13 @@ class ClassifierDistance(nn.Module):
         super().__init__()
         self.classifier = load_classifier(checkpoint).requires_grad_(False).eval()
 
-    def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
-        """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
-        with torch.no_grad():
-            targets = list(self.classifier.maps(reference))
-        return map_distance(self.classifier.maps(images), targets)
+    def maps(self, images: Images) -> Iterable[FeatureMap]:
+        """What each layer of the trunk gives."""
+        return self.classifier.maps(images)
 
 
-class NetworkDistance(nn.Module):
-    """`map_distance` in any feature network that gives maps.
+class NetworkDistance(PerceptualDistance):
+    """The distance in any feature network that gives maps.
 
     Args:
         network: such as `NetworkFeatures` or `TimmFeatures`.
@@ -42,11 +54,9 @@ class NetworkDistance(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
 
-    def forward(self, images: Images, reference: Images) -> Float[Tensor, ""]:
-        """Mean distance of images in [-1, 1] to their references; differentiable in `images`."""
-        with torch.no_grad():
-            targets = self.network.maps(reference)
-        return map_distance(self.network.maps(images), targets)
+    def maps(self, images: Images) -> Iterable[FeatureMap]:
+        """What the network's `maps` gives."""
+        return self.network.maps(images)
 
 
 def map_distance(maps: Iterable[FeatureMap], targets: Iterable[FeatureMap]) -> Float[Tensor, ""]:

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from framework.core.errors import CheckpointError, ConfigError
+from framework.core.errors import CheckpointError, ConfigError, DataError
 from framework.core.shapes import Images
+from framework.core.text_files import read_text
 
 FeatureMap = Float[Tensor, "batch _ _ _"]
 """Activations [image, feature, row, column]; those of one list differ in all but the first."""
@@ -208,9 +209,9 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
         ConfigError: the file cannot be read.
     """
+    hint = "give a text file, a name a line"
     try:
-        return tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"class names in {path} cannot be read ({error})", hint="give a text file, a name a line"
-        ) from error
+        text = read_text(path, hint=hint)
+    except DataError as error:
+        raise ConfigError(f"class names in {path} cannot be read ({error.problem})", hint=hint) from error
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

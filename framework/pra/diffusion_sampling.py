@@ -10,7 +10,15 @@ from framework.core.shapes import Images, Labels
 from framework.pra.network.diffusion import PixelDiffusion
 from framework.pra.network.patches import unpatchify
 from framework.pra.noise import SampleNoise
-from framework.pra.sampling import SamplerConfig, check_classes, check_sampler, integrate_flow, time_grid
+from framework.pra.sampling import (
+    SamplerConfig,
+    check_classes,
+    check_sampler,
+    guided,
+    integrate_flow,
+    streams_of,
+    time_grid,
+)
 
 
 @torch.no_grad()
@@ -29,20 +37,17 @@ def sample_diffusion(model: PixelDiffusion, labels: Labels, seeds: Sequence[int]
     architecture, batch = model.config, len(labels)
     check_classes(labels.tolist(), architecture.num_classes, config)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     check_sampler(architecture, config)
-    guided, stochastic = config.guidance != 1, config.method == "euler_maruyama"
+    stochastic = config.method == "euler_maruyama"
     tokens, pixel = architecture.num_tokens, architecture.pixel_size
     drawn = SampleNoise(seeds, labels.device).normal(config.steps if stochastic else 1, tokens * pixel)
     times = time_grid(config.steps, config.time_shift)
-    streams = torch.cat([labels, torch.full_like(labels, architecture.num_classes)]) if guided else labels
+    streams = streams_of(labels, architecture.num_classes, config)
 
     def velocity(x: Float[Tensor, "batch target"], step: int) -> Float[Tensor, "batch target"]:
-        points = x.view(batch, tokens, pixel).repeat(2 if guided else 1, 1, 1)
+        points = x.view(batch, tokens, pixel).repeat(len(streams) // batch, 1, 1)
         time = torch.full((len(streams),), times[step], device=labels.device)
         found = model.velocity(points, time, streams).flatten(1)
-        if not guided:
-            return found
-        with_class, without = found.chunk(2)
-        return without + config.guidance * (with_class - without)
+        return found if config.guidance == 1 else guided(found, config.guidance)
 
     image = integrate_flow(
         velocity, drawn[:, 0], times, noise=drawn[:, 1:] if stochastic else None, heun=config.method == "heun"

@@ -19,7 +19,7 @@ from framework.core.shapes import Images, Labels
 from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.evaluation.features.network import FeatureNetwork
-from framework.evaluation.perceptual import ClassifierDistance, NetworkDistance
+from framework.evaluation.perceptual import ClassifierDistance, NetworkDistance, PerceptualDistance
 from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.export import initialise_from_export, warn_of_other_classes
@@ -160,7 +160,7 @@ class PRAModule(ClippingModule):
 
     def _inputs(
         self, batch: ImageBatch, purpose: str, passes: list[int]
-    ) -> tuple[Images, Labels, Seeds, ObjectiveConfig, ClassifierDistance | NetworkDistance | None]:
+    ) -> tuple[Images, Labels, Seeds, ObjectiveConfig, PerceptualDistance | None]:
         """What `losses_of_seeds` takes besides the model."""
         indices = cast(list[int], batch.indices.tolist())  # pyright: ignore[reportUnknownMemberType]
         seeds = [seed_of(purpose, self.seed, each, index) for each, index in zip(passes, indices, strict=True)]
@@ -211,5 +211,5 @@ class PRAModule(ClippingModule):
         check_architecture(cast("Mapping[str, object] | None", saved), self.architecture)
 
 
-def _distance_in(network: str | FeatureNetwork) -> ClassifierDistance | NetworkDistance:
+def _distance_in(network: str | FeatureNetwork) -> PerceptualDistance:
     return NetworkDistance(network) if isinstance(network, FeatureNetwork) else ClassifierDistance(network)

@@ -154,6 +154,25 @@ def check_sampler(architecture: PRAConfig, config: SamplerConfig) -> None:
         )
 
 
+def streams_of(labels: Labels, null_class: int, config: SamplerConfig) -> Int[Tensor, "stream"]:
+    """The classes of a batch, under guidance followed by as many null classes.
+
+    Args:
+        labels: one class for each image.
+        null_class: stands for no class.
+        config: the sampler.
+    """
+    return labels if config.guidance == 1 else torch.cat([labels, torch.full_like(labels, null_class)])
+
+
+def guided(
+    both: Float[Tensor, "stream target"], scale: float | Int[Tensor, ""] | Float[Tensor, ""]
+) -> Float[Tensor, "batch target"]:
+    """Velocities v_null + w (v_class - v_null) (Ho and Salimans 2022); those with the class stand before the others."""
+    with_class, without = both.chunk(2)
+    return without + scale * (with_class - without)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Times of the flow's steps, and what they add to the head's conditions: the same for all tokens and images.
@@ -211,9 +230,7 @@ def first_token(model: PRA, config: SamplerConfig, grid: Grid, labels: Labels, s
         labels: one class for each image.
         seeds: of the images' noise.
     """
-    guided = config.guidance != 1
-    streams = torch.cat([labels, torch.full_like(labels, model.transformer.null_class)]) if guided else labels
-    hidden, cache = model.transformer.begin(streams)
+    hidden, cache = model.transformer.begin(streams_of(labels, model.transformer.null_class, config))
     tokens = hidden.new_zeros(len(labels), model.config.num_tokens, model.config.pixel_size, dtype=torch.float32)
     drawing = Drawing(tokens=tokens, cache=cache, seeds=seeds)
     _draw(model, config, grid, drawing, hidden)
@@ -293,7 +310,7 @@ def _guided_velocity(
     grid: Grid,
     scale: float | Int[Tensor, ""] | Float[Tensor, ""] | None,
 ) -> Velocity:
-    """The head's velocity; with a scale w, v_null + w (v_class - v_null) (Ho and Salimans 2022).
+    """The head's velocity, guided with a scale.
 
     With a scale, `hidden` holds the states with the class and then those without.
     """
@@ -303,7 +320,6 @@ def _guided_velocity(
 
     def velocity(x: Float[Tensor, "batch target"], step: int) -> Float[Tensor, "batch target"]:
         both = head.velocity(x.repeat(2, 1), grid.starts[step], state, grid.moments[step])
-        with_class, without = both.float().chunk(2)
-        return without + scale * (with_class - without)
+        return guided(both.float(), scale)
 
     return velocity

@@ -87,8 +87,17 @@ def get_sigterm() -> None:
     time.sleep(5)
 
 
-def test_sigterm_is_one_line_and_code_143(capsys, monkeypatch):
-    command = Command(help="is stopped", function=f"{__name__}:get_sigterm")
+@pytest.mark.parametrize(
+    ("function", "code", "said"),
+    [
+        (get_sigterm, 143, "stopped by SIGTERM"),
+        (interrupt, 130, "interrupted"),
+        (exit_by_interrupt, 130, "interrupted"),
+        (fail_after_interrupt, 130, "interrupted"),
+    ],
+)
+def test_what_ends_a_command_is_one_line_and_a_code(capsys, monkeypatch, function, code, said):
+    command = Command(help="is ended", function=f"{__name__}:{function.__name__}")
     monkeypatch.setattr("framework.cli.main.commands", lambda known: {"wait": command})
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -96,22 +105,8 @@ def test_sigterm_is_one_line_and_code_143(capsys, monkeypatch):
             main(["wait"])
     finally:
         signal.signal(signal.SIGINT, before)
-    assert stopped.value.code == 143
-    assert capsys.readouterr().err == "framework wait: stopped by SIGTERM\n"
-
-
-@pytest.mark.parametrize("function", [interrupt, exit_by_interrupt, fail_after_interrupt])
-def test_ctrl_c_is_one_line_and_code_130(capsys, monkeypatch, function):
-    command = Command(help="is interrupted", function=f"{__name__}:{function.__name__}")
-    monkeypatch.setattr("framework.cli.main.commands", lambda known: {"wait": command})
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main(["wait"])
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "framework wait: interrupted\n"
+    assert stopped.value.code == code
+    assert capsys.readouterr().err == f"framework wait: {said}\n"
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """`framework bench sampling`: seconds of a batch of images, by our ways, the plain reference and other public code."""
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -12,9 +12,10 @@ from rich.table import Table
 from torch import Tensor
 
 from framework.bench.generation.sphere_ar import load_sphere_ar, sampling_with
+from framework.bench.generation.turns import take_turns, timed
 from framework.bench.record import check_record, machine_of, write_record
 from framework.core.compat.torch_compat import onednn_product, packed_weight, packs_weights
-from framework.core.console import console, results
+from framework.core.console import results
 from framework.core.devices import pick_device
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
@@ -231,41 +232,24 @@ def matrix_peak(device: torch.device, precision: Precision, *, attempts: int = 1
     if device.type == "cpu" and packs_weights(dtype):
         packed = packed_weight(weight)
         products.append(lambda: onednn_product(x, packed, None))
-    timings = [_timed(product, device) for product in products for _ in range(attempts)]
+    timings = [timed(product, device) for product in products for _ in range(attempts)]
     if device.type == "cpu":
         # By the clock a machine with other work would have a lower peak than the ways that are measured.
-        return 2 * size**3 * torch.get_num_threads() / min(cpu for _, cpu, _ in timings)
-    return 2 * size**3 / min(seconds for seconds, _, _ in timings)
-
-
-def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[float, float, Tensor]:
-    """Seconds by the clock, CPU seconds, and the result."""
-    _finish(device)
-    started, cpu = time.perf_counter(), time.process_time()
-    made = work()
-    _finish(device)
-    return time.perf_counter() - started, time.process_time() - cpu, made
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return 2 * size**3 * torch.get_num_threads() / min(each.cpu_seconds for each in timings)
+    return 2 * size**3 / min(each.seconds for each in timings)
 
 
 def _measure(
     ways: Mapping[str, Way], rounds: int, device: torch.device, peaks: Mapping[Precision, float]
 ) -> list[SamplingSpeed]:
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}
     images: dict[str, Tensor] = {}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            with torch.no_grad(), way.within():
-                spent, cpu, images[name] = _timed(way.draw, device)
-            console.print(f"{'warm-up' if number == 0 else f'round {number}'}: {name}: {spent:.2f} s, {cpu:.2f} of CPU")
-            if number:
-                seconds[name].append(spent)
-                cpu_seconds[name].append(cpu)
+
+    def draw(name: str, way: Way) -> None:
+        with torch.no_grad(), way.within():
+            images[name] = way.draw()
+
+    spent = take_turns({name: partial(draw, name, way) for name, way in ways.items()}, rounds, device)
+    seconds = {name: [each.seconds for each in found] for name, found in spent.items()}
     against = [name for name in ways if name.endswith(REFERENCE) or name in SPHERE_AR]
     found: list[SamplingSpeed] = []
     for name, way in ways.items():
@@ -277,7 +261,7 @@ def _measure(
             SamplingSpeed(
                 way=name,
                 seconds=middle,
-                cpu_seconds=median(cpu_seconds[name]),
+                cpu_seconds=median(each.cpu_seconds for each in spent[name]),
                 gflops=None if way.flops is None else way.flops / middle / 1e9,
                 of_floor=of_floor,
                 faster={

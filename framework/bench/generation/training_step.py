@@ -1,9 +1,9 @@
 """`framework bench step`: the arithmetic rate of a step, by torch's products, by ours and beside other code."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from framework.bench.generation.sampling import MEASURED, matrix_peak, random_model, settings_of
 from framework.bench.generation.sphere_ar import load_sphere_ar, training_with
+from framework.bench.generation.turns import take_turns
 from framework.bench.record import check_record, write_record
-from framework.core.console import console, results
+from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.pra.loss import ObjectiveConfig, losses_of_seeds
@@ -128,19 +129,15 @@ def _torch_products() -> Iterator[None]:
 def _measure(
     ways: Mapping[str, Callable[[], Tensor]], flops: Mapping[str, int], rounds: int, peak: float
 ) -> list[StepSpeed]:
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, step in ways.items():
-            started, cpu = time.perf_counter(), time.process_time()
-            with torch.compiler.set_stance("force_eager"):
-                step()
-            seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-            console.print(f"{'warm-up' if number == 0 else f'round {number}'}: {name}: {seconds:.2f} s, {cpu:.2f} CPU")
-            if number:
-                spent[name].append((seconds, cpu))
+    def eager(step: Callable[[], Tensor]) -> None:
+        with torch.compiler.set_stance("force_eager"):
+            step()
+
+    spent = take_turns({name: partial(eager, step) for name, step in ways.items()}, rounds, torch.device("cpu"))
     found: list[StepSpeed] = []
     for name in ways:
-        seconds, cpu = (median(each[kind] for each in spent[name]) for kind in range(2))
+        seconds = median(each.seconds for each in spent[name])
+        cpu = median(each.cpu_seconds for each in spent[name])
         rate = flops[name] / cpu
         found.append(
             StepSpeed(

@@ -155,7 +155,7 @@ def onednn_product(
     weight: Shaped[Tensor, "outputs inputs"],
     bias: Shaped[Tensor, "outputs"] | None,
 ) -> Shaped[Tensor, "*axes outputs"]:
-    """Of x its product x W^T + b by oneDNN; without gradient.
+    """The product x W^T + b by oneDNN, without gradient.
 
     Args:
         x: in the number type of the weight.

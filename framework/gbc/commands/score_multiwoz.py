@@ -35,24 +35,22 @@ def score_multiwoz(
     from framework.gbc.environments.multiwoz.dataset.dialogues import read_dialogue
     from framework.gbc.environments.multiwoz.dataset.release import read_release, read_tables
     from framework.gbc.environments.multiwoz.metrics import InformSuccess
-    from framework.gbc.environments.multiwoz.predictions import judge_predictions, read_predictions
+    from framework.gbc.environments.multiwoz.predictions import judge_predictions, plain_id, read_predictions
     from framework.gbc.environments.multiwoz.standard_queries import StandardDatabase
     from framework.gbc.environments.multiwoz.success import Judge
 
-    predicted, known = read_predictions(predictions), read_release(release)
     if out is not None:
         check_outputs(out, inputs=[predictions])
+    predicted, known = read_predictions(predictions), read_release(release)
     judge = Judge(StandardDatabase(read_tables(release)), plain=False)
-    wanted = {id.partition(".")[0].lower() for id, of in known.splits().items() if split in ("all", of)}
-    stray = sorted(id for id in predicted if id.partition(".")[0].lower() not in wanted)
+    wanted = {plain_id(id) for id, of in known.splits().items() if split in ("all", of)}
+    stray = sorted(id for id in predicted if plain_id(id) not in wanted)
     if stray:
         problem = f"{predictions}: {len(stray)} dialogues are not of the {split} split, the first is {stray[0]}"
         raise DataError(problem, hint="give the release that was predicted, or --split all")
-    named = {id.partition(".")[0].lower() for id in predicted}
+    named = {plain_id(id) for id in predicted}
     dialogues = {
-        id: read_dialogue(id, value, split=None)
-        for id, value in known.dialogues.items()
-        if id.partition(".")[0].lower() in named
+        id: read_dialogue(id, value, split=None) for id, value in known.dialogues.items() if plain_id(id) in named
     }
     found = judge_predictions(predicted, dialogues, judge)
     metric = InformSuccess()

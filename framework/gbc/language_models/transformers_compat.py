@@ -277,7 +277,7 @@ def load_pretrained(
     *,
     dtype: torch.dtype,
     attention: str | None,
-    spread: "Spread | None" = None,
+    spread: Spread = Spread(),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a folder, by default on the CPU; raises what transformers raises.
 
@@ -294,7 +294,7 @@ def load_pretrained(
     """
     options: dict[str, object] = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = cast(_Loads, AutoTokenizer).from_pretrained(path, **options)
-    options |= {} if spread is None else spread.options(dtype)
+    options |= spread.options(dtype)
     # Another default device, such as that of a trainer which makes its module, is to transformers a `device_map`.
     with torch.device("cpu"):
         model = cast(_Loads, AutoModelForCausalLM).from_pretrained(

@@ -73,14 +73,14 @@ def judge_predictions(
     Raises:
         DataError: a dialogue that the release lacks or that is predicted twice, or more turns than it has.
     """
-    known = {_plain_id(id): dialogue for id, dialogue in dialogues.items()}
+    known = {plain_id(id): dialogue for id, dialogue in dialogues.items()}
     turns = [turn for each in predictions.values() for turn in each]
     has_states = all(turn.state is not None for turn in turns)
     has_domains = all(turn.active_domains is not None for turn in turns)
     found: dict[str, Judgement] = {}
     judged: dict[str, str] = {}
     for id, predicted in predictions.items():
-        dialogue = known.get(_plain_id(id))
+        dialogue = known.get(plain_id(id))
         if dialogue is None:
             raise DataError(f"the release has no dialogue {id}", hint="give the release that was predicted")
         if dialogue.id in judged:
@@ -119,5 +119,6 @@ def _state(state: Mapping[str, Mapping[str, str]]) -> State:
     }
 
 
-def _plain_id(id: str) -> str:
+def plain_id(id: str) -> str:
+    """A dialogue's id as all spell it: `sng0073` of `SNG0073.json`."""
     return id.partition(".")[0].lower()

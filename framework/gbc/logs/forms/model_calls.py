@@ -4,12 +4,14 @@ What a call was given is what its agent read: messages that an earlier call made
 are the same message; what is new came from outside. So `reads` is known, and no message stands twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from framework.gbc.logs.forms.openai import content_of, message_of
 from framework.gbc.logs.schema import JsonObject, Log, Message
 
+SpanT = TypeVar("SpanT")
 _SHORTEST = 20
 """Characters of an answer that is looked for inside of later messages: short ones stand there by chance."""
 
@@ -45,6 +47,27 @@ def log_of_calls(calls: Sequence[ModelCall], *, id: str) -> Log:
         builder.add(call)
     asked = next((message.content for message in builder.messages if message.role == "user"), "")
     return Log(id=id, task=asked, messages=tuple(builder.messages), prompts=builder.prompts)
+
+
+def outwards(
+    span: SpanT, spans: Mapping[str, SpanT], *, id_of: Callable[[SpanT], str], parent_of: Callable[[SpanT], str]
+) -> Iterator[SpanT]:
+    """A span of a trace and those around it, from the inside out.
+
+    Spans without ids, or from two programs with the same ones, may stand around each other: each comes once.
+
+    Args:
+        span: the innermost.
+        spans: by their ids.
+        id_of: a span's id.
+        parent_of: the id of the span around it.
+    """
+    seen = set[str]()
+    above: SpanT | None = span
+    while above is not None and id_of(above) not in seen:
+        yield above
+        seen.add(id_of(above))
+        above = spans.get(parent_of(above))
 
 
 class _Builder:

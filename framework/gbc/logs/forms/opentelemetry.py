@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from framework.core.text_files import parse_json
-from framework.gbc.logs.forms.model_calls import ModelCall, log_of_calls
+from framework.gbc.logs.forms.model_calls import ModelCall, log_of_calls, outwards
 from framework.gbc.logs.forms.openai import listed, objects_of, without_secrets
 from framework.gbc.logs.schema import JsonObject, Log, json_object
 
@@ -77,7 +77,9 @@ def logs_of_opentelemetry(value: object, id: str) -> list[Log]:
             _add_event(span, record, str(record.get("eventName", "")))
     exchanges = {span.id: _exchange(span) for span in spans.values()}
     # An agent's span may repeat what the calls in it say.
-    around = {above.id for id, (_, said) in exchanges.items() if said for above in _around(spans[id], spans)}
+    around = {
+        each.id for id, (_, said) in exchanges.items() if said for each in _outwards(spans[id], spans) if each.id != id
+    }
     calls = [
         ModelCall(agent=_agent_of(span, spans), given=given, said=said[0])
         for span in sorted(spans.values(), key=lambda span: span.end)
@@ -242,18 +244,12 @@ def _indexed(attributes: Mapping[str, object], prefix: str) -> list[JsonObject]:
     return found
 
 
-def _around(span: _Span, spans: Mapping[str, _Span]) -> Iterator[_Span]:
-    """The spans around a span, from the inside out."""
-    seen, above = {span.id}, spans.get(span.parent)
-    # Spans without ids, or from two programs with the same ones, may stand around each other.
-    while above is not None and above.id not in seen:
-        yield above
-        seen.add(above.id)
-        above = spans.get(above.parent)
+def _outwards(span: _Span, spans: Mapping[str, _Span]) -> Iterator[_Span]:
+    return outwards(span, spans, id_of=lambda each: each.id, parent_of=lambda each: each.parent)
 
 
 def _agent_of(span: _Span, spans: Mapping[str, _Span]) -> str:
-    for each in (span, *_around(span, spans)):
+    for each in _outwards(span, spans):
         found = each.attributes
         name = found.get("gen_ai.agent.name") or found.get("agent.name") or found.get("agent_name")
         if not name and str(found.get("traceloop.span.kind")) in _AGENT_KINDS:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import cast
 
 from framework.core.text_files import parse_json
-from framework.gbc.logs.forms.model_calls import ModelCall, log_of_calls
+from framework.gbc.logs.forms.model_calls import ModelCall, log_of_calls, outwards
 from framework.gbc.logs.forms.openai import listed, log_of_messages, objects_of, told_beside, without_secrets
 from framework.gbc.logs.schema import JsonObject, Log, json_object
 
@@ -273,13 +273,11 @@ def _exchange(data: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
 
 def _agent_of(span: JsonObject, spans: Mapping[str, JsonObject]) -> str:
     """The name of the nearest agent's span around a span."""
-    above: JsonObject | None = span
-    seen = set[str]()
-    # Spans without ids stand around themselves.
-    while above is not None and str(above.get("id")) not in seen:
-        data = json_object(above.get("span_data")) or {}
+    around = outwards(
+        span, spans, id_of=lambda each: str(each.get("id")), parent_of=lambda each: str(each.get("parent_id"))
+    )
+    for each in around:
+        data = json_object(each.get("span_data")) or {}
         if data.get("type") == "agent" and isinstance(data.get("name"), str):
             return str(data["name"])
-        seen.add(str(above.get("id")))
-        above = spans.get(str(above.get("parent_id")))
     return "assistant"
