@@ -86,22 +86,33 @@ def _serve(listener: socket.socket, parent: int) -> None:
     # Collections in the forks pass over what is loaded by now: it takes them no time, and its pages stay shared.
     gc.collect()
     gc.freeze()
-    clients: dict[int, socket.socket] = {}
+    # By the number of the fork; None where the client has ended before it.
+    clients: dict[int, socket.socket | None] = {}
     while os.getppid() == parent:
-        if select.select([listener], [], [], _POLL_SECONDS)[0]:
+        waiting = {client: pid for pid, client in clients.items() if client is not None}
+        ready = select.select([listener, *waiting], [], [], _POLL_SECONDS)[0]
+        for client in waiting.keys() & set(ready):
+            # A client says nothing after its order: it has ended, and its fork ends with it.
+            os.kill(waiting[client], signal.SIGTERM)
+            clients[waiting[client]] = client.close()
+        if listener in ready:
             client, _ = listener.accept()
             order, streams, _, _ = socket.recv_fds(client, _LONGEST_ORDER, 3)
             if (pid := os.fork()) == 0:
-                for each in (listener, client, *clients.values()):
+                for each in (listener, client, *waiting):
                     each.close()
                 _become(json.loads(order), streams)
                 return
             for stream in streams:
                 os.close(stream)
             clients[pid] = client
-        while clients and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            with clients.pop(ended[0]) as client, suppress(OSError):
-                client.send(str(os.waitstatus_to_exitcode(ended[1])).encode())
+        for pid, client in list(clients.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del clients[pid]
+                if client is not None:
+                    with client, suppress(OSError):
+                        client.send(str(os.waitstatus_to_exitcode(status)).encode())
     shutil.rmtree(Path(address).parent, ignore_errors=True)
     os._exit(0)
 
