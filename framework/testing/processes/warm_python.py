@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -80,9 +81,11 @@ def _serve(listener: socket.socket, parent: int) -> None:
     """Forks as it is asked; returns in each fork, when that is to begin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     address = listener.getsockname()
-    for module in _PRELOADED:
-        with suppress(ImportError):
-            importlib.import_module(module)
+    # What libraries do to the filters of warnings does not stay, as under pytest.
+    with warnings.catch_warnings():
+        for module in _PRELOADED:
+            with suppress(ImportError):
+                importlib.import_module(module)
     # Collections in the forks pass over what is loaded by now: it takes them no time, and its pages stay shared.
     gc.collect()
     gc.freeze()
@@ -147,6 +150,8 @@ def _begin(how: str, what: str, *arguments: str) -> None:
 
 def _ask(address: str, arguments: Sequence[str]) -> int:
     """Has the server run it with this process's streams, and waits for its end: its exit code."""
+    # Ctrl-C reaches the fork too, which says what is to be done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(address)
