@@ -19,6 +19,7 @@ from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import Scalar
 from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.generation import pad_left
+from framework.gbc.language_models.linear_layers import multiply_faster
 from framework.gbc.language_models.prefix_cache import read_prefixes_unmasked
 
 Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
@@ -92,6 +93,7 @@ def build_model(shape: Shape, device: str, dtype: Dtype = "auto") -> PreTrainedM
         model.to(dtype=config.dtype)  # pyright: ignore[reportCallIssue]
         # As `LocalModel` does.
         read_prefixes_unmasked(model)
+        multiply_faster(model)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})", hint="use cpu") from error
     return model.eval().requires_grad_(False)
