@@ -11,12 +11,7 @@ from jaxtyping import Float
 from jinja2 import TemplateError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError, DataError

@@ -19,6 +19,8 @@ from framework.core.products import prefers_onednn
 
 Queries = Float[Tensor, "batch head token width"]
 Keys = Float[Tensor, "batch group place width"]
+Values = Float[Tensor, "batch group place _"]
+Means = Float[Tensor, "batch head token _"]
 
 LEAST_WEIGHTS = 1 << 17
 """Attention of fewer weights loses more in Python than it gains (ours)."""
@@ -26,7 +28,7 @@ _BLOCK = 128
 """Queries of a head that are multiplied together: their weights stay in a processor's cache (ours)."""
 
 
-def pays(query: Queries, key: Keys, value: Keys, *, dropout: float) -> bool:
+def pays(query: Queries, key: Keys, value: Values, *, dropout: float) -> bool:
     """Whether `attend_after_prefix` is the faster way.
 
     Args:
@@ -48,7 +50,7 @@ def pays(query: Queries, key: Keys, value: Keys, *, dropout: float) -> bool:
     )
 
 
-def attend_after_prefix(query: Queries, key: Keys, value: Keys, *, scale: float | None) -> Queries:
+def attend_after_prefix(query: Queries, key: Keys, value: Values, *, scale: float | None) -> Means:
     """What each of the last places reads of all before it and of itself.
 
     Args:
@@ -66,7 +68,7 @@ class _Attention(torch.autograd.Function):
     """softmax(q K^T + mask) V of each head, and its gradients."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, query: Queries, key: Keys, value: Keys, scale: float, is_frozen: bool) -> Queries:
+    def forward(ctx: FunctionCtx, query: Queries, key: Keys, value: Values, scale: float, is_frozen: bool) -> Means:
         """The weighted means; `ctx` keeps what the gradients need.
 
         Args:
@@ -77,28 +79,28 @@ class _Attention(torch.autograd.Function):
             scale: of the products.
             is_frozen: whether nothing asks for gradients of the prefix.
         """
-        ctx.save_for_backward(query, key, value)
         ctx.scale = scale  # type: ignore[attr-defined]
         ctx.first = key.shape[2] - query.shape[2] if is_frozen else 0  # type: ignore[attr-defined]
         mixed = query.new_empty(*query.shape[:3], value.shape[3])
         for block in _blocks(query, key):
             values = value[block.key][: block.stop]
             block.put(mixed, onednn_product(block.weights(query, key, scale)[1], values.t(), None))
+        ctx.save_for_backward(query, key, value, mixed)
         return mixed
 
     # A second derivative is an error: through these products it would be zero.
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
-        ctx: FunctionCtx, *gradients: Queries
-    ) -> tuple[Queries, Keys, Keys, None, None]:
+        ctx: FunctionCtx, *gradients: Means
+    ) -> tuple[Queries, Keys, Values, None, None]:
         """Gradients of queries, keys and values; zero for a prefix that has none.
 
         Args:
             ctx: of the call.
             gradients: of the means.
         """
-        query, key, value = cast("tuple[Tensor, Tensor, Tensor]", ctx.saved_tensors)  # pyright: ignore
+        query, key, value, mixed = cast("tuple[Tensor, Tensor, Tensor, Tensor]", ctx.saved_tensors)  # pyright: ignore
         scale, first = cast(float, ctx.scale), cast(int, ctx.first)  # type: ignore[attr-defined]
         of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for block in _blocks(query, key):
@@ -106,7 +108,9 @@ class _Attention(torch.autograd.Function):
             scaled, weights = block.weights(query, key, scale)
             above = block.take(gradients[0])
             at_weights = onednn_product(above, value[block.key][:stop], None)
-            at_scores = torch._softmax_backward_data(at_weights, weights, -1, weights.dtype)
+            # The mean of a query's gradients by its weights, which softmax's gradient takes off.
+            mean = (above * block.take(mixed)).sum(dim=1, keepdim=True)
+            at_scores = at_weights.sub_(mean).mul_(weights)
             block.put(of_query, onednn_product(at_scores, key[block.key][:stop].t(), None).mul_(scale))
             of_key[block.key][seen] += onednn_product(at_scores[:, first:].t(), scaled.t(), None)
             of_value[block.key][seen] += onednn_product(weights[:, first:].t(), above.t(), None)
@@ -129,17 +133,17 @@ class _Block:
         self._at = row, slice(group * heads, (group + 1) * heads), slice(tokens.start, tokens.stop)
         self._heads, self._before, self.stop = heads, before + tokens.start, before + tokens.stop
 
-    def take(self, values: Queries) -> Float[Tensor, "query width"]:
+    def take(self, values: Queries) -> Float[Tensor, "row width"]:
         """The rows of this block, head by head."""
         return values[self._at].reshape(-1, values.shape[3])
 
-    def put(self, values: Queries, rows: Float[Tensor, "query width"]) -> None:
+    def put(self, values: Queries, rows: Float[Tensor, "row width"]) -> None:
         """Puts the rows of this block where `take` has them from."""
         values[self._at] = rows.view(self._heads, -1, rows.shape[1])
 
     def weights(
         self, query: Queries, key: Keys, scale: float
-    ) -> tuple[Float[Tensor, "query width"], Float[Tensor, "query place"]]:
+    ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row seen"]]:
         """The scaled queries, and their weights of all places up to the last of them.
 
         Args:
