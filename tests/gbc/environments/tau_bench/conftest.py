@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from framework.gbc.environments.tau_bench.adapter import RESPOND, STOP, TauBench
+from framework.gbc.environments.tau_bench.adapter import TauBench
+from framework.gbc.environments.tau_bench.interface import RESPOND, STOP
 from framework.gbc.language_models.interface import Reply, Request
 from framework.gbc.language_models.prompt_encoding import render_blocks
 

@@ -7,7 +7,6 @@ import pytest
 
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.environments.tau_bench.adapter import Action
 from framework.gbc.environments.tau_bench.episode import (
     EpisodeOptions,
     episode_graph,
@@ -16,6 +15,7 @@ from framework.gbc.environments.tau_bench.episode import (
     run_episode,
     system_prompt,
 )
+from framework.gbc.environments.tau_bench.interface import Action
 from framework.gbc.environments.tau_bench.losses import mean_reward, tau_loss
 from framework.gbc.environments.tau_bench.simulators import ScriptedUser
 from framework.gbc.graph.spec import Agent
