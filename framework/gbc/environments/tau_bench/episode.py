@@ -80,7 +80,7 @@ def system_prompt(bench: TauConversations) -> str:
 
 def episode_graph(bench: TauConversations, agent: Agent) -> Graph:
     """The nodes of an episode's trace, for `attribute`."""
-    readers = {tool["function"]["name"]: (agent.name,) for tool in bench.tools}
+    readers: dict[str, tuple[str, ...]] = {tool["function"]["name"]: (agent.name,) for tool in bench.tools}
     for tool in bench.user_tools:
         name = tool["function"]["name"]
         readers[name] = (*readers.get(name, ()), USER)

@@ -5,7 +5,7 @@ It is imported only when a domain is asked for. Environments, tasks and evaluato
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -283,16 +283,16 @@ class _Evaluation:
                 raise DataError(problem, hint="see whether the judge answers in JSON, or run the task again") from error
 
     @contextmanager
-    def _judged(self) -> Iterator[None]:
+    def _judged(self) -> Generator[None]:
         """Lets our model answer what the package's judge asks; its prompt and its reading of the answer stay."""
-        module = self._modules["evaluator.evaluator_nl_assertions"]
-        before = module.generate
+        names = vars(self._modules["evaluator.evaluator_nl_assertions"])
+        before = names["generate"]
         if self._judge is not None:
-            module.generate = _Judge(self._judge)
+            names["generate"] = _Judge(self._judge)
         try:
             yield
         finally:
-            module.generate = before
+            names["generate"] = before
 
 
 class _Judge:
