@@ -207,5 +207,5 @@ def replay(bench: TauConversations, index: int, user: User, actions: Sequence[Ac
     for action in task.actions if actions is None else actions:
         done = done or bench.act(action).done
     if not done:
-        bench.act(Action(name=RESPOND, arguments={"content": " ".join(task.outputs)}))
+        bench.act(Action(name=RESPOND, arguments={"content": " ".join(task.outputs) or "Done."}))
     return bench.reward()

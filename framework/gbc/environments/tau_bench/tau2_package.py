@@ -58,7 +58,15 @@ class Environment(Protocol):
 
     def set_state(
         self, initialization_data: object, initialization_actions: object, message_history: list[object]
-    ) -> None: ...
+    ) -> None:
+        """Brings the databases into a state.
+
+        Args:
+            initialization_data: in place of what the databases hold; None: nothing.
+            initialization_actions: calls that are made; None: none.
+            message_history: messages whose calls are made again.
+        """
+        ...
 
     def get_response(self, message: object) -> PackageMessage: ...
 

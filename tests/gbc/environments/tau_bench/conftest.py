@@ -302,6 +302,7 @@ def judge_house(task: Any, messages: list[Any]) -> SimpleNamespace:
     )
 
 
+@pytest.fixture
 def house_package() -> Tau2Package:
     def message(**fields: Any) -> SimpleNamespace:
         return SimpleNamespace(**fields)
@@ -316,13 +317,13 @@ def house_package() -> Tau2Package:
 
 
 @pytest.fixture
-def house() -> Tau2Bench:
-    return Tau2Bench(house_package(), name="house/base")
+def house(house_package: Tau2Package) -> Tau2Bench:
+    return Tau2Bench(house_package, name="house/base")
 
 
 @pytest.fixture
-def judged_house() -> Tau2Bench:
-    return Tau2Bench(house_package(), name="house/base", is_judged=True)
+def judged_house(house_package: Tau2Package) -> Tau2Bench:
+    return Tau2Bench(house_package, name="house/base", is_judged=True)
 
 
 @pytest.fixture
