@@ -149,6 +149,7 @@ class UserWithTools(User, Protocol):
         ...
 
 
+@runtime_checkable
 class TauConversations(Protocol):
     """A domain of a benchmark; conversations one after the other.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from framework.core.errors import ConfigError, DataError
 from framework.core.serialization import JsonDict
@@ -23,6 +23,7 @@ JUDGED = "NL_ASSERTION"
 """The name of the part of a reward that takes a language model."""
 
 
+@runtime_checkable
 class PackageTool(Protocol):
     """What is used of the package's `Tool`."""
 
@@ -30,6 +31,7 @@ class PackageTool(Protocol):
     def openai_schema(self) -> JsonDict: ...
 
 
+@runtime_checkable
 class ToolKit(Protocol):
     """What is used of the package's `ToolKitBase`."""
 
@@ -38,12 +40,14 @@ class ToolKit(Protocol):
     def has_tool(self, tool_name: str) -> bool: ...
 
 
+@runtime_checkable
 class PackageMessage(Protocol):
     """What is used of the package's messages."""
 
     content: str | None
 
 
+@runtime_checkable
 class Environment(Protocol):
     """What is used of the package's `Environment`."""
 
@@ -75,6 +79,7 @@ class Environment(Protocol):
     def get_user_db_hash(self) -> str | None: ...
 
 
+@runtime_checkable
 class PackageAction(Protocol):
     """What is used of the package's `Action`."""
 
@@ -84,6 +89,7 @@ class PackageAction(Protocol):
     compare_args: list[str] | None
 
 
+@runtime_checkable
 class RewardType(Protocol):
     """What is used of the package's `RewardType`."""
 
@@ -91,6 +97,7 @@ class RewardType(Protocol):
     def value(self) -> str: ...
 
 
+@runtime_checkable
 class Criteria(Protocol):
     """What is used of the package's `EvaluationCriteria`."""
 
@@ -102,6 +109,7 @@ class Criteria(Protocol):
     def model_copy(self, *, update: Mapping[str, object]) -> "Criteria": ...
 
 
+@runtime_checkable
 class InitialState(Protocol):
     """What is used of the package's `InitialState`."""
 
@@ -110,6 +118,7 @@ class InitialState(Protocol):
     message_history: Sequence[object] | None
 
 
+@runtime_checkable
 class PackageTask(Protocol):
     """What is used of the package's `Task`."""
 
@@ -122,6 +131,7 @@ class PackageTask(Protocol):
     def model_copy(self, *, update: Mapping[str, object]) -> "PackageTask": ...
 
 
+@runtime_checkable
 class EnvAssertion(Protocol):
     """What is used of the package's `EnvAssertion`."""
 
@@ -130,12 +140,14 @@ class EnvAssertion(Protocol):
     assert_value: bool
 
 
+@runtime_checkable
 class DBCheck(Protocol):
     """What is used of the package's `DBCheck`."""
 
     db_match: bool
 
 
+@runtime_checkable
 class EnvAssertionCheck(Protocol):
     """What is used of the package's `EnvAssertionCheck`."""
 
@@ -143,12 +155,14 @@ class EnvAssertionCheck(Protocol):
     met: bool
 
 
+@runtime_checkable
 class ActionCheck(Protocol):
     """What is used of the package's `ActionCheck`."""
 
     action_match: bool
 
 
+@runtime_checkable
 class CommunicateCheck(Protocol):
     """What is used of the package's `CommunicateCheck`."""
 
@@ -156,6 +170,7 @@ class CommunicateCheck(Protocol):
     met: bool
 
 
+@runtime_checkable
 class NLAssertionCheck(Protocol):
     """What is used of the package's `NLAssertionCheck`."""
 
@@ -163,6 +178,7 @@ class NLAssertionCheck(Protocol):
     met: bool
 
 
+@runtime_checkable
 class RewardInfo(Protocol):
     """What is used of the package's `RewardInfo`."""
 
@@ -208,11 +224,11 @@ class Tau2Package:
     user_guidelines: str
 
 
-def load_tau2_package(domain: Tau2Domain, split: str, judge: LanguageModel | None) -> Tau2Package:
+def load_tau2_package(domain: str, split: str, judge: LanguageModel | None) -> Tau2Package:
     """A domain and the tasks of a split.
 
     Args:
-        domain: of the package.
+        domain: one of `Tau2Domain`.
         split: `base`, `train`, `test`; telecom has `small` and `full` too.
         judge: that answers the package's questions about assertions in words.
 

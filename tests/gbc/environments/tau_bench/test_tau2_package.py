@@ -111,7 +111,7 @@ def test_a_model_of_ours_judges_in_place_of_the_packages(tau2):
 
 def test_no_such_domain_or_package(monkeypatch):
     with pytest.raises(ConfigError, match="domain 'banking': use one of retail, airline, telecom"):
-        load_tau2_bench("banking")  # type: ignore[arg-type]
+        load_tau2_package("banking", "base", None)
     monkeypatch.setitem(sys.modules, "tau2", None)
     monkeypatch.setitem(sys.modules, "loguru", None)
     with pytest.raises(ConfigError, match=r"tau2-bench cannot be imported .*git clone https"):
