@@ -1,4 +1,4 @@
-"""Tasks of MultiWOZ for a system of a real language model: first turns of dialogues, which a reader can settle alone."""
+"""Tasks of MultiWOZ for a system of a real language model: first turns of dialogues, which can be settled alone."""
 
 from pathlib import Path
 
