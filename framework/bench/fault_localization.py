@@ -79,9 +79,7 @@ def bench_fault_localization(
     check_record(out)
     if world == "real":
         return _bench_real(out, model, folder, systems, candidates, most_failures, multiwoz)
-    for name, value in (("num_episodes", num_episodes), ("num_choosing", num_choosing)):
-        if value < len(KINDS):
-            raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
+    _check_counts(num_episodes=num_episodes, num_choosing=num_choosing)
     started = time.perf_counter()
     language_model = load_model(None if model is None else str(model))
     with working("faults to choose by, then those to judge", bar=False):
@@ -101,6 +99,12 @@ def bench_fault_localization(
     _show(choosing, judging, chosen, num_episodes)
     write_record(out, record)
     return record
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < len(KINDS):
+            raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
 
 
 def _bench_real(

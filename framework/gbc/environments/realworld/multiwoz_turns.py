@@ -4,7 +4,7 @@ from pathlib import Path
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
-from framework.gbc.attribution.culprits.evidence import has_words
+from framework.gbc.attribution.culprits.error_paths import has_words
 from framework.gbc.environments.multiwoz.dataset.fewshot import read_fewshot_dialogue, read_turns
 
 _KINDS = {"restaurant": ("pricerange", "area"), "train": ("day", "departure")}

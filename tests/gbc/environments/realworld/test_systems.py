@@ -1,12 +1,10 @@
 """The systems that come with the package."""
 
-import json
-from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import ConfigError
 from framework.gbc.environments.realworld.systems import FaultKind, PlantedFault, load_systems
 from framework.gbc.graph.unroll import unroll
 
@@ -31,32 +29,6 @@ def test_the_systems_are_many_and_have_all_kinds_of_faults_and_shapes():
             differs = [old for old, new in zip(system.graph.agents, changed.agents, strict=True) if old != new]
             differs += [old for old, new in zip(system.graph.tools, changed.tools, strict=True) if old != new]
             assert [node.name for node in differs] == [fault.node], name
-
-
-def test_the_system_of_multiwoz_has_first_turns_of_a_folder_and_is_missing_without(tmp_path: Path):
-    turns = [
-        ("a", "a cheap place in the east", {"restaurant-pricerange": "cheap", "restaurant-area": "east"}),
-        ("b", "a train on friday from ely", {"train-day": "friday", "train-departure": "ely"}),
-        ("c", "a train on friday from ely", {"train-day": "friday", "train-departure": "ely"}),
-        ("d", "an inexpensive place in the east", {"restaurant-pricerange": "cheap", "restaurant-area": "east"}),
-        ("e", "a cheap place", {"restaurant-pricerange": "cheap"}),
-    ]
-    records = [
-        {"ID": id, "turn_id": 0, "domains": [], "dialog": {"sys": [""], "usr": [text]}, "slot_values": slots}
-        for id, text, slots in turns
-    ]
-    (tmp_path / "fewshot_1.json").write_text(json.dumps(records[:1]), encoding="utf-8")
-    with pytest.raises(DataError, match="has too few first turns"):
-        load_systems(tmp_path)
-    (tmp_path / "fewshot_2.json").write_text(json.dumps(records[1:]), encoding="utf-8")
-    system = load_systems(tmp_path)["multiwoz"]
-    assert [task["expected"] for task in system.tasks] == [
-        {"domain": "restaurant", "pricerange": "cheap", "area": "east"},
-        {"domain": "train", "day": "friday", "departure": "ely"},
-    ]
-    unroll(system.graph)
-    for fault in system.faults:
-        assert fault.planted(system.graph) != system.graph
 
 
 def test_a_fault_that_cannot_be_planted():
