@@ -1,6 +1,7 @@
 """Systems of a real language model: graphs, tasks and faults, as people write them; a YAML file each (ours)."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -112,5 +113,7 @@ def load_systems(multiwoz: Path | None = None) -> dict[str, RealSystem]:
     return found if multiwoz is None else {**found, "multiwoz": replace(without_tasks, tasks=first_turns(multiwoz))}
 
 
+# Reading all takes most of a second.
+@cache
 def _load(name: str, text: str) -> RealSystem:
     return replace(parse_record(RealSystem, parse_yaml(text, name), source=name), name=name.removesuffix(".yaml"))
