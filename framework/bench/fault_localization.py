@@ -52,6 +52,7 @@ def bench_fault_localization(
     systems: tuple[str, ...] = (),
     candidates: tuple[str, ...] = (),
     most_failures: int = 6,
+    multiwoz: Path | None = None,
 ) -> dict[str, object]:
     """Measures how often the culprit of a planted fault is named, and the model calls that it takes.
 
@@ -70,16 +71,15 @@ def bench_fault_localization(
         systems: names of those to work on; all by default.
         candidates: names of those to ask; all by default.
         most_failures: episodes of each fault.
+        multiwoz: folder of the few-shot files of IC-DST; with it there is a system of MultiWOZ too.
 
     Raises:
         ConfigError: a number out of range.
     """
     check_record(out)
     if world == "real":
-        return _bench_real(out, model, folder, systems, candidates, most_failures)
-    for name, value in (("num_episodes", num_episodes), ("num_choosing", num_choosing)):
-        if value < len(KINDS):
-            raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
+        return _bench_real(out, model, folder, systems, candidates, most_failures, multiwoz)
+    _check_counts(num_episodes=num_episodes, num_choosing=num_choosing)
     started = time.perf_counter()
     language_model = load_model(None if model is None else str(model))
     with working("faults to choose by, then those to judge", bar=False):
@@ -101,6 +101,12 @@ def bench_fault_localization(
     return record
 
 
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < len(KINDS):
+            raise ConfigError(f"{name} is {value}", hint=f"give at least {len(KINDS)}, one of each kind of fault")
+
+
 def _bench_real(
     out: Path | None,
     model: Path | None,
@@ -108,17 +114,20 @@ def _bench_real(
     systems: tuple[str, ...],
     candidates: tuple[str, ...],
     most_failures: int,
+    multiwoz: Path | None,
 ) -> dict[str, object]:
     if model is None or folder is None or most_failures < 1:
         problem = f"model {model}, folder {folder}, most_failures {most_failures}"
         raise ConfigError(problem, hint="give --model and --folder, and 1 failure or more")
     started = time.perf_counter()
-    asked = measure_real_world(model, folder, systems=systems, candidates=candidates, most_failures=most_failures)
+    asked = measure_real_world(
+        model, folder, systems=systems, candidates=candidates, most_failures=most_failures, multiwoz=multiwoz
+    )
     record: dict[str, object] = {
         "machine": machine_of(),
         "model": str(model.name),
         "seconds": time.perf_counter() - started,
-        "weights": weights_of(folder, load_systems()),
+        "weights": weights_of(folder, load_systems(multiwoz)),
         "scores": to_json(asked),
     }
     show(asked)

@@ -65,6 +65,7 @@ def measure_real_world(
     systems: Sequence[str] = (),
     candidates: Sequence[str] = (),
     most_failures: int = 6,
+    multiwoz: Path | None = None,
 ) -> dict[str, dict[str, RealScore]]:
     """Draws the episodes, asks the candidates, and gives the scores of all that the folder has.
 
@@ -74,6 +75,7 @@ def measure_real_world(
         systems: names of those to work on; all by default.
         candidates: names of those to ask; all by default.
         most_failures: episodes of each faulty system that each candidate is asked about.
+        multiwoz: folder of the few-shot files of IC-DST, for the system `multiwoz`.
 
     Returns:
         By part (`choosing`, `held_out`) and variant.
@@ -81,7 +83,7 @@ def measure_real_world(
     Raises:
         ConfigError: no such model, system or candidate.
     """
-    every = load_systems()
+    every = load_systems(multiwoz)
     for what, names, known in (("system", systems, every), ("candidate", candidates, CANDIDATES)):
         for name in names:
             if name not in known:

@@ -9,6 +9,7 @@ from framework.bench.prompt_repair import bench_repair
 
 @pytest.mark.slow
 def test_bench_repair(tmp_path: Path):
-    record = bench_repair(tmp_path / "repair.json", num_faults=1, num_tasks=4, num_wrong=1)
-    assert len(record["repairs"]) == 2
+    record = bench_repair(tmp_path / "repair.json", num_faults=1, num_tasks=4, num_wrong=1, scalars=("sum_squares",))
+    assert [each["optimizer"] for each in record["repairs"]] == ["led by blame", "sum_squares", "spread evenly"]
+    assert "sum_squares" in (tmp_path / "repair.svg").read_text(encoding="utf-8")
     assert record["faulty_success"] < record["healthy_success"]

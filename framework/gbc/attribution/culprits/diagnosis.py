@@ -25,22 +25,22 @@ Method = Literal["evidence", "edits", "gradients"]
 SURE = 0.5
 """Below it nobody is named: "cannot tell" is an answer."""
 WEIGHTS: Mapping[str, float] = {
-    "first": 0.02,
-    "passed": -1.14,
-    "lost": 2.32,
-    "left_out": 2.69,
-    "withheld": -0.42,
-    "explained": -0.95,
-    "replayed": 0.38,
-    "decides": 0.88,
-    "is_output": -0.24,
-    "is_tool": -1.11,
-    "has_target": 1.56,
-    "log_odds": 2.41,
-    "lacked": -1.25,
-    "supposed": -0.13,
-    "supposed_odds": 2.74,
-    "feeds": 1.05,
+    "first": -0.08,
+    "passed": 0.14,
+    "lost": 1.86,
+    "left_out": 6.56,
+    "withheld": -0.88,
+    "explained": -3.84,
+    "replayed": -1.86,
+    "decides": -0.20,
+    "is_output": -1.64,
+    "is_tool": -0.56,
+    "has_target": 1.73,
+    "log_odds": 3.20,
+    "lacked": -2.27,
+    "supposed": -0.87,
+    "supposed_odds": 5.07,
+    "feeds": 4.00,
 }
 """Of the features of `Evidence`."""
 _REASONS = {

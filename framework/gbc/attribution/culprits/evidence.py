@@ -6,8 +6,9 @@ one; a tool's input should have been such that the tool, run again, says its tar
 that its author or those before it had read. Where a value that was expected is in no message, each author before the
 output is supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
 
-- where the wrong values came from: whether it was the first that said them, passed them on, or had the expected ones
-  before it and lost them;
+- where the wrong values came from, followed backwards from the output as far as to somebody who had been told the
+  expected one: whether it was the first that said them, passed them on, or had the expected ones before it and lost
+  them. Who says the same value for another place, where it is right, is not on that path;
 - the log-odds of its target against what it said, by the same language model that reads what the node read, but with
   the agent's role in place of its prompt. A prompt with a fault makes an agent say what its task and its input do not
   imply; an agent that only passed an error on says what they imply.
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from framework.core.errors import FrameworkError
+from framework.gbc.attribution.culprits.error_paths import error_paths, has_words, tells, wrong_values
 from framework.gbc.attribution.culprits.shared_prompts import token_fit
 from framework.gbc.execution.runner import build_request
 from framework.gbc.graph.spec import Agent, Graph, Tool
@@ -134,12 +136,13 @@ def gather_evidence(
     asked: list[_Asked] = []
     for index, (trace, loss) in enumerate(zip(traces, losses, strict=True)):
         wrong = wrong_values(trace, loss)
-        told = _targets(graph, trace, loss, wrong)
+        paths = error_paths(trace, wrong)
+        told = _targets(graph, trace, loss, wrong, paths)
         nodes: dict[str, Evidence] = {}
         for step in trace.steps:
             if step.kind == "user":
                 continue
-            evidence = _provenance(trace, step, wrong, nodes.get(step.node, Evidence()))
+            evidence = _provenance(trace, step, wrong, paths, nodes.get(step.node, Evidence()))
             nodes[step.node] = replace(
                 evidence,
                 target=told.targets.get(step.name, evidence.target),
@@ -210,36 +213,25 @@ class _Told:
     explained: set[str]
 
 
-def wrong_values(trace: Trace, loss: VerbalLoss) -> list[tuple[str, str]]:
-    """What was said and what should have been: ("", value) for a missing one, (value, "") for one too many."""
-    places = [(trace.step(place.step).output[place.start : place.stop], place.expected) for place in loss.places]
-    found = [*places, *(("", value) for value in loss.missing)]
-    if not found and loss.expected_output:
-        found = [(trace.output.strip(), loss.expected_output)]
-    return [(said.strip(), expected.strip()) for said, expected in found]
-
-
-def has_words(text: str, words: str) -> bool:
-    """Whether words stand in a text as whole words."""
-    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
-
-
-def _provenance(trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], before: Evidence) -> Evidence:
+def _provenance(
+    trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], paths: Sequence[set[str]], before: Evidence
+) -> Evidence:
     """The evidence of a node with one step more."""
     read = [trace.step(block.source) for block in step.messages]
     is_output = step.name in trace.outputs
     first = passed = lost = left_out = withheld = lacked = 0
-    for said, expected in wrong:
-        knew = any(has_words(source.output, expected) for source in read)
+    for (said, expected), path in zip(wrong, paths, strict=True):
+        knew = any(tells(source.output, expected, said) for source in read)
         lacked += is_output and not knew and not any(has_words(source.output, said) for source in read)
-        if has_words(step.output, said):
+        if step.name in path:
             lost += knew
-            again = any(source.kind != "user" and has_words(source.output, said) for source in read)
+            again = any(source.name in path for source in read)
             passed += again
             first += not again
+        elif not said and knew and is_output:
+            left_out += 1
         elif not said and knew and not has_words(step.output, expected):
-            left_out += is_output
-            withheld += not is_output
+            withheld += 1
     share = 1 / max(1, len(wrong))
     return replace(
         before,
@@ -258,8 +250,9 @@ def _decides(trace: Trace, step: Step, targets: Mapping[str, str]) -> bool:
     return any(step.name in other.controls and other.name in targets for other in trace.steps)
 
 
-def _targets(graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]]) -> _Told:
-    exchange = {said: expected for said, expected in wrong if said and expected}
+def _targets(
+    graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]], paths: Sequence[set[str]]
+) -> _Told:
     targets: dict[str, str] = {}
     if loss.expected_output and len(trace.outputs) == 1:
         (name,) = trace.outputs
@@ -270,6 +263,8 @@ def _targets(graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple
     for step in reversed(trace.steps):
         if step.kind == "user":
             continue
+        values = zip(wrong, paths, strict=True)
+        exchange = {said: expected for (said, expected), path in values if expected and step.name in path}
         if step.name not in targets and (other := _exchanged(step.output, exchange)) != step.output:
             targets[step.name] = other
         tool = graph.nodes.get(step.node)
@@ -312,10 +307,10 @@ def _other_texts(trace: Trace, author: Step) -> list[str]:
     read = [trace.step(block.source).output for block in author.messages]
     words = dict.fromkeys(word for text in _heard(trace, author) for word in _WORD.findall(text))
     found = [
-        _exchanged(author.output, {said: other})
-        for said in dict.fromkeys(_WORD.findall(author.output))
+        author.output[: said.start()] + other + author.output[said.end() :]
+        for said in _WORD.finditer(author.output)
         for other in words
-        if other != said
+        if other != said[0]
     ]
     start = author.output[: len(author.output) - len(author.output.lstrip())]
     for text in read:

@@ -1,7 +1,7 @@
 """What optimizers win back of the success that planted faults have cost, and in how many evaluations (ours)."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from framework.core.errors import ConfigError
@@ -18,6 +18,7 @@ from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.search import OptimizeOptions, Proposer, optimize
 
 RUN = RunOptions(on_empty="keep")
+EVENLY = "spread evenly"
 WON_BACK = 0.95
 """Share of what was lost at which a system counts as repaired."""
 _LEAST_LOST = 0.25
@@ -54,6 +55,7 @@ class Repair:
         evaluations: passes over the held-out tasks until 95 % was won back, the first one, before any change, not
             counted; all that were made where it never was.
         runs: runs of the graph until then, on all tasks.
+        named_first: whether the first prompt that was changed is the culprit's.
     """
 
     optimizer: str
@@ -62,6 +64,7 @@ class Repair:
     won_back: float
     evaluations: int
     runs: int
+    named_first: bool
 
 
 def success_of(graph: Graph, model: LocalModel, tasks: Sequence[Task]) -> float:
@@ -110,29 +113,31 @@ def draw_damages(model: LocalModel, num_damages: int, *, num_tasks: int = 8, see
 
 
 def repair(
-    model: LocalModel, damages: Sequence[Damage], *, attribution: AttributionOptions, num_wrong: int = 4, seed: int = 0
+    model: LocalModel,
+    damages: Sequence[Damage],
+    *,
+    attributions: Mapping[str, AttributionOptions],
+    num_wrong: int = 4,
+    seed: int = 0,
 ) -> Iterator[Repair]:
-    """Repairs every damage by `candidates`, led by blame and spread evenly.
+    """Repairs every damage by `candidates`, led by the blame of each attribution and spread evenly.
 
     Args:
         model: of the agents.
         damages: to be repaired.
-        attribution: how blame is found.
+        attributions: how blame is found, by name.
         num_wrong: candidates of each agent besides its healthy prompt.
         seed: of the candidates and of the optimizers.
     """
     for index, damage in enumerate(damages):
         candidates = candidate_prompts(damage.system, num_wrong=num_wrong, seed=seed + index)
-        steps = sum(map(len, candidates.values()))
-        proposers: dict[str, Proposer] = {
-            "blame": Candidates(candidates, by="own"),
-            "even": Candidates(candidates, spread="even"),
-        }
-        for name, proposer in proposers.items():
-            options = OptimizeOptions(
-                steps=steps, batch_size=len(damage.train), seed=seed + index, run=RUN, attribution=attribution
-            )
-            yield _repair(f"candidates/{name}", model, damage, proposer, options)
+        options = OptimizeOptions(
+            steps=sum(map(len, candidates.values())), batch_size=len(damage.train), seed=seed + index, run=RUN
+        )
+        for name, attribution in attributions.items():
+            led = replace(options, attribution=attribution)
+            yield _repair(name, model, damage, Candidates(candidates, by="own"), led)
+        yield _repair(EVENLY, model, damage, Candidates(candidates, spread="even"), options)
 
 
 def _repair(name: str, model: LocalModel, damage: Damage, proposer: Proposer, options: OptimizeOptions) -> Repair:
@@ -164,4 +169,5 @@ def _repair(name: str, model: LocalModel, damage: Damage, proposer: Proposer, op
         won_back=(success - damage.faulty) / (damage.healthy - damage.faulty),
         evaluations=state.evaluations - 1,
         runs=state.runs,
+        named_first=bool(state.trials) and damage.fault.culprit in state.trials[0].changes,
     )

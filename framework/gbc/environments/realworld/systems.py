@@ -1,12 +1,15 @@
 """Systems of a real language model: graphs, tasks and faults, as people write them; a YAML file each (ours)."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 from framework.core.errors import ConfigError
 from framework.core.serialization import JsonDict
 from framework.core.text_files import parse_yaml
+from framework.gbc.environments.realworld.multiwoz_turns import first_turns
 from framework.gbc.execution.runner import Task
 from framework.gbc.graph.spec import Agent, Graph, ToolFunction
 from framework.gbc.graph.yaml_config import parse_record
@@ -94,12 +97,23 @@ class RealSystem:
         return [{"id": f"{self.name}-{number}", **task} for number, task in enumerate(self.tasks)]
 
 
-def load_systems() -> dict[str, RealSystem]:
-    """The systems that come with the package, by name."""
+def load_systems(multiwoz: Path | None = None) -> dict[str, RealSystem]:
+    """The systems that come with the package, by name; that of MultiWOZ only where its data are given.
+
+    Args:
+        multiwoz: folder of the few-shot files of IC-DST, for the tasks of the system `multiwoz`.
+
+    Raises:
+        DataError: a folder without such files.
+    """
     folder = files("framework.gbc.environments.realworld") / "systems"
     paths = sorted((path for path in folder.iterdir() if path.name.endswith(".yaml")), key=lambda path: path.name)
-    return {path.name.removesuffix(".yaml"): _load(path.name, path.read_text(encoding="utf-8")) for path in paths}
+    found = {path.name.removesuffix(".yaml"): _load(path.name, path.read_text(encoding="utf-8")) for path in paths}
+    without_tasks = found.pop("multiwoz")
+    return found if multiwoz is None else {**found, "multiwoz": replace(without_tasks, tasks=first_turns(multiwoz))}
 
 
+# Reading all takes most of a second.
+@cache
 def _load(name: str, text: str) -> RealSystem:
     return replace(parse_record(RealSystem, parse_yaml(text, name), source=name), name=name.removesuffix(".yaml"))

@@ -8,7 +8,8 @@ import torch
 
 from framework.gbc.attribution.culprits.diagnosis import WEIGHTS
 
-_SHRINKAGE = 0.003
+_SHRINKAGE = 0.0003
+"""Of 0.0001 to 0.01 the likeliest, each choosing system left out in turn."""
 _STEPS = 200
 
 

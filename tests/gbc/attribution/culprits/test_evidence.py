@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from framework.gbc.attribution.culprits.evidence import Evidence, gather_evidence, has_words, wrong_values
+from framework.gbc.attribution.culprits.evidence import Evidence, gather_evidence
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import Agent, Condition, Graph, Tool
-from framework.gbc.graph.trace import Trace
-from framework.gbc.graph.verbal_loss import VerbalLoss, exact_match, slot_loss
+from framework.gbc.graph.verbal_loss import slot_loss
 from framework.testing.language_models import tiny_local_model
 
 
@@ -45,12 +44,28 @@ def test_a_writer_that_swaps_had_read_what_was_expected():
     assert found["capital"].lost == found["tongue"].lost == 0.0
     assert found["writer"].is_output
     assert not found["capital"].is_output
+    # What they said was right where it belongs: neither is on the path of the error.
+    assert found["capital"] == found["tongue"] == Evidence()
+
+
+def test_an_error_is_followed_back_to_who_had_been_told_what_was_expected():
+    chain = Graph(agents=(agent("lister", "user"), agent("last", "lister"), agent("writer", "last")))
+    said = {"lister": "figs, pears", "last": "figs", "writer": "to=figs"}
+    found = evidence_of(chain, said, user="figs, pears", to="pears")
+    assert (found["last"].lost, found["last"].first, found["last"].target) == (1.0, 1.0, "pears")
+    assert found["lister"] == Evidence()
+    # The expected value as a part of the wrong one tells nobody of it.
+    found = evidence_of(FAN_IN, {"capital": "Rome (IT)", "tongue": "it", "writer": "capital=Rome (IT)"}, capital="Rome")
+    assert (found["writer"].lost, found["writer"].passed, found["capital"].first) == (0.0, 1.0, 1.0)
 
 
 def test_a_field_that_is_missing_in_the_output_or_before_it():
     said = {"capital": "Rome", "tongue": "Italian", "writer": "capital=Rome"}
     found = evidence_of(FAN_IN, said, user="Italy", capital="Rome", tongue="Italian")
     assert (found["writer"].left_out, found["writer"].withheld) == (1.0, 0.0)
+    # A word that stands in another field does not fill its own.
+    said = {"capital": "Rome", "tongue": "Rome", "writer": "capital=Rome"}
+    assert evidence_of(FAN_IN, said, user="Rome", capital="Rome", tongue="Rome")["writer"].left_out == 1.0
     said = {"capital": "Rome", "tongue": "none", "writer": "capital=Rome"}
     found = evidence_of(FAN_IN, said, user="Rome, Italian", capital="Rome", tongue="Italian")
     assert (found["writer"].left_out, found["tongue"].withheld, found["writer"].lacked) == (0.0, 1.0, 1.0)
@@ -73,12 +88,18 @@ def test_a_tool_is_explained_by_a_word_that_its_author_had_read(read: str, expla
     assert found["clerk"].target == ("4" if explained else None)
 
 
-def test_a_whole_output_without_places_is_a_wrong_value():
-    trace = Trace(id="0", task={"expected": "yes"}, steps=(), skipped=(), outputs=())
-    assert wrong_values(trace, exact_match(trace)) == [("", "yes")]
-    assert wrong_values(trace, VerbalLoss(value=1.0, text="bad")) == []
-    assert has_words("a=north; b", "north")
-    assert not has_words("northern", "north")
+def product(texts: Mapping[str, str]) -> str:
+    """Of the first two numbers."""
+    left, right = "".join(texts.values()).split(" * ")
+    return str(int(left) * int(right))
+
+
+def test_of_a_word_that_an_author_said_twice_one_is_exchanged():
+    tool = Tool(name="tool", reads=("clerk",), function=product)
+    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
+    found = evidence_of(graph, {"clerk": "9 * 9", "writer": "total=81"}, user="9 for 3 each", total="27")
+    assert found["tool"].explained
+    assert found["clerk"].target == "3 * 9"
 
 
 def test_log_odds_are_those_of_the_model_with_the_role_for_a_prompt():

@@ -4,15 +4,15 @@ import pytest
 
 from framework.gbc.attribution.edge_weights import ConnectionOptions
 from framework.gbc.attribution.results import AttributionOptions
-from framework.gbc.environments.microworld.prompt_repair import draw_damages, repair
+from framework.gbc.environments.microworld.prompt_repair import EVENLY, draw_damages, repair
 
 
 @pytest.mark.slow
 def test_repair_wins_back_what_was_lost(model):
     damages = draw_damages(model, 1, num_tasks=4, seed=5)
     attribution = AttributionOptions(connections=ConnectionOptions(prompts=True, code=True))
-    repairs = list(repair(model, damages, attribution=attribution, num_wrong=1))
-    assert [each.optimizer for each in repairs] == ["candidates/blame", "candidates/even"]
+    repairs = list(repair(model, damages, attributions={"led": attribution}, num_wrong=1))
+    assert [each.optimizer for each in repairs] == ["led", EVENLY]
     for each in repairs:
         assert each.won_back >= 0.95
         assert 1 <= each.evaluations <= 14
