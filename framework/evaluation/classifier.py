@@ -178,11 +178,11 @@ class ClassifierModule(LightningModule):
         config = ClassifierConfig(
             num_classes=num_classes, channels=channels, width=width, stem_stride=stem_stride, norm=norm, name=name
         )
-        # Convolutions of the CPU and of tensor cores want the channels last; the values are the same.
-        self.classifier = ImageClassifier(config).to(memory_format=torch.channels_last)
+        self.classifier = ImageClassifier(config)
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Float[Tensor, ""]:
+        # Convolutions of the CPU and of tensor cores want the channels last, and keep them there; values are the same.
         images = shifted(batch.images, self.max_shift).contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(self.classifier(images), batch.labels, label_smoothing=self.label_smoothing)
         self.log("loss/cross_entropy_nats", loss, batch_size=len(batch.labels))
