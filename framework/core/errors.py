@@ -4,6 +4,8 @@ The command line prints such an error as one line and ends with its `exit_code`;
 traceback.
 """
 
+from functools import partial
+
 
 class FrameworkError(Exception):
     """A problem whose cause lies outside the code.
@@ -19,6 +21,11 @@ class FrameworkError(Exception):
         super().__init__(f"{problem}: {hint}")
         self.problem = problem
         self.hint = hint
+
+    # Exceptions are pickled with their positional arguments alone. One that cannot be made again on the other side
+    # ends the thread of a multiprocessing.Pool that reads results, and its user waits for ever.
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), hint=self.hint), (self.problem,), self.__dict__
 
 
 class ConfigError(FrameworkError):

@@ -1,5 +1,8 @@
 """A user's mistake names the value and the way out, and has an exit code that tells launchers what to do."""
 
+import copy
+import pickle
+
 import pytest
 
 from framework.core.errors import (
@@ -11,6 +14,8 @@ from framework.core.errors import (
     Preempted,
     TrainingError,
 )
+from framework.gbc.language_models.server import ServerError
+from framework.training.checkpoint.layout import NewerFormatError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +32,15 @@ def test_problem_and_hint_are_one_line_and_the_kind_says_the_exit_code(kind, cod
 def test_a_hint_is_demanded():
     with pytest.raises(TypeError, match="hint"):
         ConfigError("depth is 0")
+
+
+@pytest.mark.parametrize("kind", [FrameworkError, ConfigError, Preempted, NewerFormatError, ServerError])
+@pytest.mark.parametrize("carry", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
+def test_an_error_reaches_another_process(kind, carry):
+    """Otherwise a `multiprocessing.Pool` whose worker raises it never returns."""
+    error = kind("depth is 0", hint="give 1 or more")
+    error.__notes__ = ["in worker 3"]
+    arrived = carry(error)
+    assert type(arrived) is kind
+    assert (str(arrived), arrived.problem, arrived.hint) == (str(error), "depth is 0", "give 1 or more")
+    assert arrived.__notes__ == ["in worker 3"]
