@@ -120,23 +120,22 @@ SHAPES := --jaxtyping-packages=framework.core,framework.pra,framework.evaluation
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 TEST_PROCESSES := 3
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
-LONGEST_FIRST := tests/training tests/pretend_cuda tests/tracking/test_wandb_run.py tests
 ELSEWHERE := not gpu and not large and not cluster and not container
 
 test: install
-	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE)" $(LONGEST_FIRST)
+	$(BIN)/python -m pytest $(SHAPES) $(PARALLEL) -m "$(ELSEWHERE)"
 
 # The inner loop: without the tests that start processes or train, and without the checks of shapes.
 test-fast: TEST_PROCESSES := 2
 test-fast: install
-	$(BIN)/python -m pytest $(PARALLEL) -m "$(ELSEWHERE) and not slow" $(LONGEST_FIRST)
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(ELSEWHERE) and not slow"
 
 # Other versions than constraints.txt has, in an environment of their own: CONTRIBUTING.md says what came of each. The
 # lowest jaxtyping cannot check shapes: its plugin for pytest comes after conftest.py.
 SET := lowest
 test-set:
 	test -f .sets/$(SET)/made || { tools/version_set.sh $(SET) .sets/$(SET) && touch .sets/$(SET)/made; }
-	.sets/$(SET)/bin/python -m pytest $(if $(filter lowest,$(SET)),,$(SHAPES)) $(PARALLEL) -m "$(ELSEWHERE)" $(LONGEST_FIRST)
+	.sets/$(SET)/bin/python -m pytest $(if $(filter lowest,$(SET)),,$(SHAPES)) $(PARALLEL) -m "$(ELSEWHERE)"
 
 # Shapes unchecked: these compile in this process.
 test-gpu: install

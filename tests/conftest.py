@@ -3,9 +3,11 @@
 import gc
 import importlib
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,13 +27,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # A collection makes most of a million objects that stay: looking through them again and again finds nothing.
 gc.disable()
 
-# While the hook that checks shapes loads a module of ours, what that imports of others is compiled anew, their cached
-# bytecode unread: what is large is loaded before.
-if any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path):
-    for name in ("deepspeed", "lightning.pytorch", "torch._dynamo", "transformers.modeling_utils", "wandb"):
-        importlib.import_module(name)
-
-from framework.testing.images import make_image_shards  # noqa: E402
+LONGEST_FIRST = (
+    "tests/training/strategies/test_same_curve.py",
+    "tests/training/test_checkpoint_faults.py",
+    "tests/gbc/execution/test_pass_memory.py",
+    "tests/training/test_elastic.py",
+    "tests/data/test_distributed.py",
+    "tests/bench/test_attribution.py",
+    "tests/tracking/test_wandb_run.py",
+    "tests/training/callbacks/test_watchdog.py",
+    "tests/training/test_shutdown.py",
+    "tests/bench/test_data.py",
+    "tests/pretend_cuda/test_build.py",
+    "tests/cli/test_plan.py",
+    "tests/pra/commands/test_compare.py",
+    "tests/cli/test_train.py",
+    "tests/cli/test_main.py",
+)
+"""Files of ten seconds and more, in the order in which test processes take them: none is left to one at the end."""
 
 RECIPE = """
 run: {{dir: {run}, wandb: disabled}}
@@ -50,8 +63,35 @@ checkpoint: {{every_n_steps: 2}}
 """
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Test processes are forks of one that has the large libraries loaded."""
+    from framework.testing.processes import warm_python
+
+    address = warm_python.start_server()
+    for spec in specs if address else []:
+        # The interpreter's own words follow.
+        spec.python = shlex.join(warm_python.command(address))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--repeats", type=int, default=1, help="how often the cluster tests repeat each interruption")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    # While the hook that checks shapes loads a module of ours, what that imports of others is compiled anew, their
+    # cached bytecode unread: what is large is loaded before. What only shares the tests out needs none of it.
+    shares_out = session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput")
+    if not shares_out and any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path):
+        for name in ("deepspeed", "lightning.pytorch", "torch._dynamo", "transformers.modeling_utils", "wandb"):
+            importlib.import_module(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Not by the order of arguments: pytest 9 sorts those that lie in one another.
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 @pytest.hookimpl(trylast=True)
@@ -64,6 +104,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
+    from framework.testing.images import make_image_shards
+
     make_image_shards(tmp_path / "data", size=8, per_class=6)
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE.format(run=tmp_path / "run", shards=tmp_path / "data" / "shards"))

@@ -182,7 +182,7 @@ def measure_pass(
     seconds = measure_in_turns(turns, case.device, rounds, warm_up=warm_up)
     peaks: dict[Way, float] = {way: run.peak_mib for way, run in first.items() if run.peak_mib is not None}
     if processes and not case.device.startswith("cuda"):
-        peaks = {way: _peak_of_process(case, way) for way in first if way != "prompt_read"}
+        peaks = _peaks_of_processes(case, [way for way in first if way != "prompt_read"])
     difference = _difference(first["one_pass"].scores, first["kept"].scores) if "kept" in first else None
     if model.dtype == torch.float32 and difference is not None and not difference < _LARGEST_DIFFERENCE:
         raise TrainingError(f"the ways differ by {difference:.1e}", hint="report it: their scores must be equal")
@@ -257,15 +257,24 @@ def _fresh(model: PreTrainedModel, rows: Sequence[TokenRow], options: GradientOp
     return token_scores(model, rows, options)
 
 
-def _peak_of_process(case: Case, way: Way) -> float:
+def _peaks_of_processes(case: Case, ways: Sequence[Way]) -> dict[Way, float]:
     # Ctrl-C ends it without a word of its own.
     spawn, quietly = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=signal.signal, initargs=quietly) as pool:
-        return pool.submit(_resident_peak_mib, case, way, torch.get_num_threads()).result()
+        return pool.submit(_peaks_of_forks, case, ways, torch.get_num_threads()).result()
+
+
+def _peaks_of_forks(case: Case, ways: Sequence[Way], num_threads: int) -> dict[Way, float]:
+    """Each way in a fork of this fresh process, which has done the imports and nothing else."""
+    peaks: dict[Way, float] = {}
+    for way in ways:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            peaks[way] = pool.submit(_resident_peak_mib, case, way, num_threads).result()
+    return peaks
 
 
 def _resident_peak_mib(case: Case, way: Way, num_threads: int) -> float:
-    """In a fresh process: what the way gets resident above the model."""
+    """In a process of its own: what the way gets resident above the model."""
     torch.set_num_threads(num_threads)
     model = build_model(case.shape, case.device)
     # A short answer first, for what is made once.

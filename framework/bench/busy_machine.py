@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +65,7 @@ def bench_busy(
     rates: dict[str, dict[int, list[float]]] = {name: {number: [] for number in beside} for name in variants}
     turns = [(number, name) for _ in range(rounds) for number in beside for name in variants]
     for number, name in tracked(turns, "busy"):
-        with _counting(number):
-            rates[name][number].append(_steps_per_second(recipe, seconds, variants[name]))
+        rates[name][number].append(_steps_per_second(recipe, seconds, variants[name], beside=number))
     record = {
         "recipe": recipe,
         "machine": machine_of(),
@@ -80,7 +80,14 @@ def bench_busy(
 
 
 def time_steps(recipe: str, seconds: str) -> None:
-    """Trains on noise for a while and prints steps a second as JSON; what each measuring process runs."""
+    """Trains on noise for a while and prints steps a second as JSON; what each measuring process runs.
+
+    After the first step it prints a line, and goes on when it is given one.
+
+    Args:
+        recipe: of a PRA run.
+        seconds: how long, a number.
+    """
     import time
 
     import torch
@@ -108,6 +115,8 @@ def time_steps(recipe: str, seconds: str) -> None:
         optimizer.zero_grad()
 
     step(0)
+    print("ready", flush=True)
+    sys.stdin.readline()
     started, steps = time.perf_counter(), 0
     while steps == 0 or time.perf_counter() - started < float(seconds):
         steps += 1
@@ -115,16 +124,35 @@ def time_steps(recipe: str, seconds: str) -> None:
     print(json.dumps(steps / (time.perf_counter() - started)))
 
 
-def _steps_per_second(recipe: str, seconds: float, settings: dict[str, str] | None) -> float:
-    """Of a process of its own; with these settings alone, or with the framework's where they are None."""
+def _steps_per_second(recipe: str, seconds: float, settings: dict[str, str] | None, *, beside: int) -> float:
+    """Of a process of its own.
+
+    Args:
+        recipe: of a PRA run.
+        seconds: how long it trains.
+        settings: these alone are set; None: the framework's.
+        beside: processes that count once it is ready to train.
+
+    Raises:
+        TrainingError: the process failed.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS} | (settings or {})
     code = _TIME_STEPS if settings is None else _TORCH_FIRST + _TIME_STEPS
     command = [sys.executable, "-c", code, recipe, str(seconds)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        last = " ".join(done.stderr.strip().splitlines()[-1:])
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment) as process,
+    ):
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        with _counting(beside if ready else 0):
+            printed, _ = process.communicate("\n")
+        errors.seek(0)
+        last = " ".join(errors.read().strip().splitlines()[-1:])
+    if process.returncode:
         raise TrainingError(f"the steps of {recipe} failed ({last})", hint="see whether `framework fit` runs it")
-    return float(json.loads(done.stdout))
+    return float(json.loads(printed))
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from framework.core.serialization import to_json
 from framework.data.images.decoding import decode_pixels
 from framework.data.images.transforms import ImageConfig
 from framework.data.loading.loader import LoadingConfig, worker_context
+from framework.data.loading.worker_limits import SHARED_MEMORY
 from framework.data.module import ShardDataModule
 from framework.data.sampling.order import OrderConfig
 from framework.data.shards.reader import ShardSet
@@ -76,7 +77,8 @@ class Resume:
         first_batch_seconds: from the opening of the set to the first batch, with 0 workers.
         opened_shards: shards that were opened for that batch, of all.
         num_shards: all.
-        worker_private_mib: memory that a worker shares with no one after 50 batches, the mean of two.
+        worker_private_mib: memory of a worker's own after 50 batches, the mean of two. The places for batches, which it
+            shares with the main process, are not in it, though Linux calls a page private that this one has not read.
         worker_private_mib_small: the same with an index of `num_samples_small`.
         num_samples_small: of the set that the large index repeats.
     """
@@ -242,8 +244,15 @@ def _worker_memory(shards: Path, *, size: int) -> float:
 
 
 def _private_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    """Memory that a process has to itself, without what it has mapped of the kernel's shared memory."""
+    kib, is_shared = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):  # A mapping begins: addresses, permissions (s: shared), offset, device, file.
+            is_shared = words[1].endswith("s") and str(SHARED_MEMORY) in line
+        elif line.startswith("Private_") and not is_shared:
+            kib += int(words[1])
+    return kib / 1024
 
 
 def _num_open(shards: Path) -> int:

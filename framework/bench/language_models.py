@@ -19,7 +19,7 @@ from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import Scalar
 from framework.gbc.execution.teacher_forcing import TokenRow
 from framework.gbc.language_models.generation import pad_left
-from framework.gbc.language_models.prefix_cache import read_prefixes_unmasked
+from framework.gbc.language_models.layers.fast import use_fast_layers
 
 Shape = Literal["small", "qwen3-0.6b", "qwen3-4b"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -91,7 +91,7 @@ def build_model(shape: Shape, device: str, dtype: Dtype = "auto") -> PreTrainedM
             model = Qwen3ForCausalLM(config)
         model.to(dtype=config.dtype)  # pyright: ignore[reportCallIssue]
         # As `LocalModel` does.
-        read_prefixes_unmasked(model)
+        use_fast_layers(model)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]})", hint="use cpu") from error
     return model.eval().requires_grad_(False)

@@ -203,6 +203,7 @@ def test_every_step_has_the_same_samples_on_every_topology(folder: Path, runs, w
                 assert samples == expected[step], (case, step)
 
 
+@pytest.mark.slow
 def test_mixed_sets_too(runs):
     whole = runs(1)[0]["mixed"]["accumulation 1"]
     assert len({index >= NUM_SAMPLES for step in whole for _, index in step}) == 2
@@ -212,6 +213,7 @@ def test_mixed_sets_too(runs):
                 assert sorted(step_samples(runs(world), "mixed", case, step)) == sorted(whole[step])
 
 
+@pytest.mark.slow
 def test_loss_curves_of_two_ranks_and_of_accumulation(runs):
     accumulated = torch.tensor(runs(1)[0]["losses"]).view(CURVE_STEPS, 2).mean(1)
     ranks = torch.tensor([result["losses"] for result in runs(2)]).mean(0)

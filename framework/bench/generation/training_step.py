@@ -16,11 +16,11 @@ from framework.bench.generation.sampling import MEASURED, matrix_peak, random_mo
 from framework.bench.generation.sphere_ar import load_sphere_ar, training_with
 from framework.bench.generation.turns import take_turns
 from framework.bench.record import check_record, write_record
+from framework.core import products
 from framework.core.console import results
 from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
 from framework.pra.loss import ObjectiveConfig, losses_of_seeds
-from framework.pra.network import products
 from framework.pra.network.config import PRAConfig
 from framework.pra.planning.flops import training_flops_per_image
 

@@ -10,7 +10,7 @@ from framework.data.images.options import ReadOptions
 _JPEG = b"\xff\xd8\xff"
 _MARKER, _SCAN = 0xFF, 0xDA
 _MOST_READ = 4
-"""Headers that are read anew before it is plain that they differ, as with tables that are made for each image."""
+"""Headers that are read anew in a batch before it is plain that they differ, as where each image has its own tables."""
 
 
 class AlikeDecoder:
@@ -28,6 +28,10 @@ class AlikeDecoder:
         self._space = "GRAY" if channels == 1 else "RGB"
         self._header = b""
         self._shape: tuple[int, ...] = ()
+        self._left = _MOST_READ
+
+    def look_again(self) -> None:
+        """Headers that differ from the last are read anew again: a batch begins."""
         self._left = _MOST_READ
 
     def decode(

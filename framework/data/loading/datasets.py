@@ -40,6 +40,7 @@ class ImageDataset(ShardDataset[PixelBatch]):
         super().__init__(shards, seed=seed, on_bad_sample=on_bad_sample)
         self.transform = transform
         self._transforms = tuple(replace(transform, read=transform.read or each.manifest.read) for each in shards.sets)
+        self._decoders = [AlikeDecoder(channels=each.channels, options=each.reading) for each in self._transforms]
 
     def num_bytes(self, num_samples: int) -> int:
         return num_samples * self.transform.size**2 * self.transform.channels
@@ -47,9 +48,16 @@ class ImageDataset(ShardDataset[PixelBatch]):
     def batch(self, samples: Samples, buffer: int | None = None) -> PixelBatch | InBuffer:
         shape = (len(samples), self.transform.size, self.transform.size, self.transform.channels)
         buffers = self.buffers
-        pixels = _shareable(*shape) if buffers is None or buffer is None else buffers.view(buffer, shape)
-        filled = self._fill(samples, pixels.numpy())
-        others = {
+        if buffers is None or buffer is None:
+            pixels = _shareable(*shape)
+            return PixelBatch(pixels=pixels, **with_tensors(self._decoded(samples, pixels.numpy())))
+        others = self._decoded(samples, buffers.view(buffer, shape))
+        return InBuffer(key=buffers.key, buffer=buffer, shape=shape, others=others)
+
+    def _decoded(self, samples: Samples, pixels: UInt8[np.ndarray, "batch height width channel"]) -> dict[str, Any]:
+        """Decodes samples into their places; the other fields of their batch, with arrays for tensors."""
+        filled = self._fill(samples, pixels)
+        return {
             "mirrored": np.flatnonzero(filled.mirrored),
             "labels": filled.labels,
             "indices": filled.numbers,
@@ -58,9 +66,6 @@ class ImageDataset(ShardDataset[PixelBatch]):
             "epoch": samples.epoch,
             "replaced": tuple(filled.replaced),
         }
-        if buffers is None or buffer is None:
-            return PixelBatch(pixels=pixels, **with_tensors(others))
-        return InBuffer(key=buffers.key, buffer=buffer, shape=shape, others=others)
 
     def _fill(self, samples: Samples, pixels: UInt8[np.ndarray, "batch height width channel"]) -> "_Filled":
         """Decodes samples into their places, in the order in which they lie on the disk.
@@ -76,15 +81,16 @@ class ImageDataset(ShardDataset[PixelBatch]):
             replaced=[],
         )
         transforms, is_one, left = self._transforms, len(self._transforms) == 1, []
-        decoders = [AlikeDecoder(channels=each.channels, options=each.reading) for each in transforms]
-        transform, decoder, wanted = transforms[0], decoders[0], numbers.tolist()
+        for each in self._decoders:
+            each.look_again()
+        transform, decoder, wanted = transforms[0], self._decoders[0], numbers.tolist()
         for place, data in self.shards.read_many(numbers):
             if data is None:
                 left.append(place)
                 continue
             if not is_one:
                 which = self.shards.set_of(wanted[place])
-                transform, decoder = transforms[which], decoders[which]
+                transform, decoder = transforms[which], self._decoders[which]
             slot = pixels[place]
             try:
                 decoded = decoder.decode(data, slot)

@@ -124,6 +124,8 @@ class JoinedShards:
 
     def labels(self, numbers: Int[np.ndarray, "samples"]) -> Int[np.ndarray, "samples"]:
         """The labels of samples."""
+        if len(self.sets) == 1:
+            return self.sets[0].labels(numbers)
         labels = np.empty(len(numbers), dtype=np.int64)
         for chosen, shards, local in self._by_set(numbers):
             labels[chosen] = shards.labels(local)

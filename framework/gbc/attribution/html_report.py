@@ -1,7 +1,7 @@
 """Attributions as a table for a terminal and as an HTML page with tokens coloured by credit."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -13,6 +13,11 @@ from framework.gbc.attribution.graph_plot import graph_svg
 from framework.gbc.attribution.results import AgentCredit, Attribution, MessageCredit
 from framework.gbc.tracking.credit_html import credit_html
 from framework.report.templates import environment
+
+MOST_SECTIONS = 100
+"""Of a page, at most."""
+MOST_BYTES = 2_000_000
+"""Of a page's sections together; browsers and mail programs are slow with more."""
 
 
 def credit_table(attribution: Attribution) -> Table:
@@ -69,14 +74,35 @@ class AttributionSection:
 def html_page(attributions: Sequence[Attribution], *, title: str = "Blame", conclusion: str = "") -> str:
     """A page that needs nothing else: agents, graph, trajectories, and every output with its tokens coloured.
 
+    It has at most `MOST_SECTIONS` sections of `MOST_BYTES` together, and says how many are left out. Of a first one
+    that is too long alone, the texts with least credit are left out.
+
     Args:
         attributions: a section each.
         title: of the page.
         conclusion: what is concluded from all of them, at the top.
     """
-    template = environment("framework.gbc.attribution", scrub=False).get_template("html_report.html.jinja")
-    sections = [_section(each) for each in tracked(attributions, "sections of the page")]
-    return template.render(title=title, conclusion=conclusion, sections=sections)
+    templates = environment("framework.gbc.attribution", scrub=False)
+    template = templates.get_template("html_section.html.jinja")
+
+    def whole(attribution: Attribution) -> Markup:
+        return Markup(template.render(section=_section(attribution)))
+
+    sections: list[Markup] = []
+    left = MOST_BYTES
+    for each in tracked(attributions[:MOST_SECTIONS], "sections of the page"):
+        section, num_texts = whole(each), len(_texts(each))
+        while not sections and num_texts and _num_bytes(section) > left:
+            num_texts //= 2
+            section = whole(_with_texts(each, num_texts))
+        if sections and _num_bytes(section) > left:
+            break
+        sections.append(section)
+        left -= _num_bytes(section)
+    left_out = len(attributions) - len(sections)
+    return templates.get_template("html_report.html.jinja").render(
+        title=title, conclusion=conclusion, sections=sections, left_out=left_out
+    )
 
 
 def html_fragment(attributions: Sequence[Attribution], *, count: int | None = None) -> str:
@@ -109,6 +135,30 @@ def save_html(
     with atomic_write(Path(path)) as stream:
         # Outputs of a model may hold halves of characters.
         stream.write(html_page(attributions, title=title, conclusion=conclusion).encode("utf-8", errors="replace"))
+
+
+def _num_bytes(text: str) -> int:
+    return len(text.encode("utf-8", errors="replace"))
+
+
+def _texts(attribution: Attribution) -> list[MessageCredit]:
+    """The texts that a section shows, those with most credit first."""
+    texts = [each for each in (*attribution.messages, *attribution.prompts) if each.spans]
+    return sorted(texts, key=lambda each: -abs(each.credit))
+
+
+def _with_texts(attribution: Attribution, count: int) -> Attribution:
+    """The same with so many texts, those with most credit."""
+    texts = _texts(attribution)
+    shown = {id(each) for each in texts[:count]}
+    return replace(
+        attribution,
+        messages=tuple(
+            each if id(each) in shown else replace(each, spans=(), token_credits=()) for each in attribution.messages
+        ),
+        prompts=tuple(each for each in attribution.prompts if id(each) in shown),
+        loss_text=f"{attribution.loss_text} Of {len(texts)} texts the {count} with most credit are shown.".strip(),
+    )
 
 
 def _section(attribution: Attribution) -> AttributionSection:

@@ -1,8 +1,9 @@
 """The records that attribution gives: credit of agents, messages, edges and trajectories."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from typing import Literal
 
 from framework.core.serialization import JsonDict, from_json
@@ -205,7 +206,8 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
 
     Args:
         attributions: at least one, of traces or means.
-        order: the graph's steps, in topological order.
+        order: the graph's steps, in topological order; those of conversations, which no graph names, follow in the
+            order of their connections.
     """
     count = sum(found.count for found in attributions)
     total = sum(found.loss * found.count for found in attributions) or 1.0
@@ -237,8 +239,7 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
                 spans=(),
                 token_credits=(),
             )
-            for name in order
-            if name in messages
+            for name in _in_order(messages, order, [edge for found in attributions for edge in found.edges])
         ),
         prompts=(),
         edges=tuple(_mean_edge(each, count) for each in edges.values()),
@@ -250,6 +251,17 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
         count=count,
         method=attributions[0].method,
     )
+
+
+def _in_order(steps: Collection[str], order: Sequence[str], edges: Sequence[EdgeCredit]) -> list[str]:
+    """Steps in an order, and those that it lacks behind it in that of their connections."""
+    known = [name for name in order if name in steps]
+    others = [name for name in steps if name not in set(known)]
+    sorter = TopologicalSorter[str](dict.fromkeys(others, ()))
+    for edge in edges:
+        if edge.source != edge.target and {edge.source, edge.target} <= set(others):
+            sorter.add(edge.target, edge.source)
+    return [*known, *sorter.static_order()]
 
 
 def _mean_edge(found: Sequence[tuple[EdgeCredit, int]], count: int) -> EdgeCredit:

@@ -7,7 +7,7 @@ from typing import Literal
 from rich.table import Table
 
 from framework.core.console import console, results, tracked
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError, TrainingError
 from framework.core.io import atomic_write, check_outputs
 from framework.core.serialization import JsonDict
 from framework.gbc.commands.failures import print_failures
@@ -29,7 +29,8 @@ def run(
 ) -> None:
     """Run a graph of agents on tasks, and write a trace for each.
 
-    Every trace is written as it is done. When a server fails, those that are done are kept: `--resume` goes on.
+    Every trace is written as it is done. When a server fails, those that are done are kept: `--resume` goes on. If no
+    task finishes, it ends with code 1.
 
     Args:
         graph: the YAML file of the graph.
@@ -62,6 +63,10 @@ def run(
     finally:
         _print_counts(path, traces, len(wanted))
     finished = [trace for trace in traces if trace.failure is None]
+    if traces and not finished:
+        raise TrainingError(
+            f"every task failed; the first: {traces[0].failure}", hint="correct what fails, then --resume"
+        )
     if loss_of is not None and finished:
         losses = [loss_of(trace) for trace in finished]
         mean = sum(loss.value for loss in losses) / len(losses)

@@ -16,7 +16,7 @@ from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import Attribution, mean_attribution
 from framework.gbc.commands.failures import print_failures
-from framework.gbc.execution.loading import enough_memory, load_loss, load_models
+from framework.gbc.execution.loading import enough_memory, load_loss, load_models, role_reader
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.trace import Trace, read_traces
 from framework.gbc.graph.unroll import unroll
@@ -24,8 +24,6 @@ from framework.gbc.graph.verbal_loss import Loss, VerbalLoss
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel
 
-MOST_SECTIONS = 100
-"""Traces that the page shows in full."""
 _LESS_MEMORY = "lower --options.connections.gradients.max_tokens or gradients_at_once, or set checkpointing there"
 
 
@@ -68,7 +66,7 @@ def attribute(
         console.print(f"{trace}: nothing to blame")
         return
     check_output_folder(out)
-    known = load_models(models, plan.graph)
+    known = load_models(models, plan.graph, *role_reader(models, plan.graph))
     check_tokens([trace for trace, _ in pairs], known)
     starts = range(0, len(pairs), batch_size)
     found: list[Attribution] = []
@@ -136,11 +134,9 @@ def _failure(trace: Trace) -> str | None:
 
 
 def _save(folder: Path, found: Sequence[Attribution], mean: Attribution, diagnosis: Diagnosis) -> None:
-    worst = sorted(found, key=lambda each: -each.loss)[:MOST_SECTIONS]
-    left_out = f", the {MOST_SECTIONS} with the largest losses" if len(found) > MOST_SECTIONS else ""
-    save_html(
-        folder / "blame.html", [mean, *worst], title=f"Blame of {len(found)} runs{left_out}", conclusion=str(diagnosis)
-    )
+    worst_first = sorted(found, key=lambda each: -each.loss)
+    title = f"Blame of {len(found)} runs, their mean first, then those with the largest losses"
+    save_html(folder / "blame.html", [mean, *worst_first], title=title, conclusion=str(diagnosis))
     for end in ("png", "svg"):
         save_graph_plot(folder / f"blame.{end}", mean)
     with atomic_write(folder / "diagnosis.json") as stream:

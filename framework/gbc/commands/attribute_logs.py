@@ -15,7 +15,7 @@ from framework.core.errors import ConfigError, DataError
 from framework.core.io import atomic_write, check_output_folder
 from framework.core.serialization import JsonDict, to_json
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.html_report import credit_table, html_page, save_html
+from framework.gbc.attribution.html_report import credit_table, save_html
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions
 from framework.gbc.attribution.results import LOSS, Attribution, EdgeCredit
 from framework.gbc.commands.log_results import LogResults
@@ -26,10 +26,6 @@ from framework.gbc.logs.forms.reading import AUTO, FORMS, read_form
 from framework.gbc.logs.schema import Log
 from framework.gbc.logs.surrogate import SURROGATE, ReadLog, SurrogateOptions, log_loss, read_log
 
-MOST_SECTIONS = 100
-"""Logs that the page shows in full, at most."""
-MOST_BYTES = 2_000_000
-"""Of the page, unless its first log alone has more."""
 MOST_EDGES = 3
 """Edges into a step that the page shows: those with most credit; every agent may read every message before it."""
 
@@ -274,17 +270,8 @@ def _save(
     folder: Path, attributed: Sequence[LogAttribution], accuracy: Mapping[str, Mapping[str, float]], caption: str
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shown: list[Attribution] = []
-    num_bytes = 0
-    for each in attributed[:MOST_SECTIONS]:
-        section = _for_reading(each)
-        num_bytes += len(html_page([section]))
-        if shown and num_bytes > MOST_BYTES:
-            break
-        shown.append(section)
-    first = f", the first {len(shown)}" if len(shown) < len(attributed) else ""
-    title = f"Blame of {len(attributed)} logs{first}, {caption}"
-    save_html(folder / "blame.html", shown, title=title)
+    title = f"Blame of {len(attributed)} logs, {caption}"
+    save_html(folder / "blame.html", [_for_reading(each) for each in attributed], title=title)
     summary = {
         "reader": caption,
         "accuracy": accuracy,

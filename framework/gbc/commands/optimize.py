@@ -21,6 +21,7 @@ from framework.gbc.execution.loading import (
     load_models,
     load_tasks,
     read_model_configs,
+    role_reader,
 )
 from framework.gbc.execution.runner import Task
 from framework.gbc.graph.spec import Graph, load_graph, save_graph
@@ -82,10 +83,11 @@ def optimize(
     folder, declared = Path(out), load_graph(graph)
     train, held, loss_of = load_tasks(tasks), load_tasks(held_out), load_loss(loss)
     named = [] if optimizer == "candidates" else [model or _only_model(models)]
+    readers = role_reader(models, declared) if by == "diagnosis" else []
     proposer = _candidates(candidates, by) if optimizer == "candidates" else None
     read = [path for path in (graph, tasks, held_out, models, candidates) if path is not None]
     check_outputs(folder / _INPUTS, beside=[folder / _STATE, folder / _BEST], inputs=read)
-    known = {} if optimizer == "soft_prompt" else load_models(models, declared, *named)
+    known = {} if optimizer == "soft_prompt" else load_models(models, declared, *named, *readers)
     _claim(folder, {"graph": graph, "tasks": tasks, "held_out": held_out}, {"loss": loss, "optimizer": optimizer})
     if optimizer == "soft_prompt":
         with enough_memory("lower --soft.batch_size, or batch_size of the model"):

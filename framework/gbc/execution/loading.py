@@ -80,6 +80,22 @@ def load_models(
     }
 
 
+def role_reader(models: str | Path | Mapping[str, object], graph: Graph) -> list[str]:
+    """The first local model, where all agents are on servers: it reads their roles for a diagnosis.
+
+    Args:
+        models: as `read_model_configs` reads them.
+        graph: whose agents are diagnosed.
+
+    Raises:
+        ConfigError: no such file, or an entry that is not a model.
+    """
+    configs = read_model_configs(models)
+    local = [name for name, config in configs.items() if isinstance(config, LocalModelConfig)]
+    has_reader = any(agent.model in local for agent in graph.agents)
+    return [] if has_reader or not any(agent.role for agent in graph.agents) else local[:1]
+
+
 def _source_of(models: str | Path | Mapping[str, object]) -> str:
     """What messages call it."""
     return "model.models" if isinstance(models, Mapping) else str(models)

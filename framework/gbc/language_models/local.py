@@ -11,12 +11,7 @@ from jaxtyping import Float
 from jinja2 import TemplateError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError, DataError
@@ -39,9 +34,10 @@ from framework.gbc.language_models.generation import (
     plain_generation_config,
 )
 from framework.gbc.language_models.interface import Reply, Request, stop_in
+from framework.gbc.language_models.layers.fast import use_fast_layers
 from framework.gbc.language_models.lora import Adapters, active_adapters
 from framework.gbc.language_models.offsets import output_spans, token_spans
-from framework.gbc.language_models.prefix_cache import prompt_states, read_prefixes_unmasked
+from framework.gbc.language_models.prefix_cache import prompt_states
 from framework.gbc.language_models.prompt_encoding import EncodedPrompt, render_blocks
 from framework.gbc.language_models.transformers_compat import (
     Spread,
@@ -148,7 +144,7 @@ class LocalModel:
             kind = self.config.generation_cache
             problem = f"generation_cache {kind} with {type(model).__name__}, whose layers keep other states"
             raise ConfigError(problem, hint="leave generation_cache out, which is dynamic")
-        read_prefixes_unmasked(model)
+        use_fast_layers(model)
         prompt_states(model).max_bytes = self.config.prompt_cache_mib * 2**20
         self._ends = end_tokens(model, tokenizer)
         self._mean_embedding: Embedding | None = None

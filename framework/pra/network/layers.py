@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from framework.core.param_tags import NO_DECAY, tag, tag_all
-from framework.pra.network.products import linear
+from framework.core.products import linear
 from framework.pra.shapes import AttentionHeads, Positions, ResidualStream
 
 ROTARY_BASE = 100.0
@@ -45,7 +45,9 @@ class Linear(nn.Linear):
         return self.weight.dtype
 
     def forward(self, input: Float[Tensor, "*axes inputs"]) -> Float[Tensor, "*axes outputs"]:
-        return linear(input, self.weight, self.bias)
+        # Sampling has layers of its own, and one row's products do not depend on how many rows there are.
+        product = linear if torch.is_grad_enabled() else F.linear
+        return product(input, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):

@@ -1,7 +1,7 @@
 """What a training step costs, found without data, weights or a GPU: operations, saved tensors, calls of each unit."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,26 +43,38 @@ class SavedTensors:
     weight_copies: int
 
 
-@lru_cache
 def training_flops_per_image(config: PRAConfig, objective: ObjectiveConfig) -> tuple[int, int]:
     """Floating-point operations of matrix products for an image: (forward, forward and backward).
 
     Counted on the meta device; a multiply and an add are two. Attention counts whole, without its causal half, and
     recomputation does not count: the usual convention for model FLOPs (Chowdhery et al. 2022, PaLM, appendix B).
     """
-    with torch.device("meta"):
-        model = build_generator(config)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        losses = _losses(model, objective, 1, torch.device("meta"))
-        forward = counter.get_total_flops()
-        losses.total.backward()  # pyright: ignore[reportUnknownMemberType]
-    return forward, counter.get_total_flops()
+    step = _count_step(config, objective)
+    return step.forward, step.total
+
+
+def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[str, int]:
+    """How often a forward pass uses each parameter: sharded, it is gathered so often. By qualified name."""
+    return _count_step(config, objective).calls
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StepCounts:
+    """Of a training step with one image.
+
+    Attributes:
+        forward: operations of the forward pass.
+        total: of both passes.
+        calls: of each parameter in the forward pass, by qualified name.
+    """
+
+    forward: int
+    total: int
+    calls: dict[str, int]
 
 
 @lru_cache
-def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[str, int]:
-    """How often a forward pass uses each parameter: sharded, it is gathered so often. By qualified name."""
+def _count_step(config: PRAConfig, objective: ObjectiveConfig) -> _StepCounts:
     with torch.device("meta"):
         model = build_generator(config)
     units = model.units()
@@ -73,9 +85,13 @@ def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[s
 
     for name, unit in units.items():
         unit.register_forward_pre_hook(count(name))  # pyright: ignore[reportUnknownMemberType]
-    with torch.no_grad():
-        _losses(model, objective, 1, torch.device("meta"))
-    return {name: calls[unit_of(name, units)] for name, _ in model.named_parameters()}
+    counter = FlopCounterMode(display=False)
+    with counter:
+        losses = _losses(model, objective, 1, torch.device("meta"))
+        forward = counter.get_total_flops()
+        losses.total.backward()  # pyright: ignore[reportUnknownMemberType]
+    by_parameter = {name: calls[unit_of(name, units)] for name, _ in model.named_parameters()}
+    return _StepCounts(forward=forward, total=counter.get_total_flops(), calls=by_parameter)
 
 
 def unit_of(parameter: str, units: Iterable[str]) -> str:
@@ -104,18 +120,49 @@ def saved_tensors(
         precision: of the matrix products; weights are float32.
         activation_checkpointing: n; 0 for no block.
     """
+    whole = _saved_whole(config, objective, micro_batch=micro_batch, precision=precision)
+    if not activation_checkpointing:
+        return whole.tensors
+    with _fake_model(config) as model:
+        recompute_blocks(model, activation_checkpointing)
+        tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
+    recomputed = max((size for number, size in whole.calls if number % activation_checkpointing == 0), default=0)
+    return SavedTensors(activations=tape.activations + recomputed, weight_copies=tape.weight_copies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SavedWhole:
+    """What is kept where no block is recomputed.
+
+    Attributes:
+        tensors: by a whole micro-batch.
+        calls: number of the block and bytes that it keeps, for each call of one.
+    """
+
+    tensors: SavedTensors
+    calls: tuple[tuple[int, int], ...]
+
+
+@lru_cache
+def _saved_whole(
+    config: PRAConfig, objective: ObjectiveConfig, *, micro_batch: int, precision: Precision
+) -> _SavedWhole:
+    with _fake_model(config) as model:
+        tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
+    tensors = SavedTensors(activations=tape.activations, weight_copies=tape.weight_copies)
+    return _SavedWhole(tensors=tensors, calls=tuple(tape.calls()))
+
+
+@contextmanager
+def _fake_model(config: PRAConfig) -> Generator[ImageGenerator]:
+    """A model of fake tensors, and within it all tensors are fake."""
     with torch.device("meta"):
         model = build_generator(config)
     with FakeTensorMode():
         for module in model.modules():
             for name, tensor in own_tensors(module).items():
                 replace_tensor(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))
-        tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
-        recomputed = tape.largest_block(activation_checkpointing)
-        if activation_checkpointing:
-            recompute_blocks(model, activation_checkpointing)
-            tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
-    return SavedTensors(activations=tape.activations + recomputed, weight_copies=tape.weight_copies)
+        yield model
 
 
 def recompute_blocks(model: ImageGenerator, every: int) -> None:
@@ -172,10 +219,10 @@ class Tape(TorchDispatchMode):
         """Bytes saved of weights that autocast has cast."""
         return sum(size for key, size in self._saved.items() if key in self._copies)
 
-    def largest_block(self, every: int) -> int:
-        """Bytes that a call of one of every n-th block keeps at most; 0 for no block."""
-        chosen = [keys for number, keys in self._calls if every and number % every == 0]
-        return max((sum(self._saved[key] for key in keys) for keys in chosen), default=0)
+    def calls(self) -> Iterator[tuple[int, int]]:
+        """The number of the block and the bytes that it keeps, of each call of one."""
+        for number, keys in self._calls:
+            yield number, sum(self._saved[key] for key in keys)
 
     @contextmanager
     def recording(self) -> Generator[None]:

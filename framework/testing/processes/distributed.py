@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from framework.testing.processes import warm_python
+
 _ROOT = Path(__file__).parents[3]
 _MARK = "FRAMEWORK_TEST_RUN"
 _PATIENCE_SECONDS = 20.0
@@ -57,8 +59,12 @@ def run_distributed(
     """
     with tempfile.TemporaryDirectory() as folder:
         target = f"{inspect.getfile(function)}:{function.__name__}"
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
+        launcher = ["-m", "torch.distributed.run"]
+        address = os.environ.get(warm_python.ADDRESS)
+        command = warm_python.command(address, *launcher) if address else [sys.executable, *launcher]
         command += [
+            "--nproc-per-node",
+            str(num_processes),
             "--rdzv-backend",
             "c10d",
             "--rdzv-endpoint",
@@ -82,6 +88,7 @@ def run_distributed(
             for pid in _processes(folder):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            process.kill()
             process.wait()
         output = log.read_text(errors="replace")
         assert not late, f"{target} on {num_processes} processes {late}:\n{output}"

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from framework.testing.processes import warm_python
 from framework.testing.processes.distributed import load_function
 
 _ROOT = Path(__file__).parents[3]
@@ -186,8 +187,11 @@ def _server() -> tuple[IO[str], IO[str]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     # Of a W&B process that this one has started: they start their own.
     environment.pop("WANDB_SERVICE", None)
+    arguments = ["-m", "framework.testing.processes.forked"]
+    # Pretended GPUs are there from the start of a process or never.
+    address = None if "PRETEND_CUDA_BUILD" in os.environ else os.environ.get(warm_python.ADDRESS)
     process = subprocess.Popen(
-        [sys.executable, "-m", "framework.testing.processes.forked"],
+        warm_python.command(address, *arguments) if address else [sys.executable, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

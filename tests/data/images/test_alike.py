@@ -83,6 +83,16 @@ def test_a_header_is_read_once(monkeypatch: pytest.MonkeyPatch):
     assert len(read) == 2
 
 
+def test_headers_that_differ_are_read_anew_a_few_times_in_a_batch():
+    decoder, wide = AlikeDecoder(channels=3, options=ReadOptions()), np.zeros((16, 16, 3), dtype=np.uint8)
+    for again in range(2):
+        decoder.look_again()
+        for quality in range(80, 90):
+            held = decoder._header
+            decoder.decode(jpeg(0, quality=quality), wide)
+            assert (decoder._header != held) == (quality < 84), (again, quality)
+
+
 @pytest.mark.parametrize("cut", [700, 640])
 def test_damage_behind_a_known_header_is_refused_with_the_same_words(cut: int):
     decoder, out = AlikeDecoder(channels=3, options=ReadOptions()), np.zeros((16, 16, 3), dtype=np.uint8)

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from framework.gbc.attribution import html_report
 from framework.gbc.attribution.attribute import attribute
 from framework.gbc.attribution.graph_plot import layers
 from framework.gbc.attribution.html_report import credit_table, html_page, save_html
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions
-from framework.gbc.attribution.results import Trajectory, mean_attribution
+from framework.gbc.attribution.results import Attribution, Trajectory, mean_attribution
 from framework.gbc.execution.runner import RunOptions, run_graph
 from framework.gbc.graph.spec import Agent, Condition, Graph
 from framework.gbc.graph.verbal_loss import VerbalLoss
@@ -134,6 +135,39 @@ class Reader(HTMLParser):
     def handle_data(self, data) -> None:
         if self.inside:
             self.texts[-1] += data
+
+
+def plain(found: Attribution, text: str) -> Attribution:
+    """With one text for all outputs, a token a character, and no prompts; the later it is, the more credit it has."""
+    spans = tuple((place, place + 1) for place in range(len(text)))
+    messages = [
+        replace(each, text=text, spans=spans, token_credits=(float(number),) * len(text), credit=float(number))
+        for number, each in enumerate(found.messages)
+    ]
+    return replace(found, messages=tuple(messages), prompts=(), loss_text="wrong")
+
+
+@pytest.mark.slow
+def test_a_page_has_no_more_bytes_than_it_may(found, monkeypatch):
+    # Three bytes a character.
+    long = plain(found, "\u65e5" * 500)
+    monkeypatch.setattr(html_report, "MOST_BYTES", 10**7)
+    whole, empty = html_page([long, long]), html_page([plain(found, "")])
+    assert whole.count('<div class="message">') == 2 * len(long.messages)
+    assert "Shown are" not in whole
+    one = (len(whole.encode()) - len(empty.encode())) // 2
+    monkeypatch.setattr(html_report, "MOST_BYTES", len(empty.encode()) + one + 100)
+    page = html_page([long, long, long])
+    assert page.count("<section>") == 1
+    assert "Shown are the first 1 of 3." in page
+    assert page.count('<div class="message">') == len(long.messages)
+    # Of one that is too long alone, what has most credit.
+    monkeypatch.setattr(html_report, "MOST_BYTES", len(empty.encode()) + one // 2)
+    short = html_page([long])
+    count = len(long.messages) // 2
+    assert f"wrong Of {len(long.messages)} texts the {count} with most credit are shown." in short
+    assert [each.step for each in long.messages[-count:]] == re.findall(r'class="message"><b>([^<]*)', short)
+    assert len(short.encode()) < len(empty.encode()) + one // 2 + 2000
 
 
 @pytest.mark.slow

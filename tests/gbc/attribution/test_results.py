@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from framework.core.serialization import to_json
+from framework.gbc.attribution.graph_plot import layers
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import (
+    LOSS,
     AgentCredit,
     Attribution,
     EdgeCredit,
@@ -52,6 +55,22 @@ def test_means_by_hand():
     assert (second.through, second.own, second.walk) == pytest.approx((0.75, 0.75, 0.25 * 2 / 3))
     mean = mean_attribution([FOUND, other], ["t", "a"])
     assert (mean.count, mean.loss, mean.edges[0].credit) == pytest.approx((2, 1.5, 1.5))
+
+
+def test_steps_that_no_graph_names_are_in_the_mean_in_the_order_of_their_connections():
+    def talk(*names: str) -> Attribution:
+        edges = [
+            EdgeCredit(source=a, target=b, kind="message", estimator="gradient", weight=1.0, share=1.0, credit=1.0)
+            for a, b in [*pairwise(names), (names[-1], LOSS)]
+        ]
+        prompt = replace(edges[0], source=names[-1], target=names[-1], kind="prompt")
+        messages = [replace(FOUND.messages[0], step=name, node=name.split("@")[0]) for name in names]
+        return replace(FOUND, messages=tuple(messages), edges=(*edges, prompt))
+
+    found = [talk("user@1", "agent@2"), talk("user@1", "agent@1", "find@1", "agent@2"), talk("user@1", "agent@1")]
+    mean = mean_attribution(found, ["user", "agent", "find"])
+    assert [message.step for message in mean.messages] == ["user@1", "agent@1", "find@1", "agent@2"]
+    assert layers(mean) == [["user@1"], ["agent@1"], ["find@1"], ["agent@2"], [LOSS]]
 
 
 def test_json_comes_back_whole():

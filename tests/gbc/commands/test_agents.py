@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from framework.cli.main import main
-from framework.core.errors import ConfigError, DataError
+from framework.core.errors import ConfigError, DataError, TrainingError
 from framework.gbc.commands import agents
 from framework.gbc.execution.runner import RunOptions
 from framework.gbc.graph.trace import read_traces
@@ -101,6 +101,14 @@ def test_failures_are_told_by_their_reasons_and_tried_again(files, capsys):
     run(resume=True)
     traces, _ = read_traces("traces.jsonl")
     assert [trace.id for trace in traces] == ["a", "b", "long", "longer", "empty"]
+
+
+def test_a_run_of_which_nothing_finishes_is_no_success(files, capsys):
+    write_tasks([{"id": "empty"}, {"id": "neither"}])
+    with pytest.raises(TrainingError, match="every task failed; the first: task 'empty' has no text 'user'"):
+        run()
+    assert "0 of 2 tasks finished, 2 failed" in capsys.readouterr().err
+    assert [trace.id for trace in read_traces("traces.jsonl")[0]] == ["empty", "neither"]
 
 
 @pytest.mark.slow

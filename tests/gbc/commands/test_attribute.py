@@ -12,7 +12,10 @@ from framework.core.errors import ConfigError
 from framework.core.serialization import from_json
 from framework.gbc.attribution.results import Attribution
 from framework.gbc.commands import agents
+from framework.gbc.commands import attribute as commands
 from framework.gbc.commands.attribute import attribute
+from framework.gbc.graph.spec import Graph
+from framework.gbc.language_models.interface import LanguageModel
 from framework.testing.language_models import save_tiny_model
 
 GRAPH = """
@@ -56,6 +59,21 @@ def files(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path(name).write_bytes((made / name).read_bytes())
     Path("own_by_id.py").write_text(OWN)
     return tmp_path
+
+
+def test_a_local_model_is_loaded_to_read_the_roles_of_agents_on_servers(files, monkeypatch):
+    Path("graph.yaml").write_text(GRAPH.replace("prompt:", "role: routes, prompt:"))
+    Path("models.yaml").write_text("small: {url: 'http://localhost:1/v1', model: x}\nreader: {path: /near}")
+    asked: list[tuple[str, ...]] = []
+
+    def load_models(models: str, graph: Graph, *others: str) -> dict[str, LanguageModel]:
+        asked.append(others)
+        raise ConfigError("no model", hint="none")
+
+    monkeypatch.setattr(commands, "load_models", load_models)
+    with pytest.raises(SystemExit):
+        main(["attribute", "--trace", "traces.jsonl", *OPTIONS.split()])
+    assert asked == [("reader",)]
 
 
 @pytest.mark.slow

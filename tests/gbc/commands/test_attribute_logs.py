@@ -8,6 +8,7 @@ import pytest
 from framework.cli.main import main
 from framework.core.errors import ConfigError, DataError
 from framework.core.serialization import from_json
+from framework.gbc.attribution import html_report
 from framework.gbc.attribution.results import Attribution
 from framework.gbc.commands import attribute_logs as commands
 from framework.gbc.commands.attribute_logs import attribute_logs
@@ -161,9 +162,10 @@ def test_what_is_cut_off_goes_on_and_equals_a_whole_run(tmp_path, surrogate, cap
 
 
 def test_a_page_shows_as_many_logs_as_it_has_room_for(tmp_path, surrogate, monkeypatch):
-    monkeypatch.setattr(commands, "MOST_BYTES", 1)
+    monkeypatch.setattr(html_report, "MOST_BYTES", 1)
     write_logs(tmp_path / "logs.jsonl", [log_of("a"), log_of("b")])
     attribute_logs(trace=str(tmp_path / "logs.jsonl"), model=surrogate, out=str(tmp_path / "blame"), show=0)
     page = (tmp_path / "blame" / "blame.html").read_text()
-    assert "Blame of 2 logs, the first 1, " in page
+    assert "Blame of 2 logs, " in page
+    assert "Shown are the first 1 of 2." in page
     assert page.count("A surrogate read this log") == 1

@@ -14,6 +14,7 @@ from framework.gbc.execution.loading import (
     load_models,
     load_tasks,
     read_model_configs,
+    role_reader,
 )
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Trace
@@ -46,6 +47,20 @@ def test_models_by_name(tmp_path):
     path.write_text("other: {path: /nowhere}")
     with pytest.raises(ConfigError, match="agent 'a' uses model 'small'"):
         load_models(path, GRAPH)
+
+
+def test_a_local_model_reads_for_agents_that_are_all_on_servers():
+    server = {"url": "http://localhost:1/v1", "model": "x"}
+    models = {"far": server, "near": {"path": "/a"}, "nearer": {"path": "/b"}}
+
+    def graph(*models: str, role: str = "answers") -> Graph:
+        agents = [Agent(name=f"a{n}", prompt="", model=each, reads=(), role=role) for n, each in enumerate(models)]
+        return Graph(agents=tuple(agents))
+
+    assert role_reader(models, graph("far", "far")) == ["near"]
+    assert role_reader(models, graph("far", "nearer")) == []
+    assert role_reader(models, graph("far", role="")) == []
+    assert role_reader({"far": server}, graph("far")) == []
 
 
 @pytest.mark.parametrize(

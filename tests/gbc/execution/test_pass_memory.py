@@ -40,7 +40,7 @@ def rows_of(size: PassSize) -> list[TokenRow]:
 SIZES = [
     PassSize(rows=3, tokens=120, prefix=0, outputs=40),
     PassSize(rows=3, tokens=60, prefix=200, outputs=20),
-    PassSize(rows=1, tokens=150, prefix=20, outputs=100),
+    PassSize(rows=1, tokens=90, prefix=12, outputs=60),
 ]
 
 

@@ -54,14 +54,22 @@ class Stops(Callback):
     def __init__(self, rank: int, *, killed_later: bool) -> None:
         self.rank, self.killed_later = rank, killed_later
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank != self.rank:
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "other").write_text(str(os.getpid()))
+
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         if trainer.global_step == 2 and trainer.global_rank == self.rank:
             # The next sign of life tells where it is.
             time.sleep(1.2)
             pid = os.getpid()
             if self.killed_later:
-                # torchrun would wait for it.
-                subprocess.Popen(["sh", "-c", f"sleep 12; kill -9 {pid}"], start_new_session=True)
+                # torchrun would wait for it: when the other rank, which tells of it, has ended.
+                other = Path(trainer.default_root_dir, "other").read_text()
+                kill = f"while kill -0 {other}; do sleep 0.1; done; kill -9 {pid}"
+                subprocess.Popen(["sh", "-c", kill], stderr=subprocess.DEVNULL, start_new_session=True)
             os.kill(pid, signal.SIGSTOP)
 
 

@@ -7,99 +7,24 @@ the reward (the package keeps one of them).
 
 import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from framework.core.errors import ConfigError
 from framework.core.serialization import JsonDict
+from framework.gbc.environments.tau_bench.interface import (
+    Action,
+    Heard,
+    Observation,
+    TauReward,
+    TauTask,
+    User,
+)
 
 Domain = Literal["retail", "airline"]
 Split = Literal["test", "train", "dev"]
 
 INSTALL = "pip install git+https://github.com/sierra-research/tau-bench"
-RESPOND = "respond"
-"""The name that the package gives to a message to the user."""
-STOP = "###STOP###"
-"""What a user says to end the conversation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """A tool call, or with the name `respond` a message to the user, whose `content` it has.
-
-    Attributes:
-        name: of the tool.
-        arguments: by name, JSON values.
-    """
-
-    name: str
-    arguments: JsonDict
-
-
-@dataclass(frozen=True, kw_only=True)
-class TauTask:
-    """A task of the package.
-
-    Attributes:
-        index: in its split.
-        instruction: what the user wants; for the user's simulator only.
-        actions: the right ones; the database that they leave is the right one.
-        outputs: texts that the agent must have told the user.
-    """
-
-    index: int
-    instruction: str
-    actions: tuple[Action, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What an action led to.
-
-    Attributes:
-        text: the tool's result, or what the user said.
-        done: whether the conversation is over.
-        changed: whether the database is another than before.
-        raised: the exception of the tool, which the package only writes into the text; None where it returned.
-    """
-
-    text: str
-    done: bool
-    changed: bool
-    raised: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TauReward:
-    """The reward of an episode and its parts.
-
-    Attributes:
-        value: 1 if the database matches and all outputs were told, otherwise 0.
-        database: whether the database is the one that the task's own actions leave.
-        outputs: by text, whether it was told.
-    """
-
-    value: float
-    database: bool
-    outputs: dict[str, bool] = field(default_factory=dict[str, bool])
-
-
-@runtime_checkable
-class User(Protocol):
-    """The package's interface of a user's simulator."""
-
-    def reset(self, instruction: str | None = None) -> str:
-        """Begins a conversation; the user's first message."""
-        ...
-
-    def step(self, content: str) -> str:
-        """The answer to the agent's message; with `STOP` in it the conversation is over."""
-        ...
-
-    def get_total_cost(self) -> float:
-        """Of the model, in dollars."""
-        ...
 
 
 @runtime_checkable
@@ -197,11 +122,16 @@ class TauBench:
         return list(self._env.tools_info)
 
     @property
+    def user_tools(self) -> list[JsonDict]:
+        """None: users of tau-bench only talk."""
+        return []
+
+    @property
     def policy(self) -> str:
         """The rules that an agent must follow: the package's wiki."""
         return str(self._env.wiki)
 
-    def start(self, index: int, user: User) -> str:
+    def start(self, index: int, user: User) -> Heard:
         """Begins a task with a fresh database; the user's first message.
 
         Raises:
@@ -213,7 +143,7 @@ class TauBench:
         # Of the same files every time, and slow.
         self._fresh = self._fresh or self._env.get_data_hash()
         self._hash = self._fresh
-        return str(text)
+        return Heard(text=str(text))
 
     def act(self, action: Action) -> Observation:
         """Calls a tool, or says something to the user; an unknown tool is told in the observation."""
@@ -231,12 +161,11 @@ class TauBench:
             text=str(response.observation), done=bool(response.done), changed=self._hash != before, raised=raised
         )
 
-    def reward(self) -> TauReward:
-        """Of the episode so far; one that is not done has the value 0, as the package's runs have it."""
+    def reward(self, *, failed: bool = False) -> TauReward:
+        """Of the episode so far; one that is not done or has failed has the value 0, as the package's runs have it."""
         if self._reward is None:
-            judged = self._judged(self._env.calculate_reward())
-            self._reward = TauReward(value=0.0, database=judged.database, outputs=judged.outputs)
-        return self._reward
+            self._reward = replace(self._judged(self._env.calculate_reward()), value=0.0)
+        return replace(self._reward, value=0.0) if failed else self._reward
 
     def _judged(self, result: _RewardResult) -> TauReward:
         outputs: Mapping[str, bool] = getattr(result.info, "outputs", {})
@@ -279,22 +208,3 @@ def load_tau_bench(domain: Domain, split: Split = "test") -> TauBench:
     # Its user is replaced when an episode starts; the others ask a model already when they are made.
     env = envs.get_env(domain, user_strategy="human", user_model="", task_split=split, task_index=0)
     return TauBench(env, types.Action, name=f"{domain}/{split}")
-
-
-def replay(bench: TauBench, index: int, user: User, actions: Sequence[Action] | None = None) -> TauReward:
-    """The reward of a task's own actions, with all its outputs told to the user at the end.
-
-    Args:
-        bench: the environment.
-        index: of the task.
-        user: its next message must end the conversation, such as that of `ScriptedUser`.
-        actions: others in place of the task's own.
-    """
-    task = bench.task(index)
-    bench.start(index, user)
-    done = False
-    for action in task.actions if actions is None else actions:
-        done = done or bench.act(action).done
-    if not done:
-        bench.act(Action(name=RESPOND, arguments={"content": " ".join(task.outputs)}))
-    return bench.reward()

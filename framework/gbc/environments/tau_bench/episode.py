@@ -1,9 +1,12 @@
-"""An episode of tau-bench as a trace: an agent that talks to a user and calls tools, turn by turn.
+"""An episode of tau-bench or tau2-bench as a trace: an agent that talks to a user and calls tools, turn by turn.
 
 Every message is a step: `user@1`, `agent@1`, and of tools `get_order_details@1`, numbered by the agent's message that
 called them (`get_order_details@1.2` is the second call of it there). The agent reads all that was said; a tool reads
 the call. No gradient flows through tools and users: credit passes through a tool to the call, and ends at the user. All
 messages of the agent are outputs of the system, since each may change the database or tell what must be told.
+
+In tau2-bench's telecom the user calls tools of its own. They are steps too, which the agent does not read: what the
+user calls is `user@2`, the result `toggle_data@2`, and what it then says `user@2.2`.
 """
 
 import json
@@ -15,7 +18,14 @@ from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.random.seeding import seed_of
 from framework.core.serialization import JsonDict, to_json
 from framework.core.text_files import half_character_in
-from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauBench, TauReward, User
+from framework.gbc.environments.tau_bench.interface import (
+    RESPOND,
+    Action,
+    Heard,
+    TauConversations,
+    TauReward,
+    User,
+)
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
@@ -33,8 +43,10 @@ class EpisodeOptions:
     """How an episode runs.
 
     Args:
-        max_turns: most messages of the agent, tool calls included; the published runs allow 30.
-        on_tool_error: a tool that raises ends the episode as failed, or the agent is told (published).
+        max_turns: most messages of the agent, tool calls included; the published runs of tau-bench allow 30, those of
+            tau2-bench 200 of all messages.
+        on_tool_error: a tool that raises ends the episode as failed, or the agent is told (published). By default
+            `fail` in tau-bench; in tau2-bench, whose tools refuse by raising, the agent is always told.
         seed: of the model's random numbers, with the task and the step.
     """
 
@@ -60,24 +72,27 @@ class Episode:
     reward: TauReward
 
 
-def system_prompt(bench: TauBench) -> str:
+def system_prompt(bench: TauConversations) -> str:
     """The policy, how to call tools, and the tools' schemas."""
     tools = "\n".join(json.dumps(tool["function"]) for tool in bench.tools)
     return f"{bench.policy.strip()}\n\n{FORMAT}\n{tools}"
 
 
-def episode_graph(bench: TauBench, agent: Agent) -> Graph:
+def episode_graph(bench: TauConversations, agent: Agent) -> Graph:
     """The nodes of an episode's trace, for `attribute`."""
-    names = [tool["function"]["name"] for tool in bench.tools]
+    readers: dict[str, tuple[str, ...]] = {tool["function"]["name"]: (agent.name,) for tool in bench.tools}
+    for tool in bench.user_tools:
+        name = tool["function"]["name"]
+        readers[name] = (*readers.get(name, ()), USER)
     return Graph(
         agents=(agent,),
-        tools=tuple(Tool(name=name, reads=(agent.name,), function=_live) for name in names),
+        tools=tuple(Tool(name=name, reads=reads, function=_live) for name, reads in readers.items()),
         users=(UserTurn(name=USER),),
         outputs=(agent.name,),
     )
 
 
-def make_agent(bench: TauBench, *, model: str, prompt: str | None = None, max_new_tokens: int = 512) -> Agent:
+def make_agent(bench: TauConversations, *, model: str, prompt: str | None = None, max_new_tokens: int = 512) -> Agent:
     """The agent of an episode; its prompt is by default `system_prompt`.
 
     Args:
@@ -91,7 +106,7 @@ def make_agent(bench: TauBench, *, model: str, prompt: str | None = None, max_ne
 
 
 def run_episode(
-    bench: TauBench,
+    bench: TauConversations,
     index: int,
     user: User,
     agent: Agent,
@@ -120,13 +135,12 @@ def run_episode(
     try:
         run.hear(bench.start(index, user))
         run.talk()
+        reward = bench.reward()
     except ConfigError:
         raise
     except FrameworkError as error:
         failure = str(error)
-    reward = bench.reward()
-    if failure is not None:
-        reward = TauReward(value=0.0, database=reward.database, outputs=reward.outputs)
+        reward = bench.reward(failed=True)
     values: JsonDict = {
         "id": run.id,
         "instruction": task.instruction,
@@ -159,10 +173,13 @@ def parse_actions(text: str) -> tuple[Action, ...]:
 class _Run:
     """One conversation as it goes."""
 
-    def __init__(self, bench: TauBench, id: str, agent: Agent, model: LanguageModel, options: EpisodeOptions) -> None:
+    def __init__(
+        self, bench: TauConversations, id: str, agent: Agent, model: LanguageModel, options: EpisodeOptions
+    ) -> None:
         self.bench, self.id, self.agent, self.model, self.options = bench, id, agent, model, options
         self.known = {tool["function"]["name"] for tool in bench.tools}
         self.steps: list[Step] = []
+        self.private: set[str] = set()
         self.actions: list[JsonDict] = []
 
     def talk(self) -> None:
@@ -195,22 +212,36 @@ class _Run:
         """Does what the agent wants; whether the conversation is over."""
         seen = self.bench.act(action)
         if action.name == RESPOND:
-            self.hear(seen.text, turn + 1)
+            self.hear(Heard(text=seen.text, calls=seen.user_calls), turn + 1)
         else:
-            self.actions.append({"step": step.name, **to_json(action), "changed": seen.changed})
+            self._did(action, step.name, changed=seen.changed)
             self._keep(f"{action.name}@{turn}", action.name, "tool", seen.text, step)
         if seen.raised is not None and self.options.on_tool_error == "fail":
             raise DataError(f"the tool {action.name!r} raised {seen.raised}", hint="see the call's arguments")
         return seen.done
 
-    def hear(self, text: str, turn: int = 1) -> None:
-        """Keeps what the user says before the agent's message number `turn`."""
-        self._keep(f"{USER}@{turn}", USER, "user", text)
+    def hear(self, heard: Heard, turn: int = 1) -> None:
+        """Keeps what the user does and says before the agent's message number `turn`."""
+        for each in heard.calls:
+            action = each.action
+            said = json.dumps({"name": action.name, "arguments": action.arguments})
+            call = self._keep(f"{USER}@{turn}", USER, "user", said)
+            result = self._keep(f"{action.name}@{turn}", action.name, "tool", each.text, call)
+            self.private |= {call.name, result.name}
+            asked = [step.name for step in self.steps if step.node == self.agent.name]
+            self._did(action, asked[-1] if asked else call.name, changed=each.changed)
+        self._keep(f"{USER}@{turn}", USER, "user", heard.text)
+
+    def _did(self, action: Action, step: str, *, changed: bool) -> None:
+        """Keeps a call; of the user's, `step` is the agent's message before."""
+        self.actions.append({"step": step, **to_json(action), "changed": changed})
 
     def _ask(self, turn: int) -> Step:
         name = f"{self.agent.name}@{turn}"
         pieces: list[Piece] = []
         for step in self.steps:
+            if step.name in self.private:
+                continue
             pieces += [Piece(text=f"{step.node}: "), Piece(text=step.output, source=step.name), Piece(text="\n\n")]
         request = Request(
             step=name,
@@ -228,11 +259,11 @@ class _Run:
         fields = {each: getattr(reply, each) for each in _REPLY}
         return Step(name=name, node=self.agent.name, kind="agent", model=self.agent.model, controls=(), **fields)
 
-    def _keep(self, name: str, node: str, kind: Literal["user", "tool"], text: str, call: Step | None = None) -> None:
+    def _keep(self, name: str, node: str, kind: Literal["user", "tool"], text: str, call: Step | None = None) -> Step:
         if (found := half_character_in(text)) is not None:
             raise DataError(f"{node!r} says {found}", hint="see where its text comes from")
         taken = {step.name for step in self.steps}
-        # Of two calls of a tool in one message.
+        # Of two calls of a tool in one message, or of what a user does and says.
         name = next(
             each for each in (name, *(f"{name}.{count}" for count in range(2, len(taken) + 3))) if each not in taken
         )
@@ -240,23 +271,23 @@ class _Run:
         block = (
             Block(source=call.name, kind="message", text=said, chars=(0, len(said)), tokens=(0, 0)) if call else None
         )
-        self.steps.append(
-            Step(
-                name=name,
-                node=node,
-                kind=kind,
-                model=None,
-                input_text=said,
-                input_ids=(),
-                input_spans=(),
-                blocks=(block,) if block else (),
-                controls=(),
-                output=text,
-                output_ids=(),
-                output_spans=(),
-                finish="given",
-            )
+        step = Step(
+            name=name,
+            node=node,
+            kind=kind,
+            model=None,
+            input_text=said,
+            input_ids=(),
+            input_spans=(),
+            blocks=(block,) if block else (),
+            controls=(),
+            output=text,
+            output_ids=(),
+            output_spans=(),
+            finish="given",
         )
+        self.steps.append(step)
+        return step
 
 
 _REPLY = ("input_text", "input_ids", "input_spans", "blocks", "output", "output_ids", "output_spans", "finish")

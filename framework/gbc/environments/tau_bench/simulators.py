@@ -1,10 +1,10 @@
-"""Users of tau-bench: a script, or a language model that plays the task's instruction (the published setting)."""
+"""Users of both benchmarks: a script, or a language model that plays the task's instruction (the published setting)."""
 
 from collections.abc import Sequence
 
 from framework.core.errors import DataError, FrameworkError
 from framework.core.random.seeding import seed_of
-from framework.gbc.environments.tau_bench.adapter import STOP
+from framework.gbc.environments.tau_bench.interface import GREETING, STOP
 from framework.gbc.language_models.interface import LanguageModel, Piece, Request
 from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
 
@@ -22,7 +22,8 @@ class ScriptedUser:
     """Says the lines of a script, then ends the conversation.
 
     Args:
-        lines: the messages in their order; an empty script begins with a greeting.
+        lines: the messages in their order, or calls of the user's own tools in JSON; an empty script begins with a
+            greeting.
     """
 
     def __init__(self, lines: Sequence[str] = ()) -> None:
@@ -38,6 +39,10 @@ class ScriptedUser:
         """The next line, or the end."""
         self._next += 1
         return self._lines[self._next - 1] if self._next <= len(self._lines) else STOP
+
+    def read_results(self, results: Sequence[str]) -> str:
+        """The next line, whatever its calls led to."""
+        return self.step("")
 
     def get_total_cost(self) -> float:
         """Nothing."""
@@ -66,12 +71,17 @@ class ModelUser:
             FrameworkError: the model fails.
         """
         self._instruction = instruction or ""
-        self._said = [("agent", "Hello. How can I help you?")]
+        self._said = [("agent", GREETING)]
         return self._ask()
 
     def step(self, content: str) -> str:
         """The answer to the agent; errors as `reset`."""
         self._said.append(("agent", content))
+        return self._ask()
+
+    def read_results(self, results: Sequence[str]) -> str:
+        """The next message or calls, after the results of its calls; errors as `reset`."""
+        self._said += [("tool", each) for each in results]
         return self._ask()
 
     def get_total_cost(self) -> float:

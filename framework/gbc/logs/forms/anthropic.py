@@ -19,7 +19,9 @@ _PARTS = {"thinking", "redacted_thinking", "tool_use", "tool_result", "server_to
 def is_anthropic(value: object) -> bool:
     """Whether a value is such a conversation: by its prompt's place, a response, or a part that only they have."""
     messages = _messages(value)
-    if messages is None or any(each.get("role") not in ("user", "assistant") for each in messages):
+    if messages is None or any(each.get("role") not in ("user", "assistant", "system") for each in messages):
+        return False
+    if messages[0].get("role") == "system":
         return False
     parsed = json_object(value) or {}
     return "system" in parsed or any(map(_is_response, messages)) or any(map(_has_part, messages))

@@ -184,9 +184,8 @@ def _messages_04(message: JsonObject, role: str, thought: str) -> list[JsonObjec
         return [{"role": "assistant", "name": name, "content": thought, "tool_calls": calls}]
     if kind == "ToolCallExecutionEvent":
         results = objects_of(content) or ()
-        return [
-            {"role": "tool", "tool_call_id": each.get("call_id"), "content": each.get("content")} for each in results
-        ]
+        given = {"call_id": "tool_call_id", "content": "content", "is_error": "is_error"}
+        return [{"role": "tool", **{ours: each.get(theirs) for theirs, ours in given.items()}} for each in results]
     if kind == "CodeExecutionEvent":
         result = json_object(message.get("result")) or {}
         return [

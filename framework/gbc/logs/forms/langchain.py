@@ -95,6 +95,7 @@ def _message(message: JsonObject, number: int) -> JsonObject:
         "tool_calls": calls or listed(extra.get("tool_calls")),
         "function_call": extra.get("function_call") if not calls else None,
         "tool_call_id": message.get("tool_call_id"),
+        "is_error": message.get("status") == "error",
         "refusal": extra.get("refusal"),
         **named,
     }

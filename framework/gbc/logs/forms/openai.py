@@ -31,6 +31,8 @@ _NO_TEXT = {
     *("document", "thinking", "redacted_thinking", "reasoning"),
 }
 """Types of parts that are named in place of their content: others than the author see no thoughts, a model no file."""
+_FAILED = "[error]"
+"""Stands before what a tool says that has failed: models are told so beside the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ def message_of(message: JsonObject, agents: Collection[str], calls: Mapping[str,
     """A message of the list that is not a prompt.
 
     Args:
-        message: as chat completions have it.
+        message: as chat completions have it; a tool's may have `is_error`.
         agents: names of users that are agents.
         calls: names of tools by the ids of the calls so far.
 
@@ -189,7 +191,10 @@ def message_of(message: JsonObject, agents: Collection[str], calls: Mapping[str,
         call = message.get("tool_call_id")
         if not isinstance(call, str) or call not in calls:
             raise ValueError(f"tool_call_id {call!r} is not a call before it")
-        return Message(agent=calls[call], role="tool", content=content_of(message), call=call)
+        content = content_of(message)
+        if message.get("is_error") is True:
+            content = f"{_FAILED}\n{content}".rstrip("\n")
+        return Message(agent=calls[call], role="tool", content=content, call=call)
     raise ValueError(f"role {role!r}, not system, developer, user, assistant, tool or function")
 
 
@@ -225,9 +230,23 @@ def _text_of_part(part: JsonObject) -> str:
     text = part.get("text", part.get("refusal"))
     if isinstance(text, str):
         return text
+    if (given := _text_of_source(part)) is not None:
+        return "\n".join(filter(None, [*(str(part.get(key) or "") for key in ("title", "context")), given]))
     if str(part.get("type")) in _NO_TEXT:
         return f"[{part['type']}]"
     raise ValueError(f"a part of the type {part.get('type')!r}, which is not understood")
+
+
+def _text_of_source(part: JsonObject) -> str | None:
+    """The text of Anthropic's documents and search results; None where they have none, as a PDF."""
+    if part.get("type") == "search_result":
+        return content_of(part)
+    source = json_object(part.get("source")) if part.get("type") == "document" else None
+    if source is None:
+        return None
+    if source.get("type") == "text" and isinstance(source.get("data"), str):
+        return str(source["data"])
+    return content_of(source) if source.get("type") == "content" else None
 
 
 def _expanded(messages: Sequence[JsonObject], numbers: Sequence[int]) -> Iterator[tuple[int, JsonObject]]:
@@ -248,7 +267,8 @@ def _expanded(messages: Sequence[JsonObject], numbers: Sequence[int]) -> Iterato
                     yield number, {**message, "content": said, "tool_calls": calls}
                 calls, said = [], []
                 content = _result(part.get("content"))
-                yield number, {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": content}
+                told = {"content": content, "is_error": part.get("is_error")}
+                yield number, {"role": "tool", "tool_call_id": part.get("tool_use_id"), **told}
             elif _is_call(part):
                 calls.append(part)
             else:
@@ -268,11 +288,13 @@ def _is_result(part: JsonObject) -> bool:
 def _result(content: object) -> object:
     """What a tool gave: texts as they are, records of the provider's own tools as JSON."""
     parts = objects_of(content)
-    if parts is not None and all(
-        isinstance(part.get("text"), str) or str(part.get("type")) in _NO_TEXT for part in parts
-    ):
+    if parts is not None and all(map(_is_readable, parts)):
         return parts
     return content if content is None or isinstance(content, str) else without_secrets(content)
+
+
+def _is_readable(part: JsonObject) -> bool:
+    return isinstance(part.get("text"), str) or str(part.get("type")) in (*_NO_TEXT, "search_result")
 
 
 def without_secrets(value: object) -> str:

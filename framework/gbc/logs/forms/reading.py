@@ -1,6 +1,6 @@
 """Logs of any known form from a file or a folder; what form it is, is seen from the first record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def read_form(
         agents: names of the agents, where the form lets them speak as users; None: by the form's rule.
 
     Raises:
-        ConfigError: another form.
+        ConfigError: another form, or names that nobody has.
         DataError: no such file, a form that nobody knows, or malformed records: their number, and the first.
     """
     if form not in (AUTO, *FORMS):
@@ -170,11 +170,21 @@ def read_form(
                 logs[log.id] = log
         except (ValueError, DataError) as error:
             bad.append(BadLine(number=record.number, problem=record.named(str(error))))
+    _refuse_unknown_names(agents or (), logs.values())
     bad.sort(key=lambda each: each.number)
     if bad and not skip_bad:
         problem = f"{path}: {len(bad)} malformed records, the first is {bad[0].number} ({bad[0].problem})"
         raise DataError(problem, hint="correct them, or ask to skip bad ones")
     return LogFile(form=form, logs=list(logs.values()), bad=bad)
+
+
+def _refuse_unknown_names(agents: Sequence[str], logs: Collection[Log]) -> None:
+    """Raises ConfigError if an agent that was named says nothing in any log: who was meant would count as a user."""
+    speakers = {message.agent for log in logs for message in log.messages}
+    unknown = [name for name in agents if name not in speakers]
+    if unknown and logs:
+        hint = f"those who speak are {', '.join(sorted(speakers))}"
+        raise ConfigError(f"nobody is called {', '.join(map(repr, unknown))} in these logs", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)

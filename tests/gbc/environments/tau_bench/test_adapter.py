@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from framework.core.errors import ConfigError
-from framework.gbc.environments.tau_bench.adapter import RESPOND, Action, TauReward, load_tau_bench, replay
+from framework.gbc.environments.tau_bench.adapter import load_tau_bench
+from framework.gbc.environments.tau_bench.interface import RESPOND, Action, Heard, TauReward, replay
 from framework.gbc.environments.tau_bench.simulators import ScriptedUser
 
 
@@ -40,7 +41,7 @@ def test_both_parts_of_the_reward(shop, actions, expected):
 
 
 def test_what_changed_and_what_raised(shop):
-    assert shop.start(0, ScriptedUser(["Hi.", "Bye."])) == "Hi."
+    assert shop.start(0, ScriptedUser(["Hi.", "Bye."])) == Heard(text="Hi.")
     seen = [shop.act(call(name, order_id=order)) for name, order in (("get_order", "1"), ("cancel_order", "1"))]
     assert [(each.text, each.changed, each.raised) for each in seen] == [
         ("pending", False, None),

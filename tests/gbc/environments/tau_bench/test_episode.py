@@ -7,7 +7,7 @@ import pytest
 
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.environments.tau_bench.adapter import Action
+from framework.gbc.commands.attribute import attribute as attribute_command
 from framework.gbc.environments.tau_bench.episode import (
     EpisodeOptions,
     episode_graph,
@@ -16,11 +16,13 @@ from framework.gbc.environments.tau_bench.episode import (
     run_episode,
     system_prompt,
 )
+from framework.gbc.environments.tau_bench.interface import Action
 from framework.gbc.environments.tau_bench.losses import mean_reward, tau_loss
 from framework.gbc.environments.tau_bench.simulators import ScriptedUser
-from framework.gbc.graph.spec import Agent
-from framework.gbc.graph.trace import trace_from_line, trace_to_line
-from framework.testing.language_models import tiny_local_model
+from framework.gbc.graph.spec import Agent, load_graph, save_graph
+from framework.gbc.graph.trace import trace_from_line, trace_to_line, write_traces
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
+from framework.testing.language_models import save_tiny_model, tiny_local_model
 
 
 def call(name: str, order: str) -> str:
@@ -91,6 +93,24 @@ def test_a_local_model_has_gradients(shop):
     (found,) = attribute([trace], episode_graph(shop, agent), {"m": model}, [tau_loss(trace)])
     assert {edge.estimator for edge in found.edges if edge.kind == "message"} == {"gradient"}
     assert found.gap == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_an_episode_goes_through_the_commands(shop, tmp_path):
+    save_tiny_model(tmp_path / "model")
+    model = LocalModel.load(LocalModelConfig(path=str(tmp_path / "model")))
+    agent = make_agent(shop, model="m", prompt="Serve.", max_new_tokens=6)
+    trace = run_episode(shop, 0, ScriptedUser(["Hi."]), agent, model).trace
+    write_traces(tmp_path / "traces.jsonl", [trace])
+    save_graph(tmp_path / "graph.yaml", episode_graph(shop, agent))
+    (tmp_path / "models.yaml").write_text(f"m: {{path: {tmp_path / 'model'}}}")
+    assert load_graph(tmp_path / "graph.yaml") == episode_graph(shop, agent)
+    loss = "framework.gbc.environments.tau_bench.losses:tau_loss"
+    files = {"graph": str(tmp_path / "graph.yaml"), "models": str(tmp_path / "models.yaml")}
+    attribute_command(trace=str(tmp_path / "traces.jsonl"), loss=loss, out=str(tmp_path / "blame"), **files)
+    (record,) = (tmp_path / "blame" / "attributions.jsonl").read_text().splitlines()
+    assert {each["name"] for each in json.loads(record)["agents"]} >= {"agent", "user"}
+    assert (tmp_path / "blame" / "blame.svg").stat().st_size
 
 
 def test_the_prompt_has_policy_format_and_tools(shop):

@@ -3,7 +3,7 @@
 import pytest
 
 from framework.core.errors import DataError
-from framework.gbc.environments.tau_bench.adapter import STOP
+from framework.gbc.environments.tau_bench.interface import STOP
 from framework.gbc.environments.tau_bench.simulators import ModelUser, ScriptedUser
 
 

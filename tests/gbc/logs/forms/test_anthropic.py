@@ -72,6 +72,45 @@ def test_tools_on_the_server_answer_in_the_middle_of_a_message():
     ]
 
 
+def test_a_tool_that_fails_says_so():
+    for content, expected in ((None, "[error]"), ("no city", "[error]\nno city"), ([], "[error]")):
+        result = {**RESULT, "is_error": True, "content": content}
+        (log,) = logs_of_anthropic([*REQUEST["messages"][:2], {"role": "user", "content": [result]}, RESPONSE], "x")
+        assert said(log)[2] == ("weather", "tool", expected)
+
+
+def test_texts_of_documents_and_search_results_are_read():
+    found = {
+        "type": "search_result",
+        "title": "Rome",
+        "source": "u",
+        "content": [{"type": "text", "text": "hot"}, {"type": "text", "text": "dry"}],
+    }
+    pieces = {"type": "content", "content": [{"type": "text", "text": "cold"}]}
+    parts = [
+        {"type": "document", "title": "Cities", "source": {"type": "text", "media_type": "text/plain", "data": "wet"}},
+        {"type": "document", "source": pieces},
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBE"}},
+        found,
+        {"type": "text", "text": "Weather?"},
+    ]
+    value = {"system": "Help.", "messages": [{"role": "user", "content": parts}, RESPONSE]}
+    (log,) = logs_of_anthropic(value, "x")
+    assert log.messages[0].text == "Cities\nwet\ncold\n[document]\nRome\nhot\ndry\nWeather?"
+    messages = [*REQUEST["messages"][:2], {"role": "user", "content": [{**RESULT, "content": [found]}]}, RESPONSE]
+    (log,) = logs_of_anthropic(messages, "x")
+    assert said(log)[2] == ("weather", "tool", "Rome\nhot\ndry")
+
+
+def test_a_system_message_in_the_middle_leaves_the_prompt_where_it_is():
+    middle = {"role": "system", "content": "Be short."}
+    value = {"system": "Help.", "messages": [*REQUEST["messages"][:1], RESPONSE, middle, RESPONSE]}
+    assert form_of(value) == "anthropic"
+    (log,) = logs_of_anthropic(value, "x")
+    assert log.prompts == {"assistant": "Help."}
+    assert said(log)[2] == ("system", "user", "Be short.")
+
+
 def test_what_is_not_such_a_conversation():
     plain = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     assert not is_anthropic(plain)

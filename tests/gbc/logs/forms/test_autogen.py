@@ -96,6 +96,13 @@ EVENTS = [
 ]
 
 
+def test_a_tool_that_fails_says_so():
+    result = {"content": "no city", "name": "weather", "call_id": "c1", "is_error": True}
+    events = [*EVENTS[:3], said("researcher", [result], "ToolCallExecutionEvent")]
+    (log,) = logs_of_autogen_04(events, "x")
+    assert log.messages[-1].content == "[error]\nno city"
+
+
 @pytest.mark.parametrize(
     "value",
     [

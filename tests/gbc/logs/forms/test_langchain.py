@@ -44,6 +44,11 @@ def test_every_writing_is_the_same_log(value):
     assert log.prompts == {"researcher": "You help.", "writer": "You help."}
 
 
+def test_a_tool_that_fails_says_so():
+    (log,) = logs_of_langchain([*DUMPED[:3], {**DUMPED[3], "status": "error"}, DUMPED[4]], "x")
+    assert log.messages[2].content == "[error]\nhot"
+
+
 def test_calls_stand_once_and_wrong_ones_are_kept():
     use = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Rome"}}
     wrong = {"name": "sea", "args": "{city", "id": "c2", "error": "not JSON", "type": "invalid_tool_call"}

@@ -105,6 +105,16 @@ def test_names_of_agents_only_where_they_mean_something(tmp_path):
         read_form(tmp_path / "ours.jsonl", agents=["a"])
 
 
+def test_a_name_that_nobody_has_is_an_error(tmp_path):
+    speakers = [("user", None), ("user", "planner"), ("user", "coder")]
+    messages = [{"role": role, "content": "x", **({"name": name} if name else {})} for role, name in speakers]
+    (tmp_path / "log.json").write_text(json.dumps(messages))
+    with pytest.raises(ConfigError, match="nobody is called 'codr' in these logs: those who speak are coder, planner"):
+        read_form(tmp_path / "log.json", agents=["planner", "codr"])
+    (log,) = read_form(tmp_path / "log.json", agents=["planner", "coder"]).logs
+    assert [each.role for each in log.messages] == ["user", "agent", "agent"]
+
+
 @pytest.mark.parametrize(
     "record",
     [

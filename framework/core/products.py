@@ -1,4 +1,4 @@
-"""Products of a linear layer in training, by the library that is faster on this processor."""
+"""Products of a linear layer with many rows, by the library that is faster on this processor."""
 
 import platform
 from functools import cache
@@ -13,7 +13,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from framework.core.compat.torch_compat import onednn_product, packs_weights
 
-LEAST_MULTIPLICATIONS = 1 << 24
+LEAST_MULTIPLICATIONS = 1 << 22
 """Smaller products lose more in Python than they gain (ours)."""
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -24,7 +24,7 @@ def linear(
     """The product x W^T + b of a layer.
 
     torch's float32 products on a CPU are MKL's, which uses half of the vector width of AMD's processors with AVX-512:
-    large ones of a training step are oneDNN's there, 1.5 to 2 times faster (measured on Zen 5).
+    large ones are oneDNN's there, 1.5 to 2 times faster (measured on Zen 5), and their gradients too.
 
     Args:
         x: the layer's input.
@@ -42,7 +42,6 @@ def _pays(x: Float[Tensor, "*axes inputs"], weight: Float[Tensor, "outputs input
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= LEAST_MULTIPLICATIONS
-        and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and prefers_onednn()
     )
@@ -75,7 +74,8 @@ class _Product(torch.autograd.Function):
             weight: of the layer.
             bias: of the layer, or None.
         """
-        ctx.save_for_backward(x, weight)
+        # Of a frozen weight, no gradient needs the input.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)  # pyright: ignore
         return onednn_product(x, weight, bias)
 
     # A second derivative is an error: through these products it would be zero.
@@ -90,12 +90,12 @@ class _Product(torch.autograd.Function):
             ctx: of the call.
             gradients: of the product.
         """
-        saved = cast("tuple[Tensor, Tensor]", ctx.saved_tensors)  # pyright: ignore
+        saved = cast("tuple[Tensor | None, Tensor]", ctx.saved_tensors)  # pyright: ignore
         (x, weight), (gradient,) = saved, gradients
-        of_input, of_weight, of_bias = ctx.needs_input_grad  # pyright: ignore
+        of_input, _, of_bias = ctx.needs_input_grad  # pyright: ignore
         rows = gradient.reshape(-1, gradient.shape[-1])
         return (
             onednn_product(gradient, weight.t(), None) if of_input else None,
-            onednn_product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None) if of_weight else None,
+            None if x is None else onednn_product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None),
             rows.sum(0) if of_bias else None,
         )

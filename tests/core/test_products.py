@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from framework.core import products
 from framework.core.compat.torch_compat import packs_weights
-from framework.pra.network import products
 from framework.pra.network.layers import Linear
 
 needs_onednn = pytest.mark.skipif(not packs_weights(torch.float32), reason="torch without oneDNN")

@@ -15,7 +15,8 @@ from framework.gbc.attribution.options import GradientOptions
 from framework.gbc.attribution.token_gradients import TokenScores, token_scores
 from framework.gbc.execution import teacher_forcing
 from framework.gbc.execution.teacher_forcing import TokenRow, chunk_rows
-from framework.gbc.language_models.prefix_cache import NAME, prompt_states, read_prefixes_unmasked
+from framework.gbc.language_models.layers.attention import NAME, read_prefixes_unmasked
+from framework.gbc.language_models.prefix_cache import prompt_states
 from framework.gbc.language_models.transformers_compat import attention_implementation
 from framework.testing.language_models import tiny_language_model, tiny_local_model
 
