@@ -36,6 +36,11 @@ _PATIENCE_SECONDS = 10.0
 """What takes no longer says nothing where no bar can be shown."""
 _SELDOM_SECONDS = 300.0
 """The most time between two such lines."""
+_REDRAW_SECONDS = 0.1
+_ROUND_RATE = 100
+"""Images a second from which on parts of one are not told."""
+_SLOW_SECONDS = 1800.0
+"""Of so long the speed is taken that tells the time that is left."""
 
 _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff"
@@ -125,28 +130,108 @@ def escape_unencodable() -> None:
             cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")
 
 
-def tracked(items: Iterable[Item], description: str, *, total: int | None = None, bar: bool = True) -> Iterator[Item]:
+def tracked(
+    items: Iterable[Item],
+    description: str,
+    *,
+    total: int | None = None,
+    bar: bool = True,
+    images: Callable[[Item], int] | None = None,
+) -> Iterator[Item]:
     """Yields the items, and shows how many are done: a bar on a terminal, elsewhere now and then a line.
 
     Args:
         items: to be worked on, one after the other.
         description: of the work, for people.
-        total: number of the items, where they do not tell.
+        total: number of the items, where they do not tell; with `images`, of the images in them.
         bar: show one on a terminal; not where time is measured, which drawing it takes.
+        images: how many images an item is. They are counted then, those of a second are shown, and a line at the end
+            tells both.
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
-    if bar and console.is_interactive:
-        elapsed: list[ProgressColumn] = [TimeElapsedColumn()] if console.width >= _ROOMY else []
-        columns = (MofNCompleteColumn(), BarColumn(min(40, console.width // 6)), *elapsed, TimeRemainingColumn())
-        with Progress(_description_column(), *columns, console=console, transient=True) as progress:
-            yield from progress.track(items, total=total, description=visible(description))
-        return
-    done = 0
-    of_all = f" of {total:,}" if total else ""
-    with _signs_of_life(lambda seconds: f"{description}: {done:,}{of_all} after {seconds:.0f} s"):
+    pace = _Pace(total=total, of_images=images is not None)
+    with _drawn_bar(description, pace) if bar and console.is_interactive else _told_lines(description, pace):
         for item in items:
             yield item
-            done += 1
+            pace.advance(1 if images is None else images(item))
+    if images is not None and pace.done:
+        console.print(f"{description}: {pace.done:,} images in {pace.seconds:,.1f} s, {pace.rate()}")
+
+
+class _Pace:
+    """How far a loop is.
+
+    Args:
+        total: of what is counted, where it is known.
+        of_images: whether that is images.
+    """
+
+    def __init__(self, *, total: int | None, of_images: bool) -> None:
+        self.total, self.of_images = total, of_images
+        self.done, self.seconds = 0, 0.0
+        self.draw: Callable[[], None] = lambda: None
+        self._start = time.monotonic()
+        self._drawn = 0.0
+
+    def advance(self, count: int) -> None:
+        """So many more are done; what shows it is drawn anew, at most ten times a second."""
+        self.done += count
+        self.seconds = time.monotonic() - self._start
+        if self.seconds - self._drawn >= _REDRAW_SECONDS:
+            self._drawn = self.seconds
+            self.draw()
+
+    def rate(self) -> str:
+        """Images a second of those that are done; nothing before the first, or where no images are counted."""
+        if not (self.of_images and self.seconds):
+            return ""
+        rate = self.done / self.seconds
+        return f"{rate:,.0f} images/s" if rate >= _ROUND_RATE else f"{rate:.3g} images/s"
+
+
+@contextmanager
+def _drawn_bar(description: str, pace: _Pace) -> Generator[None, None, None]:
+    """A bar of progress, which the loop's pace draws.
+
+    Args:
+        description: of the work, for people.
+        pace: of the loop.
+    """
+    roomy = console.width >= _ROOMY
+    share = 2 / 5 if not pace.of_images else 1 / 4 if roomy else 1 / 7
+    columns: list[ProgressColumn] = [_description_column(share), MofNCompleteColumn()]
+    if pace.of_images:
+        columns.append(TextColumn("{task.fields[rate]}", markup=False, table_column=Column(no_wrap=True)))
+    if roomy or not pace.of_images:
+        columns.append(BarColumn(min(40, console.width // 6)))
+    if roomy and (console.width >= 2 * _ROOMY or not pace.of_images):
+        columns.append(TimeElapsedColumn())
+    columns.append(TimeRemainingColumn())
+    # Of batches that take minutes each there are too few in Rich's 30 seconds to tell the time that is left.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=_SLOW_SECONDS) as progress:
+        task = progress.add_task(visible(description), total=pace.total, rate="")
+        pace.draw = lambda: progress.update(task, completed=pace.done, rate=pace.rate())
+        yield
+        pace.draw()
+        progress.refresh()
+
+
+@contextmanager
+def _told_lines(description: str, pace: _Pace) -> Generator[None, None, None]:
+    """A line of progress after a while, and then ever more seldom.
+
+    Args:
+        description: of the work, for people.
+        pace: of the loop.
+    """
+    of_all = f" of {pace.total:,}" if pace.total else ""
+
+    def line(seconds: float) -> str:
+        rate = f", {pace.rate()}" if pace.rate() else ""
+        return f"{description}: {pace.done:,}{of_all} after {seconds:.0f} s{rate}"
+
+    with _signs_of_life(line):
+        yield
 
 
 @contextmanager
@@ -167,9 +252,9 @@ def working(description: str, *, bar: bool = True) -> Generator[None, None, None
         yield
 
 
-def _description_column() -> TextColumn:
+def _description_column(share: float = 2 / 5) -> TextColumn:
     """What is worked on, in a part of a line: the end of a long path gives way to the numbers."""
-    column = Column(no_wrap=True, overflow="ellipsis", max_width=console.width * 2 // 5)
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=int(console.width * share))
     return TextColumn("{task.description}", markup=False, table_column=column)
 
 

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -29,7 +30,8 @@ from framework.training.length import total_steps
 CHECKPOINT_KEY = "classifier"
 _CLASSES_KEY = "class_names"
 GROUPS = 8
-"""Groups of channels that are normalised together."""
+"""Groups of channels that are normalised together by group norm."""
+Norm = Literal["group", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class ClassifierConfig:
         channels: image channels, 1 or 3.
         width: channels of the first stage, a multiple of 8; the features are 4 times as many.
         stem_stride: 2 halves the images first, which makes everything after it four times cheaper.
+        norm: group, whatever the batch; or batch, which learns natural images in fewer steps, from batches of about 32
+            on: it normalises by the images of a process's batch in training, by their running mean and variance after.
         name: stands in the names of the metrics measured with it.
     """
 
@@ -48,6 +52,7 @@ class ClassifierConfig:
     channels: int = 3
     width: int = 32
     stem_stride: int = 1
+    norm: Norm = "group"
     name: str = "classifier"
 
     def __post_init__(self) -> None:
@@ -55,24 +60,31 @@ class ClassifierConfig:
             raise ConfigError(f"classifier width {self.width}", hint=f"give a multiple of {GROUPS}")
         if self.stem_stride not in (1, 2):
             raise ConfigError(f"classifier stem_stride {self.stem_stride}", hint="give 1 or 2")
+        if self.norm not in get_args(Norm):
+            raise ConfigError(f"classifier norm {self.norm!r}", hint=f"give one of {', '.join(get_args(Norm))}")
         if self.num_classes < 2:
             raise ConfigError(f"classifier of {self.num_classes} classes", hint="give 2 or more")
 
 
+def _norm(norm: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(GROUPS, channels)
+
+
 class ResidualBlock(nn.Module):
-    """`x + conv(act(norm(conv(act(norm(x))))))` (He et al. 2016, pre-activation; group norm: ours).
+    """`x + conv(act(norm(conv(act(norm(x))))))` (He et al. 2016, pre-activation; SiLU and group norm: ours).
 
     Args:
         in_channels: of the input, a multiple of `GROUPS`.
         out_channels: of the output, a multiple of `GROUPS`.
         stride: of the first convolution: 1 keeps the size, 2 halves it.
+        norm: see `ClassifierConfig`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, in_channels)
+        self.norm1 = _norm(norm, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels)
+        self.norm2 = _norm(norm, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         same = in_channels == out_channels and stride == 1
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
@@ -100,9 +112,10 @@ class ImageClassifier(nn.Module):
         widths = [config.width, 2 * config.width, 4 * config.width]
         blocks: list[nn.Module] = [nn.Conv2d(config.channels, config.width, 3, config.stem_stride, padding=1)]
         for stage, width in enumerate(widths):
-            blocks.append(ResidualBlock(widths[max(stage - 1, 0)], width, stride=1 if stage == 0 else 2))
-            blocks.append(ResidualBlock(width, width, stride=1))
-        self.trunk = nn.Sequential(*blocks, nn.GroupNorm(GROUPS, widths[-1]), nn.SiLU())
+            stride = 1 if stage == 0 else 2
+            blocks.append(ResidualBlock(widths[max(stage - 1, 0)], width, stride, config.norm))
+            blocks.append(ResidualBlock(width, width, 1, config.norm))
+        self.trunk = nn.Sequential(*blocks, _norm(config.norm, widths[-1]), nn.SiLU())
         self.head = nn.Linear(widths[-1], config.num_classes)
 
     def features(self, images: Images) -> Float[Tensor, "batch feature"]:
@@ -125,14 +138,19 @@ class ClassifierModule(LightningModule):
     """Trains an `ImageClassifier` by cross-entropy with AdamW and one cycle of the learning rate.
 
     Args:
-        num_classes: see `ClassifierConfig`, as for the next four.
+        num_classes: see `ClassifierConfig`, as for the next four and `name`.
         channels: of the images.
         width: of the network.
         stem_stride: of the network.
+        norm: of the network.
         max_shift: pixels that a training image is moved by at most in each direction; edges are mirrored.
         name: of the network, by which distances in its features are called.
         learning_rate: its peak.
         weight_decay: AdamW's, on every parameter.
+        label_smoothing: the part of a label's probability that is spread over all classes, from 0 to below 1.
+
+    Raises:
+        ConfigError: a value out of its range.
     """
 
     def __init__(
@@ -142,9 +160,11 @@ class ClassifierModule(LightningModule):
         channels: int = 3,
         width: int = 32,
         stem_stride: int = 1,
+        norm: Norm = "group",
         max_shift: int = 0,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.05,
+        label_smoothing: float = 0.0,
         name: str = "classifier",
     ) -> None:
         super().__init__()
@@ -152,16 +172,19 @@ class ClassifierModule(LightningModule):
         self.weight_decay = weight_decay
         if max_shift < 0:
             raise ConfigError(f"classifier max_shift {max_shift}", hint="give 0 or more pixels")
-        self.max_shift = max_shift
-        self.classifier = ImageClassifier(
-            ClassifierConfig(
-                num_classes=num_classes, channels=channels, width=width, stem_stride=stem_stride, name=name
-            )
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"classifier label_smoothing {label_smoothing}", hint="give 0 or more, below 1")
+        self.max_shift, self.label_smoothing = max_shift, label_smoothing
+        config = ClassifierConfig(
+            num_classes=num_classes, channels=channels, width=width, stem_stride=stem_stride, norm=norm, name=name
         )
+        self.classifier = ImageClassifier(config)
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Float[Tensor, ""]:
-        loss = F.cross_entropy(self.classifier(shifted(batch.images, self.max_shift)), batch.labels)
+        # Convolutions of the CPU and of tensor cores want the channels last, and keep them there; values are the same.
+        images = shifted(batch.images, self.max_shift).contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(self.classifier(images), batch.labels, label_smoothing=self.label_smoothing)
         self.log("loss/cross_entropy_nats", loss, batch_size=len(batch.labels))
         return loss
 

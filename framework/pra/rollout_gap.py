@@ -94,9 +94,10 @@ def measure_rollout_gap(
     def mean_errors(images: Images, labels: Labels, *, rollout: bool) -> Float[Tensor, "token"]:
         parts: list[TokenErrors] = []
         side = "rollouts" if rollout else "training inputs"
-        for start in tracked(range(0, len(images), batch_size), f"flow losses on {side}"):
-            chosen = slice(start, start + batch_size)
-            seeds = [seed_of("rollout gap", seed, start + i) for i in range(len(images[chosen]))]
+        batches = [range(len(images))[start : start + batch_size] for start in range(0, len(images), batch_size)]
+        for batch in tracked(batches, f"flow losses on {side}", total=len(images), images=len):
+            chosen = slice(batch.start, batch.stop)
+            seeds = [seed_of("rollout gap", seed, number) for number in batch]
             parts.append(_errors(model, images[chosen], labels[chosen], seeds, objective, rollout=rollout))
         return torch.cat(parts).mean(0)
 

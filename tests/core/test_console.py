@@ -95,6 +95,22 @@ def test_work_without_a_terminal_gives_signs_of_life(capsys: pytest.CaptureFixtu
     assert len(lines) < 10
 
 
+def test_images_a_second(capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.02)
+    for batch in tracked([range(4), range(4, 6)], "[rollouts]", total=6, images=len):
+        if batch.start:
+            time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    # Told while the second batch is made, and at the end.
+    assert any(re.fullmatch(r"\[rollouts\]: 4 of 6 after \d+ s, [\d.,]+ images/s", line) for line in lines)
+    assert re.fullmatch(r"\[rollouts\]: 6 images in [\d.]+ s, [\d.,]+ images/s", lines[-1])
+    # Nothing to do, nothing said; and a loop that was left early does not claim to be at its end.
+    assert list(tracked([], "none", total=0, images=len)) == []
+    for _ in tracked([range(4), range(4, 6)], "left", images=len):
+        break
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("width", [40, 60, 120])
 def test_bars_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch):
     out = io.StringIO()
@@ -108,11 +124,15 @@ def test_bars_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch):
         pass
     with working(name):
         pass
+    monkeypatch.setattr(module._Pace, "rate", lambda pace: "39.3 images/s")
+    for _ in tracked([range(25_000), range(25_000, 50_000)], name, total=50_000, images=len):
+        pass
     # Without the terminal's own signs.
     lines = [re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", line) for line in re.split("[\r\n]", out.getvalue())]
     assert any("2/2" in line for line in lines)
     assert any("images of" in line and "…" in line for line in lines)
-    assert max(map(len, lines)) <= width
+    assert max(len(line) for line in lines if "50,000 images in" not in line) <= width
+    assert any("50000/50000" in line and "39.3 images/s" in line for line in lines)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch):

@@ -1,9 +1,12 @@
+from unittest.mock import Mock
+
 import lightning
 import pytest
 import torch
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.data.images.transforms import ImageConfig
+from framework.data.loading.batch import ImageBatch
 from framework.data.module import ShardDataModule
 from framework.evaluation.classifier import (
     ClassifierConfig,
@@ -143,3 +146,38 @@ def test_shifted_images_are_parts_of_mirrored_ones():
             seen.add((number, place))
     assert seen == {(number, place) for number in (0, 1) for place in places}
     assert shifted(images, 0) is images
+
+
+def test_batch_norm_is_kept_and_forgets_the_batch(tmp_path):
+    torch.manual_seed(0)
+    classifier = ImageClassifier(ClassifierConfig(num_classes=3, width=8, norm="batch"))
+    images = torch.rand(6, 3, 8, 8) * 2 - 1
+    untrained = classifier.eval()(images)
+    classifier.train()(images)
+    save_classifier(tmp_path / "batch.safetensors", classifier)
+    loaded = load_classifier(tmp_path / "batch.safetensors")
+    logits = loaded(images)
+    assert torch.equal(logits, classifier.eval()(images))
+    assert not torch.allclose(logits, untrained), "the running mean and variance count"
+    torch.testing.assert_close(loaded(images[:1]), logits[:1])
+    # Files from before there was a choice say nothing of it.
+    assert ClassifierConfig(num_classes=3).norm == "group"
+
+
+def test_options_out_of_range():
+    # A TypeError where types are checked at run time.
+    with pytest.raises((ConfigError, TypeError), match=r"norm.*'layer'"):
+        ClassifierConfig(num_classes=3, norm="layer")
+    with pytest.raises(ConfigError, match=r"classifier label_smoothing 1.0: give 0 or more, below 1"):
+        ClassifierModule(num_classes=3, width=8, label_smoothing=1.0)
+
+
+def test_label_smoothing_spreads_the_label():
+    torch.manual_seed(0)
+    module = ClassifierModule(num_classes=4, width=8, label_smoothing=0.2)
+    batch = ImageBatch(images=torch.rand(2, 3, 8, 8), labels=torch.tensor([1, 3]), indices=torch.arange(2), epoch=0)
+    logs = module.classifier(batch.images).log_softmax(1)
+    # 0.8 on the label and 0.2 on all four.
+    expected = -(0.8 * logs[[0, 1], [1, 3]] + 0.2 * logs.mean(1)).mean()
+    module.log = Mock(spec=module.log)
+    assert module.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)

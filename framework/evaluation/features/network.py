@@ -118,11 +118,12 @@ def _extract(network: FeatureNetwork, samples: SampleSet, batch_size: int, *, sp
     network.eval()
     parameter = next(network.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    starts = tracked(range(0, len(samples), batch_size), f"{network.name} features of {samples.name}")
+    batches = [range(len(samples))[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    description = f"{network.name} features of {samples.name}"
     kept: list[Features] = []
     places: list[SpatialFeatures] = []
-    for start in starts:
-        pixels = samples.pixels(start, start + batch_size).to(device)
+    for batch in tracked(batches, description, total=len(samples), images=len):
+        pixels = samples.pixels(batch.start, batch.stop).to(device)
         features, found = network.with_spatial(pixels) if spatial else (network(pixels), None)
         kept.append(features)
         places += [] if found is None else [found]

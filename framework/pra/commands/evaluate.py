@@ -102,7 +102,7 @@ def _rollout_gap(
     labels = balanced_labels(count, range(model.config.num_classes))
     packed = pack_for_sampling(model, "fp32")
     batches = generate(packed, labels, seed=0, sampler=SamplerConfig(), batch_size=batch_size, device=device)
-    rollouts = torch.cat(list(tracked(batches, "rollouts", total=-(-count // batch_size)))).to(device)
+    rollouts = torch.cat(list(tracked(batches, "rollouts", total=count, images=len))).to(device)
     gap = measure_rollout_gap(
         model,
         images,

@@ -179,7 +179,8 @@ def _extract(
 
     kept: dict[str, list[list[Float[Tensor, "batch feature"]]]] = {name: [] for name in extractors}
     labels: list[int] = []
-    for images, theirs in tracked(batches(), f"features of {shards.path}", total=-(-count // batch_size)):
+    description = f"features of {shards.path}"
+    for images, theirs in tracked(batches(), description, total=count, images=lambda batch: len(batch[0])):
         labels += theirs
         for name, extract in extractors.items():
             kept[name].append([each.cpu() for each in extract(images.to(device))])

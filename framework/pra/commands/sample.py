@@ -79,11 +79,11 @@ def sample(
     share = Share.of_environment(os.environ)
     settings = {"num": num, "classes": chosen, "seed": seed, "batch_size": batch_size, "precision": precision}
     settings |= {"weights": weights_digest(model), "sampler": to_json(sampler)}
-    parts = SampleParts(out, settings, -(-num // batch_size))
+    parts = SampleParts(out, settings, num_images=num, batch_size=batch_size)
     ready = accelerate(model, precision, execution, share.device(place))
-    for part in tracked(parts.missing(share), "sampling"):
-        numbers = range(part * batch_size, min((part + 1) * batch_size, num))
-        drawn = ready.draw(labels, numbers, seed=seed, sampler=sampler, full_batch=min(batch_size, num))
+    missing = parts.missing(share)
+    for part in tracked(missing, "sampling", total=sum(map(parts.size, missing)), images=parts.size):
+        drawn = ready.draw(labels, parts.numbers(part), seed=seed, sampler=sampler, full_batch=min(batch_size, num))
         parts.write(part, SampleSet.from_images(drawn, name=out).images)
     if share.rank == 0:
         parts.wait()

@@ -80,14 +80,16 @@ class SampleParts:
     Args:
         out: the file of samples; its parts are in the folder of that name with `.parts` behind it.
         settings: all that decides what the images are, as plain values: parts of other settings are not mixed in.
-        num: parts there are to be.
+        num_images: images of all parts.
+        batch_size: images of a part; the last may have fewer.
 
     Raises:
         ConfigError: the folder has parts of other settings.
     """
 
-    def __init__(self, out: str, settings: Mapping[str, object], num: int) -> None:
-        self.folder, self.num = Path(f"{out}.parts"), num
+    def __init__(self, out: str, settings: Mapping[str, object], *, num_images: int, batch_size: int) -> None:
+        self.folder, self.num = Path(f"{out}.parts"), -(-num_images // batch_size)
+        self._num_images, self._batch_size = num_images, batch_size
         self.folder.mkdir(parents=True, exist_ok=True)
         path, wanted = self.folder / SETTINGS, json.loads(json.dumps(settings))
         if not path.exists():
@@ -105,6 +107,14 @@ class SampleParts:
     def missing(self, share: Share) -> list[int]:
         """The parts of a process that are still to be made."""
         return [part for part in range(share.rank, self.num, share.num_processes) if not self._path(part).exists()]
+
+    def numbers(self, part: int) -> range:
+        """The numbers of a part's images."""
+        return range(part * self._batch_size, min((part + 1) * self._batch_size, self._num_images))
+
+    def size(self, part: int) -> int:
+        """How many images a part has."""
+        return len(self.numbers(part))
 
     def write(self, part: int, images: Pixels) -> None:
         """Keep a part; it appears whole. Raises OSError."""

@@ -1,5 +1,6 @@
 """The command `sample`: an .npz, a grid, and images that are a function of the seed."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,12 @@ def test_a_sampling_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monk
     assert drawn == [8], "the two parts that were kept are not drawn again"
     assert np.array_equal(read_npz(out).images, read_npz(tmp_path / "whole.npz").images)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.npz", "samples.png", "whole.npz", "whole.png"]
+
+
+def test_images_a_second_are_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = {"batch_size": 4, "device": "cpu", "sampler": SAMPLER}
+    sample(str(trained), str(tmp_path / "samples.npz"), num=10, **options)
+    assert re.search(r"^sampling: 10 images in [\d.]+ s, [\d.,]+ images/s$", capsys.readouterr().err, re.M)
 
 
 def test_processes_share_the_images(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

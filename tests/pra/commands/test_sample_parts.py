@@ -20,7 +20,7 @@ def part(value: int, count: int = 2) -> np.ndarray:
 def test_parts_in_order_whoever_makes_them(tmp_path: Path):
     out = str(tmp_path / "a.npz")
     for rank in (1, 0):
-        parts = SampleParts(out, {"seed": 1}, 5)
+        parts = SampleParts(out, {"seed": 1}, num_images=5, batch_size=1)
         for number in parts.missing(Share(rank=rank, num_processes=2)):
             parts.write(number, part(number, 1 if number == 4 else 2))
     parts.wait()
@@ -30,18 +30,18 @@ def test_parts_in_order_whoever_makes_them(tmp_path: Path):
 
 
 def test_what_is_there_is_not_missing(tmp_path: Path):
-    parts = SampleParts(str(tmp_path / "a.npz"), {}, 3)
+    parts = SampleParts(str(tmp_path / "a.npz"), {}, num_images=3, batch_size=1)
     parts.write(1, part(1))
-    assert SampleParts(str(tmp_path / "a.npz"), {}, 3).missing(Share()) == [0, 2]
+    assert SampleParts(str(tmp_path / "a.npz"), {}, num_images=3, batch_size=1).missing(Share()) == [0, 2]
 
 
 def test_parts_of_other_settings_are_refused_and_kept(tmp_path: Path):
     out = str(tmp_path / "a.npz")
-    SampleParts(out, {"seed": 1, "sampler": {"steps": 25}}, 2).write(0, part(0))
+    SampleParts(out, {"seed": 1, "sampler": {"steps": 25}}, num_images=2, batch_size=1).write(0, part(0))
     with pytest.raises(ConfigError, match=r"parts of other samples \(seed 1, not 2\)") as raised:
-        SampleParts(out, {"seed": 2, "sampler": {"steps": 25}}, 2)
+        SampleParts(out, {"seed": 2, "sampler": {"steps": 25}}, num_images=2, batch_size=1)
     assert "a.npz.parts" in str(raised.value)
-    assert SampleParts(out, {"seed": 1, "sampler": {"steps": 25}}, 2).missing(Share()) == [1]
+    assert SampleParts(out, {"seed": 1, "sampler": {"steps": 25}}, num_images=2, batch_size=1).missing(Share()) == [1]
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,9 @@ def test_the_documented_command_of_several_processes():
     options = get_args_parser().parse_args(given)
     assert (options.nproc_per_node, options.no_python, options.training_script) == ("8", True, "framework")
     assert options.training_script_args == ["sample", "RUN", "OUT.npz", "--num", "50000"]
+
+
+def test_the_last_part_has_the_rest(tmp_path: Path):
+    parts = SampleParts(str(tmp_path / "a.npz"), {}, num_images=7, batch_size=3)
+    assert [list(parts.numbers(part)) for part in parts.missing(Share())] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [parts.size(part) for part in range(parts.num)] == [3, 3, 1]

@@ -151,8 +151,8 @@ def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device
     for sampler in protocol.samplers:
         scale = sampler.guidance
         batches = generate(model, labels, seed=part.seed, sampler=sampler, batch_size=SAMPLES_BATCH, device=device)
-        total = -(-protocol.num // SAMPLES_BATCH)
-        images = torch.cat(list(tracked(batches, f"samples of {part.name}, guidance {scale:g}", total=total)))
+        drawn = tracked(batches, f"samples of {part.name}, guidance {scale:g}", total=protocol.num, images=len)
+        images = torch.cat(list(drawn))
         unguided = images if unguided is None else unguided
         samples = SampleSet.from_images(images, torch.tensor(labels), name=f"{part.name}, guidance {scale:g}")
         metrics[f"{scale:g}"] = judge.metrics(samples, svm_accuracy=protocol.svm_accuracy)
