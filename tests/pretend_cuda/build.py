@@ -53,6 +53,10 @@ def check_machine() -> str:
         raise NotHereError(f"the pretend GPU is for Linux on x86-64, not {sys.platform} on {platform.machine()}")
     if not version("torch").startswith(f"{TORCH}."):
         raise NotHereError(f"the pretend GPU is for torch {TORCH}, not {version('torch')}")
+    if (_torch() / "lib/libtorch_cuda.so").exists():
+        raise NotHereError(
+            f"the pretend GPU is for a build of torch without CUDA, not {version('torch')}, which has it"
+        )
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise NotHereError("the pretend GPU needs a C++ compiler, g++ or CXX")
@@ -77,11 +81,15 @@ def build() -> Path:
     return folder
 
 
-def _compile(compiler: str, source: Path, library: Path) -> None:
+def _torch() -> Path:
     spec = importlib.util.find_spec("torch")
     assert spec is not None
     assert spec.origin is not None
-    torch = Path(spec.origin).parent
+    return Path(spec.origin).parent
+
+
+def _compile(compiler: str, source: Path, library: Path) -> None:
+    torch = _torch()
     headers = [torch / "include", torch / "include/torch/csrc/api/include", Path(sysconfig.get_paths()["include"])]
     partial = library.with_suffix(".partial")
     command = [compiler, "-O0", "-w", "-std=c++20", "-shared", "-fPIC", "-DUSE_DISTRIBUTED", "-DUSE_C10D_GLOO"]

@@ -53,6 +53,15 @@ def test_a_module_runs_as_the_main_one_and_errors_are_told(address: str):
 
 
 @pytest.mark.slow
+def test_one_that_ends_leaves_the_others_their_temporary_folders(address: str):
+    """W&B makes one when it is loaded, and removes it at its process's end."""
+    code = "from pathlib import Path; from wandb.sdk.data_types._private import MEDIA_TMP as folder; "
+    code += "print(Path(folder.name).is_dir())"
+    for _ in range(2):
+        assert subprocess.run(warm_python.command(address, "-c", code), capture_output=True).stdout == b"True\n"
+
+
+@pytest.mark.slow
 def test_it_ends_with_its_client(address: str):
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     with subprocess.Popen(warm_python.command(address, "-c", code), stdout=subprocess.PIPE, text=True) as client:

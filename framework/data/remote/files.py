@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,7 +273,14 @@ def _watched(
             raise Stalled(f"nothing arrived for {patience.config.stall_s:g} s")
         patience.tick()
     if errors:
-        raise errors[0]
+        error = errors.pop()
+        # fsspec keeps an error in a frame that the error's own traceback leads to. In such a circle whoever catches it
+        # would live on, with the shards that it has open: room on a full disk.
+        traceback.clear_frames(error.__traceback__)
+        try:
+            raise error
+        finally:
+            del error
     return results[0]
 
 

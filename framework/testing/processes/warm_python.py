@@ -23,6 +23,7 @@ import sys
 import tempfile
 import types
 import warnings
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,8 +36,8 @@ _PRELOADED = (
     "lightning.pytorch",
     "transformers.modeling_utils",
     "sklearn.svm",
-    "wandb",
 )
+# Not W&B: it makes a temporary folder when it is loaded, which the first fork to end would remove.
 _LONGEST_ORDER = 2**20
 _POLL_SECONDS = 0.05
 
@@ -80,6 +81,7 @@ def command(address: str, *arguments: str) -> list[str]:
 def _serve(listener: socket.socket, parent: int) -> None:
     """Forks as it is asked; returns in each fork, when that is to begin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     address = listener.getsockname()
     # What libraries do to the filters of warnings does not stay, as under pytest.
     with warnings.catch_warnings():
@@ -117,7 +119,11 @@ def _serve(listener: socket.socket, parent: int) -> None:
                     with client, suppress(OSError):
                         client.send(str(os.waitstatus_to_exitcode(status)).encode())
     shutil.rmtree(Path(address).parent, ignore_errors=True)
-    os._exit(0)
+    _end()
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
 
 
 def _become(order: dict[str, object], streams: Sequence[int]) -> None:
@@ -135,6 +141,10 @@ def _become(order: dict[str, object], streams: Sequence[int]) -> None:
     sys.path[:0] = ["", *(path for path in given if path not in sys.path)]
     sys.argv = ["warm", *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Temporary folders of libraries are all forks': the server removes them when it ends.
+    for finalizer in list(weakref.finalize._registry):  # pyright: ignore
+        finalizer.atexit = False
 
 
 def _begin(how: str, what: str, *arguments: str) -> None:

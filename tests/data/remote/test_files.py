@@ -1,13 +1,16 @@
 """Retries, without a network: how often, how long the pauses are, and what ends them."""
 
+import contextlib
+import gc
 import random
+import socket
 import time
 import weakref
 
 import pytest
 
 from framework.core.errors import ConfigError, DataError
-from framework.data.remote.files import Damaged, DiskFull, Patience, RemoteConfig, retried
+from framework.data.remote.files import Damaged, DiskFull, Patience, RemoteConfig, fetch_bytes, retried
 
 
 class Recording(Patience):
@@ -90,6 +93,24 @@ def test_a_failed_attempt_lets_go_of_what_it_held():
         return [each() is None for each in held[:-1]]
 
     assert retried(attempt, patience=Recording(first_pause_s=0.001)) == [True, True, True]
+
+
+def test_an_error_does_not_keep_what_its_callers_have():
+    """Fsspec's frames and the error make a circle. Callers in it would have shards open until garbage is collected."""
+
+    def read(url: str) -> weakref.ref[Patience]:
+        mine = Recording()
+        with contextlib.suppress(OSError):
+            fetch_bytes(url, patience=Recording())
+        return weakref.ref(mine)
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        gc.disable()
+        try:
+            assert read(f"http://127.0.0.1:{nobody.getsockname()[1]}/file")() is None
+        finally:
+            gc.enable()
 
 
 def test_patience_ends():
