@@ -78,7 +78,7 @@ def test_agents(here: Path, capsys: pytest.CaptureFixture[str]):
     (here / "models.yaml").write_text("'m[/]': {url: 'http://localhost:1/v1', model: x, retries: 0}")
     (here / "tasks.jsonl").write_text(json.dumps({"id": "[red]", "user": "[/a] \ud83d"}))
     command = ("agents", "run", f"{HOSTILE}/graph.yaml", f"{HOSTILE}/tasks.jsonl", "--models", f"{HOSTILE}/models.yaml")
-    text = told(capsys, *command, "--out", f"{HOSTILE}/traces.jsonl")
+    text = told(capsys, *command, "--out", f"{HOSTILE}/traces.jsonl", code=1)
     assert f"{HOSTILE}/traces.jsonl: 0 of 1 tasks finished, 1 failed" in text
     assert "1 x task '[red]' has half of a character (\\ud83d) at place 5 of user" in text
     command = ("attribute", "--trace", f"{HOSTILE}/traces.jsonl", "--graph", f"{HOSTILE}/graph.yaml")

@@ -5,6 +5,7 @@
 | batch | images of a micro-batch |
 | channel, height, width | of an image, in [-1, 1] |
 | sample, feature | images of a set, and the values that a network gives for one |
+| inputs, outputs | values of a linear layer's input and output |
 | axes | any axes, also none |
 | place | values of a map of activations |
 | stream | random numbers of one seed |

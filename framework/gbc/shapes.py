@@ -8,6 +8,9 @@
 | row | scores of an answer: a row for each output token where `finegrained` or `sketched`, otherwise one |
 | hidden | values of an embedding |
 | vocab | tokens of the vocabulary |
+| inputs, outputs | values of a linear layer's input and output |
+| axes | any axes, also none |
+| group | of attention heads that share keys and values |
 | heads, width | of keys and values: attention heads, and the values of one |
 | soft | vectors of a soft prompt |
 | round | tries of a choice among tokens that should have been said, one after the other |

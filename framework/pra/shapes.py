@@ -18,7 +18,7 @@
 | position | in the transformer's sequence: class tokens, then pixel tokens | |
 | value | of a query, key or value of an attention head | |
 | pair | two values of a head that a rotary position turns together | |
-| inputs, width, outputs, context | values of a layer's input, its width, its output, what it is conditioned on | |
+| width, context | values between a layer's input and its output, and of what it is conditioned on | |
 | new | positions of a sequence that a cache gets | |
 | uniform, normal | random numbers of a sample, by their distribution |
 | axes, context_axes, target_axes, time_axes, shape | any axes, also none | |

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import types
 import warnings
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -142,9 +141,6 @@ def _become(order: dict[str, object], streams: Sequence[int]) -> None:
     sys.argv = ["warm", *arguments]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Temporary folders of libraries are all forks': the server removes them when it ends.
-    for finalizer in list(weakref.finalize._registry):  # pyright: ignore
-        finalizer.atexit = False
 
 
 def _begin(how: str, what: str, *arguments: str) -> None:

@@ -17,10 +17,10 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from framework.core.compat.torch_compat import onednn_product
 from framework.core.products import prefers_onednn
 
-Queries = Float[Tensor, "batch head token width"]
-Keys = Float[Tensor, "batch group place width"]
-Values = Float[Tensor, "batch group place _"]
-Means = Float[Tensor, "batch head token _"]
+Queries = Float[Tensor, "batch heads token width"]
+Keys = Float[Tensor, "batch group seen width"]
+Values = Float[Tensor, "batch group seen _"]
+Means = Float[Tensor, "batch heads token _"]
 
 LEAST_WEIGHTS = 1 << 17
 """Attention of fewer weights loses more in Python than it gains (ours)."""
