@@ -143,7 +143,7 @@ class _Block:
 
     def weights(
         self, query: Queries, key: Keys, scale: float
-    ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row seen"]]:
+    ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row _"]]:
         """The scaled queries, and their weights of all places up to the last of them.
 
         Args:
