@@ -64,14 +64,6 @@ class BadSample(Exception):
     """A sample whose bytes were read but mean nothing; the message is the reason."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    """A DataError on its way out of a worker process."""
-
-    problem: str
-    hint: str
-
-
 Decode = Callable[[int, bytes, int, int], None]
 
 
@@ -169,13 +161,13 @@ class ShardDataset(Dataset[Batch], Generic[Batch]):
             raise DataError(f"{run} bad samples in a row, the last: {problem}", hint="write the shard set again")
         return Replaced(number=number, problem=problem)
 
-    def __getitems__(self, wanted: "Samples | _Wanted") -> "Batch | InBuffer | _Failure":
+    def __getitems__(self, wanted: "Samples | _Wanted") -> "Batch | InBuffer | DataError":
         """A whole batch; torch's loader asks for this with what its batch sampler gives."""
         try:
             return self.batch(wanted) if isinstance(wanted, Samples) else self.batch(wanted.samples, wanted.buffer)
         except DataError as error:
             # Raised in a worker process it would arrive as a RuntimeError around a printed traceback.
-            return _Failure(problem=error.problem, hint=error.hint)
+            return error
 
 
 def passes_of(samples: Samples) -> list[int]:
@@ -283,8 +275,8 @@ class ShardLoader(DataLoader[Batch]):
                 batch = next(batches, None)
             if batch is None:
                 return
-            if isinstance(batch, _Failure):
-                raise DataError(batch.problem, hint=batch.hint)
+            if isinstance(batch, DataError):
+                raise batch
             arrived: Any = batch.batch() if isinstance(batch, InBuffer) else batch
             # The loop's name would hold the memory of a batch until the next one is there.
             del batch

@@ -256,10 +256,13 @@ def mean_attribution(attributions: Sequence[Attribution], order: Sequence[str]) 
 def _in_order(steps: Collection[str], order: Sequence[str], edges: Sequence[EdgeCredit]) -> list[str]:
     """Steps in an order, and those that it lacks behind it in that of their connections."""
     known = [name for name in order if name in steps]
-    others = [name for name in steps if name not in set(known)]
+    # By key, as they come.
+    others = dict.fromkeys(steps)
+    for name in known:
+        others.pop(name, None)
     sorter = TopologicalSorter[str](dict.fromkeys(others, ()))
     for edge in edges:
-        if edge.source != edge.target and {edge.source, edge.target} <= set(others):
+        if edge.source != edge.target and edge.source in others and edge.target in others:
             sorter.add(edge.target, edge.source)
     return [*known, *sorter.static_order()]
 

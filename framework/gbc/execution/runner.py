@@ -10,7 +10,7 @@ from framework.core.console import tracked
 from framework.core.errors import ConfigError, DataError, FrameworkError
 from framework.core.text_files import half_character_in
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
-from framework.gbc.graph.trace import Block, Step, Trace
+from framework.gbc.graph.trace import Step, Trace, given_step, labelled_messages
 from framework.gbc.graph.unroll import Gate, Plan, PlannedStep, Sources, unroll
 from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
 from framework.gbc.language_models.server import ServerError
@@ -216,29 +216,17 @@ def _agent_step(run: _Run, step: PlannedStep, reply: Reply) -> Step:
 def _plain_step(run: _Run, step: PlannedStep) -> Step:
     """A user turn, a tool, or whatever the caller has given the output of."""
     reads = run.reads(step)
-    text = ""
-    blocks: list[Block] = []
-    for node, source in reads.items():
-        output = run.done[source].output.strip()
-        text += f"{node}: "
-        chars = (len(text), len(text) + len(output))
-        blocks.append(Block(source=source, kind="message", text=output, chars=chars, tokens=(0, 0)))
-        text += output + "\n"
+    text, blocks = labelled_messages((node, source, run.done[source].output.strip()) for node, source in reads.items())
     node = step.node
-    return Step(
-        name=step.name,
+    return given_step(
+        step.name,
         node=node.name,
         kind="user" if isinstance(node, UserTurn) else "tool" if isinstance(node, Tool) else "agent",
-        model=node.model if isinstance(node, Agent) else None,
-        input_text=text,
-        input_ids=(),
-        input_spans=(),
-        blocks=tuple(blocks),
-        controls=_controls(run, step),
         output=run.given[step.name] if step.name in run.given else _output(run, node, reads),
-        output_ids=(),
-        output_spans=(),
-        finish="given",
+        input_text=text,
+        blocks=blocks,
+        model=node.model if isinstance(node, Agent) else None,
+        controls=_controls(run, step),
     )
 
 

@@ -76,6 +76,72 @@ class Step:
         return tuple(block for block in self.blocks if block.kind == "message")
 
 
+def given_step(
+    name: str,
+    *,
+    node: str,
+    kind: Literal["user", "tool", "agent"],
+    output: str,
+    input_text: str = "",
+    blocks: tuple[Block, ...] = (),
+    model: str | None = None,
+    controls: tuple[str, ...] = (),
+) -> Step:
+    """A step whose output no model makes: a user's, a tool's, or an agent's that is given. Its tokens are unknown.
+
+    Args:
+        name: as in `Step`, like all others.
+        node: as declared in the graph.
+        kind: what the node is.
+        output: the text.
+        input_text: what was read.
+        blocks: the parts of the input.
+        model: the agent's.
+        controls: steps that decided that this one runs.
+    """
+    return Step(
+        name=name,
+        node=node,
+        kind=kind,
+        model=model,
+        input_text=input_text,
+        input_ids=(),
+        input_spans=(),
+        blocks=blocks,
+        controls=controls,
+        output=output,
+        output_ids=(),
+        output_spans=(),
+        finish="given",
+    )
+
+
+def message_block(source: str, text: str, *, start: int = 0) -> Block:
+    """A message in an input whose tokens are unknown.
+
+    Args:
+        source: the step that said it.
+        text: what it said.
+        start: where that begins in the input.
+    """
+    return Block(source=source, kind="message", text=text, chars=(start, start + len(text)), tokens=(0, 0))
+
+
+def labelled_messages(heard: Iterable[tuple[str, str, str]]) -> tuple[str, tuple[Block, ...]]:
+    """An input that has a line `SPEAKER: message` of each message, and its parts.
+
+    Args:
+        heard: speaker, step and message of each.
+    """
+    text = ""
+    blocks: list[Block] = []
+    for speaker, source, message in heard:
+        text += f"{speaker}: "
+        blocks.append(message_block(source, message, start=len(text)))
+        text += message + "\n"
+    return text, tuple(blocks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trace:
     """One run of a graph on one task.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
-from framework.gbc.graph.trace import Block, Span, Step, Trace
+from framework.gbc.graph.trace import Span, Step, Trace, given_step, labelled_messages
 from framework.gbc.graph.verbal_loss import Place, VerbalLoss
 from framework.gbc.language_models.interface import Piece, Request
 from framework.gbc.language_models.local import LocalModel
@@ -333,29 +333,8 @@ def _without_overlaps(spans: Sequence[Span]) -> tuple[Span, ...]:
 
 def _plain_step(name: str, node: str, kind: Role, output: str, seen: Sequence[tuple[str, str]] = ()) -> Step:
     """A user's or a tool's message."""
-    text = ""
-    blocks: list[Block] = []
-    for source, said in seen:
-        text += f"{source}: "
-        blocks.append(
-            Block(source=source, kind="message", text=said, chars=(len(text), len(text) + len(said)), tokens=(0, 0))
-        )
-        text += said + "\n"
-    return Step(
-        name=name,
-        node=node,
-        kind=kind,
-        model=None,
-        input_text=text,
-        input_ids=(),
-        input_spans=(),
-        blocks=tuple(blocks),
-        controls=(),
-        output=output,
-        output_ids=(),
-        output_spans=(),
-        finish="given",
-    )
+    text, blocks = labelled_messages((source, source, said) for source, said in seen)
+    return given_step(name, node=node, kind=kind, output=output, input_text=text, blocks=blocks)
 
 
 def _nodes(log: Log) -> dict[tuple[str, Role], str]:

@@ -27,7 +27,7 @@ from framework.gbc.environments.tau_bench.interface import (
     User,
 )
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
-from framework.gbc.graph.trace import Block, Step, Trace
+from framework.gbc.graph.trace import Step, Trace, given_step, message_block
 from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
 from framework.gbc.language_models.tool_calls.parsing import parse_tool_calls
 from framework.gbc.language_models.tool_calls.thoughts import without_thoughts
@@ -268,24 +268,8 @@ class _Run:
             each for each in (name, *(f"{name}.{count}" for count in range(2, len(taken) + 3))) if each not in taken
         )
         said = "" if call is None else call.output.strip()
-        block = (
-            Block(source=call.name, kind="message", text=said, chars=(0, len(said)), tokens=(0, 0)) if call else None
-        )
-        step = Step(
-            name=name,
-            node=node,
-            kind=kind,
-            model=None,
-            input_text=said,
-            input_ids=(),
-            input_spans=(),
-            blocks=(block,) if block else (),
-            controls=(),
-            output=text,
-            output_ids=(),
-            output_spans=(),
-            finish="given",
-        )
+        blocks = (message_block(call.name, said),) if call else ()
+        step = given_step(name, node=node, kind=kind, output=text, input_text=said, blocks=blocks)
         self.steps.append(step)
         return step
 
