@@ -19,7 +19,6 @@ from framework.pra.network.jumps import (
     num_uniform_of_jumps,
     two_half_jumps,
 )
-from framework.pra.network.model import PRA
 from framework.pra.noise import SampleNoise
 from framework.testing.models import tiny_batch, tiny_config, tiny_model
 
@@ -115,17 +114,9 @@ def test_scales_are_uniform_up_to_the_largest():
     assert scale.mean().item() == pytest.approx(2, abs=0.05)
 
 
-def learned_model(**changes: float) -> PRA:
-    """A model whose every weight is at work, also those of jumps, which start at zero."""
-    model = tiny_model(head_jumps=True, **changes)
-    for parameter in model.head.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
 @pytest.mark.parametrize("largest", [1.0, 3.0])
 def test_errors_by_hand_and_their_gradient(largest: float):
-    model = learned_model(head_jump_guidance=largest)
+    model = tiny_model(head_jumps=True, head_jump_guidance=largest)
     jumps = draw_training_noise(SampleNoise(range(8), "cpu"), model.config, ObjectiveConfig(jump_repeats=3)).jumps
     assert jumps is not None
     targets, hidden = torch.randn(8, 4, 3, requires_grad=True), torch.randn(8, 4, 16, requires_grad=True)
@@ -149,7 +140,7 @@ def test_errors_by_hand_and_their_gradient(largest: float):
 
 
 def test_every_weight_of_the_head_learns_of_the_jumps_alone():
-    model, objective = learned_model(head_jump_guidance=2.0), ObjectiveConfig()
+    model, objective = tiny_model(head_jumps=True, head_jump_guidance=2.0), ObjectiveConfig()
     batch, noise = tiny_batch(model.config), draw_training_noise(SampleNoise(range(4), "cpu"), model.config, objective)
     losses = training_losses(model, batch.images, batch.labels, objective, noise)
     losses.jump.backward()
