@@ -53,15 +53,13 @@ def steps(
 ) -> None:
     """Measure trained models' samples at several numbers of the head's steps, by several samplers.
 
-    Writes OUT/steps.jsonl, a table (steps.md) and a figure (steps.svg, steps.png): the Fréchet distance over the steps,
-    a line for each label and sampler, bars from the least to the largest of a label's runs and seeds. What OUT holds
-    already is not measured again, and stays in table and figure: call the command once for each set of runs and
-    samplers. The first line that was measured is the one that the others are compared with, at its most steps.
+    Writes steps.jsonl, a table and a figure: the Fréchet distance over the steps, a line for each label and sampler,
+    bars from the least to the largest of a label's runs and seeds. What OUT holds already stays: call the command once
+    for each set of runs and samplers. The first line is what the others are compared with, at its most steps.
 
     Args:
         out: folder of the results.
-        runs: checkpoints, run folders or exports by a label, several where they differ by their seeds alone:
-            `--runs '{flow: [runs/a, runs/b], jumps: [runs/c]}'`.
+        runs: checkpoints, runs or exports by a label: `--runs '{flow: [runs/a, runs/b], jumps: [runs/c]}'`.
         reference: real images: a folder of shards or an .npz.
         features: network of the Fréchet distance, as for `framework evaluate`.
         methods: of the sampler; `jump` is left out for heads that know no jumps.
@@ -76,23 +74,20 @@ def steps(
     """
     folder, place = Path(out), pick_device(device)
     if num < 2 or batch_size < 1:
-        raise ConfigError(f"num {num}, batch_size {batch_size}", hint="use 2 samples or more, in batches of 1 or more")
+        raise ConfigError(f"num {num}, batch_size {batch_size}", hint="use 2 samples or more in batches of 1 or more")
     choices = product(guidance, methods, time_shifts, steps)
-    samplers = [SamplerConfig(steps=n, method=m, time_shift=shift, guidance=g) for g, m, shift, n in choices]
+    samplers = [SamplerConfig(guidance=g, method=m, time_shift=shift, steps=n) for g, m, shift, n in choices]
     trained = [_Run.load(label, path, samplers, place) for label, paths in runs.items() for path in paths]
     if not trained or not samplers or not seeds:
         raise ConfigError("nothing to measure", hint="give a run, a method, a number of steps and a seed or more")
     check_output_folder(folder)
-    settings: JsonDict = {"num": num, "features": features.name, "features_sha256": weights_digest(features)}
-    settings |= {"reference": reference, "limit": limit}
+    settings: JsonDict = {"num": num, "features": features.name, "reference": reference, "limit": limit}
+    settings["features_sha256"] = weights_digest(features)
     with locked_file(folder / _LOCK):
         results = read_results(folder / RESULTS)
         for run in trained:
             judge = _Judge.of(features, reference, limit, run)
-            for sampler, seed in product(run.samplers, seeds):
-                point = StepPoint(
-                    label=run.label, weights_sha256=run.weights_sha256, sampler=sampler, seed=seed, settings=settings
-                )
+            for point in (run.point(sampler, seed, settings) for sampler, seed in product(run.samplers, seeds)):
                 if all(each.point != point for each in results):
                     results.append(judge.measure(run, point, num=num, batch_size=batch_size))
                     write_results(folder / RESULTS, results)
@@ -108,14 +103,12 @@ class _Run:
 
     Attributes:
         label: of its line.
-        path: where it was loaded from.
         weights_sha256: of its weights.
         ready: for sampling.
         samplers: that it can be sampled by.
     """
 
     label: str
-    path: str
     weights_sha256: str
     ready: Accelerated
     samplers: list[SamplerConfig]
@@ -138,7 +131,18 @@ class _Run:
             check_sampler(model.config, sampler)
         digest = weights_digest(model)
         ready = accelerate(model, "fp32", "auto", device)
-        return cls(label=label, path=path, weights_sha256=digest, ready=ready, samplers=fit)
+        return cls(label=label, weights_sha256=digest, ready=ready, samplers=fit)
+
+    def point(self, sampler: SamplerConfig, seed: int, settings: JsonDict) -> StepPoint:
+        """What is measured of it.
+
+        Args:
+            sampler: of the samples.
+            seed: of the samples.
+            settings: what the numbers depend on besides.
+        """
+        digest = self.weights_sha256
+        return StepPoint(label=self.label, weights_sha256=digest, sampler=sampler, seed=seed, settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)
