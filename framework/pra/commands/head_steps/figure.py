@@ -24,6 +24,7 @@ def draw_steps(out: Path, results: Sequence[StepResult]) -> list[Path]:
         results: one or more.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     scales = scales_of(results)
     figure = Figure(figsize=(_WIDTH * len(scales), _HEIGHT), layout="constrained")
@@ -44,7 +45,7 @@ def draw_steps(out: Path, results: Sequence[StepResult]) -> list[Path]:
         axes.set_yscale("log")
         ticks = sorted({steps for line in lines for steps in line.at})
         axes.set_xticks(ticks, [str(each) for each in ticks])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title("no guidance" if scale == 1 else f"guidance {scale:g}", fontsize="medium")
         axes.set_xlabel("steps of the head for a token")
         axes.set_ylabel("Fréchet distance")
