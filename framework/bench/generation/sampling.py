@@ -92,8 +92,7 @@ def bench_sampling(
 
     Ours are the plain reference (eager, in fp32) and what `framework sample` does, in fp32 and bf16, with all steps of
     the flow and with a few jumps of a head that knows them and their guidance; weights are random. The floor of each is
-    its arithmetic at the rate of one large matrix product, measured in the same run. On a machine with other work the
-    ratios within a round are what can be trusted.
+    its arithmetic at the rate of one large matrix product, in the same run. On a busy machine trust ratios alone.
 
     Args:
         out: JSON file for the numbers.
