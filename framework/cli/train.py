@@ -173,7 +173,7 @@ class TrainingCLI(OpenLightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """What options each leaves out of its method's; only the given one's, where it is one, for options take time."""
+        """What each leaves out of its method's options; only the given one, where it is one, for options take time."""
         given = {"model", "datamodule", "ckpt_path", "weights_only"}
         both = {
             "fit": given | {"train_dataloaders", "val_dataloaders"},

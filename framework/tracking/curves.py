@@ -9,9 +9,9 @@ _COLUMNS = 3
 _WIDTH, _HEIGHT = 5.0, 3.0
 """Of a panel with its labels, in inches."""
 _LEFT, _RIGHT, _BOTTOM, _TOP = 0.8, 0.2, 0.6, 0.35
-"""Inches for the labels on each side. matplotlib's own layouts measure every text first: more than half of the time."""
+"""Inches for the labels on each side; matplotlib's own layouts measure every text first: more than half of the time."""
 _LABEL = -0.13
-"""Of an axis, as a share of the panel's height or width; a title or label without a place would be moved clear of all texts."""
+"""Of an axis, as a share of the panel's height or width; titles and labels without a place are moved clear of texts."""
 _EACH = "_by_agent"
 
 
@@ -22,7 +22,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
     class PlainNumbers(LogFormatter):
-        """0.001 and not a power of ten in mathematical type, for which matplotlib has a parser, slower than all else."""
+        """0.001 and not a power of ten in mathematical type, for which matplotlib has a parser, and a slow one."""
 
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""

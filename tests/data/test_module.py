@@ -162,7 +162,7 @@ def how(shards: str, length: str, validate: bool, accumulate: int) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def checkpoints(shards: str, uninterrupted, tmp_path_factory: pytest.TempPathFactory):
-    """By micro-batches, the checkpoints of a run that sees what it would have seen without them; each run is made once."""
+    """By micro-batches, the checkpoints of a run that sees what it would have without them; each run is made once."""
 
     @cache
     def train(length: str, validate: bool, accumulate: int) -> dict[int, Path]:
