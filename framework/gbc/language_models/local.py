@@ -252,6 +252,23 @@ class LocalModel:
                 answers[index] = self._reply(encoded[index], output, requests[index].stop)
         return [answers[index] for index in range(len(requests))]
 
+    def recite(self, requests: Sequence[Request], outputs: Sequence[str]) -> list[Reply | DataError]:
+        """The answers to requests if the model said these texts, each followed by the end token; errors as `reply`."""
+        answers: list[Reply | DataError] = []
+        for request, output in zip(requests, outputs, strict=True):
+            try:
+                encoded = self.encode(request)
+            except DataError as error:
+                answers.append(error)
+                continue
+            answers.append(self._reply(encoded, self.target_tokens(output)))
+        return answers
+
+    def target_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that the model should say, with the end token."""
+        end = self.tokenizer.eos_token_id
+        return (*self.plain_tokens(text), *([end] if isinstance(end, int) else []))
+
     @torch.no_grad()
     def generate(
         self,

@@ -136,7 +136,7 @@ def _pass(
             continue
         steps = [traces[i].step(step_name) for i in index]
         outputs = [
-            _target_ids(model, targeted[i][step_name]) if step_name in targeted[i] else step.output_ids
+            model.target_tokens(targeted[i][step_name]) if step_name in targeted[i] else step.output_ids
             for i, step in zip(index, steps, strict=True)
         ]
         inputs = [_read(model, step, traces[i], said[i], counts) for i, step in zip(index, steps, strict=True)]
@@ -176,12 +176,6 @@ def _waves(traces: Sequence[Trace]) -> list[tuple[str, list[int]]]:
         (name, [index for index, names in enumerate(ran) if name in names])
         for name in TopologicalSorter(above).static_order()
     ]
-
-
-def _target_ids(model: LocalModel, text: str) -> tuple[int, ...]:
-    ids = model.plain_tokens(text)
-    end = model.tokenizer.eos_token_id
-    return (*ids, *([end] if isinstance(end, int) else []))
 
 
 def _read(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -39,6 +40,9 @@ class SoftConfig:
         gates: train a gate for every message between nodes that an agent reads.
         adapters: train a LoRA adapter of each agent; needs peft.
         agents: those that are trained; by default all of the model.
+        rollouts: what agents read of each other in a training step: what they say (`generated`), or the targets of
+            those that have one (`targets`, teacher forcing): then nothing is generated for these, and the verbal loss
+            of the step is that of the targets.
     """
 
     model: str
@@ -47,6 +51,7 @@ class SoftConfig:
     gates: bool = False
     adapters: AdapterConfig | None = None
     agents: tuple[str, ...] = ()
+    rollouts: Literal["generated", "targets"] = "generated"
 
     def __post_init__(self) -> None:
         others = self.gates or self.adapters is not None

@@ -1,0 +1,338 @@
+"""A team of agents and one agent alone, trained alike and measured before and after, piece by piece (ours).
+
+The baseline of Yang et al. 2026: one agent, with as many trained parameters (its adapter's rank and its soft prompt are
+as many times larger as the team has agents) and as many steps on the same turns.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from safetensors import safe_open
+
+from framework.core.console import tracked
+from framework.core.errors import ConfigError, Preempted, TrainingError
+from framework.core.io import atomic_write
+from framework.core.serialization import JsonDict, parse_object
+from framework.data.convert.jsonl import write_jsonl_shards
+from framework.data.shards.writer import WriteOptions
+from framework.gbc.environments.multiwoz.dataset.database import Database
+from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, read_dialogue
+from framework.gbc.environments.multiwoz.dataset.fewshot import read_fewshot_dialogue, read_turns
+from framework.gbc.environments.multiwoz.dataset.mentions import MentionReader
+from framework.gbc.environments.multiwoz.dataset.release import read_release
+from framework.gbc.environments.multiwoz.state_tracking.answers import draw_answer_tasks
+from framework.gbc.environments.multiwoz.state_tracking.evaluation import (
+    as_json,
+    evaluate,
+    held_out,
+    read_said,
+    scores,
+    spread,
+)
+from framework.gbc.environments.multiwoz.success import Judge
+from framework.gbc.environments.multiwoz.system import DatabaseTool
+from framework.gbc.execution.loading import load_models, read_model_configs
+from framework.gbc.graph.spec import load_graph
+from framework.gbc.graph.yaml_config import read_yaml, to_yaml
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
+from framework.gbc.training.best import ADAPTERS, BEST, SOFT_PROMPTS
+
+When = Literal["before", "after"]
+WHENS: tuple[When, ...] = ("before", "after")
+_TARGETS = "framework.gbc.environments.multiwoz.state_tracking.answers:{}_targets"
+_TOOL = f"{DatabaseTool.__module__}.{DatabaseTool.__qualname__}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Dialogues.
+
+    Attributes:
+        train: of the few-shot file.
+        held_out: of the release, with goals.
+        dev: of another few-shot file.
+        database: of the release.
+    """
+
+    train: list[Dialogue]
+    held_out: list[Dialogue]
+    dev: list[Dialogue]
+    database: Database
+
+
+def load_data(release: str, train: str, dev: str | None, *, num_dialogues: int, num_dev: int) -> Data:
+    """The dialogues to train and to measure on.
+
+    Args:
+        release: folder or zip with goals and databases.
+        train: few-shot file.
+        dev: another one.
+        num_dialogues: held-out ones of the release's validation part, or of all where it names none.
+        num_dev: of `dev`.
+
+    Raises:
+        ConfigError: no dialogue is left.
+        DataError: a file that cannot be read.
+    """
+    known = read_release(release)
+    splits = known.splits()
+    validation = [id for id, split in splits.items() if split == "validation"] or [*splits]
+    few = {id: turns for path in (train, dev) if path is not None for id, turns in read_turns(path).items()}
+    found = [read_dialogue(id, known.dialogues[id], split=splits[id]) for id in validation]
+    chosen = held_out(found, set(few), num_dialogues)
+    if not chosen:
+        raise ConfigError(
+            f"{release} has no other dialogue with a goal", hint="give a release and num_dialogues above 0"
+        )
+    others = [] if dev is None else [read_fewshot_dialogue(id, turns) for id, turns in read_turns(dev).items()]
+    return Data(
+        train=[read_fewshot_dialogue(id, turns) for id, turns in read_turns(train).items()],
+        held_out=chosen,
+        dev=spread(others, num_dev),
+        database=Database.of_release(release),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared, and where.
+
+    Attributes:
+        folder: of everything.
+        models: YAML file of the models.
+        release: with the databases.
+        recipe: of the training.
+        graphs: YAML files, of `team` and of `alone`.
+        num_turns: to train on.
+        at_once: dialogues that are run together.
+        seed: of turns and first parameters.
+        fit: further options of the training.
+        deadline: by `time.monotonic`; None for none.
+    """
+
+    folder: Path
+    models: str
+    release: str
+    recipe: str
+    graphs: Mapping[str, str]
+    num_turns: int
+    at_once: int
+    seed: int
+    fit: tuple[str, ...]
+    deadline: float | None
+
+    @property
+    def size_ratio(self) -> int:
+        """How many times the agent alone is larger: the team's agents."""
+        return len(load_graph(self.graphs["team"]).agents)
+
+    def left(self) -> float | None:
+        """Seconds until the deadline. Raises Preempted when there are none."""
+        if self.deadline is None:
+            return None
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise Preempted("its minutes are over", hint="call it again: it goes on where it stopped")
+        return seconds
+
+    def table(self, data: Data) -> list[JsonDict]:
+        """The figures of what is measured whole, a row for each system before and after.
+
+        Raises:
+            TrainingError: the systems have not as many trained parameters or steps.
+        """
+        rows: list[JsonDict] = []
+        judge = Judge(data.database)
+        for name in self.graphs:
+            folder = self.folder / name
+            trained = read_record(folder / "trained.json")
+            for when in WHENS:
+                said = {part: read_said(folder / f"{when}_{part}.jsonl") for part in ("held_out", "dev")}
+                if len(said["held_out"]) < len(data.held_out) or len(said["dev"]) < len(data.dev):
+                    continue
+                row = {"system": name, "when": when, "parameters": 0, "steps": 0}
+                row |= as_json(*scores(data.held_out, said["held_out"], judge))
+                if data.dev:
+                    found, _ = scores(data.dev, said["dev"], None)
+                    row |= {f"dev_{key}": value for key, value in as_json(found, {}).items()}
+                row |= trained if when == "after" else {}
+                rows.append({**row, "seconds": read_record(folder / "seconds.json").get(when)})
+        after = [row for row in rows if row["when"] == "after"]
+        if len({(row["parameters"], row["steps"]) for row in after}) > 1:
+            sizes = ", ".join(f"{row['system']}: {row['parameters']} parameters, {row['steps']} steps" for row in after)
+            raise TrainingError(f"the systems were not trained alike ({sizes})", hint="train them into another folder")
+        return rows
+
+
+def read_record(path: Path) -> JsonDict:
+    """A JSON object; empty where the file is missing."""
+    return parse_object(path.read_bytes()) if path.exists() else {}
+
+
+def _write_record(path: Path, record: Mapping[str, object]) -> None:
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One of the systems: its name and its folder, which holds graph, models and turns."""
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def prepare(cls, comparison: Comparison, name: str, data: Data) -> "System":
+        """Writes what the system is trained with, unless it is there.
+
+        Raises:
+            ConfigError: the folder is of another comparison.
+        """
+        folder = comparison.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "graph": read_yaml(comparison.graphs[name]),
+            "size_ratio": comparison.size_ratio,
+            "models": read_yaml(comparison.models),
+            "recipe": Path(comparison.recipe).read_text(encoding="utf-8"),
+            "fit": list(comparison.fit),
+            "num_turns": comparison.num_turns,
+            "seed": comparison.seed,
+            "held_out": [each.id for each in data.held_out],
+            "dev": [each.id for each in data.dev],
+        }
+        before = read_record(folder / "settings.json")
+        differs = [key for key in settings if before and before.get(key) != settings[key]]
+        if differs:
+            raise ConfigError(
+                f"{folder} was begun with other settings ({', '.join(differs)})", hint="give these, or another folder"
+            )
+        if not before:
+            declared = dict(read_yaml(comparison.graphs[name]))
+            for tool in declared.get("tools", []):
+                function = tool["function"]
+                if isinstance(function, dict) and function.get("class_path") == _TOOL:
+                    function["init_args"] = {**function.get("init_args", {}), "release": comparison.release}
+            with atomic_write(folder / "graph.yaml") as stream:
+                stream.write(to_yaml(declared).encode())
+            tasks = draw_answer_tasks(
+                data.train, MentionReader(data.database), comparison.num_turns, seed=comparison.seed
+            )
+            with TemporaryDirectory() as temporary:
+                lines = Path(temporary) / "turns.jsonl"
+                lines.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+                write_jsonl_shards(lines, folder / "turns", options=WriteOptions(overwrite=True))
+            _write_record(folder / "settings.json", settings)
+        return cls(name=name, folder=folder)
+
+    def note(self, what: str, seconds: float) -> None:
+        """Adds time that a piece of work took."""
+        path = self.folder / "seconds.json"
+        known = read_record(path)
+        _write_record(path, {**known, what: known.get(what, 0.0) + seconds})
+
+
+def measure(comparison: Comparison, system: System, data: Data, when: When) -> None:
+    """Runs the system over the dialogues that were not run yet.
+
+    Raises:
+        Preempted: the deadline has passed; what is done stays.
+    """
+    parts = {"held_out": data.held_out, "dev": data.dev}
+    outs = {part: system.folder / f"{when}_{part}.jsonl" for part in parts}
+    left = sum(len(dialogues) - len(read_said(outs[part])) for part, dialogues in parts.items())
+    if not left:
+        return
+    comparison.left()
+    graph = load_graph(system.folder / "graph.yaml")
+
+    def load_local(config: LocalModelConfig) -> LocalModel:
+        best = system.folder / "run" / BEST
+        if when == "after" and config.path == trained.path:
+            soft = best / SOFT_PROMPTS
+            config = replace(config, adapters=str(best / ADAPTERS), soft_prompts=str(soft) if soft.exists() else None)
+        return LocalModel.load(config)
+
+    trained = read_model_configs(comparison.models)[graph.agents[0].model]
+    models = load_models(comparison.models, graph, load_local=load_local)
+
+    def run() -> Iterator[object]:
+        for part, dialogues in parts.items():
+            for count, each in enumerate(evaluate(graph, models, dialogues, outs[part], at_once=comparison.at_once), 1):
+                yield each
+                if count % comparison.at_once == 0:
+                    comparison.left()
+
+    started = time.monotonic()
+    try:
+        for _ in tracked(run(), f"dialogues, {system.name} {when} training", total=left):
+            pass
+    finally:
+        system.note(when, time.monotonic() - started)
+
+
+def train(comparison: Comparison, system: System) -> None:
+    """Trains the system to its end by `framework fit`, or goes on with it, in a process of its own.
+
+    Raises:
+        Preempted: the deadline has passed; the training has saved itself.
+        TrainingError: it failed.
+    """
+    if (system.folder / "trained.json").exists():
+        return
+    seconds, started = comparison.left(), time.monotonic()
+    process = subprocess.Popen(_fit_command(comparison, system))
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        system.note("training", time.monotonic() - started)
+    if code == Preempted.exit_code:
+        raise Preempted("the training was stopped, and has saved itself", hint="call it again: it goes on")
+    if code:
+        raise TrainingError(f"training of {system.name} failed", hint=f"see its output; its run is in {system.folder}")
+    best = system.folder / "run" / BEST
+    files = [best / SOFT_PROMPTS, *sorted((best / ADAPTERS).glob("*/*.safetensors"))]
+    record = {
+        "parameters": sum(map(_num_values, filter(Path.exists, files))),
+        "steps": read_record(best / "validation.json").get("step"),
+    }
+    _write_record(system.folder / "trained.json", record)
+
+
+def _fit_command(comparison: Comparison, system: System) -> list[str]:
+    """The training's command; the agent alone gets as many parameters as the team."""
+    soft = read_yaml(comparison.recipe)["model"]["init_args"]["soft"]
+    times = comparison.size_ratio if system.name == "alone" else 1
+    settings = {
+        "run.dir": str(system.folder / "run"),
+        "data.train": str(system.folder / "turns"),
+        "model.init_args.graph": str(system.folder / "graph.yaml"),
+        "model.init_args.models": comparison.models,
+        "model.init_args.seed": comparison.seed,
+        "model.init_args.soft.target": _TARGETS.format(system.name),
+        "model.init_args.soft.num_tokens": times * soft["num_tokens"],
+        "model.init_args.soft.adapters.rank": times * soft["adapters"]["rank"],
+        "model.init_args.soft.adapters.alpha": times * soft["adapters"]["alpha"],
+        "seed_everything": comparison.seed,
+    }
+    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "framework.cli.main", "fit", "--config", comparison.recipe, *options, *comparison.fit]
+
+
+def _num_values(path: Path) -> int:
+    with safe_open(path, framework="np") as file:
+        return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
