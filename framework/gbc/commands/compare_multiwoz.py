@@ -34,9 +34,9 @@ def compare_multiwoz(
 ) -> None:
     """Train a team of agents and one agent alone on MultiWOZ's few-shot split, and measure both before and after.
 
-    Joint goal accuracy, Inform and Success on held-out dialogues, whose states the agents track by themselves. Both have
-    as many trained parameters and make as many steps. It goes on where it stopped, and several processes may share the
-    systems; a call that its `minutes` end ends with code 75.
+    Joint goal accuracy, Inform and Success on held-out dialogues, whose states the agents track by themselves. Both
+    have as many trained parameters and make as many steps. It goes on where it stopped, and several processes may
+    share the systems; a call that its `minutes` end ends with code 75.
 
     Args:
         folder: for everything: a folder for each system, and table.json.

@@ -229,6 +229,7 @@ class RolloutWorker:
             [weight / num_episodes for _, _, weight in trained],
             agent_parameters=agent_parameters,
             at_once=self.run.tasks_at_once,
+            through_prompts=self.soft.through_prompts,
         )
         return marked, found
 
