@@ -155,12 +155,12 @@ def answer_step(trace: Trace) -> str | None:
 
 
 def answer_text(trace: Trace) -> str:
-    """What the user is told, empty if nothing. Of a node that also says the state, on its first line: the rest."""
+    """What the user is told, empty if nothing. Of a node that says the state on a first line: what follows it."""
     step = answer_step(trace)
     text = "" if step is None else trace.step(step).output.strip()
-    state, _, rest = text.partition("\n")
+    state, end, rest = text.partition("\n")
     says_state = step in dict(state_steps(trace)) and (state.strip().lower() == NO_STATE or state_fields(state))
-    return rest.strip() if says_state else text
+    return rest.strip() if end and says_state else text
 
 
 def predicted_state(trace: Trace) -> State:

@@ -6,12 +6,12 @@ as many times larger as the team has agents) and as many steps on the same turns
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import Literal
 
@@ -289,10 +289,10 @@ def train(comparison: Comparison, system: System) -> None:
     if (system.folder / "trained.json").exists():
         return
     seconds, started = comparison.left(), time.monotonic()
-    process = subprocess.Popen(_fit_command(comparison, system))
+    process = Popen(_fit_command(comparison, system))
     try:
         code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         code = process.wait()
     finally:
