@@ -13,7 +13,7 @@ from framework.gbc.environments.multiwoz.dataset.values import normalise
 from framework.gbc.environments.multiwoz.success import Answer, active_domains
 from framework.gbc.execution.runner import Task
 from framework.gbc.graph.trace import Trace
-from framework.gbc.graph.verbal_loss import parse_fields
+from framework.gbc.graph.verbal_loss import find_fields
 
 BEGINNING = "(the dialogue begins)"
 NO_STATE = "none"
@@ -108,26 +108,26 @@ def format_state(state: Mapping[str, str]) -> str:
 
 
 def state_fields(text: str, *, domain: str = "") -> tuple[Field, ...]:
-    """The slots of an output such as `hotel-area=north; hotel-stars=4`, in its order.
+    """The slots of an output such as `hotel-area=north; hotel-stars=4`, in its order; of one twice, the last value.
 
     Args:
         text: of an agent.
         domain: of an agent for one domain, which may leave out the domain's name. Others may leave it out where the
             slot before is of the same: `hotel area=north; stars=4`.
     """
-    found: list[Field] = []
+    found: dict[str, Field] = {}
     about = domain
-    for text_name, (value, start, stop) in parse_fields(text).items():
+    for text_name, value, start, stop in find_fields(text):
         # What precedes the first field, such as "State:", is not a part of its name.
         name = re.sub(r"^.*:\s*", "", text_name)
         try:
             slot = slot_name(name, domain=about)
         except DataError:
-            found.append(Field(name=name, value=value.strip().lower(), start=start, stop=stop))
+            found[name] = Field(name=name, value=value.strip().lower(), start=start, stop=stop)
             continue
         about = domain or domain_of(slot)
-        found.append(Field(name=slot, value=normalise(slot, value), start=start, stop=stop))
-    return tuple(found)
+        found[slot] = Field(name=slot, value=normalise(slot, value), start=start, stop=stop)
+    return tuple(found.values())
 
 
 def parse_state(text: str, *, domain: str = "") -> State:

@@ -6,7 +6,7 @@ are found in the text.
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from framework.core.errors import ConfigError
 from framework.core.serialization import JsonDict
@@ -15,9 +15,9 @@ from framework.gbc.environments.multiwoz.dataset.mentions import Mention, Mentio
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of
 from framework.gbc.environments.multiwoz.state_tracking.turns import (
     apply_change,
-    change_targets,
     change_task,
     exchanges,
+    write_change,
     write_state,
 )
 from framework.gbc.environments.multiwoz.tasks import NO_STATE
@@ -94,12 +94,13 @@ def draw_answer_tasks(
 
 
 def team_targets(task: Task) -> dict[str, str]:
-    """What a manager, workers and a responder should say: the domains that change, `change_targets`, the answer."""
-    domains = [domain for domain in DOMAINS if any(domain_of(slot) == domain for slot in task["expected"])]
-    return {"manager": ", ".join(domains) or NO_STATE, **change_targets(task), "responder": task["reference"]}
+    """What a manager, workers and a responder should say: the domains that change, what changes, the answer."""
+    change: Mapping[str, str] = task["expected"]
+    domains = [domain for domain in DOMAINS if any(domain_of(slot) == domain for slot in change)]
+    workers = {domain: write_change(change, domain) for domain in DOMAINS}
+    return {"manager": ", ".join(domains) or NO_STATE, **workers, "responder": task["reference"]}
 
 
 def alone_targets(task: Task) -> str:
     """What one agent alone should say: the change on the first line, the answer on the second."""
-    change = {slot: value for slot, value in task["expected"].items() if value}
-    return f"{write_state(change)}\n{task['reference']}"
+    return f"{write_state(task['expected'])}\n{task['reference']}"

@@ -65,8 +65,7 @@ def test_tasks_and_targets_of_turns(dialogue: Dialogue, database: Database):  # 
     assert team_targets(tasks[0]) == {
         "manager": "hotel",
         "hotel": "area=north; parking=yes; type=guesthouse",
-        "attraction": "none",
-        "taxi": "none",
+        **dict.fromkeys(("attraction", "restaurant", "train", "taxi"), "none"),
         "responder": "[hotel_name] is nice .",
     }
     assert alone_targets(tasks[0]) == "hotel area=north; parking=yes; type=guesthouse\n[hotel_name] is nice ."
@@ -139,6 +138,15 @@ def test_one_text_with_state_and_answer(make_trace: Callable[..., Trace]):  # no
     assert state_loss(trace).value == 0
     assert answer_text(trace) == "how about [hotel_name] ?"
     assert answer_text(make_trace({"assistant": "none\nbye"})) == "bye"
+    # Slots of one name of two domains.
+    trace = make_trace({"assistant": "hotel area=north; name=acorn; train day=friday; restaurant name=b; area=south"})
+    assert said_change(trace) == {
+        "hotel-area": "north",
+        "hotel-name": "acorn",
+        "train-day": "friday",
+        "restaurant-name": "b",
+        "restaurant-area": "south",
+    }
     # An answer of several lines, of an agent that says no state.
     assert answer_text(make_trace({"hotel": "none", "responder": "one\ntwo"})) == "one\ntwo"
     # No worker ran: what the responder says is not a state.
