@@ -9,7 +9,7 @@ from rich.table import Table
 
 from framework.core.console import console, results
 from framework.core.errors import ConfigError
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, locked_file
 from framework.core.serialization import JsonDict
 
 
@@ -79,10 +79,13 @@ def compare_multiwoz(
         deadline=deadline,
     )
     for name in systems:
-        system = System.prepare(comparison, name, data)
-        measure(comparison, system, data, "before")
-        train_system(comparison, system)
-        measure(comparison, system, data, "after")
+        path = comparison.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        with locked_file(path / "lock"):
+            system = System.prepare(comparison, name, data)
+            measure(comparison, system, data, "before")
+            train_system(comparison, system)
+            measure(comparison, system, data, "after")
         _show(comparison.folder, comparison.table(data))
     console.print(f"{comparison.folder / 'table.json'}: the figures")
 

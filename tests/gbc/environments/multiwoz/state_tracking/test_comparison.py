@@ -13,6 +13,7 @@ import yaml
 
 from framework.cli.main import main
 from framework.core.errors import ConfigError, Preempted, TrainingError
+from framework.core.io import locked_file
 from framework.gbc.environments.multiwoz.state_tracking import comparison
 from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, System, load_data, train
 from framework.testing.language_models import save_tiny_model
@@ -91,6 +92,9 @@ def test_a_team_and_one_agent_before_and_after(
         with pytest.raises(SystemExit):
             main([*command, *words])
         assert problem in capsys.readouterr().err
+    with locked_file(folder / "team" / "lock"), pytest.raises(SystemExit):
+        main(command)
+    assert "another process is writing" in capsys.readouterr().err
     trained = folder / "alone" / "trained.json"
     trained.write_text(json.dumps({"parameters": 1, "steps": 1}))
     with pytest.raises(SystemExit):
