@@ -32,6 +32,8 @@ from framework.gbc.language_models.generation import (
     end_tokens,
     pad_left,
     plain_generation_config,
+    until_end,
+    until_stop,
 )
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.layers.fast import use_fast_layers
@@ -257,17 +259,14 @@ class LocalModel:
         answers: list[Reply | DataError] = []
         for request, output in zip(requests, outputs, strict=True):
             try:
-                encoded = self.encode(request)
+                answers.append(self._reply(self.encode(request), self.target_tokens(output)))
             except DataError as error:
                 answers.append(error)
-                continue
-            answers.append(self._reply(encoded, self.target_tokens(output)))
         return answers
 
     def target_tokens(self, text: str) -> tuple[int, ...]:
         """The tokens of a text that the model should say, with the end token."""
-        end = self.tokenizer.eos_token_id
-        return (*self.plain_tokens(text), *([end] if isinstance(end, int) else []))
+        return (*self.plain_tokens(text), *([end] if isinstance(end := self.tokenizer.eos_token_id, int) else []))
 
     @torch.no_grad()
     def generate(
@@ -319,8 +318,8 @@ class LocalModel:
                 stopping_criteria=[StopTexts(stops, self.decode, num_read=num_read)] if any(stops) else [],
             )
         # One copy of all rows.
-        rows = [self._until_end(ints(row)) for row in output[:, num_read:].cpu()]
-        return [self._until_stop(row, stop) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
+        rows = [until_end(ints(row), self._ends) for row in output[:, num_read:].cpu()]
+        return [until_stop(row, stop, self.decode) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
 
     def soft_prompt(self, step: str) -> SoftPrompt | None:
         """The soft prompt of a step's agent; None where it has none."""
@@ -400,14 +399,3 @@ class LocalModel:
                 f"the chat template of {self.config.path or 'the model'} refuses the messages ({error})",
                 hint="set system_role to user, or set plain_format",
             ) from None
-
-    def _until_stop(self, row: tuple[int, ...], stop: Sequence[str]) -> tuple[int, ...]:
-        """A row up to the token with which a text that ends it is whole; a batch goes on until all rows are done."""
-        if not stop or stop_in(self.decode(row), stop) is None:
-            return row
-        lengths = range(1, len(row) + 1)
-        return row[: next(length for length in lengths if stop_in(self.decode(row[:length]), stop) is not None)]
-
-    def _until_end(self, row: list[int]) -> tuple[int, ...]:
-        stop = next((index + 1 for index, token in enumerate(row) if token in self._ends), len(row))
-        return tuple(row[:stop])

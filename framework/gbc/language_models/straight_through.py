@@ -237,7 +237,7 @@ def _constant_prefix(model: LocalModel, steps: Sequence[Step]) -> tuple[int, ...
     ends = [(soft_prompt_position(step.blocks), *(block.tokens[0] for block in step.messages)) for step in steps]
     # An input keeps a token of its own.
     heads = [step.input_ids[: min(*end, len(step.input_ids) - 1)] for step, end in zip(steps, ends, strict=True)]
-    return tuple(token for token, *others in takewhile(lambda each: len(set(each)) == 1, zip(*heads, strict=False)))
+    return tuple(same[0] for same in takewhile(lambda each: len(set(each)) == 1, zip(*heads, strict=False)))
 
 
 def _hidden(

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from framework.core.console import tracked
 from framework.core.errors import ConfigError, Preempted, TrainingError
@@ -39,7 +40,7 @@ from framework.gbc.environments.multiwoz.state_tracking.evaluation import (
 )
 from framework.gbc.environments.multiwoz.success import Judge
 from framework.gbc.environments.multiwoz.system import DatabaseTool
-from framework.gbc.execution.loading import load_models, read_model_configs
+from framework.gbc.execution.loading import load_models
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.yaml_config import read_yaml, to_yaml
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
@@ -182,6 +183,22 @@ def _write_record(path: Path, record: Mapping[str, object]) -> None:
         stream.write((json.dumps(record, indent=1) + "\n").encode())
 
 
+def _write_inputs(comparison: Comparison, name: str, data: Data) -> None:
+    """The graph with the release of its database, and the turns to train on, as shards."""
+    folder, declared = comparison.folder / name, read_yaml(comparison.graphs[name])
+    for tool in declared.get("tools", []):
+        function = tool["function"]
+        if isinstance(function, Mapping) and function["class_path"] == _TOOL:
+            tool["function"] = {**function, "init_args": {**function["init_args"], "release": comparison.release}}
+    with atomic_write(folder / "graph.yaml") as stream:
+        stream.write(to_yaml(declared).encode())
+    tasks = draw_answer_tasks(data.train, MentionReader(data.database), comparison.num_turns, seed=comparison.seed)
+    with TemporaryDirectory() as temporary:
+        lines = Path(temporary) / "turns.jsonl"
+        lines.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+        write_jsonl_shards(lines, folder / "turns", options=WriteOptions(overwrite=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """One of the systems: its name and its folder, which holds graph, models and turns."""
@@ -216,20 +233,7 @@ class System:
                 f"{folder} was begun with other settings ({', '.join(differs)})", hint="give these, or another folder"
             )
         if not before:
-            declared = dict(read_yaml(comparison.graphs[name]))
-            for tool in declared.get("tools", []):
-                function = tool["function"]
-                if isinstance(function, dict) and function.get("class_path") == _TOOL:
-                    function["init_args"] = {**function.get("init_args", {}), "release": comparison.release}
-            with atomic_write(folder / "graph.yaml") as stream:
-                stream.write(to_yaml(declared).encode())
-            tasks = draw_answer_tasks(
-                data.train, MentionReader(data.database), comparison.num_turns, seed=comparison.seed
-            )
-            with TemporaryDirectory() as temporary:
-                lines = Path(temporary) / "turns.jsonl"
-                lines.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
-                write_jsonl_shards(lines, folder / "turns", options=WriteOptions(overwrite=True))
+            _write_inputs(comparison, name, data)
             _write_record(folder / "settings.json", settings)
         return cls(name=name, folder=folder)
 
@@ -253,16 +257,9 @@ def measure(comparison: Comparison, system: System, data: Data, when: When) -> N
         return
     comparison.left()
     graph = load_graph(system.folder / "graph.yaml")
-
-    def load_local(config: LocalModelConfig) -> LocalModel:
-        best = system.folder / "run" / BEST
-        if when == "after" and config.path == trained.path:
-            soft = best / SOFT_PROMPTS
-            config = replace(config, adapters=str(best / ADAPTERS), soft_prompts=str(soft) if soft.exists() else None)
-        return LocalModel.load(config)
-
-    trained = read_model_configs(comparison.models)[graph.agents[0].model]
-    models = load_models(comparison.models, graph, load_local=load_local)
+    models = load_models(
+        comparison.models, graph, load_local=partial(_load_trained, system) if when == "after" else LocalModel.load
+    )
 
     def run() -> Iterator[object]:
         for part, dialogues in parts.items():
@@ -277,6 +274,14 @@ def measure(comparison: Comparison, system: System, data: Data, when: When) -> N
             pass
     finally:
         system.note(when, time.monotonic() - started)
+
+
+def _load_trained(system: System, config: LocalModelConfig) -> LocalModel:
+    """A model with what the system's training has written."""
+    best = system.folder / "run" / BEST
+    soft = best / SOFT_PROMPTS
+    adapters, prompts = str(best / ADAPTERS), str(soft) if soft.exists() else None
+    return LocalModel.load(replace(config, adapters=adapters, soft_prompts=prompts))
 
 
 def train(comparison: Comparison, system: System) -> None:
@@ -334,5 +339,4 @@ def _fit_command(comparison: Comparison, system: System) -> list[str]:
 
 
 def _num_values(path: Path) -> int:
-    with safe_open(path, framework="np") as file:
-        return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+    return sum(value.numel() for value in load_file(path).values())
