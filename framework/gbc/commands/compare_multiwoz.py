@@ -8,9 +8,15 @@ from pathlib import Path
 from rich.table import Table
 
 from framework.core.console import console, results
-from framework.core.errors import ConfigError
-from framework.core.io import atomic_write, locked_file
+from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict
+from framework.gbc.environments.multiwoz.state_tracking.comparison_inputs import (
+    SYSTEMS,
+    Setup,
+    Sizes,
+    SystemName,
+    load_data,
+)
 
 
 def compare_multiwoz(
@@ -20,14 +26,9 @@ def compare_multiwoz(
     release: str,
     train: str,
     dev: str | None = None,
-    recipe: str = "recipes/gbc/multiwoz_small_train.yaml",
-    team: str = "recipes/gbc/graphs/multiwoz_small.yaml",
-    alone: str = "recipes/gbc/graphs/multiwoz_alone.yaml",
-    systems: tuple[str, ...] = ("team", "alone"),
-    num_turns: int = 384,
-    num_dialogues: int = 16,
-    num_dev: int = 16,
-    at_once: int = 8,
+    systems: tuple[SystemName, ...] = SYSTEMS,
+    setup: Setup = Setup(),
+    sizes: Sizes = Sizes(),
     seed: int = 0,
     minutes: float | None = None,
     fit: tuple[str, ...] = (),
@@ -45,48 +46,31 @@ def compare_multiwoz(
             any, all) that are in no few-shot file are held out.
         train: few-shot file of IC-DST (.json), the training part.
         dev: few-shot file of other dialogues, for joint goal accuracy by its labels.
-        recipe: of the training.
-        team: YAML file of the graph of several agents.
-        alone: YAML file of the graph of one.
-        systems: those that this call works on: team, alone.
-        num_turns: turns to train on.
-        num_dialogues: held-out dialogues of the release.
-        num_dev: dialogues of `dev`.
-        at_once: dialogues whose turns share batches; so many are lost by a kill.
+        systems: those that this call works on.
+        setup: recipe and graphs.
+        sizes: turns to train on, dialogues to measure on.
         seed: of turns, adapters and soft prompts.
         minutes: after which it stops, to go on another time.
         fit: further options of `framework fit`, such as `--trainer.max_steps=100`; the same for both.
     """
-    # Imported here: the other commands do without.
-    from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, System, load_data, measure
-    from framework.gbc.environments.multiwoz.state_tracking.comparison import train as train_system
+    # Imported here: the other commands need no language model.
+    from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, run_system
 
-    unknown = [name for name in systems if name not in ("team", "alone")]
-    if unknown or not systems:
-        raise ConfigError(f"systems {unknown[0] if unknown else '[]'!r}", hint="use team, alone or both")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    data = load_data(release, train, dev, num_dialogues=num_dialogues, num_dev=num_dev)
     comparison = Comparison(
         folder=Path(folder),
         models=models,
         release=release,
-        recipe=recipe,
-        graphs={"team": team, "alone": alone},
-        num_turns=num_turns,
-        at_once=at_once,
+        setup=setup,
+        sizes=sizes,
+        data=load_data(release, train, dev, sizes=sizes),
         seed=seed,
         fit=tuple(fit),
         deadline=deadline,
     )
     for name in systems:
-        path = comparison.folder / name
-        path.mkdir(parents=True, exist_ok=True)
-        with locked_file(path / "lock"):
-            system = System.prepare(comparison, name, data)
-            measure(comparison, system, data, "before")
-            train_system(comparison, system)
-            measure(comparison, system, data, "after")
-        _show(comparison.folder, comparison.table(data))
+        run_system(comparison, name)
+        _show(comparison.folder, comparison.table())
     console.print(f"{comparison.folder / 'table.json'}: the figures")
 
 

@@ -81,7 +81,13 @@ def parse_fields(text: str, *, separator: str = ";", sign: str = "=") -> dict[st
 
 
 def find_fields(text: str, separator: str = ";", sign: str = "=") -> Iterator[tuple[str, str, int, int]]:
-    """The fields of a text in their order, those of one name too: (name, value, start, stop) as of `parse_fields`."""
+    """The fields of a text in their order, those of one name too: (name, value, start, stop) as of `parse_fields`.
+
+    Args:
+        text: an output.
+        separator: between fields.
+        sign: between a name and its value.
+    """
     pattern = rf"([^{re.escape(separator + sign)}\n]+){re.escape(sign)}([^{re.escape(separator)}\n]*)"
     for match in re.finditer(pattern, text):
         value = match[2].strip()

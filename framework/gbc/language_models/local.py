@@ -317,8 +317,7 @@ class LocalModel:
                 logits_processor=LogitsProcessorList(noise),
                 stopping_criteria=[StopTexts(stops, self.decode, num_read=num_read)] if any(stops) else [],
             )
-        # One copy of all rows.
-        rows = [until_end(ints(row), self._ends) for row in output[:, num_read:].cpu()]
+        rows = [until_end(ints(row), self._ends) for row in output[:, num_read:].cpu()]  # one copy of all
         return [until_stop(row, stop, self.decode) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
 
     def soft_prompt(self, step: str) -> SoftPrompt | None:

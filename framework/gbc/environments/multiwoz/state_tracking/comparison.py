@@ -20,23 +20,24 @@ from safetensors.torch import load_file
 
 from framework.core.console import tracked
 from framework.core.errors import ConfigError, Preempted, TrainingError
-from framework.core.io import atomic_write
+from framework.core.io import atomic_write, locked_file
 from framework.core.serialization import JsonDict, parse_object
 from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.shards.writer import WriteOptions
-from framework.gbc.environments.multiwoz.dataset.database import Database
-from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, read_dialogue
-from framework.gbc.environments.multiwoz.dataset.fewshot import read_fewshot_dialogue, read_turns
 from framework.gbc.environments.multiwoz.dataset.mentions import MentionReader
-from framework.gbc.environments.multiwoz.dataset.release import read_release
 from framework.gbc.environments.multiwoz.state_tracking.answers import draw_answer_tasks
+from framework.gbc.environments.multiwoz.state_tracking.comparison_inputs import (
+    SYSTEMS,
+    Data,
+    Setup,
+    Sizes,
+    SystemName,
+)
 from framework.gbc.environments.multiwoz.state_tracking.evaluation import (
     as_json,
     evaluate,
-    held_out,
     read_said,
     scores,
-    spread,
 )
 from framework.gbc.environments.multiwoz.success import Judge
 from framework.gbc.environments.multiwoz.system import DatabaseTool
@@ -53,56 +54,6 @@ _TOOL = f"{DatabaseTool.__module__}.{DatabaseTool.__qualname__}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """Dialogues.
-
-    Attributes:
-        train: of the few-shot file.
-        held_out: of the release, with goals.
-        dev: of another few-shot file.
-        database: of the release.
-    """
-
-    train: list[Dialogue]
-    held_out: list[Dialogue]
-    dev: list[Dialogue]
-    database: Database
-
-
-def load_data(release: str, train: str, dev: str | None, *, num_dialogues: int, num_dev: int) -> Data:
-    """The dialogues to train and to measure on.
-
-    Args:
-        release: folder or zip with goals and databases.
-        train: few-shot file.
-        dev: another one.
-        num_dialogues: held-out ones of the release's validation part, or of all where it names none.
-        num_dev: of `dev`.
-
-    Raises:
-        ConfigError: no dialogue is left.
-        DataError: a file that cannot be read.
-    """
-    known = read_release(release)
-    splits = known.splits()
-    validation = [id for id, split in splits.items() if split == "validation"] or [*splits]
-    few = {id: turns for path in (train, dev) if path is not None for id, turns in read_turns(path).items()}
-    found = [read_dialogue(id, known.dialogues[id], split=splits[id]) for id in validation]
-    chosen = held_out(found, set(few), num_dialogues)
-    if not chosen:
-        raise ConfigError(
-            f"{release} has no other dialogue with a goal", hint="give a release and num_dialogues above 0"
-        )
-    others = [] if dev is None else [read_fewshot_dialogue(id, turns) for id, turns in read_turns(dev).items()]
-    return Data(
-        train=[read_fewshot_dialogue(id, turns) for id, turns in read_turns(train).items()],
-        held_out=chosen,
-        dev=spread(others, num_dev),
-        database=Database.of_release(release),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What is compared, and where.
 
@@ -110,10 +61,9 @@ class Comparison:
         folder: of everything.
         models: YAML file of the models.
         release: with the databases.
-        recipe: of the training.
-        graphs: YAML files, of `team` and of `alone`.
-        num_turns: to train on.
-        at_once: dialogues that are run together.
+        setup: recipe and graphs.
+        sizes: turns and dialogues.
+        data: of these sizes.
         seed: of turns and first parameters.
         fit: further options of the training.
         deadline: by `time.monotonic`; None for none.
@@ -122,10 +72,9 @@ class Comparison:
     folder: Path
     models: str
     release: str
-    recipe: str
-    graphs: Mapping[str, str]
-    num_turns: int
-    at_once: int
+    setup: Setup
+    sizes: Sizes
+    data: Data
     seed: int
     fit: tuple[str, ...]
     deadline: float | None
@@ -133,7 +82,7 @@ class Comparison:
     @property
     def size_ratio(self) -> int:
         """How many times the agent alone is larger: the team's agents."""
-        return len(load_graph(self.graphs["team"]).agents)
+        return len(load_graph(self.setup.team).agents)
 
     def left(self) -> float | None:
         """Seconds until the deadline. Raises Preempted when there are none."""
@@ -144,15 +93,15 @@ class Comparison:
             raise Preempted("its minutes are over", hint="call it again: it goes on where it stopped")
         return seconds
 
-    def table(self, data: Data) -> list[JsonDict]:
+    def table(self) -> list[JsonDict]:
         """The figures of what is measured whole, a row for each system before and after.
 
         Raises:
             TrainingError: the systems have not as many trained parameters or steps.
         """
         rows: list[JsonDict] = []
-        judge = Judge(data.database)
-        for name in self.graphs:
+        data, judge = self.data, Judge(self.data.database)
+        for name in SYSTEMS:
             folder = self.folder / name
             trained = read_record(folder / "trained.json")
             for when in WHENS:
@@ -183,59 +132,22 @@ def _write_record(path: Path, record: Mapping[str, object]) -> None:
         stream.write((json.dumps(record, indent=1) + "\n").encode())
 
 
-def _write_inputs(comparison: Comparison, name: str, data: Data) -> None:
-    """The graph with the release of its database, and the turns to train on, as shards."""
-    folder, declared = comparison.folder / name, read_yaml(comparison.graphs[name])
-    for tool in declared.get("tools", []):
-        function = tool["function"]
-        if isinstance(function, Mapping) and function["class_path"] == _TOOL:
-            tool["function"] = {**function, "init_args": {**function["init_args"], "release": comparison.release}}
-    with atomic_write(folder / "graph.yaml") as stream:
-        stream.write(to_yaml(declared).encode())
-    tasks = draw_answer_tasks(data.train, MentionReader(data.database), comparison.num_turns, seed=comparison.seed)
-    with TemporaryDirectory() as temporary:
-        lines = Path(temporary) / "turns.jsonl"
-        lines.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
-        write_jsonl_shards(lines, folder / "turns", options=WriteOptions(overwrite=True))
-
-
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One of the systems: its name and its folder, which holds graph, models and turns."""
+    """One of the systems of a comparison; its folder holds graph, turns, training and what was said."""
 
-    name: str
-    folder: Path
+    name: SystemName
+    comparison: Comparison
 
-    @classmethod
-    def prepare(cls, comparison: Comparison, name: str, data: Data) -> "System":
-        """Writes what the system is trained with, unless it is there.
+    @property
+    def folder(self) -> Path:
+        """Of all that is the system's."""
+        return self.comparison.folder / self.name
 
-        Raises:
-            ConfigError: the folder is of another comparison.
-        """
-        folder = comparison.folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "graph": read_yaml(comparison.graphs[name]),
-            "size_ratio": comparison.size_ratio,
-            "models": read_yaml(comparison.models),
-            "recipe": Path(comparison.recipe).read_text(encoding="utf-8"),
-            "fit": list(comparison.fit),
-            "num_turns": comparison.num_turns,
-            "seed": comparison.seed,
-            "held_out": [each.id for each in data.held_out],
-            "dev": [each.id for each in data.dev],
-        }
-        before = read_record(folder / "settings.json")
-        differs = [key for key in settings if before and before.get(key) != settings[key]]
-        if differs:
-            raise ConfigError(
-                f"{folder} was begun with other settings ({', '.join(differs)})", hint="give these, or another folder"
-            )
-        if not before:
-            _write_inputs(comparison, name, data)
-            _write_record(folder / "settings.json", settings)
-        return cls(name=name, folder=folder)
+    @property
+    def graph(self) -> str:
+        """The YAML file of its graph."""
+        return self.comparison.setup.team if self.name == "team" else self.comparison.setup.alone
 
     def note(self, what: str, seconds: float) -> None:
         """Adds time that a piece of work took."""
@@ -244,13 +156,79 @@ class System:
         _write_record(path, {**known, what: known.get(what, 0.0) + seconds})
 
 
-def measure(comparison: Comparison, system: System, data: Data, when: When) -> None:
+def run_system(comparison: Comparison, name: SystemName) -> None:
+    """Measures a system, trains it, and measures it again, or goes on with what is left of that.
+
+    Raises:
+        ConfigError: its folder was begun with other settings.
+        DataError: another process works on it.
+        Preempted: the deadline has passed.
+        TrainingError: the training failed.
+    """
+    system = System(name=name, comparison=comparison)
+    system.folder.mkdir(parents=True, exist_ok=True)
+    with locked_file(system.folder / "lock"):
+        prepare(system)
+        measure(system, "before")
+        train(system)
+        measure(system, "after")
+
+
+def prepare(system: System) -> None:
+    """Writes what the system is trained with, unless it is there.
+
+    Raises:
+        ConfigError: the folder was begun with other settings.
+    """
+    comparison, folder = system.comparison, system.folder
+    settings = {
+        "graph": read_yaml(system.graph),
+        "size_ratio": comparison.size_ratio,
+        "models": read_yaml(comparison.models),
+        "recipe": Path(comparison.setup.recipe).read_text(encoding="utf-8"),
+        "fit": list(comparison.fit),
+        "num_turns": comparison.sizes.num_turns,
+        "seed": comparison.seed,
+        "held_out": [each.id for each in comparison.data.held_out],
+        "dev": [each.id for each in comparison.data.dev],
+    }
+    before = read_record(folder / "settings.json")
+    differs = [key for key in settings if before and before.get(key) != settings[key]]
+    if differs:
+        problem = f"{folder} was begun with other settings ({', '.join(differs)})"
+        raise ConfigError(problem, hint="give these, or another folder")
+    if not before:
+        _write_inputs(system)
+        _write_record(folder / "settings.json", settings)
+
+
+def _write_inputs(system: System) -> None:
+    """The graph with the release of its database, and the turns to train on, as shards."""
+    comparison, declared = system.comparison, read_yaml(system.graph)
+    for tool in declared.get("tools", []):
+        function = tool["function"]
+        if isinstance(function, Mapping) and function["class_path"] == _TOOL:
+            tool["function"] = {**function, "init_args": {**function["init_args"], "release": comparison.release}}
+    with atomic_write(system.folder / "graph.yaml") as stream:
+        stream.write(to_yaml(declared).encode())
+    data = comparison.data
+    tasks = draw_answer_tasks(
+        data.train, MentionReader(data.database), comparison.sizes.num_turns, seed=comparison.seed
+    )
+    with TemporaryDirectory() as temporary:
+        lines = Path(temporary) / "turns.jsonl"
+        lines.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+        write_jsonl_shards(lines, system.folder / "turns", options=WriteOptions(overwrite=True))
+
+
+def measure(system: System, when: When) -> None:
     """Runs the system over the dialogues that were not run yet.
 
     Raises:
         Preempted: the deadline has passed; what is done stays.
     """
-    parts = {"held_out": data.held_out, "dev": data.dev}
+    comparison, at_once = system.comparison, system.comparison.sizes.at_once
+    parts = {"held_out": comparison.data.held_out, "dev": comparison.data.dev}
     outs = {part: system.folder / f"{when}_{part}.jsonl" for part in parts}
     left = sum(len(dialogues) - len(read_said(outs[part])) for part, dialogues in parts.items())
     if not left:
@@ -263,9 +241,9 @@ def measure(comparison: Comparison, system: System, data: Data, when: When) -> N
 
     def run() -> Iterator[object]:
         for part, dialogues in parts.items():
-            for count, each in enumerate(evaluate(graph, models, dialogues, outs[part], at_once=comparison.at_once), 1):
+            for count, each in enumerate(evaluate(graph, models, dialogues, outs[part], at_once=at_once), 1):
                 yield each
-                if count % comparison.at_once == 0:
+                if count % at_once == 0:
                     comparison.left()
 
     started = time.monotonic()
@@ -284,7 +262,7 @@ def _load_trained(system: System, config: LocalModelConfig) -> LocalModel:
     return LocalModel.load(replace(config, adapters=adapters, soft_prompts=prompts))
 
 
-def train(comparison: Comparison, system: System) -> None:
+def train(system: System) -> None:
     """Trains the system to its end by `framework fit`, or goes on with it, in a process of its own.
 
     Raises:
@@ -293,8 +271,8 @@ def train(comparison: Comparison, system: System) -> None:
     """
     if (system.folder / "trained.json").exists():
         return
-    seconds, started = comparison.left(), time.monotonic()
-    process = Popen(_fit_command(comparison, system))
+    seconds, started = system.comparison.left(), time.monotonic()
+    process = Popen(_fit_command(system))
     try:
         code = process.wait(seconds)
     except TimeoutExpired:
@@ -318,9 +296,10 @@ def train(comparison: Comparison, system: System) -> None:
     _write_record(system.folder / "trained.json", record)
 
 
-def _fit_command(comparison: Comparison, system: System) -> list[str]:
+def _fit_command(system: System) -> list[str]:
     """The training's command; the agent alone gets as many parameters as the team."""
-    soft = read_yaml(comparison.recipe)["model"]["init_args"]["soft"]
+    comparison, recipe = system.comparison, system.comparison.setup.recipe
+    soft = read_yaml(recipe)["model"]["init_args"]["soft"]
     times = comparison.size_ratio if system.name == "alone" else 1
     settings = {
         "run.dir": str(system.folder / "run"),
@@ -335,7 +314,7 @@ def _fit_command(comparison: Comparison, system: System) -> list[str]:
         "seed_everything": comparison.seed,
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "framework.cli.main", "fit", "--config", comparison.recipe, *options, *comparison.fit]
+    return [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, *options, *comparison.fit]
 
 
 def _num_values(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 
 from framework.core.errors import DataError
 from framework.core.serialization import JsonDict, from_json, to_json
-from framework.core.text_files import numbered_lines
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State
 from framework.gbc.environments.multiwoz.metrics import wrong_slots
 from framework.gbc.environments.multiwoz.state_tracking.turns import Tracked, track, tracking_metrics
@@ -101,6 +101,9 @@ def evaluate(
         DataError: `out` is of another form.
     """
     done = {each.id for each in read_said(out)}
+    if out.exists():
+        content = out.read_bytes()
+        os.truncate(out, content.rfind(b"\n") + 1)
     left = [dialogue for dialogue in dialogues if dialogue.id not in done]
     for start in range(0, len(left), at_once):
         group = left[start : start + at_once]
@@ -115,19 +118,16 @@ def evaluate(
 
 
 def read_said(path: Path) -> list[SaidDialogue]:
-    """The dialogues of a file of `evaluate`; none where it is missing. Half a line, of a killed process, is cut off.
+    """The dialogues of a file of `evaluate`; none where it is missing. Half a line, of a killed process, is left out.
 
     Raises:
         DataError: a line is of another form.
     """
     if not path.exists():
         return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
+    *lines, _ = path.read_bytes().split(b"\n")
     try:
-        return [from_json(SaidDialogue, json.loads(line)) for _, line in numbered_lines(path)]
+        return [from_json(SaidDialogue, json.loads(line)) for line in lines]
     except ValueError as error:
         raise DataError(f"{path} has another form ({error})", hint="delete it, and measure anew") from None
 
@@ -169,24 +169,6 @@ def _answers(dialogue: Dialogue, said: SaidDialogue) -> list[Answer]:
         Answer(text=turn.answer, state=turn.state, booked=label.booked)
         for turn, label in zip(said.turns, dialogue.turns, strict=True)
     ]
-
-
-def held_out(dialogues: Sequence[Dialogue], excluded: set[str], num: int) -> list[Dialogue]:
-    """Dialogues with a goal that are not among others, spread evenly over all of these.
-
-    Args:
-        dialogues: of a release.
-        excluded: ids, with or without `.json`.
-        num: at most as many.
-    """
-    names = {id.removesuffix(".json") for id in excluded}
-    return spread([each for each in dialogues if each.goal and each.id.removesuffix(".json") not in names], num)
-
-
-def spread(dialogues: Sequence[Dialogue], num: int) -> list[Dialogue]:
-    """At most `num` of the dialogues, spread evenly over them."""
-    count = min(num, len(dialogues))
-    return [dialogues[number * len(dialogues) // count] for number in range(count)]
 
 
 def as_json(found: Mapping[str, Interval], slots: Mapping[str, float]) -> JsonDict:

@@ -2,20 +2,21 @@
 
 import json
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from subprocess import TimeoutExpired
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from framework.cli.main import main
-from framework.core.errors import ConfigError, Preempted, TrainingError
+from framework.core.errors import Preempted, TrainingError
 from framework.core.io import locked_file
 from framework.gbc.environments.multiwoz.state_tracking import comparison
-from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, System, load_data, train
+from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, System, prepare, train
+from framework.gbc.environments.multiwoz.state_tracking.comparison_inputs import Setup, Sizes, load_data
 from framework.testing.language_models import save_tiny_model
 from tests.gbc.environments.multiwoz.conftest import write_release  # noqa: F401
 from tests.gbc.environments.multiwoz.state_tracking.test_example_shards import write_source
@@ -62,8 +63,9 @@ def test_a_team_and_one_agent_before_and_after(
     graphs, source, folder = write_graphs(tmp_path), str(write_source(tmp_path)), tmp_path / "compared"
     monkeypatch.setattr(comparison, "Popen", InThisProcess)
     command = ["agents", "compare-multiwoz", str(folder), "--models", str(models), "--release", str(write_release())]
-    command += ["--train", source, "--dev", source, "--recipe", str(RECIPES / "multiwoz_small_train.yaml")]
-    command += ["--team", graphs["team"], "--alone", graphs["alone"], "--num_turns", "4", "--num_dev", "1"]
+    command += ["--train", source, "--dev", source, "--setup.recipe", str(RECIPES / "multiwoz_small_train.yaml")]
+    command += ["--setup.team", graphs["team"], "--setup.alone", graphs["alone"]]
+    command += ["--sizes.num_turns", "4", "--sizes.num_dev", "1"]
     command += ["--fit", json.dumps(["--trainer.max_steps=1", "--data.batch_size=2"])]
     main(command)
     shown = capsys.readouterr().out
@@ -86,8 +88,8 @@ def test_a_team_and_one_agent_before_and_after(
     main(command)
     assert json.loads((folder / "table.json").read_text()) == rows
     for words, problem in (
-        (["--num_turns", "5"], "begun with other settings (num_turns)"),
-        (["--systems", "['x']"], "'x'"),
+        (["--sizes.num_turns", "5"], "begun with other settings (num_turns)"),
+        (["--systems", "['x']"], "--systems is x"),
     ):
         with pytest.raises(SystemExit):
             main([*command, *words])
@@ -102,22 +104,42 @@ def test_a_team_and_one_agent_before_and_after(
     assert "not trained alike (team: " in capsys.readouterr().err
 
 
-def make_comparison(folder: Path, graphs: dict[str, str], release: Path, **changes: Any) -> Comparison:
-    models = folder / "models.yaml"
+def make_comparison(folder: Path, release: Path, source: str, **changes: Any) -> Comparison:
+    models, sizes = folder / "models.yaml", Sizes(num_turns=3, at_once=1)
     models.write_text("main: {path: model}\n")
     settings: dict[str, Any] = {
         "folder": folder / "compared",
         "models": str(models),
         "release": str(release),
-        "recipe": str(RECIPES / "multiwoz_small_train.yaml"),
-        "graphs": graphs,
-        "num_turns": 3,
-        "at_once": 1,
+        "setup": Setup(recipe=str(RECIPES / "multiwoz_small_train.yaml"), **write_graphs(folder)),
+        "sizes": sizes,
+        "data": load_data(str(release), source, None, sizes=sizes),
         "seed": 4,
         "fit": ("--trainer.max_steps=1",),
         "deadline": None,
     }
     return Comparison(**{**settings, **changes})
+
+
+class Slow:
+    """A process that ends only by a signal; the second one fails."""
+
+    signals: ClassVar[list[int]] = []
+    commands: ClassVar[list[list[str]]] = []
+
+    def __init__(self, command: list[str]) -> None:
+        self.commands.append(command)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if timeout is not None and not self.signals:
+            raise TimeoutExpired("fit", timeout)
+        return Preempted.exit_code if len(self.commands) == 1 else 1
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    def poll(self) -> int:
+        return 0
 
 
 def test_a_training_that_is_stopped_is_called_again(
@@ -126,40 +148,23 @@ def test_a_training_that_is_stopped_is_called_again(
     monkeypatch: pytest.MonkeyPatch,
 ):
     release, source = write_release(), str(write_source(tmp_path))
-    data = load_data(str(release), source, None, num_dialogues=9, num_dev=9)
-    assert [each.id for each in data.held_out] == ["SNG0002.json"]
-    assert data.dev == []
-    compared = make_comparison(tmp_path, write_graphs(tmp_path), release, deadline=float("inf"))
-    system = System.prepare(compared, "alone", data)
-    declared = yaml.safe_load((System.prepare(compared, "team", data).folder / "graph.yaml").read_text())
+    compared = make_comparison(tmp_path, release, source, deadline=float("inf"))
+    assert [each.id for each in compared.data.held_out] == ["SNG0002.json"]
+    assert compared.data.dev == []
+    system = System(name="alone", comparison=compared)
+    for each in (system, System(name="team", comparison=compared)):
+        each.folder.mkdir(parents=True)
+        prepare(each)
+    declared = yaml.safe_load((tmp_path / "compared" / "team" / "graph.yaml").read_text())
     assert declared["tools"][0]["function"]["init_args"]["release"] == str(release)
-    signals, commands, codes = [], [], [Preempted.exit_code, 1]
-
-    class Slow:
-        """Ends only by a signal."""
-
-        def __init__(self, command: list[str]) -> None:
-            commands.append(command)
-
-        def wait(self, timeout: float | None = None) -> int:
-            if timeout is not None and not signals:
-                raise subprocess.TimeoutExpired("fit", timeout)
-            return codes[len(commands) - 1]
-
-        def send_signal(self, number: int) -> None:
-            signals.append(number)
-
-        def poll(self) -> int:
-            return 0
-
     monkeypatch.setattr(comparison, "Popen", Slow)
     with pytest.raises(Preempted, match=r"has saved itself.*call it again"):
-        train(compared, system)
-    assert signals == [signal.SIGTERM]
+        train(system)
+    assert Slow.signals == [signal.SIGTERM]
     with pytest.raises(TrainingError, match="training of alone failed"):
-        train(compared, system)
-    assert commands[0] == commands[1]
-    words = commands[0]
+        train(system)
+    words, again = Slow.commands
+    assert words == again
     value = dict(pairwise(words))
     # As many values as seven agents of the recipe have.
     assert value["--model.init_args.soft.adapters.rank"] == "28"
@@ -167,11 +172,6 @@ def test_a_training_that_is_stopped_is_called_again(
     assert value["--model.init_args.soft.num_tokens"] == "28"
     assert value["--model.init_args.soft.target"].endswith("answers:alone_targets")
     assert words[-1] == "--trainer.max_steps=1"
-    over = make_comparison(tmp_path, dict(compared.graphs), release, deadline=0.0)
+    over = make_comparison(tmp_path, release, source, deadline=0.0)
     with pytest.raises(Preempted, match="its minutes are over"):
-        train(over, system)
-
-
-def test_a_release_without_other_dialogues(tmp_path: Path, write_release: Callable[..., Path]):  # noqa: F811
-    with pytest.raises(ConfigError, match="has no other dialogue with a goal"):
-        load_data(str(write_release()), str(write_source(tmp_path)), None, num_dialogues=0, num_dev=0)
+        train(System(name="alone", comparison=over))

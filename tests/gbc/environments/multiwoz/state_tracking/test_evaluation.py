@@ -13,7 +13,6 @@ from framework.gbc.environments.multiwoz.state_tracking.evaluation import (
     SaidDialogue,
     SaidTurn,
     evaluate,
-    held_out,
     read_said,
     scores,
     share_of_turns,
@@ -85,14 +84,3 @@ def test_inform_and_success_of_what_was_said(dialogue: Dialogue, database: Datab
     assert scores([dialogue], [mute], Judge(database))[0]["inform"].share == 0
     with pytest.raises(DataError, match="no dialogue was measured"):
         scores([dialogue], [], None)
-
-
-def test_which_dialogues_are_held_out(dialogue: Dialogue):  # noqa: F811
-    many = [replace(dialogue, id=f"{number}.json") for number in range(10)]
-    assert [each.id for each in held_out([make_dialogue(), *many], {"0", "1.json"}, 4)] == [
-        "2.json",
-        "4.json",
-        "6.json",
-        "8.json",
-    ]
-    assert len(held_out(many, set(), 99)) == 10
