@@ -16,7 +16,7 @@ from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from framework.core.console import tracked
 from framework.core.errors import ConfigError, Preempted, TrainingError
