@@ -266,16 +266,17 @@ def train(system: System) -> None:
     """Trains the system to its end by `framework fit`, or goes on with it, in a process of its own.
 
     Raises:
-        Preempted: the deadline has passed; the training has saved itself.
+        Preempted: the deadline has passed, or a signal stopped the training; it has saved itself.
         TrainingError: it failed.
     """
     if (system.folder / "trained.json").exists():
         return
     seconds, started = system.comparison.left(), time.monotonic()
-    process = Popen(_fit_command(system))
+    process, is_stopped = Popen(_fit_command(system)), False
     try:
         code = process.wait(seconds)
     except TimeoutExpired:
+        is_stopped = True
         process.send_signal(signal.SIGTERM)
         code = process.wait()
     finally:
@@ -283,8 +284,9 @@ def train(system: System) -> None:
             process.terminate()
             process.wait()
         system.note("training", time.monotonic() - started)
-    if code == Preempted.exit_code:
-        raise Preempted("the training was stopped, and has saved itself", hint="call it again: it goes on")
+    # Before its first step it ends as any process does by the signal.
+    if code == Preempted.exit_code or (is_stopped and code):
+        raise Preempted("the training was stopped; what it has saved stays", hint="call it again: it goes on")
     if code:
         raise TrainingError(f"training of {system.name} failed", hint=f"see its output; its run is in {system.folder}")
     best = system.folder / "run" / BEST

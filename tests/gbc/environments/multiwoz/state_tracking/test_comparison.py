@@ -122,8 +122,9 @@ def make_comparison(folder: Path, release: Path, source: str, **changes: Any) ->
 
 
 class Slow:
-    """A process that ends only by a signal; the second one fails."""
+    """Processes: two end only by our signal, while starting and in training; another's stops the third, one fails."""
 
+    codes: ClassVar[list[int]] = [-signal.SIGTERM, Preempted.exit_code, Preempted.exit_code, 1]
     signals: ClassVar[list[int]] = []
     commands: ClassVar[list[list[str]]] = []
 
@@ -131,9 +132,10 @@ class Slow:
         self.commands.append(command)
 
     def wait(self, timeout: float | None = None) -> int:
-        if timeout is not None and not self.signals:
+        number = len(self.commands)
+        if timeout is not None and len(self.signals) < number <= 2:
             raise TimeoutExpired("fit", timeout)
-        return Preempted.exit_code if len(self.commands) == 1 else 1
+        return self.codes[number - 1]
 
     def send_signal(self, number: int) -> None:
         self.signals.append(number)
@@ -158,13 +160,14 @@ def test_a_training_that_is_stopped_is_called_again(
     declared = yaml.safe_load((tmp_path / "compared" / "team" / "graph.yaml").read_text())
     assert declared["tools"][0]["function"]["init_args"]["release"] == str(release)
     monkeypatch.setattr(comparison, "Popen", Slow)
-    with pytest.raises(Preempted, match=r"has saved itself.*call it again"):
-        train(system)
-    assert Slow.signals == [signal.SIGTERM]
+    for _ in range(3):
+        with pytest.raises(Preempted, match=r"what it has saved stays.*call it again"):
+            train(system)
+    assert Slow.signals == [signal.SIGTERM] * 2
     with pytest.raises(TrainingError, match="training of alone failed"):
         train(system)
-    words, again = Slow.commands
-    assert words == again
+    words, *again = Slow.commands
+    assert again == [words] * 3
     value = dict(pairwise(words))
     # As many values as seven agents of the recipe have.
     assert value["--model.init_args.soft.adapters.rank"] == "28"
