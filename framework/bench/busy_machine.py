@@ -97,13 +97,14 @@ def time_steps(recipe: str, seconds: str) -> None:
     from framework.pra.network.config import PRAConfig
     from framework.pra.network.model import PRA
     from framework.pra.noise import SampleNoise
+    from framework.training.optimizer import OptimizerConfig, build_optimizer
 
     settings = read_yaml(recipe)
     given, size = settings["model"]["init_args"], settings["data"]["batch_size"]
     config, objective = PRAConfig(**given["architecture"]), ObjectiveConfig(**given.get("objective", {}))
     torch.manual_seed(0)
     model = PRA(config)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = build_optimizer(model, OptimizerConfig(**given.get("optimizer", {})))
     images = torch.rand(size, config.channels, config.image_size, config.image_size) * 2 - 1
     labels = torch.randint(config.num_classes, (size,))
 

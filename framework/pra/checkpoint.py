@@ -6,7 +6,7 @@ from pathlib import Path
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
-from framework.pra.export import ExportedModel, is_exported, load_exported
+from framework.pra.export import ExportedModel, is_exported, known_objective, load_exported
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
@@ -95,4 +95,4 @@ def load_objective(path: str | Path) -> ObjectiveConfig:
     """The objective that a checkpoint's model was trained with; `path` as for `load_pra`."""
     if is_exported(Path(path)):
         return ExportedModel.read(Path(path)).objective
-    return from_json(ObjectiveConfig, read_state(find_checkpoint(path))[OBJECTIVE], allow_missing=True)
+    return from_json(ObjectiveConfig, known_objective(read_state(find_checkpoint(path))[OBJECTIVE]), allow_missing=True)

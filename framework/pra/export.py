@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -16,12 +17,15 @@ from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.generator import ImageGenerator
+from framework.pra.network.head import JUMP_PARTS
 from framework.tracking.data_identity import DataIdentity, class_changes
 from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_shapes, fill_model
 
 log = logging.getLogger(__name__)
 CONFIG = "config.json"
 FORMAT = 1
+_REMOVED = ("jump_loss",)
+"""Settings of the objective that older files hold."""
 _HINT = "give what `framework export` wrote, with its config.json"
 
 
@@ -85,6 +89,7 @@ class ExportedModel:
             version, model = content.pop("format"), content.pop("model")
             if version != FORMAT or model != "PRA":
                 raise CheckpointError(f"{config} is of {model}, format {version}", hint="update the framework")
+            content["objective"] = known_objective(content["objective"])
             found = from_json(ExportedModel, content, allow_missing=True)
             found = replace(found, entry=config.parent / found.entry)
         except FileNotFoundError:
@@ -111,6 +116,13 @@ class ExportedModel:
     def weights(self) -> WeightFiles:
         """Where the tensors lie."""
         return WeightFiles.at(self.entry)
+
+
+def known_objective(saved: object) -> object:
+    """An objective out of a file, without the settings that have been removed since."""
+    if not isinstance(saved, dict):
+        return saved
+    return {name: value for name, value in cast("dict[str, object]", saved).items() if name not in _REMOVED}
 
 
 def is_exported(path: Path) -> bool:
@@ -168,6 +180,8 @@ def warn_of_other_classes(path: Path, names: Sequence[str]) -> None:
 def initialise_from_export(model: ImageGenerator, ema_model: ImageGenerator, path: Path) -> None:
     """Fills a model and its averaged copy from an export; each rank reads its own part.
 
+    What the model's head learns of jumps and the export does not know keeps its initial weights.
+
     Args:
         model: what will be trained.
         ema_model: the averaged copy, which starts equal to it.
@@ -178,7 +192,13 @@ def initialise_from_export(model: ImageGenerator, ema_model: ImageGenerator, pat
     """
     found = ExportedModel.read(path)
     ours, theirs = to_json(model.config), to_json(found.architecture)
-    unlike = [f"{k} is {theirs[k]!r} there and {v!r} in the recipe" for k, v in ours.items() if theirs[k] != v]
+    grown = model.config.learns_more_jumps_than(found.architecture)
+    added = ("head_jumps", "head_jump_guidance") if grown else ()
+    unlike = [
+        f"{name} is {theirs[name]!r} there and {value!r} in the recipe"
+        for name, value in ours.items()
+        if theirs[name] != value and name not in added
+    ]
     if unlike:
         raise CheckpointError(
             f"initial_weights {path} are of another model ({'; '.join(unlike)})",
@@ -187,4 +207,8 @@ def initialise_from_export(model: ImageGenerator, ema_model: ImageGenerator, pat
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         found.verify()
     for target in (model, ema_model):
-        fill_model(target, found.weights())
+        fill_model(target, found.weights(), new=_jump_tensors(target) if grown else ())
+
+
+def _jump_tensors(model: ImageGenerator) -> list[str]:
+    return [name for name in model.state_dict() if name.startswith(tuple(f"head.{part}." for part in JUMP_PARTS))]

@@ -7,7 +7,6 @@ weights are ours.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.diffusion import PixelDiffusion
 from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.head import bounded_error, interpolate
-from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise
+from framework.pra.network.jumps import JumpNoise, jump_errors, jump_noise, num_uniform_of_jumps
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
@@ -51,10 +50,7 @@ class ObjectiveConfig:
         noise_scale: largest scale of the perturbation, drawn uniformly from [0, noise_scale] for each image: of the
             states for `pra` and `low_dim`, of the input pixels for `noisy_inputs`.
         head_repeats: noise levels drawn for each token in the flow loss; `diffusion` has one for each image.
-        jump_loss: what a head with `head_jumps` learns mean velocities by: `shortcut`, two half jumps make a whole one
-            (Frans et al. 2024, section 3), or `mean_flow`, the derivative along the path (Geng et al. 2025, section
-            4.1).
-        jump_repeats: jumps drawn for each token in that loss.
+        jump_repeats: jumps drawn for each token where the head learns mean velocities (`head_jumps`).
         class_dropout: probability that an image is shown without its class, for guidance.
         detach_inputs: no gradient flows from the generation loss into the decoded inputs.
         flow_weight: weight of the flow loss, that of the jumps included.
@@ -66,7 +62,6 @@ class ObjectiveConfig:
     rollout_passes: int = 1
     noise_scale: float = 0.2
     head_repeats: int = 4
-    jump_loss: JumpLoss = "shortcut"
     jump_repeats: int = 2
     class_dropout: float = 0.1
     detach_inputs: bool = True
@@ -84,8 +79,6 @@ class ObjectiveConfig:
             raise ConfigError(f"head_repeats {self.head_repeats}", hint="use 1 or more")
         if self.jump_repeats < 1:
             raise ConfigError(f"jump_repeats {self.jump_repeats}", hint="use 1 or more; head_jumps false learns none")
-        if self.jump_loss not in get_args(JumpLoss):
-            raise ConfigError(f"jump_loss {self.jump_loss!r}", hint=f"use one of {', '.join(get_args(JumpLoss))}")
         if not 0 <= self.class_dropout < 1:
             raise ConfigError(f"class_dropout {self.class_dropout}", hint="use a probability in [0, 1)")
 
@@ -125,7 +118,9 @@ def draw_training_noise(source: SampleNoise, config: PRAConfig, objective: Objec
 
 def num_uniform(config: PRAConfig, objective: ObjectiveConfig) -> int:
     """Uniform numbers that an image's training noise takes."""
-    return 2 + (2 * config.num_tokens * objective.jump_repeats if config.head_jumps else 0)
+    if not config.head_jumps:
+        return 2
+    return 2 + num_uniform_of_jumps(config.num_tokens, objective.jump_repeats, guided=config.guided_jumps)
 
 
 def num_normal(config: PRAConfig, objective: ObjectiveConfig) -> int:
@@ -186,7 +181,9 @@ def noise_from(
         perturbation=scale * perturbation.view(-1, tokens, target) if _is_perturbed(config) else None,
         time=time.sigmoid().view(-1, 1 if _is_diffused(config) else tokens, repeats).expand(-1, tokens, -1),
         head=head.view(-1, tokens, repeats, target),
-        jumps=jump_noise(uniform[:, 2:], jumps, tokens) if config.head_jumps else None,
+        jumps=jump_noise(uniform[:, 2:], jumps, tokens, guidance=config.head_jump_guidance)
+        if config.head_jumps
+        else None,
     )
 
 
@@ -328,6 +325,13 @@ def generation_pass(
     return GenerationPass(rollout=rollout, targets=states, kl=posterior.kl().mean())
 
 
+@torch.no_grad()
+def hidden_without_class(model: PRA, inputs: PixelTokens) -> Hidden:
+    """The transformer's hidden states on inputs that are shown without their class."""
+    null = torch.full((len(inputs),), model.config.num_classes, device=inputs.device)
+    return model.transformer(inputs, null)
+
+
 def training_losses(
     model: ImageGenerator,
     images: Images,
@@ -358,7 +362,8 @@ def training_losses(
     flow = flow_errors(model, made.targets, made.rollout.hidden, noise).mean()
     jump = reconstruction = distance = tokens.new_zeros(())
     if noise.jumps is not None:
-        jump = jump_errors(model.head, made.targets, made.rollout.hidden, noise.jumps, objective.jump_loss).mean()
+        without_class = hidden_without_class(model, made.rollout.inputs) if config.guided_jumps else None
+        jump = jump_errors(model.head, made.targets, made.rollout.hidden, noise.jumps, without_class).mean()
     if decoded := made.rollout.decoded:
         reconstruction = torch.stack([F.l1_loss(d.float(), tokens) for d in decoded]).mean()
         if perceptual is not None:

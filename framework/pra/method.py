@@ -15,6 +15,10 @@ METHOD = Method(
         "probe": Command(
             help="what a model's features know of classes: linear probes", function="framework.pra.commands.probe:probe"
         ),
+        "steps": Command(
+            help="distances over the steps of the head: which sampler needs how many",
+            function="framework.pra.commands.steps:steps",
+        ),
         "compare": Command(
             help="the method against the rows it is compared with", function="framework.pra.commands.compare:compare"
         ),

@@ -1,6 +1,6 @@
 """PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import cast
@@ -60,6 +60,9 @@ class PRAModule(ClippingModule):
             `NetworkFeatures`, whose activations give the perceptual distance; needed when
             `objective.perceptual_weight` is not 0.
         initial_weights: what `framework export` wrote, to start from; a run that goes on from a checkpoint takes that.
+            Weights of a head without jumps may start one with.
+        trainable: parts that learn, of transformer, head, decoder and encoder; the others stay as `initial_weights` has
+            them. All by default.
         seed: seed of the initial weights, which are a function of (seed, name) alone, and of the training noise, one
             of (seed, epoch, image).
 
@@ -81,6 +84,7 @@ class PRAModule(ClippingModule):
         ema_decay: float = 0.9999,
         perceptual_network: str | FeatureNetwork | None = None,
         initial_weights: str | None = None,
+        trainable: list[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -101,7 +105,9 @@ class PRAModule(ClippingModule):
             check_sampler(architecture, grid.sampler)
         self.architecture, self.objective, self.optimizer_config = architecture, objective, optimizer
         self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
-        self.initial_weights = initial_weights
+        self.initial_weights, self.trainable = initial_weights, trainable
+        if trainable is not None:
+            _check_trainable(trainable, architecture, initial_weights)
         self.perceptual = _distance_in(perceptual_network) if perceptual_network else None
         self._training_losses = losses_of_seeds
 
@@ -115,6 +121,9 @@ class PRAModule(ClippingModule):
         self.model, self.ema = build_with_ema(lambda: build_generator(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             initialise_from_export(self.model, self.ema, Path(self.initial_weights))
+        if self.trainable is not None:
+            for name, part in self.model.named_children():
+                part.requires_grad_(name in self.trainable)
 
     def configure_callbacks(self) -> list[Callback]:
         return [SampleGrid(self.grid)]
@@ -209,6 +218,18 @@ class PRAModule(ClippingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         saved = checkpoint.get(ARCHITECTURE)
         check_architecture(cast("Mapping[str, object] | None", saved), self.architecture)
+
+
+def _check_trainable(parts: Sequence[str], architecture: PRAConfig, initial_weights: str | None) -> None:
+    with torch.device("meta"):
+        known = [name for name, _ in build_generator(architecture).named_children()]
+    if not parts or not set(parts) <= set(known):
+        raise ConfigError(f"trainable {list(parts)}", hint=f"name parts of the model: {', '.join(known)}")
+    if not initial_weights:
+        raise ConfigError(
+            f"trainable {list(parts)} without initial_weights",
+            hint="give weights for the other parts, which `framework export` writes",
+        )
 
 
 def _distance_in(network: str | FeatureNetwork) -> PerceptualDistance:

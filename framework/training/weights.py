@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,13 +133,18 @@ class WeightFiles:
 
 
 @torch.no_grad()
-def fill_model(model: nn.Module, weights: WeightFiles) -> None:
+def fill_model(model: nn.Module, weights: WeightFiles, *, new: Collection[str] = ()) -> None:
     """Fills a model's parameters and saved buffers, each rank its own part where they are sharded.
+
+    Args:
+        model: what is filled.
+        weights: of all its tensors.
+        new: names of tensors that stay as they are where there are no weights for them.
 
     Raises:
         CheckpointError: names or shapes are not the model's.
     """
-    saved = set(model.state_dict())
+    saved = set(model.state_dict()) - (set(new) - weights.files.keys())
     targets = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()] if n in saved}
     backends = {name: backend_of_tensor(target) for name, target in targets.items()}
     ours = {name: backends[name].whole_shape(target) for name, target in targets.items()}

@@ -22,6 +22,7 @@ from framework.pra.noise import SampleNoise
 from framework.testing.images import make_image_shards
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_model, tiny_module
 from framework.training.ema import decay_at
+from tests.pra.test_export import write
 
 CONFIG = tiny_config()
 
@@ -241,3 +242,32 @@ def test_training_lowers_the_loss(tmp_path: Path):
     module = tiny_module()
     first = fit(tmp_path, module, [batch])["loss/reconstruction_l1"]
     assert fit(tmp_path, module, [batch] * 30)["loss/reconstruction_l1"] < 0.8 * first
+
+
+@pytest.mark.slow
+def test_the_parts_that_are_not_trainable_stay(tmp_path: Path):
+    model = tiny_model(1)
+    write(tmp_path, model)
+    module = tiny_module(tiny_config(head_jumps=True), initial_weights=str(tmp_path), trainable=["head", "decoder"])
+    fit(tmp_path / "run", module, [tiny_batch(CONFIG)] * 2)
+    start = model.state_dict()
+    changed = {
+        name for name, tensor in module.model.state_dict().items() if not torch.equal(tensor, start.get(name, tensor))
+    }
+    assert {name.split(".")[0] for name in changed} == {"head", "decoder"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainable": ["head"]}, r"trainable \['head'\] without initial_weights"),
+        ({"trainable": [], "initial_weights": "weights"}, r"trainable \[\]: name parts"),
+        (
+            {"trainable": ["tail"], "initial_weights": "weights"},
+            r"trainable \['tail'\]: name parts of the model: transf",
+        ),
+    ],
+)
+def test_parts_that_cannot_be_trained_alone(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        tiny_module(**options)

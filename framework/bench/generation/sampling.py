@@ -90,16 +90,16 @@ def bench_sampling(
 ) -> dict[str, object]:
     """Measures how long a batch of images takes, each way in turn in every round.
 
-    Ours are the plain reference (eager, in fp32) and what `framework sample` does, in fp32 and bf16, with all steps and
-    with few; weights are random. The floor of each is its arithmetic at the rate of one large matrix product, measured
-    in the same run. On a machine with other work the ratios within a round are what can be trusted.
+    Ours are the plain reference (eager, in fp32) and what `framework sample` does, in fp32 and bf16, with all steps of
+    the flow and with a few jumps of a head that knows them and their guidance; weights are random. The floor of each is
+    its arithmetic at the rate of one large matrix product, in the same run. On a busy machine trust ratios alone.
 
     Args:
         out: JSON file for the numbers.
         architecture: of our model; SphereAR's gets its sizes.
-        sampler: how tokens are drawn; a way with few steps changes their number alone.
+        sampler: how tokens are drawn, but for the jumps, which have its guidance.
         batch_size: images.
-        few_steps: of the flow, in the way with few; 0 leaves it out.
+        few_steps: jumps of a token; 0 leaves them out.
         modulations: of the head (`joint`, `separate`) that are measured.
         compiled: measure `--execution compiled` too, whose compilation takes minutes.
         sphere_ar: folder of SphereAR's public code, to measure beside ours: eager, and with `--compiled true` also
@@ -157,10 +157,11 @@ def settings_of(config: PRAConfig, batch_size: int, device: torch.device) -> dic
 def _our_ways(
     config: PRAConfig, sampler: SamplerConfig, batch_size: int, few_steps: int, device: torch.device, *, compiled: bool
 ) -> dict[str, Way]:
-    model = random_model(config).to(device)
     labels = torch.arange(batch_size, device=device) % config.num_classes
+    flow = random_model(config).to(device), sampler
 
-    def way(precision: Precision, execution: Execution, steps: SamplerConfig) -> Way:
+    def way(precision: Precision, execution: Execution, drawn_by: tuple[PRA, SamplerConfig]) -> Way:
+        model, steps = drawn_by
         ready = accelerate(model, precision, execution, device)
         made = ready.model
         assert isinstance(made, PRA)
@@ -168,19 +169,22 @@ def _our_ways(
         return Way(
             # As many rows as images: `framework sample` fills those of a plain model up to 16.
             draw=lambda: sample(made, labels, range(batch_size), steps, step=ready.step).float().cpu(),
-            flops=sampling_flops(config, steps, batch_size),
+            flops=sampling_flops(model.config, steps, batch_size),
             precision=precision,
             within=lambda: torch.autocast(device.type, torch.bfloat16, enabled=autocast),
         )
 
-    found = {REFERENCE: way("fp32", "eager", sampler)}
-    few = replace(sampler, steps=few_steps) if few_steps else None
+    found = {REFERENCE: way("fp32", "eager", flow)}
+    few = None
+    if few_steps:
+        knows = replace(config, head_jumps=True, head_jump_guidance=sampler.guidance)
+        few = random_model(knows).to(device), replace(sampler, steps=few_steps, method="jump")
     for precision in DTYPES:
-        found[f"ours, {precision}"] = way(precision, "auto", sampler)
+        found[f"ours, {precision}"] = way(precision, "auto", flow)
         if few is not None:
-            found[f"ours, {precision}, {few_steps} steps"] = way(precision, "auto", few)
+            found[f"ours, {precision}, {few_steps} jumps"] = way(precision, "auto", few)
         if compiled:
-            found[f"ours, {precision}, compiled"] = way(precision, "compiled", sampler)
+            found[f"ours, {precision}, compiled"] = way(precision, "compiled", flow)
     return {f"{config.head_modulation}: {name}": each for name, each in found.items()}
 
 
@@ -256,7 +260,7 @@ def _measure(
         middle = median(seconds[name])
         of_floor = None if way.flops is None else way.flops / peaks[way.precision] / middle
         reference = f"{name.split(':')[0]}: {REFERENCE}"
-        comparable = reference in ways and name != reference and "steps" not in name
+        comparable = reference in ways and name != reference and "jumps" not in name
         found.append(
             SamplingSpeed(
                 way=name,

@@ -7,7 +7,7 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import check_outputs, sha256_of
 from framework.core.serialization import from_json
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE
-from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors
+from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors, known_objective
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.training.checkpoint.layout import MANIFEST, Manifest
@@ -46,7 +46,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
     manifest = Manifest.read(checkpoint)
     ExportedModel(
         architecture=architecture,
-        objective=from_json(ObjectiveConfig, state[OBJECTIVE], allow_missing=True),
+        objective=from_json(ObjectiveConfig, known_objective(state[OBJECTIVE]), allow_missing=True),
         origin=Origin(
             weights=weights,
             step=manifest.step,

@@ -23,17 +23,17 @@ def test_every_way_is_measured_beside_other_code(tmp_path: Path, other_code: Pat
     )
     record = json.loads(out.read_text())
     found = {each["way"]: each for each in record["measured"]}
-    ours = ["eager, fp32", "ours, fp32", "ours, fp32, 1 steps", "ours, bf16", "ours, bf16, 1 steps"]
+    ours = ["eager, fp32", "ours, fp32", "ours, fp32, 1 jumps", "ours, bf16", "ours, bf16, 1 jumps"]
     assert list(found) == [f"{kind}: {name}" for kind in ("joint", "separate") for name in ours] + ["SphereAR, eager"]
     assert found["joint: ours, fp32"]["difference"] < 1e-4
     assert 0 < found["joint: ours, bf16"]["difference"] < 0.05
-    assert found["joint: ours, bf16, 1 steps"]["difference"] is None
+    assert found["joint: ours, bf16, 1 jumps"]["difference"] is None
     assert set(found["joint: ours, fp32"]["faster"]) == {
         "joint: eager, fp32",
         "separate: eager, fp32",
         "SphereAR, eager",
     }
-    few, all_steps = (found[f"separate: ours, fp32{steps}"] for steps in (", 1 steps", ""))
+    few, all_steps = (found[f"separate: ours, fp32{steps}"] for steps in (", 1 jumps", ""))
     assert few["gflops"] * few["seconds"] < all_steps["gflops"] * all_steps["seconds"]
     assert record["peak_gflops"]["fp32"] > 0
 

@@ -1,4 +1,4 @@
-"""Jumps: both ways to learn a mean velocity against a Gaussian whose flow is known, and where gradients go."""
+"""Jumps: what a mean velocity is learned from, against a Gaussian whose flow is known, and where gradients go."""
 
 from unittest.mock import Mock
 
@@ -8,8 +8,17 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
-from framework.pra.network.head import DiffusionHead, interpolate
-from framework.pra.network.jumps import JumpLoss, JumpNoise, jump_errors, jump_noise, mean_flow_target, two_half_jumps
+from framework.pra.network.head import DiffusionHead, Guidance, interpolate
+from framework.pra.network.jumps import (
+    SHORT,
+    JumpContext,
+    JumpNoise,
+    jump_errors,
+    jump_noise,
+    midpoint_step,
+    num_uniform_of_jumps,
+    two_half_jumps,
+)
 from framework.pra.noise import SampleNoise
 from framework.testing.models import tiny_batch, tiny_config, tiny_model
 
@@ -36,33 +45,49 @@ def true_velocity(x: Tensor, time: Tensor) -> Tensor:
     return MEAN + (t * STD**2 - (1 - t)) / variance * (x - t * MEAN)
 
 
-def gaussian_jumps() -> tuple[Mock, Tensor, JumpNoise]:
+def known_flow(x: Tensor, time: Tensor, hidden: Tensor, jump: Tensor | None = None, guidance: object = None) -> Tensor:
+    return true_velocity(x, time) if jump is None else true_mean_velocity(x, time, hidden, jump)
+
+
+def gaussian_jumps(longest: float = 0.9) -> tuple[Mock, Tensor, JumpNoise]:
     """A head that knows the flow, points on it, and jumps from them; in double precision."""
     generator = torch.Generator().manual_seed(0)
     start = torch.rand(3, 4, 5, generator=generator).double() * 0.6
-    length = (1 - start) * (0.2 + 0.7 * torch.rand(3, 4, 5, generator=generator))
+    length = (1 - start) * longest * (0.2 + 0.8 * torch.rand(3, 4, 5, generator=generator))
     point = torch.randn(3, 4, 5, 2, generator=generator).double()
-    return (
-        Mock(spec=DiffusionHead, side_effect=true_mean_velocity),
-        point,
-        JumpNoise(start=start, length=length, head=point),
-    )
+    head = Mock(spec=DiffusionHead, side_effect=known_flow)
+    return head, point, JumpNoise(start=start, length=length, head=point)
+
+
+def plain_context() -> JumpContext:
+    return JumpContext(hidden=torch.zeros(3, 4, 1, 6), guidance=None)
 
 
 def test_two_half_jumps_make_the_whole_one():
     head, point, jumps = gaussian_jumps()
-    hidden = torch.zeros(3, 4, 1, 6)
-    made = two_half_jumps(head, point, jumps, hidden)
-    torch.testing.assert_close(made, true_mean_velocity(point, jumps.start, hidden, jumps.length))
+    made = two_half_jumps(head, point, jumps, plain_context())
+    torch.testing.assert_close(made, true_mean_velocity(point, jumps.start, torch.zeros(1), jumps.length))
 
 
-def test_the_derivative_along_the_path_makes_the_mean_velocity():
-    head, point, jumps = gaussian_jumps()
-    hidden = torch.zeros(3, 4, 1, 6)
-    made = mean_flow_target(head, point, true_velocity(point, jumps.start), jumps, hidden)
-    expected = true_mean_velocity(point, jumps.start, hidden, jumps.length)
-    # What is left is the error of the differences, of the order of their square.
-    torch.testing.assert_close(made, expected, rtol=0.0, atol=1e-4)
+def test_the_velocity_at_the_middle_makes_a_short_jump():
+    # Of second order or better: at a third of the length the error is a ninth at most.
+    def error(longest: float) -> float:
+        head, point, jumps = gaussian_jumps(longest)
+        expected = true_mean_velocity(point, jumps.start, torch.zeros(1), jumps.length)
+        return (midpoint_step(head, point, jumps, plain_context()) - expected).abs().max().item()
+
+    assert error(SHORT) < 0.01
+    assert error(SHORT / 3) < error(SHORT) / 9
+
+
+def test_a_short_jump_s_velocity_is_guided():
+    velocities = {1.0: 5.0, 0.0: 2.0}
+    head = Mock(spec=DiffusionHead, side_effect=lambda x, time, hidden: torch.full_like(x, velocities[hidden.item()]))
+    scale = torch.tensor([[[3.0]]])
+    context = JumpContext(hidden=torch.ones(1, 1, 1, 1), guidance=Guidance(scale, torch.zeros(1, 1, 1, 1)))
+    point = torch.randn(1, 1, 4, 2)
+    jumps = JumpNoise(start=torch.zeros(1, 1, 4), length=torch.full((1, 1, 4), 0.1), head=point)
+    assert midpoint_step(head, point, jumps, context).eq(2 + 3 * (5 - 2)).all()
 
 
 def test_jumps_lie_between_two_uniform_times():
@@ -70,6 +95,7 @@ def test_jumps_lie_between_two_uniform_times():
     jumps = jump_noise(*noise.uniform_and_normal(2 * 4 * 5, 4 * 5 * 3), 4)
     assert jumps.start.shape == jumps.length.shape == (200, 4, 5)
     assert jumps.head.shape == (200, 4, 5, 3)
+    assert jumps.scale is None
     assert (jumps.start >= 0).all()
     assert (jumps.start + jumps.length <= 1).all()
     # The smaller and the difference of two uniform numbers: 1/3 each in the mean.
@@ -77,23 +103,35 @@ def test_jumps_lie_between_two_uniform_times():
     assert jumps.length.mean().item() == pytest.approx(1 / 3, abs=0.02)
 
 
-@pytest.mark.parametrize("loss", ["shortcut", "mean_flow"])
-def test_errors_by_hand_and_their_gradient(loss: JumpLoss):
-    model = tiny_model(head_jumps=True)
-    jumps = draw_training_noise(SampleNoise(range(2), "cpu"), model.config, ObjectiveConfig(jump_repeats=3)).jumps
+def test_scales_are_uniform_up_to_the_largest():
+    count = num_uniform_of_jumps(4, 5, guided=True)
+    noise = SampleNoise(range(500), "cpu")
+    scale = jump_noise(*noise.uniform_and_normal(count, 4 * 5 * 3), 4, guidance=3.0).scale
+    assert scale is not None
+    assert scale.shape == (500, 4)
+    assert 1 <= scale.min().item() < 1.05
+    assert 2.95 < scale.max().item() < 3
+    assert scale.mean().item() == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("largest", [1.0, 3.0])
+def test_errors_by_hand_and_their_gradient(largest: float):
+    model = tiny_model(head_jumps=True, head_jump_guidance=largest)
+    jumps = draw_training_noise(SampleNoise(range(8), "cpu"), model.config, ObjectiveConfig(jump_repeats=3)).jumps
     assert jumps is not None
-    targets = torch.randn(2, 4, 3, requires_grad=True)
-    hidden = torch.randn(2, 4, 16, requires_grad=True)
-    errors = jump_errors(model.head, targets, hidden, jumps, loss)
-    target, context = targets.detach()[:, :, None], hidden.detach()[:, :, None]
+    targets, hidden = torch.randn(8, 4, 3, requires_grad=True), torch.randn(8, 4, 16, requires_grad=True)
+    without_class = torch.randn(8, 4, 16) if largest > 1 else None
+    errors = jump_errors(model.head, targets, hidden, jumps, without_class)
+    target = targets.detach()[:, :, None]
+    context = JumpContext.of(hidden.detach(), without_class, jumps)
+    assert (context.guidance is not None) == (largest > 1)
     point = interpolate(jumps.head, target, jumps.start)
     with torch.no_grad():
-        wanted = (
-            two_half_jumps(model.head, point, jumps, context)
-            if loss == "shortcut"
-            else mean_flow_target(model.head, point, target - jumps.head, jumps, context)
-        )
-        said = model.head(point, jumps.start, context, jumps.length)
+        wanted = two_half_jumps(model.head, point, jumps, context)
+        short = jumps.length < SHORT
+        wanted[short] = midpoint_step(model.head, point, jumps, context)[short]
+        said = model.head(point, jumps.start, context.hidden, jumps.length, context.guidance)
+    assert 0 < short.sum() < short.numel()
     torch.testing.assert_close(errors, (said - wanted).square().mean((-1, -2)))
     errors.sum().backward()
     assert targets.grad is None
@@ -101,9 +139,8 @@ def test_errors_by_hand_and_their_gradient(loss: JumpLoss):
     assert hidden.grad.any()
 
 
-@pytest.mark.parametrize("loss", ["shortcut", "mean_flow"])
-def test_every_weight_of_the_head_learns_of_the_jumps_alone(loss: JumpLoss):
-    model, objective = tiny_model(head_jumps=True), ObjectiveConfig(jump_loss=loss)
+def test_every_weight_of_the_head_learns_of_the_jumps_alone():
+    model, objective = tiny_model(head_jumps=True, head_jump_guidance=2.0), ObjectiveConfig()
     batch, noise = tiny_batch(model.config), draw_training_noise(SampleNoise(range(4), "cpu"), model.config, objective)
     losses = training_losses(model, batch.images, batch.labels, objective, noise)
     losses.jump.backward()
