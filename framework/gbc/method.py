@@ -15,9 +15,12 @@ METHOD = Method(
     commands={
         "agents": Command(
             help="graphs of language-model agents: run (on tasks, to traces), check, track, microworld and realworld "
-            "(examples), score-multiwoz (any system's predictions)",
+            "(examples), score-multiwoz (any system's predictions), compare-multiwoz (a team and one agent, trained)",
             function={name: f"{_AGENTS}:{name}" for name in ("run", "check", "track", "microworld", "realworld")}
-            | {"score-multiwoz": "framework.gbc.commands.score_multiwoz:score_multiwoz"},
+            | {
+                "score-multiwoz": "framework.gbc.commands.score_multiwoz:score_multiwoz",
+                "compare-multiwoz": "framework.gbc.commands.compare_multiwoz:compare_multiwoz",
+            },
         ),
         "attribute": Command(
             help="blame: which agents made the errors of recorded runs",

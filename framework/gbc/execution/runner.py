@@ -12,7 +12,7 @@ from framework.core.text_files import half_character_in
 from framework.gbc.graph.spec import Agent, Graph, Tool, UserTurn
 from framework.gbc.graph.trace import Step, Trace, given_step, labelled_messages
 from framework.gbc.graph.unroll import Gate, Plan, PlannedStep, Sources, unroll
-from framework.gbc.language_models.interface import LanguageModel, Piece, Reply, Request
+from framework.gbc.language_models.interface import LanguageModel, Piece, RecitingModel, Reply, Request
 from framework.gbc.language_models.server import ServerError
 
 Task = Mapping[str, Any]
@@ -45,6 +45,7 @@ def run_graph(
     *,
     options: RunOptions = RunOptions(),
     given: Sequence[Mapping[str, str]] | None = None,
+    recited: Sequence[Mapping[str, str]] | None = None,
     progress: bool = False,
 ) -> Iterator[Trace]:
     """Runs a graph on tasks; yields the traces in their order as they are done.
@@ -59,6 +60,8 @@ def run_graph(
         options: batches, seeds.
         given: for each task, outputs by step that are taken in place of running the step: planted faults,
             counterfactuals.
+        recited: for each task, by agent what it is taken to have said, as its model's tokens (teacher forcing); agents
+            that are not named, and those of a server, answer as ever.
         progress: show how many batches of tasks are done.
 
     Raises:
@@ -78,7 +81,11 @@ def run_graph(
     for start in tracked(batches, "running") if progress else batches:
         runs = [
             _Run(
-                plan=plan, task=task, id=str(task.get("id", start + index)), given=given[start + index] if given else {}
+                plan=plan,
+                task=task,
+                id=str(task.get("id", start + index)),
+                given=given[start + index] if given else {},
+                recited=recited[start + index] if recited else {},
             )
             for index, task in enumerate(tasks[start : start + options.tasks_at_once])
         ]
@@ -96,6 +103,7 @@ class _Run:
     task: Task
     id: str
     given: Mapping[str, str]
+    recited: Mapping[str, str]
     done: dict[str, Step] = field(default_factory=dict[str, Step])
     error: FrameworkError | None = None
 
@@ -155,8 +163,7 @@ def _run_level(
             except DataError as error:
                 run.error = error
     for name, waiting in asked.items():
-        replies = models[name].reply([request for _, _, request in waiting])
-        for (run, step, _), reply in zip(waiting, replies, strict=True):
+        for (run, step, _), reply in zip(waiting, _replies(models[name], waiting), strict=True):
             if isinstance(reply, FrameworkError):
                 run.error = run.error or reply
             elif (found := half_character_in(reply.output)) is not None:
@@ -167,6 +174,21 @@ def _run_level(
                 run.error = run.error or DataError(f"agent {step.name!r} says nothing", hint=hint)
             else:
                 run.done[step.name] = _agent_step(run, step, reply)
+
+
+def _replies(
+    model: LanguageModel, waiting: Sequence[tuple[_Run, PlannedStep, Request]]
+) -> list[Reply | FrameworkError]:
+    """The answers to what is asked, in its order; those that are recited are not generated."""
+    texts = [run.recited.get(step.node.name) if isinstance(model, RecitingModel) else None for run, step, _ in waiting]
+    found: dict[int, Reply | FrameworkError] = {}
+    if isinstance(model, RecitingModel):
+        known = {index: text for index, text in enumerate(texts) if text is not None}
+        found = dict(zip(known, model.recite([waiting[index][2] for index in known], [*known.values()]), strict=True))
+    left = [index for index in range(len(waiting)) if index not in found]
+    if left:
+        found |= zip(left, model.reply([waiting[index][2] for index in left]), strict=True)
+    return [found[index] for index in range(len(waiting))]
 
 
 def build_request(agent: Agent, step: str, *, id: str, seed: int, seen: Mapping[str, tuple[str, str]]) -> Request:

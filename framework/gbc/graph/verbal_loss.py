@@ -5,7 +5,7 @@ starts at the tokens that are wrong, not at all of them.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from framework.core.errors import DataError
@@ -77,13 +77,22 @@ def parse_fields(text: str, *, separator: str = ";", sign: str = "=") -> dict[st
     Returns:
         By name (value, start, stop), in characters of the text, the stop excluded.
     """
+    return {name: (value, start, stop) for name, value, start, stop in find_fields(text, separator, sign)}
+
+
+def find_fields(text: str, separator: str = ";", sign: str = "=") -> Iterator[tuple[str, str, int, int]]:
+    """The fields of a text in their order, those of one name too: (name, value, start, stop) as of `parse_fields`.
+
+    Args:
+        text: an output.
+        separator: between fields.
+        sign: between a name and its value.
+    """
     pattern = rf"([^{re.escape(separator + sign)}\n]+){re.escape(sign)}([^{re.escape(separator)}\n]*)"
-    found: dict[str, tuple[str, int, int]] = {}
     for match in re.finditer(pattern, text):
         value = match[2].strip()
         start = match.start(2) + match[2].find(value)
-        found[match[1].strip()] = (value, start, start + len(value))
-    return found
+        yield match[1].strip(), value, start, start + len(value)
 
 
 def slot_loss(trace: Trace, *, field: str = "expected", separator: str = ";", sign: str = "=") -> VerbalLoss:

@@ -119,3 +119,23 @@ def plain_generation_config(model: PreTrainedModel) -> Generator[None, None, Non
         yield
     finally:
         model.generation_config = kept
+
+
+def until_end(row: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+    """A row up to the first end token, with it."""
+    stop = next((index + 1 for index, token in enumerate(row) if token in ends), len(row))
+    return tuple(row[:stop])
+
+
+def until_stop(row: tuple[int, ...], stop: Sequence[str], decode: Callable[[Sequence[int]], str]) -> tuple[int, ...]:
+    """A row up to the token with which a text that ends it is whole; a batch goes on until all rows are done.
+
+    Args:
+        row: tokens.
+        stop: texts that end it.
+        decode: the text of tokens.
+    """
+    if not stop or stop_in(decode(row), stop) is None:
+        return row
+    lengths = range(1, len(row) + 1)
+    return row[: next(length for length in lengths if stop_in(decode(row[:length]), stop) is not None)]

@@ -73,3 +73,12 @@ class LanguageModel(Protocol):
     def reply(self, requests: Sequence[Request]) -> Sequence[Reply | FrameworkError]:
         """An answer or an error for each request, in their order."""
         ...
+
+
+@runtime_checkable
+class RecitingModel(LanguageModel, Protocol):
+    """A model that can be taken to have given certain answers, as its tokens: `LocalModel`."""
+
+    def recite(self, requests: Sequence[Request], outputs: Sequence[str]) -> Sequence[Reply | FrameworkError]:
+        """`reply` with these answers; nothing is generated."""
+        ...

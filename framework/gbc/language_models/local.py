@@ -32,6 +32,8 @@ from framework.gbc.language_models.generation import (
     end_tokens,
     pad_left,
     plain_generation_config,
+    until_end,
+    until_stop,
 )
 from framework.gbc.language_models.interface import Reply, Request, stop_in
 from framework.gbc.language_models.layers.fast import use_fast_layers
@@ -252,6 +254,20 @@ class LocalModel:
                 answers[index] = self._reply(encoded[index], output, requests[index].stop)
         return [answers[index] for index in range(len(requests))]
 
+    def recite(self, requests: Sequence[Request], outputs: Sequence[str]) -> list[Reply | DataError]:
+        """The answers to requests if the model said these texts, each followed by the end token; errors as `reply`."""
+        answers: list[Reply | DataError] = []
+        for request, output in zip(requests, outputs, strict=True):
+            try:
+                answers.append(self._reply(self.encode(request), self.target_tokens(output)))
+            except DataError as error:
+                answers.append(error)
+        return answers
+
+    def target_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that the model should say, with the end token."""
+        return (*self.plain_tokens(text), *([end] if isinstance(end := self.tokenizer.eos_token_id, int) else []))
+
     @torch.no_grad()
     def generate(
         self,
@@ -301,9 +317,8 @@ class LocalModel:
                 logits_processor=LogitsProcessorList(noise),
                 stopping_criteria=[StopTexts(stops, self.decode, num_read=num_read)] if any(stops) else [],
             )
-        # One copy of all rows.
-        rows = [self._until_end(ints(row)) for row in output[:, num_read:].cpu()]
-        return [self._until_stop(row, stop) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
+        rows = [until_end(ints(row), self._ends) for row in output[:, num_read:].cpu()]  # one copy of all
+        return [until_stop(row, stop, self.decode) for row, stop in zip(rows, stops or [()] * len(rows), strict=True)]
 
     def soft_prompt(self, step: str) -> SoftPrompt | None:
         """The soft prompt of a step's agent; None where it has none."""
@@ -383,14 +398,3 @@ class LocalModel:
                 f"the chat template of {self.config.path or 'the model'} refuses the messages ({error})",
                 hint="set system_role to user, or set plain_format",
             ) from None
-
-    def _until_stop(self, row: tuple[int, ...], stop: Sequence[str]) -> tuple[int, ...]:
-        """A row up to the token with which a text that ends it is whole; a batch goes on until all rows are done."""
-        if not stop or stop_in(self.decode(row), stop) is None:
-            return row
-        lengths = range(1, len(row) + 1)
-        return row[: next(length for length in lengths if stop_in(self.decode(row[:length]), stop) is not None)]
-
-    def _until_end(self, row: list[int]) -> tuple[int, ...]:
-        stop = next((index + 1 for index, token in enumerate(row) if token in self._ends), len(row))
-        return tuple(row[:stop])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from graphlib import TopologicalSorter
+from itertools import takewhile
 
 import torch
 from jaxtyping import Float
@@ -21,11 +22,17 @@ from torch.nn.utils.rnn import pad_sequence
 from framework.core.devices import tensor_on
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.graph.trace import Step, Trace
-from framework.gbc.language_models.agent_parameters import ParametersByAgent
+from framework.gbc.language_models.agent_parameters import BoundParameters, ParametersByAgent, soft_prompt_position
 from framework.gbc.language_models.local import LocalModel
 from framework.gbc.language_models.logits import consecutive_positions, hidden_at, over_chunks
 from framework.gbc.language_models.lora import active_adapters
-from framework.gbc.language_models.transformers_compat import embeddings_of, passing_cache, vocabulary_size
+from framework.gbc.language_models.prefix_cache import frozen_prefix
+from framework.gbc.language_models.transformers_compat import (
+    embeddings_of,
+    keeps_keys_and_values,
+    passing_cache,
+    vocabulary_size,
+)
 from framework.gbc.shapes import Embeddings, OutputValues
 
 
@@ -77,6 +84,8 @@ def straight_through_loss(
     traces: Sequence[Trace],
     targets: Sequence[Target],
     weights: Sequence[float] | None = None,
+    *,
+    through_prompts: bool = True,
 ) -> StraightThroughLoss:
     """How unlikely the targets are as the outputs of recorded runs; gradients reach the agents' parameters.
 
@@ -87,11 +96,13 @@ def straight_through_loss(
         targets: the right output of each: of the one output, by an agent of the model, or of several; of these, those
             that ran and are of the model count.
         weights: of the traces, in place of their mean.
+        through_prompts: adapters get gradients through the tokens of the prompts, too; otherwise these are read once
+            for all traces, and what is kept of them is a constant (the prefix-based gradient of Yang et al. 2026).
 
     Raises:
         DataError: a trace without such an output.
     """
-    losses, connected_share = _pass(model, name, traces, targets)
+    losses, connected_share = _pass(model, name, traces, targets, through_prompts=through_prompts)
     whole = torch.stack(losses)
     value = whole.mean() if weights is None else (whole * tensor_on(whole.device, weights, torch.float32)).sum()
     return StraightThroughLoss(value=value, connected_share=connected_share)
@@ -119,8 +130,10 @@ def _pass(
     name: str,
     traces: Sequence[Trace],
     targets: Sequence[Target],
+    *,
+    through_prompts: bool,
 ) -> tuple[list[Float[Tensor, ""]], float]:
-    """The loss of each trace and the share of message tokens that gradients pass."""
+    """The loss of each trace and the share of message tokens that gradients pass; as `straight_through_loss`."""
     targeted = [trained_outputs(name, trace, target) for trace, target in zip(traces, targets, strict=True)]
     for trace, found in zip(traces, targeted, strict=True):
         if not found:
@@ -136,12 +149,13 @@ def _pass(
             continue
         steps = [traces[i].step(step_name) for i in index]
         outputs = [
-            _target_ids(model, targeted[i][step_name]) if step_name in targeted[i] else step.output_ids
+            model.target_tokens(targeted[i][step_name]) if step_name in targeted[i] else step.output_ids
             for i, step in zip(index, steps, strict=True)
         ]
         inputs = [_read(model, step, traces[i], said[i], counts) for i, step in zip(index, steps, strict=True)]
         agent = step_name.partition("@")[0]
-        hidden = _hidden(model, agent, inputs, outputs)
+        prefix = () if through_prompts else _constant_prefix(model, steps)
+        hidden = _hidden(model, agent, prefix, inputs, outputs)
         last = [number for number, i in enumerate(index) if step_name in targeted[i]]
         others = [number for number in range(len(index)) if number not in last]
         if last:
@@ -176,12 +190,6 @@ def _waves(traces: Sequence[Trace]) -> list[tuple[str, list[int]]]:
         (name, [index for index, names in enumerate(ran) if name in names])
         for name in TopologicalSorter(above).static_order()
     ]
-
-
-def _target_ids(model: LocalModel, text: str) -> tuple[int, ...]:
-    ids = model.plain_tokens(text)
-    end = model.tokenizer.eos_token_id
-    return (*ids, *([end] if isinstance(end, int) else []))
 
 
 def _read(
@@ -219,30 +227,56 @@ def _read(
     return found if bound is None else bound.apply(found)
 
 
+def _constant_prefix(model: LocalModel, steps: Sequence[Step]) -> tuple[int, ...]:
+    """The first tokens that an agent reads in all steps, before its soft prompt and all messages.
+
+    None of a model that keeps other states than keys and values.
+    """
+    if not keeps_keys_and_values(model.model):
+        return ()
+    ends = [(soft_prompt_position(step.blocks), *(block.tokens[0] for block in step.messages)) for step in steps]
+    # An input keeps a token of its own.
+    heads = [step.input_ids[: min(*end, len(step.input_ids) - 1)] for step, end in zip(steps, ends, strict=True)]
+    return tuple(same[0] for same in takewhile(lambda each: len(set(each)) == 1, zip(*heads, strict=False)))
+
+
 def _hidden(
-    model: LocalModel, agent: str, inputs: Sequence[Embeddings], outputs: Sequence[Sequence[int]]
+    model: LocalModel,
+    agent: str,
+    prefix: tuple[int, ...],
+    inputs: Sequence[Embeddings],
+    outputs: Sequence[Sequence[int]],
 ) -> Float[Tensor, "batch output hidden"]:
     """What the head reads of each output token of an agent, padded.
 
     Args:
         model: of the agent.
         agent: its name.
-        inputs: what it reads.
+        prefix: the first tokens of all inputs that get no gradients.
+        inputs: what it reads, the prefix included.
         outputs: tokens that it says or should say.
     """
     fed = [tensor_on(model.device, ids[:-1]) for ids in outputs]
-    rows = [torch.cat([read, embeddings_of(model.model, ids).detach()]) for read, ids in zip(inputs, fed, strict=True)]
+    reads = [read[len(prefix) :] for read in inputs]
+    rows = [torch.cat([read, embeddings_of(model.model, ids).detach()]) for read, ids in zip(reads, fed, strict=True)]
     value = model.adapters.values.get(agent)
     if value is not None and value.requires_grad:
         # The way back leads through all layers, whichever have adapters: sharded ones are gathered by all processes.
         rows = [row + 0 * value[:1].to(row.dtype) for row in rows]
-    with active_adapters([model.adapters.of(agent)] * len(rows)):
+    adapter = model.adapters.of(agent)
+    cache, positions = passing_cache(model.model), None
+    if prefix:
+        bound = None if adapter is None else BoundParameters(agent=agent, position=0, adapter=adapter)
+        cache, _ = frozen_prefix(model.model, [prefix] * len(rows), bound=[bound] * len(rows))
+        positions = len(prefix) + torch.arange(max(map(len, rows)), device=model.device).expand(len(rows), -1)
+    with active_adapters([adapter] * len(rows)):
         return hidden_at(
             model.model,
-            consecutive_positions([len(read) - 1 for read in inputs], list(map(len, outputs))),
+            consecutive_positions([len(read) - 1 for read in reads], list(map(len, outputs))),
             # What fills up stands behind: no token reads it, and no mask is needed.
             inputs_embeds=pad_sequence(rows, batch_first=True),
-            past_key_values=passing_cache(model.model),
+            position_ids=positions,
+            past_key_values=cache,
             use_cache=False,
         )
 

@@ -165,7 +165,7 @@ class GBCModule(ClippingModule):
         agent_parameters, worker = self._detached(values), self.worker
         attributes = bool(self.attribute_every) and self.global_step % self.attribute_every == 0
         with worker.synchronized(agent_parameters):
-            results = worker.run_episodes(self.graph, worker.tasks(batch), epoch=batch.epoch)
+            results = worker.run_episodes(self.graph, worker.tasks(batch), epoch=batch.epoch, training=True)
             results, errors = worker.attribute(results) if attributes else (results, [])
             results, found = worker.gradients(results, agent_parameters, num_episodes=len(batch))
         ranks = worker.exchange(results, errors, found)

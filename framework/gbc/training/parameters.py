@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -39,6 +40,11 @@ class SoftConfig:
         gates: train a gate for every message between nodes that an agent reads.
         adapters: train a LoRA adapter of each agent; needs peft.
         agents: those that are trained; by default all of the model.
+        rollouts: what agents read of each other in a training step: what they say (`generated`), or the targets of
+            those that have one (`targets`, teacher forcing): then nothing is generated for these, and the verbal loss
+            of the step is that of the targets.
+        through_prompts: adapters get gradients through the tokens of prompts, too; false reads each prompt once a step,
+            for all tasks, and takes gradients through the rest alone: several times faster where prompts are long.
     """
 
     model: str
@@ -47,6 +53,8 @@ class SoftConfig:
     gates: bool = False
     adapters: AdapterConfig | None = None
     agents: tuple[str, ...] = ()
+    rollouts: Literal["generated", "targets"] = "generated"
+    through_prompts: bool = True
 
     def __post_init__(self) -> None:
         others = self.gates or self.adapters is not None
@@ -197,6 +205,7 @@ def straight_through_gradients(
     *,
     agent_parameters: AgentParameters,
     at_once: int,
+    through_prompts: bool = True,
 ) -> StraightThroughGradients:
     """The gradients of `straight_through_loss` with respect to the agents' parameters, in chunks of traces.
 
@@ -211,6 +220,7 @@ def straight_through_gradients(
         weights: of each, in the sum.
         agent_parameters: values at which the gradients are taken.
         at_once: traces in a chunk, 1 or more.
+        through_prompts: as of `straight_through_loss`.
     """
     leaves = [value.detach().requires_grad_() for value in agent_parameters.values]
     local.set_agent_parameters(agent_parameters.with_values(leaves))
@@ -219,7 +229,9 @@ def straight_through_gradients(
     connected: list[float] = []
     for start in range(0, len(traces), at_once):
         part = slice(start, start + at_once)
-        found = straight_through_loss(local, name, traces[part], targets[part], weights[part])
+        found = straight_through_loss(
+            local, name, traces[part], targets[part], weights[part], through_prompts=through_prompts
+        )
         total += found.value.detach()
         connected.append(found.connected_share)
         if found.value.requires_grad:

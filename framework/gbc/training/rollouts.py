@@ -113,6 +113,7 @@ def run_episodes(
     *,
     loss: Loss,
     options: RunOptions,
+    recited: Callable[[Task], Mapping[str, str]] | None = None,
 ) -> list[EpisodeResult]:
     """Runs tasks and takes their losses; those that have failed already stay as they are.
 
@@ -122,12 +123,14 @@ def run_episodes(
         tasks: as `split_episodes` gives them.
         loss: of a run.
         options: how the graph runs.
+        recited: of a task, by agent what it is taken to have said.
 
     Raises:
         ConfigError: a graph or a model that cannot be used, whatever the task.
     """
     ready = [(result, task) for result, task in tasks if result.failure is None]
-    traces = _run(graph, models, [task for _, task in ready], options)
+    texts = None if recited is None else [recited(task) for _, task in ready]
+    traces = _run(graph, models, [task for _, task in ready], options, texts)
     done = {
         result.place: _with_loss(result, trace, graph, loss) for (result, _), trace in zip(ready, traces, strict=True)
     }
@@ -135,12 +138,24 @@ def run_episodes(
 
 
 def _run(
-    graph: Graph, models: Mapping[str, LanguageModel], tasks: Sequence[Task], options: RunOptions
+    graph: Graph,
+    models: Mapping[str, LanguageModel],
+    tasks: Sequence[Task],
+    options: RunOptions,
+    recited: Sequence[Mapping[str, str]] | None,
 ) -> Iterator[Trace]:
-    """The traces of all tasks; those that a server's failure keeps from running have failed with its reason."""
+    """The traces of all tasks; those that a server's failure keeps from running have failed with its reason.
+
+    Args:
+        graph: the system.
+        models: by the names that the agents use.
+        tasks: what it runs on.
+        options: how the graph runs.
+        recited: for each task, by agent what it is taken to have said.
+    """
     count = 0
     try:
-        for trace in run_graph(graph, models, tasks, options=options):
+        for trace in run_graph(graph, models, tasks, options=options, recited=recited):
             count += 1
             yield trace
     except ServerError as error:

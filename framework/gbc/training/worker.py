@@ -1,7 +1,7 @@
 """What one process does with its part of a batch: run, attribute, take gradients; and what it tells the others."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
@@ -107,7 +107,7 @@ class RolloutWorker:
             yield
 
     def run_episodes(
-        self, graph: Graph, tasks: Sequence[tuple[EpisodeResult, Task]], *, epoch: int
+        self, graph: Graph, tasks: Sequence[tuple[EpisodeResult, Task]], *, epoch: int, training: bool = False
     ) -> list[EpisodeResult]:
         """Runs tasks and takes their losses, within `synchronized`.
 
@@ -115,9 +115,24 @@ class RolloutWorker:
             graph: the system.
             tasks: as `split_episodes` gives them.
             epoch: the pass over the data, from 0; models that sample do so anew in every one.
+            training: of a step: agents recite their targets where `soft.rollouts` says so.
         """
         options = replace(self.run, seed=seed_of("run", self.run.seed, self.seed, epoch))
-        return run_episodes(graph, self.system.models, tasks, loss=self.loss, options=options)
+        recites = training and self.soft is not None and self.soft.rollouts == "targets"
+        target_of = self._recited if recites else None
+        return run_episodes(graph, self.system.models, tasks, loss=self.loss, options=options, recited=target_of)
+
+    def _recited(self, task: Task) -> Mapping[str, str]:
+        """By agent what it recites; nothing for a task without a target, which `gradients` reports."""
+        assert self.target is not None
+        try:
+            target = self.target(task)
+        except ConfigError:
+            raise
+        except FrameworkError:
+            return {}
+        outputs = self.system.graph.outputs
+        return target if not isinstance(target, str) else {outputs[0]: target} if len(outputs) == 1 else {}
 
     def tasks(self, batch: EpisodeBatch) -> list[tuple[EpisodeResult, Task]]:
         """The tasks of a batch."""
@@ -214,6 +229,7 @@ class RolloutWorker:
             [weight / num_episodes for _, _, weight in trained],
             agent_parameters=agent_parameters,
             at_once=self.run.tasks_at_once,
+            through_prompts=self.soft.through_prompts,
         )
         return marked, found
 

@@ -69,6 +69,28 @@ def test_logits_in_chunks_give_the_same_loss_and_gradients(monkeypatch: pytest.M
         assert (one - other).abs().max() < 1e-4 * other.abs().max()
 
 
+def test_constant_prompts_give_the_same_loss_and_gradients_of_what_is_read_after_them():
+    model = prompted("a", "b", "end")
+    model.adapters.add(["a", "end"], AdapterConfig(rank=2, targets=("q_proj", "v_proj")))
+    generator = torch.Generator().manual_seed(0)
+    values = {name: model.adapters.init_values(name, seed=0) for name in ("a", "end")}
+    values = {name: each + 0.1 * torch.randn(each.shape, generator=generator) for name, each in values.items()}
+    model.adapters.assign({name: each.requires_grad_() for name, each in values.items()})
+    traces, prompts = traces_of(model), [*model.soft.values()]
+
+    def loss_and_gradients(through_prompts: bool) -> tuple[Tensor, ...]:
+        value = straight_through_loss(model, "m", traces, TARGETS, through_prompts=through_prompts).value
+        return value, *torch.autograd.grad(value, [*prompts, *values.values()])
+
+    whole, constant = loss_and_gradients(True), loss_and_gradients(False)
+    # Soft prompts stand after the prompts.
+    for one, other in zip(constant[: 1 + len(prompts)], whole[: 1 + len(prompts)], strict=True):
+        assert (one - other).abs().max() < 1e-4 * other.abs().max()
+    for one, other in zip(constant[1 + len(prompts) :], whole[1 + len(prompts) :], strict=True):
+        assert one.abs().max() > 0
+        assert torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0) < 0.999
+
+
 def test_every_token_of_several_targets_weighs_the_same():
     model = tiny_local_model()
     (trace,) = run_graph(

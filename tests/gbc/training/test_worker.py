@@ -97,3 +97,27 @@ def test_attribution_is_booked():
     spent = worker.exchange(runs)[0].spent
     assert spent[ATTRIBUTION].calls == 1
     assert spent[ATTRIBUTION].tokens == spent["a"].tokens
+
+
+def test_agents_recite_their_targets_in_training_alone():
+    model = tiny_local_model()
+    first = Agent(name="first", prompt="x", model="m", reads=("user",), max_new_tokens=2)
+    last = Agent(name="last", prompt="x", model="m", reads=("first",), max_new_tokens=2)
+    graph = Graph(agents=(first, last), outputs=("first", "last"))
+    soft = SoftConfig(model="m", rollouts="targets")
+    worker = make(graph, {"m": model}, soft=soft, target=target_of("expected"))
+    known = {"user": "a hotel", "expected": {"first": "north", "last": "the old mill"}}
+    tasks = split_episodes(range(2), [known, {"user": "a hotel"}], one_task)
+    trained = worker.run_episodes(graph, tasks, epoch=0, training=True)
+    generated = worker.run_episodes(graph, tasks, epoch=0)
+    texts = [[step.output for step in each.trace.steps[1:]] for each in (*trained, *generated) if each.trace]
+    assert texts[0] == ["north", "the old mill"]
+    # A task without a target is generated; so is every other outside of training.
+    assert texts[1] == texts[2] == texts[3] != texts[0]
+    marked, _ = worker.gradients(trained, NO_PARAMETERS, num_episodes=2)
+    assert [each.failure is None for each in marked] == [True, False]
+    one = make(Graph(agents=(first,)), {"m": model}, soft=soft, target=target_of("expected"))
+    tasks = split_episodes([0], [{"user": "a hotel", "expected": "north"}], one_task)
+    (result,) = one.run_episodes(one.system.graph, tasks, epoch=0, training=True)
+    assert result.trace is not None
+    assert result.trace.output == "north"

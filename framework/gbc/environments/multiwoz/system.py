@@ -13,10 +13,11 @@ from pathlib import Path
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.environments.multiwoz.dataset.database import Database, domain_part
 from framework.gbc.environments.multiwoz.dataset.dialogues import State
-from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, SLOTS
-from framework.gbc.environments.multiwoz.tasks import describe_found, parse_state
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, SLOTS, STATE_SLOTS, domain_of
+from framework.gbc.environments.multiwoz.tasks import describe_found, parse_state, state_fields
 from framework.gbc.graph.spec import Graph, load_graph
 
+_STATE = "state"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -25,16 +26,17 @@ class DatabaseTool:
 
     It reads nodes that are called as a domain and say its state (`hotel-area=north; ...`), and gives for each a line
     with the number of entities and the first ones. Where the state has all slots of a booking it is made, with a
-    reference number that depends on the state alone; so is a taxi.
+    reference number that depends on the state alone; so is a taxi. Where it also reads `state`, the state so far
+    (`hotel area=north; stars=4`), the nodes say what changes in it; if none of them ran, it looks up the last domain.
 
     Args:
         release: the folder or zip with the databases; read when the tool first runs.
-        num_shown: entities that are told in full.
+        num_shown: entities that are told in full; 0 for their number alone.
     """
 
     def __init__(self, release: str, num_shown: int = 3) -> None:
-        if num_shown < 1:
-            raise ConfigError(f"num_shown {num_shown}", hint="use 1 or more")
+        if num_shown < 0:
+            raise ConfigError(f"num_shown {num_shown}", hint="use 0 or more")
         self.release = release
         self.num_shown = num_shown
 
@@ -44,11 +46,24 @@ class DatabaseTool:
             database = _database(self.release)
         except DataError as error:
             raise ConfigError(f"release: {error.problem}", hint=error.hint) from error
-        states = {name: parse_state(text, domain=name) for name, text in texts.items() if name in DOMAINS}
+        states = _states(texts)
         states = {domain: state for domain, state in states.items() if domain_part(state, domain)}
         lines = [describe_found(database, states, num_shown=self.num_shown)] if set(states) - {"taxi"} else []
         lines += [line for domain, state in states.items() for line in [booking(database, domain, state)] if line]
         return "\n".join(lines) or "nothing was asked for"
+
+
+def _states(texts: Mapping[str, str]) -> dict[str, State]:
+    """By domain the state that it is asked with, from what workers said and, if it is read, the state so far."""
+    said = {
+        name: {field.name: field.value for field in state_fields(text, domain=name) if field.name in STATE_SLOTS}
+        for name, text in texts.items()
+        if name in DOMAINS
+    }
+    before = parse_state(texts.get(_STATE, ""))
+    named = list(said) or [domain_of(slot) for slot in list(before)[-1:]]
+    merged = {domain: {**before, **said.get(domain, {})} for domain in named}
+    return {domain: {slot: value for slot, value in state.items() if value} for domain, state in merged.items()}
 
 
 def booking(database: Database, domain: str, state: State) -> str:

@@ -8,12 +8,12 @@ from framework.core.errors import DataError
 from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.dataset.database import Database, Entity
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, State
-from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, slot_name
+from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, domain_of, slot_name
 from framework.gbc.environments.multiwoz.dataset.values import normalise
 from framework.gbc.environments.multiwoz.success import Answer, active_domains
 from framework.gbc.execution.runner import Task
 from framework.gbc.graph.trace import Trace
-from framework.gbc.graph.verbal_loss import parse_fields
+from framework.gbc.graph.verbal_loss import find_fields
 
 BEGINNING = "(the dialogue begins)"
 NO_STATE = "none"
@@ -108,23 +108,26 @@ def format_state(state: Mapping[str, str]) -> str:
 
 
 def state_fields(text: str, *, domain: str = "") -> tuple[Field, ...]:
-    """The slots of an output such as `hotel-area=north; hotel-stars=4`, in its order.
+    """The slots of an output such as `hotel-area=north; hotel-stars=4`, in its order; of one twice, the last value.
 
     Args:
         text: of an agent.
-        domain: of an agent for one domain, which may leave out the domain's name.
+        domain: of an agent for one domain, which may leave out the domain's name. Others may leave it out where the
+            slot before is of the same: `hotel area=north; stars=4`.
     """
-    found: list[Field] = []
-    for text_name, (value, start, stop) in parse_fields(text).items():
+    found: dict[str, Field] = {}
+    about = domain
+    for text_name, value, start, stop in find_fields(text):
         # What precedes the first field, such as "State:", is not a part of its name.
         name = re.sub(r"^.*:\s*", "", text_name)
         try:
-            slot = slot_name(name, domain=domain)
+            slot = slot_name(name, domain=about)
         except DataError:
-            found.append(Field(name=name, value=value.strip().lower(), start=start, stop=stop))
+            found[name] = Field(name=name, value=value.strip().lower(), start=start, stop=stop)
             continue
-        found.append(Field(name=slot, value=normalise(slot, value), start=start, stop=stop))
-    return tuple(found)
+        about = domain or domain_of(slot)
+        found[slot] = Field(name=slot, value=normalise(slot, value), start=start, stop=stop)
+    return tuple(found.values())
 
 
 def parse_state(text: str, *, domain: str = "") -> State:
@@ -136,17 +139,28 @@ def parse_state(text: str, *, domain: str = "") -> State:
 def state_steps(trace: Trace) -> list[tuple[str, str]]:
     """The output steps that give the state, with the domain that each is for.
 
-    Those of nodes that are called as a domain, or else all.
+    Those of nodes that are called as a domain, of which perhaps none ran; all, where the graph has no such node.
     """
     nodes = {name: trace.step(name).node for name in trace.outputs}
     workers = [(name, node) for name, node in nodes.items() if node in DOMAINS]
-    return workers or [(name, "") for name in nodes]
+    if workers or any(name.partition("@")[0] in DOMAINS for name in trace.skipped):
+        return workers
+    return [(name, "") for name in nodes]
 
 
 def answer_step(trace: Trace) -> str | None:
     """The output step that answers the user: the last whose node is not called as a domain; None if there is none."""
     names = [name for name in trace.outputs if trace.step(name).node not in DOMAINS]
     return names[-1] if names else None
+
+
+def answer_text(trace: Trace) -> str:
+    """What the user is told, empty if nothing. Of a node that says the state on a first line: what follows it."""
+    step = answer_step(trace)
+    text = "" if step is None else trace.step(step).output.strip()
+    state, end, rest = text.partition("\n")
+    says_state = step in dict(state_steps(trace)) and (state.strip().lower() == NO_STATE or state_fields(state))
+    return rest.strip() if end and says_state else text
 
 
 def predicted_state(trace: Trace) -> State:
@@ -176,8 +190,7 @@ def answers_of(dialogue: Dialogue, traces: Iterable[Trace]) -> list[Answer]:
     answers: list[Answer] = []
     for number, turn in enumerate(dialogue.turns):
         trace = found.get(number)
-        step = None if trace is None else answer_step(trace)
-        text = "" if trace is None or step is None else trace.step(step).output
+        text = "" if trace is None else answer_text(trace)
         answers.append(Answer(text=text, state={} if trace is None else predicted_state(trace), booked=turn.booked))
     return answers
 

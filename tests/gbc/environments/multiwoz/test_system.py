@@ -102,8 +102,19 @@ def test_the_database_tool(write_release: Callable[..., Path]):
     assert text.splitlines()[3].startswith("- trainid=TR0001; departure=cambridge; ")
     assert len(text.splitlines()) == 4
     assert tool({"taxi": "departure=a; destination=b; leaveat=5pm"}).startswith("taxi: booked, ")
-    with pytest.raises(ConfigError, match="num_shown 0"):
-        DatabaseTool("x", num_shown=0)
+    with pytest.raises(ConfigError, match="num_shown -1"):
+        DatabaseTool("x", num_shown=-1)
+
+
+def test_the_database_tool_with_a_state_that_changes(write_release: Callable[..., Path]):
+    tool = DatabaseTool(str(write_release()), num_shown=0)
+    state = "train destination=ely; hotel area=north; stars=4"
+    assert tool({"state": state, "hotel": "none"}) == "hotel: 1 found"
+    assert tool({"state": state, "hotel": "stars=none"}) == "hotel: 2 found"
+    assert tool({"state": state, "hotel": "stars=3", "train": "day=friday"}) == "hotel: 1 found\ntrain: 2 found"
+    # No worker ran: the domain that changed last.
+    assert tool({"state": state}) == "hotel: 1 found"
+    assert tool({"state": "none"}) == "nothing was asked for"
 
 
 def test_bookings(database: Database):

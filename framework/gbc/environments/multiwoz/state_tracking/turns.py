@@ -17,7 +17,7 @@ from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, Stat
 from framework.gbc.environments.multiwoz.dataset.slots import DOMAINS, STATE_SLOTS, domain_of
 from framework.gbc.environments.multiwoz.dataset.values import alternatives, plain_text
 from framework.gbc.environments.multiwoz.metrics import JointGoalAccuracy, SlotF1
-from framework.gbc.environments.multiwoz.tasks import NO_STATE, state_fields, state_steps
+from framework.gbc.environments.multiwoz.tasks import NO_STATE, answer_text, state_fields, state_steps
 from framework.gbc.execution.runner import RunOptions, Task, run_graph
 from framework.gbc.graph.spec import Graph
 from framework.gbc.graph.trace import Trace
@@ -162,6 +162,7 @@ class Tracked:
         task: as the agents met it, with the state that they had said.
         state: after it; unchanged where the run failed.
         expected: the label.
+        answer: what the user is told; empty where nothing is.
         failure: why the run failed.
     """
 
@@ -169,6 +170,7 @@ class Tracked:
     state: State
     expected: State
     failure: str | None
+    answer: str = ""
 
 
 def track(
@@ -209,6 +211,7 @@ def track(
                 state=states[row],
                 expected=dialogues[row].turns[number].state,
                 failure=trace.failure,
+                answer="" if trace.failure is not None else answer_text(trace),
             )
 
 
