@@ -16,23 +16,19 @@ output is supposed to have owed it, and whoever decided a branch to have owed an
 No agent runs again, and no prompt is read: the passes are over roles, messages and answers.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from framework.core.errors import FrameworkError
-from framework.gbc.attribution.culprits.error_paths import error_paths, has_words, tells, wrong_values
+from framework.gbc.attribution.culprits.error_paths import ErrorPath, read_by, sources
 from framework.gbc.attribution.culprits.shared_prompts import token_fit
+from framework.gbc.attribution.culprits.targets import Told, find_targets
 from framework.gbc.execution.runner import build_request
-from framework.gbc.graph.spec import Agent, Graph, Tool
+from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.interface import Request
 from framework.gbc.language_models.local import LocalModel
 
-_WORD = re.compile(r"[^\s,;=.?!:']+")
-_LONGEST_PHRASE = 3
-_MOST_REPLAYS = 2000
 _MOST_ODDS = 10.0
 """In nats: beyond it, one token more or less says nothing new."""
 
@@ -63,6 +59,7 @@ class Evidence:
     first: float = 0.0
     passed: float = 0.0
     lost: float = 0.0
+    owed: float = 0.0
     left_out: float = 0.0
     withheld: float = 0.0
     explained: bool = False
@@ -84,6 +81,7 @@ class Evidence:
             "first": self.first,
             "passed": self.passed,
             "lost": self.lost,
+            "owed": self.owed,
             "left_out": self.left_out,
             "withheld": self.withheld,
             "explained": float(self.explained),
@@ -134,15 +132,15 @@ def gather_evidence(
     reader = next((model for model in models.values() if isinstance(model, LocalModel)), None)
     found: list[dict[str, Evidence]] = []
     asked: list[_Asked] = []
+    told_of: list[Told] = []
     for index, (trace, loss) in enumerate(zip(traces, losses, strict=True)):
-        wrong = wrong_values(trace, loss)
-        paths = error_paths(trace, wrong)
-        told = _targets(graph, trace, loss, wrong, paths)
+        told = find_targets(graph, trace, loss)
+        told_of.append(told)
         nodes: dict[str, Evidence] = {}
         for step in trace.steps:
             if step.kind == "user":
                 continue
-            evidence = _provenance(trace, step, wrong, paths, nodes.get(step.node, Evidence()))
+            evidence = _provenance(trace, step, told, nodes.get(step.node, Evidence()))
             nodes[step.node] = replace(
                 evidence,
                 target=told.targets.get(step.name, evidence.target),
@@ -159,7 +157,7 @@ def gather_evidence(
             if step.name in told.targets:
                 supposed = [told.targets[step.name]]
             else:
-                supposed = _suppositions(graph, trace, step, wrong)
+                supposed = _suppositions(graph, trace, step, told.paths)
             for text in supposed:
                 said = (step.output + end, text + end)
                 asked.append(_Asked(run=index, step=step, model=model, request=request, said=said[0], target=said[1]))
@@ -175,21 +173,25 @@ def gather_evidence(
                 nodes[node] = replace(before, supposed=True, target=each.target, log_odds=odds)
         else:
             nodes[node] = replace(before, log_odds=odds)
-    for trace, nodes in zip(traces, found, strict=True):
-        _find_feeders(trace, nodes)
+    for trace, told, nodes in zip(traces, told_of, found, strict=True):
+        _find_feeders(trace, told.paths, nodes)
     return [Gathered(nodes=n, passes=p, tokens=t) for n, p, t in zip(found, passes, tokens, strict=True)]
 
 
-def _find_feeders(trace: Trace, nodes: dict[str, Evidence]) -> None:
-    """Marks whom a node had read that was right to say what it said, given its input."""
+def _find_feeders(trace: Trace, paths: Sequence[ErrorPath], nodes: dict[str, Evidence]) -> None:
+    """Marks whom a node had read that was right to say what it said, given its input.
+
+    A message that told what was expected misled nobody.
+    """
     for step in trace.steps:
         reader = nodes.get(step.node)
         if reader is None or reader.is_output or reader.supposed or reader.log_odds is None or reader.log_odds >= 0:
             continue
         fits = min(_MOST_ODDS, -reader.log_odds) / _MOST_ODDS
-        for source in (trace.step(block.source).node for block in step.messages):
-            if source in nodes:
-                nodes[source] = replace(nodes[source], feeds=max(nodes[source].feeds, fits))
+        mine = [path.wrong for path in paths if step.name in path.sayers | path.owing]
+        for source in read_by(trace, step):
+            if source.node in nodes and not any(wrong.told_in(source.output) for wrong in mine):
+                nodes[source.node] = replace(nodes[source.node], feeds=max(nodes[source.node].feeds, fits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,40 +206,34 @@ class _Asked:
     target: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What steps should have said; of them those that a replay told; and the tools that one explains."""
-
-    targets: dict[str, str]
-    replayed: set[str]
-    explained: set[str]
-
-
-def _provenance(
-    trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], paths: Sequence[set[str]], before: Evidence
-) -> Evidence:
+def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evidence:
     """The evidence of a node with one step more."""
-    read = [trace.step(block.source) for block in step.messages]
+    read = read_by(trace, step)
     is_output = step.name in trace.outputs
-    first = passed = lost = left_out = withheld = lacked = 0
-    for (said, expected), path in zip(wrong, paths, strict=True):
-        knew = any(tells(source.output, expected, said) for source in read)
-        lacked += is_output and not knew and not any(has_words(source.output, said) for source in read)
-        if step.name in path:
+    first = passed = lost = owed = left_out = withheld = lacked = 0
+    for path in told.paths:
+        wrong = path.wrong
+        knew = any(wrong.told_in(source.output) for source in sources(trace, step, wrong.field) or read)
+        again = bool(wrong.said) and any(wrong.said_in(source.output) for source in read)
+        lacked += is_output and not knew and not again
+        if step.name in path.sayers:
             lost += knew
-            again = any(source.name in path for source in read)
             passed += again
             first += not again
-        elif not said and knew and is_output:
+        elif step.name in path.owing:
+            owed += 1
+            lost += knew
+        elif not wrong.said and knew and is_output:
             left_out += 1
-        elif not said and knew and not has_words(step.output, expected):
-            withheld += 1
-    share = 1 / max(1, len(wrong))
+        elif not path.told and not wrong.told_in(step.output):
+            withheld += any(source.kind != "user" and wrong.told_in(source.output) for source in read)
+    share = 1 / max(1, told.num_wrong)
     return replace(
         before,
         first=before.first + first * share,
         passed=before.passed + passed * share,
         lost=before.lost + lost * share,
+        owed=before.owed + owed * share,
         left_out=before.left_out + left_out * share,
         withheld=before.withheld + withheld * share,
         lacked=before.lacked + lacked * share,
@@ -250,88 +246,6 @@ def _decides(trace: Trace, step: Step, targets: Mapping[str, str]) -> bool:
     return any(step.name in other.controls and other.name in targets for other in trace.steps)
 
 
-def _targets(
-    graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]], paths: Sequence[set[str]]
-) -> _Told:
-    targets: dict[str, str] = {}
-    if loss.expected_output and len(trace.outputs) == 1:
-        (name,) = trace.outputs
-        output = trace.step(name).output
-        targets[name] = output[: len(output) - len(output.lstrip())] + loss.expected_output
-    replayed: set[str] = set()
-    explained: set[str] = set()
-    for step in reversed(trace.steps):
-        if step.kind == "user":
-            continue
-        values = zip(wrong, paths, strict=True)
-        exchange = {said: expected for (said, expected), path in values if expected and step.name in path}
-        if step.name not in targets and (other := _exchanged(step.output, exchange)) != step.output:
-            targets[step.name] = other
-        tool = graph.nodes.get(step.node)
-        if isinstance(tool, Tool) and step.name in targets:
-            for source, text in _replays(trace, tool, step, targets[step.name]):
-                explained.add(step.name)
-                if source not in targets:
-                    targets[source] = text
-                    replayed.add(source)
-    return _Told(targets=targets, replayed=replayed, explained=explained)
-
-
-def _exchanged(text: str, exchange: Mapping[str, str]) -> str:
-    if not exchange:
-        return text
-    longest_first = sorted(exchange, key=len, reverse=True)
-    pattern = "|".join(rf"(?<!\w){re.escape(said)}(?!\w)" for said in longest_first)
-    return re.sub(pattern, lambda match: exchange[match[0]], text)
-
-
-def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tuple[str, str]]:
-    """For the authors of a tool's input, the first text of each with which the tool says its target."""
-    texts = {trace.step(block.source).node: trace.step(block.source).output for block in step.messages}
-    for block in step.messages:
-        author = trace.step(block.source)
-        if author.kind != "agent":
-            continue
-        for text in _other_texts(trace, author)[:_MOST_REPLAYS]:
-            try:
-                says = tool.function({**texts, author.node: text})
-            except (FrameworkError, ValueError, KeyError, LookupError, TypeError, ArithmeticError):
-                continue
-            if says == target:
-                yield author.name, text
-                break
-
-
-def _other_texts(trace: Trace, author: Step) -> list[str]:
-    """Its message with a word exchanged for one that it read, and the short phrases that it read."""
-    read = [trace.step(block.source).output for block in author.messages]
-    words = dict.fromkeys(word for text in _heard(trace, author) for word in _WORD.findall(text))
-    found = [
-        author.output[: said.start()] + other + author.output[said.end() :]
-        for said in _WORD.finditer(author.output)
-        for other in words
-        if other != said[0]
-    ]
-    start = author.output[: len(author.output) - len(author.output.lstrip())]
-    for text in read:
-        spans = [match.span() for match in _WORD.finditer(text)]
-        for first, (begin, _) in enumerate(spans):
-            found += [start + text[begin:end] for _, end in spans[first : first + _LONGEST_PHRASE]]
-    return list(dict.fromkeys(found))
-
-
-def _heard(trace: Trace, author: Step) -> list[str]:
-    """What a step had read, and what those that it had read had read, and so on; the nearest first."""
-    found: dict[str, None] = {}
-    waiting = [block.source for block in author.messages]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found[name] = None
-            waiting += [block.source for block in trace.step(name).messages]
-    return [trace.step(name).output for name in found]
-
-
 def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
     """What the agent would have been asked with its role in place of its prompt."""
     role = agent.role or "answers"
@@ -340,17 +254,17 @@ def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
     return build_request(neutral, step.name, id=trace.id, seed=0, seen=seen)
 
 
-def _suppositions(graph: Graph, trace: Trace, step: Step, wrong: Sequence[tuple[str, str]]) -> list[str]:
+def _suppositions(graph: Graph, trace: Trace, step: Step, paths: Sequence[ErrorPath]) -> list[str]:
     """What a step without a target could have owed: values that are in no message, and other branches."""
+    if step.kind != "agent" or step.name in trace.outputs:
+        return []
     start = step.output[: len(step.output) - len(step.output.lstrip())]
     messages = [other.output for other in trace.steps if other.name not in trace.outputs and other.kind != "user"]
     owed = [
-        expected
-        for said, expected in wrong
-        if expected and not any(has_words(text, expected) or has_words(text, said) for text in messages)
+        path.wrong.expected
+        for path in paths
+        if path.wrong.expected and not path.owing and not any(path.wrong.told_in(text) for text in messages)
     ]
-    if step.kind != "agent" or step.name in trace.outputs:
-        return []
     nodes = (node for node in (*graph.agents, *graph.tools) if node.when is not None)
     conditions = [node.when for node in nodes if node.when is not None and node.when.source == step.node]
     branches = [
