@@ -21,11 +21,13 @@ class WrongValue:
         said: empty for a value that is missing.
         expected: empty for a value too many.
         field: the name of the place, such as `price` in `price=cheap`; empty where it has none.
+        others: the names of the other fields of the output.
     """
 
     said: str
     expected: str
     field: str = ""
+    others: frozenset[str] = frozenset()
 
     def said_in(self, text: str) -> bool:
         """Whether a text says it: in the field of that name, where the text has one."""
@@ -88,16 +90,18 @@ class ErrorPath:
 def wrong_values(trace: Trace, loss: VerbalLoss) -> list[WrongValue]:
     """What was said and what should have been, in the order of the loss's places; then what is missing."""
     found: list[WrongValue] = []
+    names = frozenset(parse_fields(loss.expected_output))
     for place in loss.places:
         output = trace.step(place.step).output
         label = _LAST_LABEL.search(output[: place.start])
         said, expected = output[place.start : place.stop].strip(), place.expected.strip()
-        found.append(WrongValue(said=said, expected=expected, field=label[1].strip() if label else ""))
+        field = label[1].strip() if label else ""
+        found.append(WrongValue(said=said, expected=expected, field=field, others=names - {field}))
     there = parse_fields(trace.output) if loss.missing else {}
     fields = [(name, value) for name, (value, *_) in parse_fields(loss.expected_output).items() if name not in there]
     for value in loss.missing:
         name = next((name for name, expected in fields if expected == value), "")
-        found.append(WrongValue(said="", expected=value.strip(), field=name))
+        found.append(WrongValue(said="", expected=value.strip(), field=name, others=names - {name}))
     if not found and loss.expected_output:
         found = [WrongValue(said=trace.output.strip(), expected=loss.expected_output.strip())]
     return found
@@ -127,13 +131,12 @@ def error_path(trace: Trace, wrong: WrongValue, start: Iterable[str]) -> ErrorPa
             sayers.add(step.name)
         elif step.name not in begin:
             owing.add(step.name)
-        named, read = sources(trace, step, wrong.field), read_by(trace, step)
+        named, read = sources(trace, step, wrong)
         if any(source.kind != "user" and wrong.told_in(source.output) for source in named or read):
             told.add(step.name)
         else:
-            waiting += [
-                source.name for source in named or read if named or (wrong.said and wrong.said_in(source.output))
-            ]
+            saying = [source for source in read if wrong.said and wrong.said_in(source.output)]
+            waiting += [source.name for source in named or saying]
     return ErrorPath(wrong=wrong, sayers=frozenset(sayers), owing=frozenset(owing), told=frozenset(told))
 
 
@@ -142,20 +145,35 @@ def read_by(trace: Trace, step: Step) -> list[Step]:
     return [trace.step(block.source) for block in step.messages]
 
 
-def sources(trace: Trace, step: Step, field: str) -> list[Step]:
-    """The messages from which a step was to take a field.
+def heard(trace: Trace, steps: Iterable[str]) -> list[str]:
+    """The steps whose outputs some steps had read, and those that these had read, and so on; the nearest first."""
+    found: dict[str, None] = {}
+    waiting = [source.name for name in steps for source in read_by(trace, trace.step(name))]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = None
+            waiting += [source.name for source in read_by(trace, trace.step(name))]
+    return list(found)
 
-    By name: the message has the field itself, or the step read it after a label of that name, or its author has it.
+
+def sources(trace: Trace, step: Step, wrong: WrongValue) -> tuple[list[Step], list[Step]]:
+    """From which of the messages that it read a step was to take a field.
+
+    Returns:
+        Those for that field by name; and those that are for no other field.
     """
-    if not field:
-        return []
-    found = [
-        source
-        for block in step.messages
-        for source in [trace.step(block.source)]
-        if field in parse_fields(source.output) or field.casefold() in {source.node.casefold(), _label(step, block)}
-    ]
-    return [source for source in found if source.kind != "user"]
+    read = [(trace.step(block.source), _label(step, block)) for block in step.messages]
+    named = [source for source, label in read if wrong.field and _is_for(wrong.field, source, label)]
+    others = [source for source, label in read if not any(_is_for(field, source, label) for field in wrong.others)]
+    return named, others
+
+
+def _is_for(field: str, message: Step, label: str) -> bool:
+    """Whether a message has a field, was read after a label of its name, or its author has that name."""
+    if message.kind == "user":
+        return False
+    return field in parse_fields(message.output) or field.casefold() in {message.node.casefold(), label}
 
 
 def _label(step: Step, block: Block) -> str:

@@ -19,7 +19,7 @@ No agent runs again, and no prompt is read: the passes are over roles, messages 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from framework.gbc.attribution.culprits.error_paths import ErrorPath, read_by, sources
+from framework.gbc.attribution.culprits.error_paths import ErrorPath, heard, read_by, sources
 from framework.gbc.attribution.culprits.shared_prompts import token_fit
 from framework.gbc.attribution.culprits.targets import Told, find_targets
 from framework.gbc.execution.runner import build_request
@@ -48,6 +48,7 @@ class Evidence:
         decides: whether it decided that a node ran which is on the path of the error.
         is_output: whether it said the system's output.
         is_tool: a tool and not an agent.
+        sent: how much whoever decided that it runs should have decided otherwise, in tens of nats and at most 1.
         feeds: how much what a reader of it said fits to what it read, in tens of nats and at most 1, though the reader
             should have said something else: then it is the reader's input that is at fault.
         lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
@@ -67,6 +68,7 @@ class Evidence:
     decides: bool = False
     is_output: bool = False
     is_tool: bool = False
+    sent: float = 0.0
     feeds: float = 0.0
     lacked: float = 0.0
     supposed: bool = False
@@ -89,6 +91,7 @@ class Evidence:
             "decides": float(self.decides),
             "is_output": float(self.is_output),
             "is_tool": float(self.is_tool),
+            "sent": self.sent,
             "feeds": self.feeds,
             "lacked": self.lacked,
             "has_target": float(self.target is not None and not self.supposed),
@@ -157,7 +160,7 @@ def gather_evidence(
             if step.name in told.targets:
                 supposed = [told.targets[step.name]]
             else:
-                supposed = _suppositions(graph, trace, step, told.paths)
+                supposed = _suppositions(graph, trace, step, told)
             for text in supposed:
                 said = (step.output + end, text + end)
                 asked.append(_Asked(run=index, step=step, model=model, request=request, said=said[0], target=said[1]))
@@ -175,6 +178,7 @@ def gather_evidence(
             nodes[node] = replace(before, log_odds=odds)
     for trace, told, nodes in zip(traces, told_of, found, strict=True):
         _find_feeders(trace, told.paths, nodes)
+        _find_sent(trace, nodes)
     return [Gathered(nodes=n, passes=p, tokens=t) for n, p, t in zip(found, passes, tokens, strict=True)]
 
 
@@ -192,6 +196,15 @@ def _find_feeders(trace: Trace, paths: Sequence[ErrorPath], nodes: dict[str, Evi
         for source in read_by(trace, step):
             if source.node in nodes and not any(wrong.told_in(source.output) for wrong in mine):
                 nodes[source.node] = replace(nodes[source.node], feeds=max(nodes[source.node].feeds, fits))
+
+
+def _find_sent(trace: Trace, nodes: dict[str, Evidence]) -> None:
+    """Marks nodes that ran because of a decision that should have been another."""
+    for step in trace.steps:
+        for decider in (trace.step(name).node for name in step.controls):
+            if step.node in nodes and decider in nodes and decider != step.node:
+                odds = max(0.0, min(_MOST_ODDS, nodes[decider].log_odds or 0.0)) / _MOST_ODDS
+                nodes[step.node] = replace(nodes[step.node], sent=max(nodes[step.node].sent, odds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +226,10 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
     first = passed = lost = owed = left_out = withheld = lacked = 0
     for path in told.paths:
         wrong = path.wrong
-        knew = any(wrong.told_in(source.output) for source in sources(trace, step, wrong.field) or read)
-        again = bool(wrong.said) and any(wrong.said_in(source.output) for source in read)
-        lacked += is_output and not knew and not again
+        named, others = sources(trace, step, wrong)
+        knew = any(wrong.told_in(source.output) for source in named or others)
+        again = bool(wrong.said) and any(wrong.said_in(source.output) for source in named or others)
+        lacked += not knew and not again and (is_output or (step.name in path.sayers and bool(named)))
         if step.name in path.sayers:
             lost += knew
             passed += again
@@ -254,16 +268,22 @@ def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
     return build_request(neutral, step.name, id=trace.id, seed=0, seen=seen)
 
 
-def _suppositions(graph: Graph, trace: Trace, step: Step, paths: Sequence[ErrorPath]) -> list[str]:
-    """What a step without a target could have owed: values that are in no message, and other branches."""
+def _suppositions(graph: Graph, trace: Trace, step: Step, told: Told) -> list[str]:
+    """What a step without a target could have owed: values that are in no message, and other branches.
+
+    Only what those had read who said a value first, or had nothing to say, could have held it.
+    """
     if step.kind != "agent" or step.name in trace.outputs:
         return []
     start = step.output[: len(step.output) - len(step.output.lstrip())]
     messages = [other.output for other in trace.steps if other.name not in trace.outputs and other.kind != "user"]
     owed = [
         path.wrong.expected
-        for path in paths
-        if path.wrong.expected and not path.owing and not any(path.wrong.told_in(text) for text in messages)
+        for path in told.paths[: told.num_wrong]
+        if path.wrong.expected
+        and not path.owing
+        and step.name in heard(trace, path.sayers or trace.outputs)
+        and not any(path.wrong.told_in(text) for text in messages)
     ]
     nodes = (node for node in (*graph.agents, *graph.tools) if node.when is not None)
     conditions = [node.when for node in nodes if node.when is not None and node.when.source == step.node]

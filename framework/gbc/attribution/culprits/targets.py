@@ -9,6 +9,7 @@ from framework.gbc.attribution.culprits.error_paths import (
     WrongValue,
     error_path,
     exchanged,
+    heard,
     read_by,
     word_spans,
     words,
@@ -110,10 +111,10 @@ def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tupl
 
 def _other_texts(trace: Trace, author: Step) -> list[tuple[str, WrongValue]]:
     """Its message with a word exchanged for one that it could know, and the short phrases that it read."""
-    heard = dict.fromkeys(word for text in _heard(trace, author) for word in words(text))
+    known = dict.fromkeys(word for name in heard(trace, [author.name]) for word in words(trace.step(name).output))
     found: dict[str, WrongValue] = {}
     for said in word_spans(author.output):
-        for other in _SIGNS if said[0] in _SIGNS else heard:
+        for other in _SIGNS if said[0] in _SIGNS else known:
             if other != said[0]:
                 text = author.output[: said.start()] + other + author.output[said.end() :]
                 found.setdefault(text, WrongValue(said=said[0], expected=other))
@@ -125,18 +126,6 @@ def _other_texts(trace: Trace, author: Step) -> list[tuple[str, WrongValue]]:
                 value = WrongValue(said=author.output.strip(), expected=phrase)
                 found.setdefault(_start(author.output) + phrase, value)
     return list(found.items())
-
-
-def _heard(trace: Trace, author: Step) -> list[str]:
-    """What a step had read, and what those that it had read had read, and so on; the nearest first."""
-    found: dict[str, None] = {}
-    waiting = [source.name for source in read_by(trace, author)]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found[name] = None
-            waiting += [source.name for source in read_by(trace, trace.step(name))]
-    return [trace.step(name).output for name in found]
 
 
 def _start(text: str) -> str:
