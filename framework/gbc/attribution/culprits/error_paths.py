@@ -194,7 +194,8 @@ def exchanged(text: str, exchange: Mapping[str, str]) -> str:
         return text
     longest_first = sorted(exchange, key=len, reverse=True)
     pattern = "|".join(rf"(?<!\w){re.escape(said)}(?!\w)" for said in longest_first)
-    return re.sub(r"(?<=\S)  +|(?<=^ ) +", lambda gap: " " * bool(gap.start() > 1), re.sub(pattern, lambda match: exchange[match[0]], text))
+    text = re.sub(pattern, lambda match: exchange[match[0]], text)
+    return re.sub(" {2,}", " ", text) if "" in exchange.values() else text
 
 
 def words(text: str) -> list[str]:

@@ -25,7 +25,7 @@ from framework.gbc.attribution.culprits.targets import Told, find_targets
 from framework.gbc.execution.runner import build_request
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Step, Trace
-from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.graph.verbal_loss import VerbalLoss, parse_fields
 from framework.gbc.language_models.interface import Request
 from framework.gbc.language_models.local import LocalModel
 
@@ -33,44 +33,42 @@ _MOST_ODDS = 10.0
 """In nats: beyond it, one token more or less says nothing new."""
 
 
+def _tens(odds: float) -> float:
+    """Log-odds in tens of nats, at most 1 and at least -1."""
+    return max(-_MOST_ODDS, min(_MOST_ODDS, odds)) / _MOST_ODDS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What speaks for and against a node, over its steps.
 
     Attributes:
-        first: share of the wrong values that it said first.
-        passed: share that it read from another agent or tool and said again.
-        lost: share that it said though what should stand there was before it.
+        first: share of the wrong values that it said, and nobody whom it had read.
+        lost: share that it said, or owed, though what should stand there was before it.
         left_out: share that are missing in the output though it, who said that, had read them.
-        withheld: share that are missing in its message though it had read them.
+        withheld: share that it had read as somebody else's message and did not pass on, so that they got no further.
+        lacked: share of which nothing that it had read told: neither the expected value nor the wrong one.
+        right: all that it said is the right value of another field.
         explained: a tool that says its target once its input is another: its input is at fault.
-        replayed: the author of such an input.
-        decides: whether it decided that a node ran which is on the path of the error.
         is_output: whether it said the system's output.
-        is_tool: a tool and not an agent.
         sent: how much whoever decided that it runs should have decided otherwise, in tens of nats and at most 1.
         feeds: how much what a reader of it said fits to what it read, in tens of nats and at most 1, though the reader
             should have said something else: then it is the reader's input that is at fault.
-        lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
         supposed: the target is only supposed.
         target: what it should have said, where that can be told.
         log_odds: of the target against what it said, in nats; None where there is no target, and for tools.
     """
 
     first: float = 0.0
-    passed: float = 0.0
     lost: float = 0.0
-    owed: float = 0.0
     left_out: float = 0.0
     withheld: float = 0.0
+    lacked: float = 0.0
+    right: bool = False
     explained: bool = False
-    replayed: bool = False
-    decides: bool = False
     is_output: bool = False
-    is_tool: bool = False
     sent: float = 0.0
     feeds: float = 0.0
-    lacked: float = 0.0
     supposed: bool = False
     target: str | None = None
     log_odds: float | None = None
@@ -78,25 +76,20 @@ class Evidence:
     @property
     def features(self) -> dict[str, float]:
         """Numbers for a linear score."""
-        odds = 0.0 if self.log_odds is None else max(-_MOST_ODDS, min(_MOST_ODDS, self.log_odds)) / _MOST_ODDS
+        odds = _tens(self.log_odds or 0.0)
         return {
             "first": self.first,
-            "passed": self.passed,
             "lost": self.lost,
-            "owed": self.owed,
             "left_out": self.left_out,
             "withheld": self.withheld,
+            "lacked": self.lacked,
+            "right": float(self.right),
             "explained": float(self.explained),
-            "replayed": float(self.replayed),
-            "decides": float(self.decides),
             "is_output": float(self.is_output),
-            "is_tool": float(self.is_tool),
             "sent": self.sent,
             "feeds": self.feeds,
-            "lacked": self.lacked,
             "has_target": float(self.target is not None and not self.supposed),
             "log_odds": 0.0 if self.supposed else odds,
-            "supposed": float(self.supposed),
             "supposed_odds": odds if self.supposed else 0.0,
         }
 
@@ -148,8 +141,6 @@ def gather_evidence(
                 evidence,
                 target=told.targets.get(step.name, evidence.target),
                 explained=evidence.explained or step.name in told.explained,
-                replayed=evidence.replayed or step.name in told.replayed,
-                decides=evidence.decides or _decides(trace, step, told.targets),
             )
             agent, model = graph.nodes[step.node], models.get(step.model or "")
             model = model if isinstance(model, LocalModel) else reader
@@ -191,7 +182,7 @@ def _find_feeders(trace: Trace, paths: Sequence[ErrorPath], nodes: dict[str, Evi
         reader = nodes.get(step.node)
         if reader is None or reader.is_output or reader.supposed or reader.log_odds is None or reader.log_odds >= 0:
             continue
-        fits = min(_MOST_ODDS, -reader.log_odds) / _MOST_ODDS
+        fits = _tens(-reader.log_odds)
         mine = [path.wrong for path in paths if step.name in path.sayers | path.owing]
         for source in read_by(trace, step):
             if source.node in nodes and not any(wrong.told_in(source.output) for wrong in mine):
@@ -203,7 +194,7 @@ def _find_sent(trace: Trace, nodes: dict[str, Evidence]) -> None:
     for step in trace.steps:
         for decider in (trace.step(name).node for name in step.controls):
             if step.node in nodes and decider in nodes and decider != step.node:
-                odds = max(0.0, min(_MOST_ODDS, nodes[decider].log_odds or 0.0)) / _MOST_ODDS
+                odds = max(0.0, _tens(nodes[decider].log_odds or 0.0))
                 nodes[step.node] = replace(nodes[step.node], sent=max(nodes[step.node].sent, odds))
 
 
@@ -223,7 +214,7 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
     """The evidence of a node with one step more."""
     read = read_by(trace, step)
     is_output = step.name in trace.outputs
-    first = passed = lost = owed = left_out = withheld = lacked = 0
+    first = lost = left_out = withheld = lacked = 0
     for path in told.paths:
         wrong = path.wrong
         named, others = sources(trace, step, wrong)
@@ -232,10 +223,8 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
         lacked += not knew and not again and (is_output or (step.name in path.sayers and bool(named)))
         if step.name in path.sayers:
             lost += knew
-            passed += again
             first += not again
         elif step.name in path.owing:
-            owed += 1
             lost += knew
         elif not wrong.said and knew and is_output:
             left_out += 1
@@ -245,19 +234,13 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
     return replace(
         before,
         first=before.first + first * share,
-        passed=before.passed + passed * share,
         lost=before.lost + lost * share,
-        owed=before.owed + owed * share,
         left_out=before.left_out + left_out * share,
         withheld=before.withheld + withheld * share,
         lacked=before.lacked + lacked * share,
         is_output=before.is_output or is_output,
-        is_tool=step.kind == "tool",
+        right=step.output.strip() in told.right,
     )
-
-
-def _decides(trace: Trace, step: Step, targets: Mapping[str, str]) -> bool:
-    return any(step.name in other.controls and other.name in targets for other in trace.steps)
 
 
 def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
@@ -269,10 +252,7 @@ def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
 
 
 def _suppositions(graph: Graph, trace: Trace, step: Step, told: Told) -> list[str]:
-    """What a step without a target could have owed: values that are in no message, and other branches.
-
-    Only what those had read who said a value first, or had nothing to say, could have held it.
-    """
+    """What a step without a target could have owed: values that are in no message, and other branches."""
     if step.kind != "agent" or step.name in trace.outputs:
         return []
     start = step.output[: len(step.output) - len(step.output.lstrip())]
@@ -281,8 +261,7 @@ def _suppositions(graph: Graph, trace: Trace, step: Step, told: Told) -> list[st
         path.wrong.expected
         for path in told.paths[: told.num_wrong]
         if path.wrong.expected
-        and not path.owing
-        and step.name in heard(trace, path.sayers or trace.outputs)
+        and step.name in _could_have_told(trace, path)
         and not any(path.wrong.told_in(text) for text in messages)
     ]
     nodes = (node for node in (*graph.agents, *graph.tools) if node.when is not None)
@@ -292,7 +271,23 @@ def _suppositions(graph: Graph, trace: Trace, step: Step, told: Told) -> list[st
         for condition in conditions
         if not condition.negate and condition.holds(condition.pattern) and not condition.holds(step.output)
     ]
-    return [start + text for text in dict.fromkeys([*owed, *branches])]
+    # A value alone stands for no message of several fields.
+    return [start + text for text in dict.fromkeys([*([] if parse_fields(step.output) else owed), *branches])]
+
+
+def _could_have_told(trace: Trace, path: ErrorPath) -> list[str]:
+    """Whom those had read who said a value first, or lack it; where a step is known to have owed it, nobody.
+
+    What a tool made, nobody before it could have said.
+    """
+    firsts = [
+        name
+        for name in path.sayers or trace.outputs
+        if not any(source.name in path.sayers for source in read_by(trace, trace.step(name)))
+    ]
+    if path.owing or any(trace.step(name).kind == "tool" for name in firsts):
+        return []
+    return heard(trace, firsts)
 
 
 def _log_odds(asked: Sequence[_Asked]) -> Iterator[tuple[float, int]]:

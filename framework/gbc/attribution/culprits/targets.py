@@ -17,7 +17,7 @@ from framework.gbc.attribution.culprits.error_paths import (
 )
 from framework.gbc.graph.spec import Graph, Tool
 from framework.gbc.graph.trace import Step, Trace
-from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.graph.verbal_loss import VerbalLoss, parse_fields
 
 _LONGEST_PHRASE = 3
 _MOST_REPLAYS = 2000
@@ -33,14 +33,14 @@ class Told:
         targets: by step.
         paths: of the wrong values of the output, and then of those of tools' inputs.
         num_wrong: values of the output.
-        replayed: steps whose target the replay of a tool told.
-        explained: the tools that it explains.
+        right: the values of its other fields.
+        explained: the tools that say their target once their input is another.
     """
 
     targets: dict[str, str]
     paths: list[ErrorPath]
     num_wrong: int
-    replayed: set[str]
+    right: frozenset[str]
     explained: set[str]
 
 
@@ -58,7 +58,6 @@ def find_targets(graph: Graph, trace: Trace, loss: VerbalLoss) -> Told:
     if loss.expected_output and len(trace.outputs) == 1:
         (name,) = trace.outputs
         targets[name] = _start(trace.step(name).output) + loss.expected_output
-    replayed: set[str] = set()
     explained: set[str] = set()
     for step in reversed(trace.steps):
         if step.kind == "user":
@@ -71,9 +70,10 @@ def find_targets(graph: Graph, trace: Trace, loss: VerbalLoss) -> Told:
                 explained.add(step.name)
                 if author not in targets:
                     targets[author] = text
-                    replayed.add(author)
                     paths.append(error_path(trace, value, [author]))
-    return Told(targets=targets, paths=paths, num_wrong=len(wrong), replayed=replayed, explained=explained)
+    fields = {each.field for each in wrong}
+    right = frozenset(value for name, (value, *_) in parse_fields(loss.expected_output).items() if name not in fields)
+    return Told(targets=targets, paths=paths, num_wrong=len(wrong), right=right, explained=explained)
 
 
 def _target(step: Step, paths: Sequence[ErrorPath]) -> str:
