@@ -25,7 +25,7 @@ Method = Literal["evidence", "edits", "gradients"]
 SURE = 0.5
 """Below it nobody is named: "cannot tell" is an answer."""
 WEIGHTS: Mapping[str, float] = {
-    "first": 1.26,
+    "made_up": 1.26,
     "lost": 2.97,
     "left_out": 6.63,
     "withheld": 2.42,
@@ -41,7 +41,7 @@ WEIGHTS: Mapping[str, float] = {
 }
 """Of the features of `Evidence`."""
 _REASONS = {
-    "first": "it was the first to say what is wrong",
+    "made_up": "it said what is wrong, and had read it nowhere",
     "lost": "it had read what was expected and said something else",
     "left_out": "it left out what it had read",
     "withheld": "it did not pass on what it had read",

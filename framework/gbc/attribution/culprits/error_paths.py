@@ -9,8 +9,7 @@ from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss, parse_fields
 
 _WORD = re.compile(r"[^\s,;=.?!:']+")
-_LABEL = re.compile(r"\s*([^:=\n]+?)\s*[:=]")
-_LAST_LABEL = re.compile(r"([^;:=\n]+?)\s*[:=]\s*$")
+_LABEL = re.compile(r"([^;:=\n]+?)\s*[:=]\s*$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ def wrong_values(trace: Trace, loss: VerbalLoss) -> list[WrongValue]:
     names = frozenset(parse_fields(loss.expected_output))
     for place in loss.places:
         output = trace.step(place.step).output
-        label = _LAST_LABEL.search(output[: place.start])
+        label = _LABEL.search(output[: place.start])
         said, expected = output[place.start : place.stop].strip(), place.expected.strip()
         field = label[1].strip() if label else ""
         found.append(WrongValue(said=said, expected=expected, field=field, others=names - {field}))
@@ -163,24 +162,24 @@ def sources(trace: Trace, step: Step, wrong: WrongValue) -> tuple[list[Step], li
     Returns:
         Those for that field by name; and those that are for no other field.
     """
-    read = [(trace.step(block.source), _label(step, block)) for block in step.messages]
-    named = [source for source, label in read if wrong.field and _is_for(wrong.field, source, label)]
-    others = [source for source, label in read if not any(_is_for(field, source, label) for field in wrong.others)]
+    read = [(trace.step(block.source), _before(step, block)) for block in step.messages]
+    named = [source for source, before in read if wrong.field and _is_for(wrong.field, source, before)]
+    others = [source for source, before in read if not any(_is_for(field, source, before) for field in wrong.others)]
     return named, others
 
 
-def _is_for(field: str, message: Step, label: str) -> bool:
+def _is_for(field: str, message: Step, before: str) -> bool:
     """Whether a message has a field, was read after a label of its name, or its author has that name."""
     if message.kind == "user":
         return False
-    return field in parse_fields(message.output) or field.casefold() in {message.node.casefold(), label}
+    label = re.search(rf"(?<!\w){re.escape(field)}\s*[:=]\s*$", before, re.IGNORECASE)
+    return field in parse_fields(message.output) or field.casefold() == message.node.casefold() or label is not None
 
 
-def _label(step: Step, block: Block) -> str:
-    """With which label the line begins in which a step read a message."""
-    line = step.input_text[: block.chars[0]].rpartition("\n")[2]
-    found = _LABEL.match(line)
-    return found[1].casefold() if found else ""
+def _before(step: Step, block: Block) -> str:
+    """What stands before a message in its line, up to the first message there."""
+    begin = step.input_text.rfind("\n", 0, block.chars[0]) + 1
+    return step.input_text[begin : min(each.chars[0] for each in step.messages if each.chars[0] >= begin)]
 
 
 def exchanged(text: str, exchange: Mapping[str, str]) -> str:

@@ -43,7 +43,7 @@ class Evidence:
     """What speaks for and against a node, over its steps.
 
     Attributes:
-        first: share of the wrong values that it said, and nobody whom it had read.
+        made_up: share of the wrong values that it said, and nothing that it had read.
         lost: share that it said, or owed, though what should stand there was before it.
         left_out: share that are missing in the output though it, who said that, had read them.
         withheld: share that it had read as somebody else's message and did not pass on, so that they got no further.
@@ -59,7 +59,7 @@ class Evidence:
         log_odds: of the target against what it said, in nats; None where there is no target, and for tools.
     """
 
-    first: float = 0.0
+    made_up: float = 0.0
     lost: float = 0.0
     left_out: float = 0.0
     withheld: float = 0.0
@@ -78,7 +78,7 @@ class Evidence:
         """Numbers for a linear score."""
         odds = _tens(self.log_odds or 0.0)
         return {
-            "first": self.first,
+            "made_up": self.made_up,
             "lost": self.lost,
             "left_out": self.left_out,
             "withheld": self.withheld,
@@ -214,7 +214,7 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
     """The evidence of a node with one step more."""
     read = read_by(trace, step)
     is_output = step.name in trace.outputs
-    first = lost = left_out = withheld = lacked = 0
+    made_up = lost = left_out = withheld = lacked = 0
     for path in told.paths:
         wrong = path.wrong
         named, others = sources(trace, step, wrong)
@@ -223,7 +223,7 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
         lacked += not knew and not again and (is_output or (step.name in path.sayers and bool(named)))
         if step.name in path.sayers:
             lost += knew
-            first += not again
+            made_up += not again
         elif step.name in path.owing:
             lost += knew
         elif not wrong.said and knew and is_output:
@@ -233,7 +233,7 @@ def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evide
     share = 1 / max(1, told.num_wrong)
     return replace(
         before,
-        first=before.first + first * share,
+        made_up=before.made_up + made_up * share,
         lost=before.lost + lost * share,
         left_out=before.left_out + left_out * share,
         withheld=before.withheld + withheld * share,
