@@ -4,17 +4,27 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from framework.bench.record import check_record, machine_of, write_record
 from framework.bench.repair_figure import plot_repairs
 from framework.core.console import results, working
+from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
+from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions, Scalar
-from framework.gbc.environments.microworld.prompt_repair import Repair, draw_damages, repair
+from framework.gbc.environments.microworld import system
+from framework.gbc.environments.microworld.episodes import Remembered
+from framework.gbc.environments.microworld.prompt_repair import draw_damages
+from framework.gbc.environments.microworld.tasks import answer_loss
 from framework.gbc.environments.microworld.world import load_model
+from framework.gbc.environments.prompt_repair import Damage, Lead, Repair, repair
+from framework.gbc.environments.realworld import prompt_repair as realworld
+from framework.gbc.environments.realworld.systems import FORMAT, load_systems
+from framework.gbc.graph.verbal_loss import Loss, slot_loss
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 
 def bench_repair(
@@ -27,10 +37,14 @@ def bench_repair(
     model: Path | None = None,
     attribution: AttributionOptions = AttributionOptions(),
     scalars: tuple[Scalar, ...] = (),
+    world: Literal["micro", "real"] = "micro",
+    systems: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Measures what `candidates` wins back, choosing agents by their credit and evenly, beside who is named first.
 
-    With a file for the numbers, a figure of the same name as SVG shows all ways.
+    With a file for the numbers, a figure of the same name as SVG shows all ways. With `--world real` the faults are
+    those of systems of a model that nobody trained for it, an agent's candidates its prompts with each of its faults,
+    and the conclusion of `framework attribute` leads in place of the credit.
 
     Every agent has its healthy prompt and wrong ones as candidates. `opro` is left out: the micro world's language
     model cannot write prompts.
@@ -39,27 +53,38 @@ def bench_repair(
         out: JSON file for the numbers.
         num_faults: faults that are repaired.
         num_tasks: tasks to attribute, and as many held-out ones.
-        num_wrong: wrong candidates of each agent.
-        seed: of faults, tasks, candidates and optimizers.
-        model: folder of the language model; by default the one that is shipped.
-        attribution: how errors are attributed.
+        num_wrong: wrong candidates of each agent, in the micro world.
+        seed: of faults, tasks, candidates and optimizers; in the real world of optimizers alone.
+        model: folder of the language model; by default the micro world's that is shipped.
+        attribution: how errors are attributed in the micro world.
         scalars: attribution by the size of these gradients besides, with prompts as inputs, as published.
+        world: micro, or real: systems of a language model in a folder.
+        systems: names of real ones whose faults are planted; all by default.
 
     Returns:
         The numbers, as in the file.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, no such system, or no model for the real world.
     """
     check_record(out)
     started = time.perf_counter()
-    language_model = load_model(None if model is None else str(model))
+    published = {scalar: Lead(attribution=_published(scalar)) for scalar in scalars}
     with working("drawing faults and repairing them", bar=False):
-        damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, seed=seed)
-        ways = {"led by blame": attribution, **{scalar: _published(scalar) for scalar in scalars}}
-        repairs = list(repair(language_model, damages, attributions=ways, num_wrong=num_wrong, seed=seed))
+        if world == "real":
+            models, damages = _real_damages(model, systems, num_faults, num_tasks)
+            loss: Loss = slot_loss
+            leads = {"led by evidence": Lead(by="diagnosis"), **published}
+        else:
+            language_model = load_model(None if model is None else str(model))
+            damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, num_wrong=num_wrong, seed=seed)
+            models: dict[str, LocalModel] = {system.MODEL: Remembered(language_model)}
+            loss = answer_loss
+            leads = {"led by blame": Lead(attribution=attribution), **published}
+        repairs = list(repair(models, damages, loss, leads=leads, seed=seed))
     record = {
         "machine": machine_of(),
+        "world": world,
         "num_faults": num_faults,
         "num_tasks": num_tasks,
         "num_wrong": num_wrong,
@@ -74,6 +99,21 @@ def bench_repair(
     if out is not None:
         plot_repairs(repairs, out.with_suffix(".svg"))
     return record
+
+
+def _real_damages(
+    folder: Path | None, names: tuple[str, ...], num_faults: int, num_tasks: int
+) -> tuple[dict[str, LocalModel], list[Damage]]:
+    known = load_systems()
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"system {name!r}", hint=f"use one of {', '.join(known)}")
+    if folder is None:
+        raise ConfigError("no model for the real world", hint="give --model FOLDER")
+    config = LocalModelConfig(path=str(folder), plain_format=FORMAT, batch_size=16)
+    shared = SharedPrompts(LocalModel.load(config))
+    damages = realworld.draw_damages(shared, [known[name] for name in names or known], num_faults, num_tasks=num_tasks)
+    return {realworld.MODEL: shared}, damages
 
 
 def _published(scalar: Scalar) -> AttributionOptions:

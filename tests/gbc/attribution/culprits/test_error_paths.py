@@ -13,7 +13,7 @@ from framework.gbc.attribution.culprits.error_paths import (
 )
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import Agent, Graph
-from framework.gbc.graph.trace import Trace
+from framework.gbc.graph.trace import Trace, given_step, message_block
 from framework.gbc.graph.verbal_loss import VerbalLoss, exact_match, slot_loss
 from framework.testing.language_models import tiny_local_model
 
@@ -74,12 +74,16 @@ def test_the_same_word_in_another_field_is_not_followed():
 
 
 def test_the_label_before_a_message_names_its_field():
-    writer = Agent(
-        name="writer", prompt="", model="m", reads=("a", "b"), max_new_tokens=4, template="Date: {a}\nGuest: {b}"
-    )
-    trace = run(Graph(agents=(agent("a", "user"), agent("b", "user"), writer)), {"a": "x", "b": "x"})
-    named, _ = sources(trace, trace.step("writer"), WrongValue(said="x", expected="May", field="date"))
-    assert [step.name for step in named] == ["a"]
+    text = "Note. Date: x\nGuest: y z"
+    blocks = tuple(message_block(name, name, start=text.index(name)) for name in "xyz")
+    said = [given_step(name, node=name, kind="agent", output=name) for name in "xyz"]
+    writer = given_step("writer", node="writer", kind="agent", output="date=x", input_text=text, blocks=blocks)
+    trace = Trace(id="0", task={}, steps=(*said, writer), skipped=(), outputs=("writer",))
+    wrong = WrongValue(said="x", expected="May", field="date", others=frozenset({"guest"}))
+    named, others = sources(trace, writer, wrong)
+    assert [step.name for step in named] == [step.name for step in others] == ["x"]
+    named, _ = sources(trace, writer, WrongValue(said="y", expected="Ann", field="guest"))
+    assert [step.name for step in named] == ["y", "z"]
 
 
 def test_a_message_with_the_field_tells_what_stands_there_and_no_more():
