@@ -1,17 +1,16 @@
 """Evidence about the culprit of a failed run, for models that nobody trained for it (ours).
 
-From the loss backwards every node is asked what it should have said (its target), as far as that can be told without
-its prompt: the output should have been the expected one; a message that has a wrong value should have had the expected
-one; a tool's input should have been such that the tool, run again, says its target, one word of it exchanged for words
-that its author or those before it had read. Where a value that was expected is in no message, each author before the
-output is supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
+What is wrong in the output is followed backwards (`error_paths.py`), and every step is asked what it should have said,
+its target, as far as that can be told without its prompt (`targets.py`). Then, of each node:
 
-- where the wrong values came from, followed backwards from the output as far as to somebody who had been told the
-  expected one: whether it was the first that said them, passed them on, or had the expected ones before it and lost
-  them. Who says the same value for another place, where it is right, is not on that path;
+- what became of the values at it: it made the wrong one up, it had read the expected one and lost it or did not pass it
+  on, nothing that it had read told it, or all that it said is right elsewhere;
 - the log-odds of its target against what it said, by the same language model that reads what the node read, but with
   the agent's role in place of its prompt. A prompt with a fault makes an agent say what its task and its input do not
-  imply; an agent that only passed an error on says what they imply.
+  imply; an agent that only passed an error on says what they imply, and then whoever fed it, or sent it, is suspected.
+
+Where nobody is known to have owed a value, those before whoever said it first are supposed to have, and whoever decided
+a branch to have owed another branch.
 
 No agent runs again, and no prompt is read: the passes are over roles, messages and answers.
 """
@@ -47,7 +46,8 @@ class Evidence:
         lost: share that it said, or owed, though what should stand there was before it.
         left_out: share that are missing in the output though it, who said that, had read them.
         withheld: share that it had read as somebody else's message and did not pass on, so that they got no further.
-        lacked: share of which nothing that it had read told: neither the expected value nor the wrong one.
+        lacked: share that it was to take from a message by name, or to put out, and nothing that it had read told of:
+            neither the expected value nor the wrong one.
         right: all that it said is the right value of another field.
         explained: a tool that says its target once its input is another: its input is at fault.
         is_output: whether it said the system's output.
@@ -272,7 +272,8 @@ def _suppositions(graph: Graph, trace: Trace, step: Step, told: Told) -> list[st
         if not condition.negate and condition.holds(condition.pattern) and not condition.holds(step.output)
     ]
     # A value alone stands for no message of several fields.
-    return [start + text for text in dict.fromkeys([*([] if parse_fields(step.output) else owed), *branches])]
+    supposed = branches if parse_fields(step.output) else [*owed, *branches]
+    return [start + text for text in dict.fromkeys(supposed)]
 
 
 def _could_have_told(trace: Trace, path: ErrorPath) -> list[str]:
