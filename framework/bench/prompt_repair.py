@@ -23,7 +23,7 @@ from framework.gbc.environments.microworld.world import load_model
 from framework.gbc.environments.prompt_repair import Damage, Lead, Repair, repair
 from framework.gbc.environments.realworld import prompt_repair as realworld
 from framework.gbc.environments.realworld.systems import FORMAT, load_systems
-from framework.gbc.graph.verbal_loss import Loss, slot_loss
+from framework.gbc.graph.verbal_loss import slot_loss
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 
@@ -42,12 +42,9 @@ def bench_repair(
 ) -> dict[str, Any]:
     """Measures what `candidates` wins back, choosing agents by their credit and evenly, beside who is named first.
 
-    With a file for the numbers, a figure of the same name as SVG shows all ways. With `--world real` the faults are
-    those of systems of a model that nobody trained for it, an agent's candidates its prompts with each of its faults,
-    and the conclusion of `framework attribute` leads in place of the credit.
-
-    Every agent has its healthy prompt and wrong ones as candidates. `opro` is left out: the micro world's language
-    model cannot write prompts.
+    Every agent has its healthy prompt and wrong ones as candidates, in the real world those with its faults; there the
+    conclusion of `framework attribute` leads in place of the credit. `opro` is left out: the models cannot write
+    prompts. With a file for the numbers, a figure of the same name as SVG shows all ways.
 
     Args:
         out: JSON file for the numbers.
@@ -58,8 +55,8 @@ def bench_repair(
         model: folder of the language model; by default the micro world's that is shipped.
         attribution: how errors are attributed in the micro world.
         scalars: attribution by the size of these gradients besides, with prompts as inputs, as published.
-        world: micro, or real: systems of a language model in a folder.
-        systems: names of real ones whose faults are planted; all by default.
+        world: micro, or real: systems of a model that nobody trained for it.
+        systems: names of real ones; all by default.
 
     Returns:
         The numbers, as in the file.
@@ -69,26 +66,16 @@ def bench_repair(
     """
     check_record(out)
     started = time.perf_counter()
-    published = {scalar: Lead(attribution=_published(scalar)) for scalar in scalars}
     with working("drawing faults and repairing them", bar=False):
         if world == "real":
             models, damages = _real_damages(model, systems, num_faults, num_tasks)
-            loss: Loss = slot_loss
-            leads = {"led by evidence": Lead(by="diagnosis"), **published}
         else:
-            language_model = load_model(None if model is None else str(model))
-            damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, num_wrong=num_wrong, seed=seed)
-            models: dict[str, LocalModel] = {system.MODEL: Remembered(language_model)}
-            loss = answer_loss
-            leads = {"led by blame": Lead(attribution=attribution), **published}
-        repairs = list(repair(models, damages, loss, leads=leads, seed=seed))
+            models, damages = _micro_damages(model, num_faults, num_tasks, num_wrong, seed)
+        loss = slot_loss if world == "real" else answer_loss
+        repairs = list(repair(models, damages, loss, leads=_leads(world, attribution, scalars), seed=seed))
     record = {
-        "machine": machine_of(),
-        "world": world,
-        "num_faults": num_faults,
-        "num_tasks": num_tasks,
-        "num_wrong": num_wrong,
-        "seed": seed,
+        **{"machine": machine_of(), "world": world, "seed": seed},
+        **{"num_faults": num_faults, "num_tasks": num_tasks, "num_wrong": num_wrong},
         "healthy_success": mean(damage.healthy for damage in damages),
         "faulty_success": mean(damage.faulty for damage in damages),
         "seconds": time.perf_counter() - started,
@@ -99,6 +86,14 @@ def bench_repair(
     if out is not None:
         plot_repairs(repairs, out.with_suffix(".svg"))
     return record
+
+
+def _micro_damages(
+    folder: Path | None, num_faults: int, num_tasks: int, num_wrong: int, seed: int
+) -> tuple[dict[str, LocalModel], list[Damage]]:
+    model = load_model(None if folder is None else str(folder))
+    damages = draw_damages(model, num_faults, num_tasks=num_tasks, num_wrong=num_wrong, seed=seed)
+    return {system.MODEL: Remembered(model)}, damages
 
 
 def _real_damages(
@@ -114,6 +109,12 @@ def _real_damages(
     shared = SharedPrompts(LocalModel.load(config))
     damages = realworld.draw_damages(shared, [known[name] for name in names or known], num_faults, num_tasks=num_tasks)
     return {realworld.MODEL: shared}, damages
+
+
+def _leads(world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...]) -> dict[str, Lead]:
+    ours = Lead(by="diagnosis") if world == "real" else Lead(attribution=attribution)
+    name = "led by evidence" if world == "real" else "led by blame"
+    return {name: ours, **{scalar: Lead(attribution=_published(scalar)) for scalar in scalars}}
 
 
 def _published(scalar: Scalar) -> AttributionOptions:

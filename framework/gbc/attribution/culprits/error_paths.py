@@ -159,6 +159,11 @@ def heard(trace: Trace, steps: Iterable[str]) -> list[str]:
 def sources(trace: Trace, step: Step, wrong: WrongValue) -> tuple[list[Step], list[Step]]:
     """From which of the messages that it read a step was to take a field.
 
+    Args:
+        trace: the run.
+        step: that read them.
+        wrong: the value in the field.
+
     Returns:
         Those for that field by name; and those that are for no other field.
     """

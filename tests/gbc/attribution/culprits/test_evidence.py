@@ -8,7 +8,7 @@ import torch
 
 from framework.gbc.attribution.culprits.evidence import Evidence, gather_evidence
 from framework.gbc.execution.runner import run_graph
-from framework.gbc.graph.spec import Agent, Condition, Graph, Tool
+from framework.gbc.graph.spec import Agent, Condition, Graph
 from framework.gbc.graph.verbal_loss import slot_loss
 from framework.testing.language_models import tiny_local_model
 
@@ -73,58 +73,6 @@ def test_a_field_that_is_missing_in_the_output_or_before_it():
     assert found["tongue"].target == "Italian"
     found = evidence_of(FAN_IN, {**said, "writer": "capital=Rome; tongue=Greek"}, capital="Rome", tongue="Italian")
     assert found["writer"].lacked == 1.0
-
-
-def double(texts: Mapping[str, str]) -> str:
-    """Twice the first number."""
-    return str(2 * int("".join(texts.values())))
-
-
-@pytest.mark.parametrize(("read", "explained"), [("two and 4", True), ("two and 5", False)])
-def test_a_tool_is_explained_by_a_word_that_its_author_had_read(read: str, explained: bool):
-    tool = Tool(name="tool", reads=("clerk",), function=double)
-    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
-    found = evidence_of(graph, {"clerk": "3", "writer": "total=6"}, user=read, total="8")
-    assert (found["tool"].made_up, found["tool"].target) == (1.0, "8")
-    assert (found["tool"].explained, found["clerk"].lost) == (explained, float(explained))
-    assert found["clerk"].target == ("4" if explained else None)
-
-
-def product(texts: Mapping[str, str]) -> str:
-    """Of the first two numbers."""
-    left, right = "".join(texts.values()).split(" * ")
-    return str(int(left) * int(right))
-
-
-def test_of_a_word_that_an_author_said_twice_one_is_exchanged():
-    tool = Tool(name="tool", reads=("clerk",), function=product)
-    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
-    found = evidence_of(graph, {"clerk": "9 * 9", "writer": "total=81"}, user="9 for 3 each", total="27")
-    assert found["tool"].explained
-    assert found["clerk"].target == "3 * 9"
-
-
-def test_an_input_of_a_tool_is_followed_back_to_who_misled_its_author():
-    tool = Tool(name="tool", reads=("clerk",), function=product)
-    graph = Graph(agents=(agent("reader", "user"), agent("clerk", "reader"), agent("writer", "tool")), tools=(tool,))
-    said = {"reader": "number=9; price=9", "clerk": "9 * 9", "writer": "total=81"}
-    found = evidence_of(graph, said, user="9 for 3 each", total="27")
-    assert (found["clerk"].lost, found["clerk"].made_up) == (0.0, 0.0)
-    assert (found["reader"].lost, found["reader"].made_up, found["reader"].lacked) == (1.0, 0.0, 0.0)
-
-
-def calculate(texts: Mapping[str, str]) -> str:
-    """The sum or the product of two numbers."""
-    left, sign, right = "".join(texts.values()).split()
-    return str(int(left) * int(right) if sign == "*" else int(left) + int(right))
-
-
-def test_a_tool_that_was_told_to_add_may_have_been_to_multiply():
-    tool = Tool(name="tool", reads=("clerk",), function=calculate)
-    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
-    found = evidence_of(graph, {"clerk": "6 + 8", "writer": "total=14"}, user="6 for 8 each", total="48")
-    assert found["tool"].explained
-    assert (found["clerk"].target, found["clerk"].made_up) == ("6 * 8", 1.0)
 
 
 def test_a_value_that_was_read_and_not_passed_on_was_withheld_though_the_next_one_made_one_up():
