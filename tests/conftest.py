@@ -103,6 +103,18 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def warm_interpreter(tmp_path, monkeypatch) -> None:
+    """What is run as `sys.executable` has the large libraries loaded, under `make test`."""
+    from framework.testing.processes import warm_python
+
+    if address := os.environ.get(warm_python.ADDRESS):
+        file = tmp_path / "warm-python"
+        file.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python.command(address))} "$@"\n')
+        file.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(file))
+
+
+@pytest.fixture
 def recipe(tmp_path) -> Path:
     from framework.testing.images import make_image_shards
 

@@ -11,6 +11,7 @@ from framework.core.errors import ConfigError, TrainingError
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_interpreter")
 def test_every_number_is_measured(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "busy.json"
     record = bench_busy(str(recipe), out, beside=(1,), spin_counts=(), seconds=0.1, rounds=1)
@@ -26,6 +27,7 @@ def test_counting_processes_end_with_the_block():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_interpreter")
 def test_what_cannot_be_measured(tmp_path: Path):
     with pytest.raises(ConfigError, match="rounds 0"):
         bench_busy("recipe.yaml", rounds=0)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -144,37 +145,56 @@ def test_accumulation_does_not_matter(shards: str, uninterrupted, accumulate: in
 
 # Of an epoch of 5 batches: after its first, before its last, at its end, in the middle of the next. The batches may be
 # made of two micro-batches before the resume, after it, or always; a checkpoint between the two has the step before.
+SAVED_AFTER = (1, 4, 5, 8)
+LENGTHS: dict[str, dict[str, int]] = {"epochs": {"max_epochs": 4}, "steps": {"max_epochs": -1, "max_steps": 20}}
+
+
+def micro_batches(batches: int, accumulate: int) -> int:
+    """After which a checkpoint is written."""
+    return batches * accumulate - (1 if accumulate > 1 and batches in (1, 8) else 0)
+
+
+def how(shards: str, length: str, validate: bool, accumulate: int) -> dict[str, Any]:
+    validation = shards if validate else None
+    size = {"accumulate_grad_batches": accumulate, "batch_size": BATCH // accumulate}
+    return {**LENGTHS[length], "validation": validation, **size}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(shards: str, uninterrupted, tmp_path_factory: pytest.TempPathFactory):
+    """By micro-batches, the checkpoints of a run that sees what it would have seen without them; each run is made once."""
+
+    @cache
+    def train(length: str, validate: bool, accumulate: int) -> dict[int, Path]:
+        folder = tmp_path_factory.mktemp("checkpoints")
+        paths = {number: folder / f"{number}.ckpt" for number in (micro_batches(b, accumulate) for b in SAVED_AFTER)}
+        saves: list[Callback] = [SaveAt(path, number, "on_train_batch_end") for number, path in paths.items()]
+        assert fit(shards, callbacks=saves, **how(shards, length, validate, accumulate)) == uninterrupted
+        return paths
+
+    return train
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_steps": 20}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("accumulate", [(1, 1), (2, 2), (1, 2), (4, 1)], ids=str)
-@pytest.mark.parametrize("batches", [1, 4, 5, 8])
+@pytest.mark.parametrize("batches", SAVED_AFTER)
 @pytest.mark.parametrize("validate", [False, True], ids=["", "validate"])
 def test_resume_goes_on_as_if_uninterrupted(
-    shards: str, uninterrupted, tmp_path: Path, batches: int, accumulate: tuple[int, int], length: dict, validate: bool
+    shards: str, uninterrupted, checkpoints, batches: int, accumulate: tuple[int, int], length: str, validate: bool
 ):
-    before, after = (
-        {
-            "max_epochs": -1,
-            **length,
-            "validation": shards if validate else None,
-            "accumulate_grad_batches": number,
-            "batch_size": BATCH // number,
-        }
-        for number in accumulate
-    )
-    micro_batches = batches * accumulate[0] - (1 if accumulate[0] > 1 and batches in (1, 8) else 0)
-    steps = micro_batches // accumulate[0]
-    checkpoint = tmp_path / "middle.ckpt"
-    save = SaveAt(checkpoint, micro_batches, "on_train_batch_end")
-    assert fit(shards, callbacks=[save], **before) == uninterrupted
+    before, after = accumulate
+    number = micro_batches(batches, before)
+    steps = number // before
+    checkpoint = checkpoints(length, validate, before)[number]
     assert torch.load(checkpoint, weights_only=True)["ShardDataModule"] == {
         "samples_consumed": steps * BATCH,
         "epoch": steps // BATCHES_PER_EPOCH,
         "samples": steps % BATCHES_PER_EPOCH * BATCH,
         "order": "22 samples in 5 shards (c626d2ba), shuffle full, seed 0, remainder drop",
-        "data": to_json(make_data(shards, validation=before["validation"]).identity),
+        "data": to_json(make_data(shards, validation=shards if validate else None).identity),
     }
-    assert fit(shards, resume=checkpoint, **after) == uninterrupted[steps * BATCH :]
+    assert fit(shards, resume=checkpoint, **how(shards, length, validate, after)) == uninterrupted[steps * BATCH :]
 
 
 @pytest.mark.slow

@@ -38,9 +38,9 @@ def rows_of(size: PassSize) -> list[TokenRow]:
 
 
 SIZES = [
-    PassSize(rows=3, tokens=120, prefix=0, outputs=40),
-    PassSize(rows=3, tokens=60, prefix=200, outputs=20),
-    PassSize(rows=1, tokens=90, prefix=12, outputs=60),
+    PassSize(rows=3, tokens=90, prefix=0, outputs=12),
+    PassSize(rows=3, tokens=50, prefix=160, outputs=10),
+    PassSize(rows=1, tokens=40, prefix=12, outputs=26),
 ]
 
 
