@@ -173,11 +173,14 @@ class TrainingCLI(OpenLightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
+        """What options each leaves out of its method's; only the given one's, where it is one, for options take time."""
         given = {"model", "datamodule", "ckpt_path", "weights_only"}
-        return {
+        both = {
             "fit": given | {"train_dataloaders", "val_dataloaders"},
             "validate": given | {"dataloaders", "verbose"},
         }
+        command = GIVEN.get().command
+        return {command: both[command]} if command in both else both
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(cast("Sequence[str] | None", args))

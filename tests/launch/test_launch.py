@@ -405,6 +405,7 @@ def test_the_entry_point_runs_the_framework_or_a_program(bench: Bench):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_interpreter")
 def test_the_real_command_line_refuses_an_unknown_setting(bench: Bench):
     python = f'#!/bin/sh\nexec {sys.executable} -m framework.cli.main "$@"\n'
     bench.program("framework", python)

@@ -35,6 +35,8 @@ _PRELOADED = (
     "lightning.pytorch",
     "transformers.modeling_utils",
     "sklearn.svm",
+    "peft",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
 )
 # Not W&B: it makes a temporary folder when it is loaded, which the first fork to end would remove.
 _LONGEST_ORDER = 2**20
@@ -59,7 +61,8 @@ def start_server() -> str | None:
             [sys.executable, __file__, str(number), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             pass_fds=[number],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # DeepSpeed looks at what it runs on when it is loaded.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
         )
     os.environ[ADDRESS] = address
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from framework.cli.main import main
 from framework.core.errors import Interrupted, Preempted
 from framework.report.run_summary import read_run
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
@@ -137,7 +136,7 @@ def test_a_signal_in_the_last_step_is_too_late_to_matter(tmp_path: Path):
 def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path: Path):
     options = ["--config", str(recipe), "--trainer.max_steps", "120", "--trainer.val_check_interval", "120"]
     options += ["--model.init_args.grid.every_n_steps", "0", "--checkpoint.every_n_steps", "1000"]
-    main(["fit", *options, "--run.dir", str(tmp_path / "straight")])
+    start_command("fit", *options, "--run.dir", str(tmp_path / "straight")).finish(timeout=120)
     run = tmp_path / "run"
     command = start_command("fit", *options)
     until = time.monotonic() + 60
@@ -151,7 +150,7 @@ def test_a_preempted_command_goes_on_to_the_same_weights(recipe: Path, tmp_path:
     [stopped] = list_checkpoints(run / FOLDER)
     assert 0 < step_of(stopped) < 120
     assert json.loads((run / PREEMPTED).read_text())["step"] == step_of(stopped)
-    main(["fit", *options])
+    assert start_command("fit", *options).finish(timeout=120).exitcodes == [0]
     assert sorted(read_metrics(run)["loss/total"]) == list(range(120))
     # A run that goes on removes the launcher's mark.
     assert not (run / PREEMPTED).exists()
