@@ -4,17 +4,27 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from framework.bench.record import check_record, machine_of, write_record
 from framework.bench.repair_figure import plot_repairs
 from framework.core.console import results, working
+from framework.core.errors import ConfigError
 from framework.core.serialization import to_json
+from framework.gbc.attribution.culprits.shared_prompts import SharedPrompts
 from framework.gbc.attribution.options import AttributionOptions, ConnectionOptions, GradientOptions, Scalar
-from framework.gbc.environments.microworld.prompt_repair import Repair, draw_damages, repair
+from framework.gbc.environments.microworld import system
+from framework.gbc.environments.microworld.episodes import Remembered
+from framework.gbc.environments.microworld.prompt_repair import draw_damages
+from framework.gbc.environments.microworld.tasks import answer_loss
 from framework.gbc.environments.microworld.world import load_model
+from framework.gbc.environments.prompt_repair import Damage, Lead, Repair, repair
+from framework.gbc.environments.realworld import prompt_repair as realworld
+from framework.gbc.environments.realworld.systems import FORMAT, load_systems
+from framework.gbc.graph.verbal_loss import slot_loss
+from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 
 def bench_repair(
@@ -27,43 +37,45 @@ def bench_repair(
     model: Path | None = None,
     attribution: AttributionOptions = AttributionOptions(),
     scalars: tuple[Scalar, ...] = (),
+    world: Literal["micro", "real"] = "micro",
+    systems: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Measures what `candidates` wins back, choosing agents by their credit and evenly, beside who is named first.
 
-    With a file for the numbers, a figure of the same name as SVG shows all ways.
-
-    Every agent has its healthy prompt and wrong ones as candidates. `opro` is left out: the micro world's language
-    model cannot write prompts.
+    Every agent has its healthy prompt and wrong ones as candidates, in the real world those with its faults; there the
+    conclusion of `framework attribute` leads in place of the credit. `opro` is left out: the models cannot write
+    prompts. With a file for the numbers, a figure of the same name as SVG shows all ways.
 
     Args:
         out: JSON file for the numbers.
         num_faults: faults that are repaired.
         num_tasks: tasks to attribute, and as many held-out ones.
-        num_wrong: wrong candidates of each agent.
-        seed: of faults, tasks, candidates and optimizers.
-        model: folder of the language model; by default the one that is shipped.
-        attribution: how errors are attributed.
+        num_wrong: wrong candidates of each agent, in the micro world.
+        seed: of faults, tasks, candidates and optimizers; in the real world of optimizers alone.
+        model: folder of the language model; by default the micro world's that is shipped.
+        attribution: how errors are attributed in the micro world.
         scalars: attribution by the size of these gradients besides, with prompts as inputs, as published.
+        world: micro, or real: systems of a model that nobody trained for it.
+        systems: names of real ones; all by default.
 
     Returns:
         The numbers, as in the file.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, no such system, or no model for the real world.
     """
     check_record(out)
     started = time.perf_counter()
-    language_model = load_model(None if model is None else str(model))
     with working("drawing faults and repairing them", bar=False):
-        damages = draw_damages(language_model, num_faults, num_tasks=num_tasks, seed=seed)
-        ways = {"led by blame": attribution, **{scalar: _published(scalar) for scalar in scalars}}
-        repairs = list(repair(language_model, damages, attributions=ways, num_wrong=num_wrong, seed=seed))
+        if world == "real":
+            models, damages = _real_damages(model, systems, num_faults, num_tasks)
+        else:
+            models, damages = _micro_damages(model, num_faults, num_tasks, num_wrong, seed)
+        loss = slot_loss if world == "real" else answer_loss
+        repairs = list(repair(models, damages, loss, leads=_leads(world, attribution, scalars), seed=seed))
     record = {
-        "machine": machine_of(),
-        "num_faults": num_faults,
-        "num_tasks": num_tasks,
-        "num_wrong": num_wrong,
-        "seed": seed,
+        **{"machine": machine_of(), "world": world, "seed": seed},
+        **{"num_faults": num_faults, "num_tasks": num_tasks, "num_wrong": num_wrong},
         "healthy_success": mean(damage.healthy for damage in damages),
         "faulty_success": mean(damage.faulty for damage in damages),
         "seconds": time.perf_counter() - started,
@@ -74,6 +86,35 @@ def bench_repair(
     if out is not None:
         plot_repairs(repairs, out.with_suffix(".svg"))
     return record
+
+
+def _micro_damages(
+    folder: Path | None, num_faults: int, num_tasks: int, num_wrong: int, seed: int
+) -> tuple[dict[str, LocalModel], list[Damage]]:
+    model = load_model(None if folder is None else str(folder))
+    damages = draw_damages(model, num_faults, num_tasks=num_tasks, num_wrong=num_wrong, seed=seed)
+    return {system.MODEL: Remembered(model)}, damages
+
+
+def _real_damages(
+    folder: Path | None, names: tuple[str, ...], num_faults: int, num_tasks: int
+) -> tuple[dict[str, LocalModel], list[Damage]]:
+    known = load_systems()
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"system {name!r}", hint=f"use one of {', '.join(known)}")
+    if folder is None:
+        raise ConfigError("no model for the real world", hint="give --model FOLDER")
+    config = LocalModelConfig(path=str(folder), plain_format=FORMAT, batch_size=16)
+    shared = SharedPrompts(LocalModel.load(config))
+    damages = realworld.draw_damages(shared, [known[name] for name in names or known], num_faults, num_tasks=num_tasks)
+    return {realworld.MODEL: shared}, damages
+
+
+def _leads(world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...]) -> dict[str, Lead]:
+    ours = Lead(by="diagnosis") if world == "real" else Lead(attribution=attribution)
+    name = "led by evidence" if world == "real" else "led by blame"
+    return {name: ours, **{scalar: Lead(attribution=_published(scalar)) for scalar in scalars}}
 
 
 def _published(scalar: Scalar) -> AttributionOptions:

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from framework.core.io import atomic_write
-from framework.gbc.environments.microworld.prompt_repair import Repair
+from framework.gbc.environments.prompt_repair import Repair
 
 _RESAMPLES = 2000
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from framework.bench.repair_figure import interval, plot_repairs
-from framework.gbc.environments.microworld.prompt_repair import Repair
+from framework.gbc.environments.prompt_repair import Repair
 
 
 def test_an_interval_holds_the_mean_and_is_a_point_for_equal_values():

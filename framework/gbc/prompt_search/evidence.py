@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framework.gbc.attribution.attribute import attribute
-from framework.gbc.attribution.culprits.diagnosis import Diagnosis, diagnose
+from framework.gbc.attribution.culprits.diagnosis import Diagnosis, diagnose, why_no_evidence
 from framework.gbc.attribution.options import AttributionOptions
 from framework.gbc.attribution.results import AgentCredit, Attribution, Attributions, mean_credits
 from framework.gbc.graph.spec import Graph
@@ -27,7 +27,7 @@ class Evidence:
         graph: with the current prompts.
         traces: of training tasks, those that did not fail and whose loss is not 0.
         losses: of each trace.
-        attributions: of each trace.
+        attributions: of each trace; none where a diagnosis was asked for and does without.
         credits: means over the traces.
         diagnosis: of all traces together, if it was asked for and there are any.
         num_runs: runs of the graph that it took.
@@ -76,7 +76,9 @@ def gather_evidence(
     finished = [trace for trace in traces if trace.failure is None]
     pairs = [(trace, found) for trace, found in ((trace, loss(trace)) for trace in finished) if found.value > 0]
     wrong, losses = [trace for trace, _ in pairs], [found for _, found in pairs]
-    attributions = attribute(wrong, graph, models, losses, options) if pairs else Attributions()
+    # A diagnosis from roles and messages needs no gradients.
+    needed = bool(pairs) and not (diagnosed and why_no_evidence(graph, models, losses) is None)
+    attributions = attribute(wrong, graph, models, losses, options) if needed else Attributions()
     return Evidence(
         graph=graph,
         traces=tuple(wrong),

@@ -1,40 +1,40 @@
 """Evidence about the culprit of a failed run, for models that nobody trained for it (ours).
 
-From the loss backwards every node is asked what it should have said (its target), as far as that can be told without
-its prompt: the output should have been the expected one; a message that has a wrong value should have had the expected
-one; a tool's input should have been such that the tool, run again, says its target, one word of it exchanged for words
-that its author or those before it had read. Where a value that was expected is in no message, each author before the
-output is supposed to have owed it, and whoever decided a branch to have owed another branch. Then, of each node:
+What is wrong in the output is followed backwards (`error_paths.py`), and every step is asked what it should have said,
+its target, as far as that can be told without its prompt (`targets.py`). Then, of each node:
 
-- where the wrong values came from, followed backwards from the output as far as to somebody who had been told the
-  expected one: whether it was the first that said them, passed them on, or had the expected ones before it and lost
-  them. Who says the same value for another place, where it is right, is not on that path;
+- what became of the values at it: it made the wrong one up, it had read the expected one and lost it or did not pass it
+  on, nothing that it had read told it, or all that it said is right elsewhere;
 - the log-odds of its target against what it said, by the same language model that reads what the node read, but with
   the agent's role in place of its prompt. A prompt with a fault makes an agent say what its task and its input do not
-  imply; an agent that only passed an error on says what they imply.
+  imply; an agent that only passed an error on says what they imply, and then whoever fed it, or sent it, is suspected.
+
+Where nobody is known to have owed a value, those before whoever said it first are supposed to have, and whoever decided
+a branch to have owed another branch.
 
 No agent runs again, and no prompt is read: the passes are over roles, messages and answers.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from framework.core.errors import FrameworkError
-from framework.gbc.attribution.culprits.error_paths import error_paths, has_words, tells, wrong_values
+from framework.gbc.attribution.culprits.error_paths import ErrorPath, heard, read_by, sources
 from framework.gbc.attribution.culprits.shared_prompts import token_fit
+from framework.gbc.attribution.culprits.targets import Told, find_targets
 from framework.gbc.execution.runner import build_request
-from framework.gbc.graph.spec import Agent, Graph, Tool
+from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Step, Trace
-from framework.gbc.graph.verbal_loss import VerbalLoss
+from framework.gbc.graph.verbal_loss import VerbalLoss, parse_fields
 from framework.gbc.language_models.interface import Request
 from framework.gbc.language_models.local import LocalModel
 
-_WORD = re.compile(r"[^\s,;=.?!:']+")
-_LONGEST_PHRASE = 3
-_MOST_REPLAYS = 2000
 _MOST_ODDS = 10.0
 """In nats: beyond it, one token more or less says nothing new."""
+
+
+def _tens(odds: float) -> float:
+    """Log-odds in tens of nats, at most 1 and at least -1."""
+    return max(-_MOST_ODDS, min(_MOST_ODDS, odds)) / _MOST_ODDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,36 +42,33 @@ class Evidence:
     """What speaks for and against a node, over its steps.
 
     Attributes:
-        first: share of the wrong values that it said first.
-        passed: share that it read from another agent or tool and said again.
-        lost: share that it said though what should stand there was before it.
+        made_up: share of the wrong values that it said, and nothing that it had read.
+        lost: share that it said, or owed, though what should stand there was before it.
         left_out: share that are missing in the output though it, who said that, had read them.
-        withheld: share that are missing in its message though it had read them.
+        withheld: share that it had read as somebody else's message and did not pass on, so that they got no further.
+        lacked: share that it was to take from a message by name, or to put out, and nothing that it had read told of:
+            neither the expected value nor the wrong one.
+        right: all that it said is the right value of another field.
         explained: a tool that says its target once its input is another: its input is at fault.
-        replayed: the author of such an input.
-        decides: whether it decided that a node ran which is on the path of the error.
         is_output: whether it said the system's output.
-        is_tool: a tool and not an agent.
+        sent: how much whoever decided that it runs should have decided otherwise, in tens of nats and at most 1.
         feeds: how much what a reader of it said fits to what it read, in tens of nats and at most 1, though the reader
             should have said something else: then it is the reader's input that is at fault.
-        lacked: share of the wrong and missing values that nothing it had read told of, though it said the output.
         supposed: the target is only supposed.
         target: what it should have said, where that can be told.
         log_odds: of the target against what it said, in nats; None where there is no target, and for tools.
     """
 
-    first: float = 0.0
-    passed: float = 0.0
+    made_up: float = 0.0
     lost: float = 0.0
     left_out: float = 0.0
     withheld: float = 0.0
-    explained: bool = False
-    replayed: bool = False
-    decides: bool = False
-    is_output: bool = False
-    is_tool: bool = False
-    feeds: float = 0.0
     lacked: float = 0.0
+    right: bool = False
+    explained: bool = False
+    is_output: bool = False
+    sent: float = 0.0
+    feeds: float = 0.0
     supposed: bool = False
     target: str | None = None
     log_odds: float | None = None
@@ -79,23 +76,20 @@ class Evidence:
     @property
     def features(self) -> dict[str, float]:
         """Numbers for a linear score."""
-        odds = 0.0 if self.log_odds is None else max(-_MOST_ODDS, min(_MOST_ODDS, self.log_odds)) / _MOST_ODDS
+        odds = _tens(self.log_odds or 0.0)
         return {
-            "first": self.first,
-            "passed": self.passed,
+            "made_up": self.made_up,
             "lost": self.lost,
             "left_out": self.left_out,
             "withheld": self.withheld,
-            "explained": float(self.explained),
-            "replayed": float(self.replayed),
-            "decides": float(self.decides),
-            "is_output": float(self.is_output),
-            "is_tool": float(self.is_tool),
-            "feeds": self.feeds,
             "lacked": self.lacked,
+            "right": float(self.right),
+            "explained": float(self.explained),
+            "is_output": float(self.is_output),
+            "sent": self.sent,
+            "feeds": self.feeds,
             "has_target": float(self.target is not None and not self.supposed),
             "log_odds": 0.0 if self.supposed else odds,
-            "supposed": float(self.supposed),
             "supposed_odds": odds if self.supposed else 0.0,
         }
 
@@ -134,21 +128,19 @@ def gather_evidence(
     reader = next((model for model in models.values() if isinstance(model, LocalModel)), None)
     found: list[dict[str, Evidence]] = []
     asked: list[_Asked] = []
+    told_of: list[Told] = []
     for index, (trace, loss) in enumerate(zip(traces, losses, strict=True)):
-        wrong = wrong_values(trace, loss)
-        paths = error_paths(trace, wrong)
-        told = _targets(graph, trace, loss, wrong, paths)
+        told = find_targets(graph, trace, loss)
+        told_of.append(told)
         nodes: dict[str, Evidence] = {}
         for step in trace.steps:
             if step.kind == "user":
                 continue
-            evidence = _provenance(trace, step, wrong, paths, nodes.get(step.node, Evidence()))
+            evidence = _provenance(trace, step, told, nodes.get(step.node, Evidence()))
             nodes[step.node] = replace(
                 evidence,
                 target=told.targets.get(step.name, evidence.target),
                 explained=evidence.explained or step.name in told.explained,
-                replayed=evidence.replayed or step.name in told.replayed,
-                decides=evidence.decides or _decides(trace, step, told.targets),
             )
             agent, model = graph.nodes[step.node], models.get(step.model or "")
             model = model if isinstance(model, LocalModel) else reader
@@ -159,7 +151,7 @@ def gather_evidence(
             if step.name in told.targets:
                 supposed = [told.targets[step.name]]
             else:
-                supposed = _suppositions(graph, trace, step, wrong)
+                supposed = _suppositions(graph, trace, step, told)
             for text in supposed:
                 said = (step.output + end, text + end)
                 asked.append(_Asked(run=index, step=step, model=model, request=request, said=said[0], target=said[1]))
@@ -175,21 +167,35 @@ def gather_evidence(
                 nodes[node] = replace(before, supposed=True, target=each.target, log_odds=odds)
         else:
             nodes[node] = replace(before, log_odds=odds)
-    for trace, nodes in zip(traces, found, strict=True):
-        _find_feeders(trace, nodes)
+    for trace, told, nodes in zip(traces, told_of, found, strict=True):
+        _find_feeders(trace, told.paths, nodes)
+        _find_sent(trace, nodes)
     return [Gathered(nodes=n, passes=p, tokens=t) for n, p, t in zip(found, passes, tokens, strict=True)]
 
 
-def _find_feeders(trace: Trace, nodes: dict[str, Evidence]) -> None:
-    """Marks whom a node had read that was right to say what it said, given its input."""
+def _find_feeders(trace: Trace, paths: Sequence[ErrorPath], nodes: dict[str, Evidence]) -> None:
+    """Marks whom a node had read that was right to say what it said, given its input.
+
+    A message that told what was expected misled nobody.
+    """
     for step in trace.steps:
         reader = nodes.get(step.node)
         if reader is None or reader.is_output or reader.supposed or reader.log_odds is None or reader.log_odds >= 0:
             continue
-        fits = min(_MOST_ODDS, -reader.log_odds) / _MOST_ODDS
-        for source in (trace.step(block.source).node for block in step.messages):
-            if source in nodes:
-                nodes[source] = replace(nodes[source], feeds=max(nodes[source].feeds, fits))
+        fits = _tens(-reader.log_odds)
+        mine = [path.wrong for path in paths if step.name in path.sayers | path.owing]
+        for source in read_by(trace, step):
+            if source.node in nodes and not any(wrong.told_in(source.output) for wrong in mine):
+                nodes[source.node] = replace(nodes[source.node], feeds=max(nodes[source.node].feeds, fits))
+
+
+def _find_sent(trace: Trace, nodes: dict[str, Evidence]) -> None:
+    """Marks nodes that ran because of a decision that should have been another."""
+    for step in trace.steps:
+        for decider in (trace.step(name).node for name in step.controls):
+            if step.node in nodes and decider in nodes and decider != step.node:
+                odds = max(0.0, _tens(nodes[decider].log_odds or 0.0))
+                nodes[step.node] = replace(nodes[step.node], sent=max(nodes[step.node].sent, odds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,132 +210,37 @@ class _Asked:
     target: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What steps should have said; of them those that a replay told; and the tools that one explains."""
-
-    targets: dict[str, str]
-    replayed: set[str]
-    explained: set[str]
-
-
-def _provenance(
-    trace: Trace, step: Step, wrong: Sequence[tuple[str, str]], paths: Sequence[set[str]], before: Evidence
-) -> Evidence:
+def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evidence:
     """The evidence of a node with one step more."""
-    read = [trace.step(block.source) for block in step.messages]
+    read = read_by(trace, step)
     is_output = step.name in trace.outputs
-    first = passed = lost = left_out = withheld = lacked = 0
-    for (said, expected), path in zip(wrong, paths, strict=True):
-        knew = any(tells(source.output, expected, said) for source in read)
-        lacked += is_output and not knew and not any(has_words(source.output, said) for source in read)
-        if step.name in path:
+    made_up = lost = left_out = withheld = lacked = 0
+    for path in told.paths:
+        wrong = path.wrong
+        named, others = sources(trace, step, wrong)
+        knew = any(wrong.told_in(source.output) for source in named or others)
+        again = bool(wrong.said) and any(wrong.said_in(source.output) for source in named or others)
+        lacked += not knew and not again and (is_output or (step.name in path.sayers and bool(named)))
+        if step.name in path.sayers:
             lost += knew
-            again = any(source.name in path for source in read)
-            passed += again
-            first += not again
-        elif not said and knew and is_output:
+            made_up += not again
+        elif step.name in path.owing:
+            lost += knew
+        elif not wrong.said and knew and is_output:
             left_out += 1
-        elif not said and knew and not has_words(step.output, expected):
-            withheld += 1
-    share = 1 / max(1, len(wrong))
+        elif not path.told and not wrong.told_in(step.output):
+            withheld += any(source.kind != "user" and wrong.told_in(source.output) for source in read)
+    share = 1 / max(1, told.num_wrong)
     return replace(
         before,
-        first=before.first + first * share,
-        passed=before.passed + passed * share,
+        made_up=before.made_up + made_up * share,
         lost=before.lost + lost * share,
         left_out=before.left_out + left_out * share,
         withheld=before.withheld + withheld * share,
         lacked=before.lacked + lacked * share,
         is_output=before.is_output or is_output,
-        is_tool=step.kind == "tool",
+        right=step.output.strip() in told.right,
     )
-
-
-def _decides(trace: Trace, step: Step, targets: Mapping[str, str]) -> bool:
-    return any(step.name in other.controls and other.name in targets for other in trace.steps)
-
-
-def _targets(
-    graph: Graph, trace: Trace, loss: VerbalLoss, wrong: Sequence[tuple[str, str]], paths: Sequence[set[str]]
-) -> _Told:
-    targets: dict[str, str] = {}
-    if loss.expected_output and len(trace.outputs) == 1:
-        (name,) = trace.outputs
-        output = trace.step(name).output
-        targets[name] = output[: len(output) - len(output.lstrip())] + loss.expected_output
-    replayed: set[str] = set()
-    explained: set[str] = set()
-    for step in reversed(trace.steps):
-        if step.kind == "user":
-            continue
-        values = zip(wrong, paths, strict=True)
-        exchange = {said: expected for (said, expected), path in values if expected and step.name in path}
-        if step.name not in targets and (other := _exchanged(step.output, exchange)) != step.output:
-            targets[step.name] = other
-        tool = graph.nodes.get(step.node)
-        if isinstance(tool, Tool) and step.name in targets:
-            for source, text in _replays(trace, tool, step, targets[step.name]):
-                explained.add(step.name)
-                if source not in targets:
-                    targets[source] = text
-                    replayed.add(source)
-    return _Told(targets=targets, replayed=replayed, explained=explained)
-
-
-def _exchanged(text: str, exchange: Mapping[str, str]) -> str:
-    if not exchange:
-        return text
-    longest_first = sorted(exchange, key=len, reverse=True)
-    pattern = "|".join(rf"(?<!\w){re.escape(said)}(?!\w)" for said in longest_first)
-    return re.sub(pattern, lambda match: exchange[match[0]], text)
-
-
-def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tuple[str, str]]:
-    """For the authors of a tool's input, the first text of each with which the tool says its target."""
-    texts = {trace.step(block.source).node: trace.step(block.source).output for block in step.messages}
-    for block in step.messages:
-        author = trace.step(block.source)
-        if author.kind != "agent":
-            continue
-        for text in _other_texts(trace, author)[:_MOST_REPLAYS]:
-            try:
-                says = tool.function({**texts, author.node: text})
-            except (FrameworkError, ValueError, KeyError, LookupError, TypeError, ArithmeticError):
-                continue
-            if says == target:
-                yield author.name, text
-                break
-
-
-def _other_texts(trace: Trace, author: Step) -> list[str]:
-    """Its message with a word exchanged for one that it read, and the short phrases that it read."""
-    read = [trace.step(block.source).output for block in author.messages]
-    words = dict.fromkeys(word for text in _heard(trace, author) for word in _WORD.findall(text))
-    found = [
-        author.output[: said.start()] + other + author.output[said.end() :]
-        for said in _WORD.finditer(author.output)
-        for other in words
-        if other != said[0]
-    ]
-    start = author.output[: len(author.output) - len(author.output.lstrip())]
-    for text in read:
-        spans = [match.span() for match in _WORD.finditer(text)]
-        for first, (begin, _) in enumerate(spans):
-            found += [start + text[begin:end] for _, end in spans[first : first + _LONGEST_PHRASE]]
-    return list(dict.fromkeys(found))
-
-
-def _heard(trace: Trace, author: Step) -> list[str]:
-    """What a step had read, and what those that it had read had read, and so on; the nearest first."""
-    found: dict[str, None] = {}
-    waiting = [block.source for block in author.messages]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found[name] = None
-            waiting += [block.source for block in trace.step(name).messages]
-    return [trace.step(name).output for name in found]
 
 
 def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
@@ -340,17 +251,19 @@ def _without_prompt(trace: Trace, agent: Agent, step: Step) -> Request:
     return build_request(neutral, step.name, id=trace.id, seed=0, seen=seen)
 
 
-def _suppositions(graph: Graph, trace: Trace, step: Step, wrong: Sequence[tuple[str, str]]) -> list[str]:
+def _suppositions(graph: Graph, trace: Trace, step: Step, told: Told) -> list[str]:
     """What a step without a target could have owed: values that are in no message, and other branches."""
+    if step.kind != "agent" or step.name in trace.outputs:
+        return []
     start = step.output[: len(step.output) - len(step.output.lstrip())]
     messages = [other.output for other in trace.steps if other.name not in trace.outputs and other.kind != "user"]
     owed = [
-        expected
-        for said, expected in wrong
-        if expected and not any(has_words(text, expected) or has_words(text, said) for text in messages)
+        path.wrong.expected
+        for path in told.paths[: told.num_wrong]
+        if path.wrong.expected
+        and step.name in _could_have_told(trace, path)
+        and not any(path.wrong.told_in(text) for text in messages)
     ]
-    if step.kind != "agent" or step.name in trace.outputs:
-        return []
     nodes = (node for node in (*graph.agents, *graph.tools) if node.when is not None)
     conditions = [node.when for node in nodes if node.when is not None and node.when.source == step.node]
     branches = [
@@ -358,7 +271,24 @@ def _suppositions(graph: Graph, trace: Trace, step: Step, wrong: Sequence[tuple[
         for condition in conditions
         if not condition.negate and condition.holds(condition.pattern) and not condition.holds(step.output)
     ]
-    return [start + text for text in dict.fromkeys([*owed, *branches])]
+    # A value alone stands for no message of several fields.
+    supposed = branches if parse_fields(step.output) else [*owed, *branches]
+    return [start + text for text in dict.fromkeys(supposed)]
+
+
+def _could_have_told(trace: Trace, path: ErrorPath) -> list[str]:
+    """Whom those had read who said a value first, or lack it; where a step is known to have owed it, nobody.
+
+    What a tool made, nobody before it could have said.
+    """
+    firsts = [
+        name
+        for name in path.sayers or trace.outputs
+        if not any(source.name in path.sayers for source in read_by(trace, trace.step(name)))
+    ]
+    if path.owing or any(trace.step(name).kind == "tool" for name in firsts):
+        return []
+    return heard(trace, firsts)
 
 
 def _log_odds(asked: Sequence[_Asked]) -> Iterator[tuple[float, int]]:

@@ -5,7 +5,7 @@ Greedy answers are remembered, so that what is asked twice costs nothing.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -55,21 +55,19 @@ class SharedPrompts(LocalModel):
             problem = "a model with soft prompts, gates or adapters"
             raise ConfigError(problem, hint="share prompts without them")
         super().__init__(model.model, model.tokenizer, model.config)
-        self.known: dict[tuple[str, str, int, tuple[str, ...]], Reply | DataError] = {}
+        # By the whole request: a reply names the steps whose messages it read.
+        self.known: dict[Request, Reply | DataError] = {}
         self._states: dict[tuple[int, ...], list[tuple[States, States]]] = {}
 
     def reply(self, requests: Sequence[Request]) -> list[Reply | DataError]:
         """The answers to requests, in their order; the model is asked for those that are new."""
-        new: dict[tuple[str, str, int, tuple[str, ...]], Request] = {}
-        for request in requests:
-            if (key := _key(request)) not in self.known:
-                new[key] = request
+        requests = [replace(request, seed=0) for request in requests]
         groups: dict[tuple[tuple[int, ...], int], list[tuple[Request, EncodedPrompt]]] = defaultdict(list)
-        for key, request in new.items():
+        for request in dict.fromkeys(each for each in requests if each not in self.known):
             try:
                 encoded = self.encode(request)
             except DataError as error:
-                self.known[key] = error
+                self.known[request] = error
                 continue
             groups[encoded.ids[: self.shared_length(encoded)], request.max_new_tokens].append((request, encoded))
         for (prefix, length), asked in groups.items():
@@ -79,8 +77,8 @@ class SharedPrompts(LocalModel):
                 rows = [encoded.ids[len(prefix) :] for _, encoded in some]
                 said = self._continue(prefix, rows, [request.stop for request, _ in some], length)
                 for (request, encoded), output in zip(some, said, strict=True):
-                    self.known[_key(request)] = self._reply(encoded, output, request.stop)
-        return [self.known[_key(request)] for request in requests]
+                    self.known[request] = self._reply(encoded, output, request.stop)
+        return [self.known[request] for request in requests]
 
     def fit(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TokenFit]:
         """How well tokens fit to what stands before them.
@@ -184,7 +182,3 @@ def _plain_logits(model: LocalModel, rows: Sequence[Sequence[int]]) -> Float[Ten
     ids, mask = pad_left(rows, 0, model.device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     return model.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-
-
-def _key(request: Request) -> tuple[str, str, int, tuple[str, ...]]:
-    return request.prompt, request.message, request.max_new_tokens, request.stop

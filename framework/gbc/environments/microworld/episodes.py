@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.environments.microworld.faults import KINDS, Fault, plant
@@ -48,14 +48,15 @@ class Remembered(LocalModel):
         if model.config.temperature:
             raise ConfigError(f"temperature {model.config.temperature}", hint="use 0: only then answers repeat")
         super().__init__(model.model, model.tokenizer, model.config)
-        self.known: dict[tuple[str, str], Reply | DataError] = {}
+        # By the whole request: a reply names the steps whose messages it read.
+        self.known: dict[Request, Reply | DataError] = {}
 
     def reply(self, requests: Sequence[Request]) -> list[Reply | DataError]:
         """The answers to requests, in their order; the model is asked for those that are new."""
-        new = {(request.prompt, request.message): request for request in requests}
-        new = {key: request for key, request in new.items() if key not in self.known}
-        self.known.update(zip(new, super().reply(list(new.values())), strict=True))
-        return [self.known[request.prompt, request.message] for request in requests]
+        requests = [replace(request, seed=0) for request in requests]
+        new = list(dict.fromkeys(request for request in requests if request not in self.known))
+        self.known.update(zip(new, super().reply(new), strict=True))
+        return [self.known[request] for request in requests]
 
 
 class Recorder:

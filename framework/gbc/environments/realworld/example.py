@@ -36,9 +36,6 @@ def write_example(folder: str | Path, *, model: str, system: str, fault: int) ->
         raise ConfigError(f"fault {fault} of {system}", hint=f"use one of {words}")
     if not Path(model).is_dir():
         raise ConfigError(f"{model} is not a folder", hint="give a folder made by save_pretrained")
-    candidates = {agent.name: [agent.prompt] for agent in chosen.graph.agents}
-    for each in repaired.values():
-        candidates[each.node].append(each.planted(chosen.graph).prompts[each.node])
     tasks = chosen.numbered_tasks()
     place = Path(folder)
     save_graph(place / "graph.yaml", chosen.graph)
@@ -48,7 +45,7 @@ def write_example(folder: str | Path, *, model: str, system: str, fault: int) ->
         _write(place / f"{name}.jsonl", "".join(json.dumps(task) + "\n" for task in some))
     settings = {"path": str(Path(model).resolve()), "plain_format": FORMAT}
     _write(place / "models.yaml", yaml.safe_dump({MODEL: settings}))
-    _write(place / "candidates.yaml", yaml.safe_dump(candidates, width=110))
+    _write(place / "candidates.yaml", yaml.safe_dump(chosen.prompts, width=110))
     return repaired[fault]
 
 

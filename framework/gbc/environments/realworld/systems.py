@@ -92,6 +92,15 @@ class RealSystem:
     part: Part
     name: str = ""
 
+    @property
+    def prompts(self) -> dict[str, list[str]]:
+        """By agent its prompts, the healthy one and then those with its faults."""
+        found = {agent.name: [agent.prompt] for agent in self.graph.agents}
+        for fault in self.faults:
+            if fault.function is None:
+                found[fault.node].append(fault.planted(self.graph).prompts[fault.node])
+        return found
+
     def numbered_tasks(self) -> list[Task]:
         """The tasks with ids."""
         return [{"id": f"{self.name}-{number}", **task} for number, task in enumerate(self.tasks)]

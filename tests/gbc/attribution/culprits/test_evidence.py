@@ -8,7 +8,7 @@ import torch
 
 from framework.gbc.attribution.culprits.evidence import Evidence, gather_evidence
 from framework.gbc.execution.runner import run_graph
-from framework.gbc.graph.spec import Agent, Condition, Graph, Tool
+from framework.gbc.graph.spec import Agent, Condition, Graph
 from framework.gbc.graph.verbal_loss import slot_loss
 from framework.testing.language_models import tiny_local_model
 
@@ -28,13 +28,14 @@ def evidence_of(graph: Graph, said: Mapping[str, str], *, user: str = "", **expe
 FAN_IN = Graph(agents=(agent("capital", "user"), agent("tongue", "user"), agent("writer", "capital", "tongue")))
 
 
-def test_the_first_that_says_a_wrong_value_and_who_passes_it_on():
+def test_who_makes_up_a_wrong_value_and_who_passes_it_on():
     said = {"capital": "ROME", "tongue": "Italian", "writer": "capital=ROME; tongue=Italian"}
     found = evidence_of(FAN_IN, said, user="Italy", capital="Rome", tongue="Italian")
-    assert (found["capital"].first, found["capital"].passed, found["capital"].target) == (1.0, 0.0, "Rome")
-    assert (found["writer"].first, found["writer"].passed) == (0.0, 1.0)
+    assert (found["capital"].made_up, found["capital"].target) == (1.0, "Rome")
+    assert found["writer"].made_up == 0.0
     assert found["writer"].target == "capital=Rome; tongue=Italian"
-    assert found["tongue"] == Evidence()
+    # What is right of another field is no error.
+    assert found["tongue"] == Evidence(right=True)
 
 
 def test_a_writer_that_swaps_had_read_what_was_expected():
@@ -52,11 +53,11 @@ def test_an_error_is_followed_back_to_who_had_been_told_what_was_expected():
     chain = Graph(agents=(agent("lister", "user"), agent("last", "lister"), agent("writer", "last")))
     said = {"lister": "figs, pears", "last": "figs", "writer": "to=figs"}
     found = evidence_of(chain, said, user="figs, pears", to="pears")
-    assert (found["last"].lost, found["last"].first, found["last"].target) == (1.0, 1.0, "pears")
+    assert (found["last"].lost, found["last"].made_up, found["last"].target) == (1.0, 0.0, "pears")
     assert found["lister"] == Evidence()
     # The expected value as a part of the wrong one tells nobody of it.
     found = evidence_of(FAN_IN, {"capital": "Rome (IT)", "tongue": "it", "writer": "capital=Rome (IT)"}, capital="Rome")
-    assert (found["writer"].lost, found["writer"].passed, found["capital"].first) == (0.0, 1.0, 1.0)
+    assert (found["writer"].lost, found["writer"].made_up, found["capital"].made_up) == (0.0, 0.0, 1.0)
 
 
 def test_a_field_that_is_missing_in_the_output_or_before_it():
@@ -68,38 +69,19 @@ def test_a_field_that_is_missing_in_the_output_or_before_it():
     assert evidence_of(FAN_IN, said, user="Rome", capital="Rome", tongue="Rome")["writer"].left_out == 1.0
     said = {"capital": "Rome", "tongue": "none", "writer": "capital=Rome"}
     found = evidence_of(FAN_IN, said, user="Rome, Italian", capital="Rome", tongue="Italian")
-    assert (found["writer"].left_out, found["tongue"].withheld, found["writer"].lacked) == (0.0, 1.0, 1.0)
+    assert (found["writer"].left_out, found["tongue"].lost, found["writer"].lacked) == (0.0, 1.0, 1.0)
+    assert found["tongue"].target == "Italian"
     found = evidence_of(FAN_IN, {**said, "writer": "capital=Rome; tongue=Greek"}, capital="Rome", tongue="Italian")
     assert found["writer"].lacked == 1.0
 
 
-def double(texts: Mapping[str, str]) -> str:
-    """Twice the first number."""
-    return str(2 * int("".join(texts.values())))
-
-
-@pytest.mark.parametrize(("read", "explained"), [("two and 4", True), ("two and 5", False)])
-def test_a_tool_is_explained_by_a_word_that_its_author_had_read(read: str, explained: bool):
-    tool = Tool(name="tool", reads=("clerk",), function=double)
-    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
-    found = evidence_of(graph, {"clerk": "3", "writer": "total=6"}, user=read, total="8")
-    assert (found["tool"].first, found["tool"].target, found["tool"].is_tool) == (1.0, "8", True)
-    assert (found["tool"].explained, found["clerk"].replayed) == (explained, explained)
-    assert found["clerk"].target == ("4" if explained else None)
-
-
-def product(texts: Mapping[str, str]) -> str:
-    """Of the first two numbers."""
-    left, right = "".join(texts.values()).split(" * ")
-    return str(int(left) * int(right))
-
-
-def test_of_a_word_that_an_author_said_twice_one_is_exchanged():
-    tool = Tool(name="tool", reads=("clerk",), function=product)
-    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
-    found = evidence_of(graph, {"clerk": "9 * 9", "writer": "total=81"}, user="9 for 3 each", total="27")
-    assert found["tool"].explained
-    assert found["clerk"].target == "3 * 9"
+def test_a_value_that_was_read_and_not_passed_on_was_withheld_though_the_next_one_made_one_up():
+    graph = Graph(agents=(agent("age", "user"), agent("clerk", "age"), agent("writer", "clerk")))
+    said = {"age": "45", "clerk": "name=Ann", "writer": "name=Ann; age=32"}
+    found = evidence_of(graph, said, user="Ann, 45", name="Ann", age="45")
+    assert (found["clerk"].withheld, found["writer"].withheld, found["age"].withheld) == (1.0, 0.0, 0.0)
+    assert (found["writer"].made_up, found["writer"].lacked) == (1.0, 1.0)
+    assert found["age"].target is None
 
 
 def test_log_odds_are_those_of_the_model_with_the_role_for_a_prompt():
@@ -122,7 +104,7 @@ def test_log_odds_are_those_of_the_model_with_the_role_for_a_prompt():
     (again,) = gather_evidence([trace], graph, {"m": object(), "reader": model}, [slot_loss(trace)])
     assert again.nodes["capital"].log_odds == pytest.approx(found.nodes["capital"].log_odds)
     (without,) = gather_evidence([trace], graph, {"m": object()}, [slot_loss(trace)])
-    assert without.nodes["capital"].first == 1.0
+    assert without.nodes["capital"].made_up == 1.0
     assert without.nodes["capital"].log_odds is None
 
 
@@ -137,6 +119,8 @@ def test_whoever_decides_is_asked_about_the_other_branch_and_authors_about_what_
     assert found.nodes["hotel"].supposed
     assert found.nodes["hotel"].target == "Leeds"
     assert found.nodes["manager"].supposed
-    assert found.nodes["manager"].target in ("train", "Leeds")
+    assert found.nodes["manager"].target == "train"
     features = found.nodes["manager"].features
-    assert (features["log_odds"], features["has_target"], features["supposed"]) == (0.0, 0.0, 1.0)
+    assert (features["log_odds"], features["has_target"]) == (0.0, 0.0)
+    assert features["supposed_odds"] != 0.0
+    assert found.nodes["hotel"].sent == pytest.approx(max(0.0, features["supposed_odds"]))

@@ -46,3 +46,13 @@ def test_models_whose_answers_do_not_repeat_are_refused():
     model.config = LocalModelConfig(path="", temperature=1.0)
     with pytest.raises(ConfigError, match=r"temperature 1\.0"):
         SharedPrompts(model)
+
+
+def test_an_answer_names_the_steps_that_were_read_this_time():
+    shared = SharedPrompts(tiny_local_model())
+    first, second = (
+        Request(step="w", prompt="You say.", pieces=(Piece(text="a", source=source),), max_new_tokens=2)
+        for source in ("draft@1", "draft@3")
+    )
+    read = [[block.source for block in reply.blocks] for reply in shared.reply([first, second])]
+    assert read == [["w", "draft@1"], ["w", "draft@3"]]

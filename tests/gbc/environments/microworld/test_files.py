@@ -4,8 +4,8 @@ import pytest
 
 from framework.core.errors import ConfigError
 from framework.gbc.environments.microworld.files import LOSS, PROMPT_FAULTS, write_example
-from framework.gbc.environments.microworld.prompt_repair import success_of
-from framework.gbc.environments.microworld.system import MODEL
+from framework.gbc.environments.microworld.tasks import answer_loss
+from framework.gbc.environments.prompt_repair import success_of
 from framework.gbc.execution.loading import load_candidates, load_loss, load_models, load_tasks
 from framework.gbc.graph.spec import load_graph
 
@@ -19,9 +19,10 @@ def test_a_fault_that_costs_half_of_what_was_solved(tmp_path, kind):
     changed = [name for name, prompt in healthy.prompts.items() if faulty.prompts[name] != prompt]
     assert changed == [fault.culprit]
     assert faulty == fault.graph == healthy.with_prompts(faulty.prompts)
-    model = load_models(tmp_path / "models.yaml", healthy)[MODEL]
+    models = load_models(tmp_path / "models.yaml", healthy)
     held_out = load_tasks(tmp_path / "held_out.jsonl")
-    assert success_of(healthy, model, held_out) - success_of(faulty, model, held_out) >= 0.5
+    solved, left = (success_of(graph, models, held_out, answer_loss) for graph in (healthy, faulty))
+    assert solved - left >= 0.5
     assert {task["id"] for task in held_out}.isdisjoint(task["id"] for task in load_tasks(tmp_path / "tasks.jsonl"))
     candidates = load_candidates(tmp_path / "candidates.yaml")
     assert all(healthy.prompts[name] in prompts and len(prompts) == 2 for name, prompts in candidates.items())

@@ -32,7 +32,7 @@ def test_what_the_other_commands_need(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"system": "moon"}, "system 'moon': use one of almanac, booking"),
+        ({"system": "moon"}, "system 'moon': use one of almanac, assistant"),
         ({"fault": 99}, "fault 99 of hotel: use one of 0 \\(wrong_format of area\\), 1 "),
         # A tool's fault is not repaired by a prompt.
         ({"system": "booking", "fault": 7}, "fault 7 of booking"),
