@@ -21,7 +21,7 @@
 | width, context | values between a layer's input and its output, and of what it is conditioned on | |
 | new | positions of a sequence that a cache gets | |
 | uniform, normal | random numbers of a sample, by their distribution |
-| axes, context_axes, target_axes, time_axes, shape | any axes, also none | |
+| axes, context_axes, target_axes, time_axes, scale_axes, shape | any axes, also none | |
 
 Symbols in the mathematics: x_i is a pixel token, z_i its intermediate state, h_i the hidden state that predicts it,
 t the time of the flow, from noise (0) to data (1), v its velocity, K the number of passes of the rollout.
