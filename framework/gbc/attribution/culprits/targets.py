@@ -102,7 +102,7 @@ def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tupl
         for text, value in _other_texts(trace, author)[:_MOST_REPLAYS]:
             try:
                 says = tool.function({**texts, author.node: text})
-            except (FrameworkError, ValueError, KeyError, LookupError, TypeError, ArithmeticError):
+            except (FrameworkError, ValueError, LookupError, TypeError, ArithmeticError):
                 continue
             if says == target:
                 yield author.name, text, value
