@@ -38,9 +38,9 @@ def rows_of(size: PassSize) -> list[TokenRow]:
 
 
 SIZES = [
-    PassSize(rows=3, tokens=90, prefix=0, outputs=12),
-    PassSize(rows=3, tokens=50, prefix=160, outputs=10),
-    PassSize(rows=1, tokens=40, prefix=12, outputs=26),
+    PassSize(rows=2, tokens=90, prefix=0, outputs=9),
+    PassSize(rows=2, tokens=50, prefix=160, outputs=8),
+    PassSize(rows=1, tokens=30, prefix=12, outputs=20),
 ]
 
 
