@@ -28,14 +28,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 gc.disable()
 
 LONGEST_FIRST = (
+    "tests/tracking/test_wandb_run.py",
     "tests/training/strategies/test_same_curve.py",
     "tests/training/test_checkpoint_faults.py",
     "tests/gbc/execution/test_pass_memory.py",
     "tests/training/test_elastic.py",
+    "tests/training/callbacks/test_watchdog.py",
     "tests/data/test_distributed.py",
     "tests/bench/test_attribution.py",
-    "tests/tracking/test_wandb_run.py",
-    "tests/training/callbacks/test_watchdog.py",
     "tests/training/test_shutdown.py",
     "tests/bench/test_data.py",
     "tests/pretend_cuda/test_build.py",
@@ -44,7 +44,8 @@ LONGEST_FIRST = (
     "tests/cli/test_train.py",
     "tests/cli/test_main.py",
 )
-"""Files of ten seconds and more, in the order in which test processes take them: none is left to one at the end."""
+"""Files of ten seconds and more, in the order in which test processes take them: none is left to one at the end, and those
+that mostly wait (for servers, limits of time, ends) are not taken together."""
 
 RECIPE = """
 run: {{dir: {run}, wandb: disabled}}
