@@ -44,8 +44,8 @@ LONGEST_FIRST = (
     "tests/cli/test_train.py",
     "tests/cli/test_main.py",
 )
-"""Files of ten seconds and more, in the order in which test processes take them: none is left to one at the end, and those
-that mostly wait (for servers, limits of time, ends) are not taken together."""
+"""Files of ten seconds and more, in the order in which test processes take them: none is left to one at the end, and
+those that mostly wait (for servers, limits of time, ends) are not taken together."""
 
 RECIPE = """
 run: {{dir: {run}, wandb: disabled}}
