@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from framework.core.errors import ConfigError
 from framework.gbc.commands import compare_multiwoz
 
 
@@ -28,3 +29,8 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     # Without another few-shot file there is nothing to say of it.
     assert compare_multiwoz._share(rows[0].get("dev_joint_goal_accuracy")) == ""
     assert "team" in capsys.readouterr().out
+
+
+def test_without_a_system_nothing_is_read(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no systems to work on: use team or alone, or both"):
+        compare_multiwoz.compare_multiwoz(str(tmp_path), models="m", release="r", train="t", systems=())
