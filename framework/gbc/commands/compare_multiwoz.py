@@ -59,6 +59,9 @@ def compare_multiwoz(
 
     if not systems:
         raise ConfigError("no systems to work on", hint=f"use {' or '.join(SYSTEMS)}, or both")
+    if minutes is not None and not minutes > 0:
+        # A loop that calls it again while it ends with code 75 would never end.
+        raise ConfigError(f"minutes {minutes:g}", hint="use a number above 0, or leave it out")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     comparison = Comparison(
         folder=Path(folder),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,14 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "team" in capsys.readouterr().out
 
 
-def test_without_a_system_nothing_is_read(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no systems to work on: use team or alone, or both"):
-        compare_multiwoz.compare_multiwoz(str(tmp_path), models="m", release="r", train="t", systems=())
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"systems": ()}, "no systems to work on: use team or alone, or both"),
+        ({"minutes": 0.0}, "minutes 0: use a number above 0"),
+        ({"minutes": float("nan")}, "minutes nan"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(tmp_path: Path, options: dict[str, Any], words: str):
+    with pytest.raises(ConfigError, match=words):
+        compare_multiwoz.compare_multiwoz(str(tmp_path), models="m", release="r", train="t", **options)
