@@ -260,7 +260,8 @@ def _in_order(steps: Collection[str], order: Sequence[str], edges: Sequence[Edge
     others = dict.fromkeys(steps)
     for name in known:
         others.pop(name, None)
-    sorter = TopologicalSorter[str](dict.fromkeys(others, ()))
+    # Python 3.10 takes no type in brackets here.
+    sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(others, ()))
     for edge in edges:
         if edge.source != edge.target and edge.source in others and edge.target in others:
             sorter.add(edge.target, edge.source)

@@ -1,6 +1,8 @@
 """Any form from a file or a folder: what it is taken for, and what is refused."""
 
 import json
+import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -132,9 +134,12 @@ def test_a_list_where_a_name_belongs_is_a_malformed_record(tmp_path, record: obj
         read_form(tmp_path / "a.json")
 
 
-def test_what_is_nested_deeper_than_anybody_writes_is_a_malformed_record(tmp_path):
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_what_is_nested_deeper_than_anybody_writes_is_a_malformed_record(tmp_path, depth: int):
     call = {"type": "web_search_call", "id": "w", "action": "DEEP"}
-    text = json.dumps([{"role": "user", "content": "a"}, call]).replace('"DEEP"', "[" * 900 + "]" * 900)
+    text = json.dumps([{"role": "user", "content": "a"}, call]).replace('"DEEP"', "[" * depth + "]" * depth)
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(DataError, match="nested too deeply"):
+    # From Python 3.12 on what is written in C may go deeper than that: it is read.
+    is_read = depth == 900 and sys.version_info >= (3, 12)
+    with nullcontext() if is_read else pytest.raises(DataError, match="nested too deeply"):
         read_form(tmp_path / "a.json")
