@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -332,13 +332,13 @@ def soft_sizes(recipe: str) -> tuple[int, int, int]:
     Raises:
         ConfigError: no such recipe, or it trains no adapters.
     """
-    soft: Any = read_yaml(recipe)
-    for name in ("model", "init_args", "soft"):
-        soft = soft.get(name) if isinstance(soft, Mapping) else None
-    adapters: Any = soft.get("adapters") if isinstance(soft, Mapping) else None
-    if not isinstance(adapters, Mapping):
+    try:
+        soft: JsonDict = read_yaml(recipe)["model"]["init_args"]["soft"]
+        adapters: JsonDict = dict(soft["adapters"])
+    except (KeyError, TypeError, ValueError):
         problem = f"{recipe} has no adapters in model.init_args.soft"
-        raise ConfigError(problem, hint="give a recipe that trains them, such as recipes/gbc/multiwoz_small_train.yaml")
+        hint = "give a recipe that trains them, such as recipes/gbc/multiwoz_small_train.yaml"
+        raise ConfigError(problem, hint=hint) from None
     rank, alpha = adapters.get("rank", AdapterConfig.rank), adapters.get("alpha", AdapterConfig.alpha)
     return soft.get("num_tokens", SoftConfig.num_tokens), rank, alpha
 
