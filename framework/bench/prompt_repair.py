@@ -107,7 +107,9 @@ def _real_damages(
         raise ConfigError("no model for the real world", hint="give --model FOLDER")
     config = LocalModelConfig(path=str(folder), plain_format=FORMAT, batch_size=16)
     shared = SharedPrompts(LocalModel.load(config))
-    damages = realworld.draw_damages(shared, [known[name] for name in names or known], num_faults, num_tasks=num_tasks)
+    damages = realworld.draw_damages(
+        shared, [known[name] for name in dict.fromkeys(names or known)], num_faults, num_tasks=num_tasks
+    )
     return {realworld.MODEL: shared}, damages
 
 

@@ -99,7 +99,7 @@ def bench_sampling(
         architecture: of our model; SphereAR's gets its sizes.
         sampler: how tokens are drawn, but for the jumps, which have its guidance.
         batch_size: images.
-        few_steps: jumps of a token; 0 leaves them out.
+        few_steps: jumps of a token; 0 leaves them out, and so does a head that predicts clean pixels.
         modulations: of the head (`joint`, `separate`) that are measured.
         compiled: measure `--execution compiled` too, whose compilation takes minutes.
         sphere_ar: folder of SphereAR's public code, to measure beside ours: eager, and with `--compiled true` also
@@ -176,7 +176,7 @@ def _our_ways(
 
     found = {REFERENCE: way("fp32", "eager", flow)}
     few = None
-    if few_steps:
+    if few_steps and VARIANTS[config.variant].prediction == "velocity":
         knows = replace(config, head_jumps=True, head_jump_guidance=sampler.guidance)
         few = random_model(knows).to(device), replace(sampler, steps=few_steps, method="jump")
     for precision in DTYPES:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from framework.core.console import console, results
+from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
 from framework.core.serialization import JsonDict
 from framework.gbc.environments.multiwoz.state_tracking.comparison_inputs import (
@@ -56,6 +57,11 @@ def compare_multiwoz(
     # Imported here: the other commands need no language model.
     from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, run_system
 
+    if not systems:
+        raise ConfigError("no systems to work on", hint=f"use {' or '.join(SYSTEMS)}, or both")
+    if minutes is not None and not minutes > 0:
+        # A loop that calls it again while it ends with code 75 would never end.
+        raise ConfigError(f"minutes {minutes:g}", hint="use a number above 0, or leave it out")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     comparison = Comparison(
         folder=Path(folder),

@@ -88,7 +88,9 @@ def find_fields(text: str, separator: str = ";", sign: str = "=") -> Iterator[tu
         separator: between fields.
         sign: between a name and its value.
     """
-    pattern = rf"([^{re.escape(separator + sign)}\n]+){re.escape(sign)}([^{re.escape(separator)}\n]*)"
+    other = rf"[^{re.escape(separator + sign)}\n]"
+    # A name begins where a run of its characters does: tried from each of them, long lines would take hours.
+    pattern = rf"(?<!{other})({other}+){re.escape(sign)}([^{re.escape(separator)}\n]*)"
     for match in re.finditer(pattern, text):
         value = match[2].strip()
         start = match.start(2) + match[2].find(value)

@@ -124,15 +124,18 @@ class Opro:
         lines.append(f"\nPrompts tried for {agent}, the best last (loss now: {state.loss:.4g}):")
         lines += [f"- loss {trial.loss:.4g}: {trial.changes[agent]}" for trial in history[-self.max_history :]]
         lines.append("\nWhat went wrong, and the way of the error:")
+        # A diagnosis does without attributions: then all steps are shown.
+        attributions = evidence.attributions or [None] * len(evidence.traces)
         examples = [
             (trace, loss, found)
-            for trace, loss, found in zip(evidence.traces, evidence.losses, evidence.attributions, strict=True)
-            if found.credit_of(agent).walk > 0 or self.by != "walk"
+            for trace, loss, found in zip(evidence.traces, evidence.losses, attributions, strict=True)
+            if self.by != "walk" or (found is not None and found.credit_of(agent).walk > 0)
         ]
         for trace, loss, found in examples[: self.max_examples]:
-            walk = " <- ".join(found.trajectories[0].steps) if found.trajectories else "unknown"
-            lines += [f"* {loss.text}", f"  way: {walk}"]
-            lines += [f"  {step.name} said: {step.output}" for step in trace.steps if step.name in walk.split(" <- ")]
+            way = found.trajectories[0].steps if found is not None and found.trajectories else ()
+            shown = [step.name for step in trace.steps] if found is None else way
+            lines += [f"* {loss.text}", f"  way: {' <- '.join(way) or 'unknown'}"]
+            lines += [f"  {step.name} said: {step.output}" for step in trace.steps if step.name in shown]
         lines.append(f"\nWrite a better prompt for {agent}.")
         return "\n".join(lines)
 

@@ -78,8 +78,9 @@ def steps(
     choices = product(guidance, methods, time_shifts, steps)
     samplers = [SamplerConfig(guidance=g, method=m, time_shift=shift, steps=n) for g, m, shift, n in choices]
     trained = [_Run.load(label, path, samplers, place) for label, paths in runs.items() for path in paths]
-    if not trained or not samplers or not seeds:
-        raise ConfigError("nothing to measure", hint="give a run, a method, a number of steps and a seed or more")
+    if not any(run.samplers for run in trained) or not seeds:
+        hint = "give a run, a method that its head knows, a number of steps and a seed or more"
+        raise ConfigError("nothing to measure", hint=hint)
     check_output_folder(folder)
     settings: JsonDict = {"num": num, "features": features.name, "reference": reference, "limit": limit}
     settings["features_sha256"] = weights_digest(features)

@@ -53,7 +53,7 @@ class PRAConfig:
             of their sum, or `separate`, by a sum of two functions, with which a step of sampling costs less than half.
         head_modulation_every: blocks of the head that share a modulation; `head_depth` for one for all.
         head_jumps: the head learns mean velocities over stretches of time as well, so that sampling takes few steps
-            (see `jump_loss` of the objective and the sampler's method `jump`).
+            (see `jump_repeats` of the objective and the sampler's method `jump`).
         head_jump_guidance: largest guidance scale that the head learns mean velocities for: a sampler then calls it
             once in a guided step, and not with the class and without. 1 for none.
         state_size: values of an intermediate state.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from framework.bench.generation.sampling import bench_sampling, matrix_peak, random_model
+from framework.bench.generation.sampling import _our_ways, bench_sampling, matrix_peak, random_model
 from framework.core.errors import ConfigError
 from framework.pra.sampling import SamplerConfig
 from framework.testing.models import tiny_config
@@ -46,6 +46,12 @@ def test_numbers_out_of_range():
 def test_a_model_that_draws_no_tokens_is_refused():
     with pytest.raises(ConfigError, match=r"architecture\.variant diffusion: its images are not drawn token by token"):
         random_model(tiny_config(variant="diffusion"))
+
+
+def test_a_head_that_predicts_clean_pixels_is_measured_without_jumps():
+    config = tiny_config(variant="x_prediction")
+    ways = _our_ways(config, SAMPLER, 2, 4, torch.device("cpu"), compiled=False)
+    assert list(ways) == ["joint: eager, fp32", "joint: ours, fp32", "joint: ours, bf16"]
 
 
 def test_a_model_without_zeros():

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from framework.core.errors import ConfigError
 from framework.gbc.commands import compare_multiwoz
 
 
@@ -28,3 +30,16 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     # Without another few-shot file there is nothing to say of it.
     assert compare_multiwoz._share(rows[0].get("dev_joint_goal_accuracy")) == ""
     assert "team" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"systems": ()}, "no systems to work on: use team or alone, or both"),
+        ({"minutes": 0.0}, "minutes 0: use a number above 0"),
+        ({"minutes": float("nan")}, "minutes nan"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(tmp_path: Path, options: dict[str, Any], words: str):
+    with pytest.raises(ConfigError, match=words):
+        compare_multiwoz.compare_multiwoz(str(tmp_path), models="m", release="r", train="t", **options)

@@ -1,5 +1,7 @@
 """Verbal losses: words, values and places by hand."""
 
+import time
+
 import pytest
 
 from framework.core.errors import DataError
@@ -63,3 +65,12 @@ def test_slots_that_are_wrong_missing_or_extra():
 def test_values_that_are_no_losses(value: float):
     with pytest.raises(DataError, match="a loss of"):
         VerbalLoss(value=value, text="")
+
+
+def test_a_document_in_one_line_is_read_in_no_time():
+    # From each of its characters anew, this would take a minute.
+    text = "a b c d e " * 20_000
+    started = time.process_time()
+    assert parse_fields(text) == {}
+    assert parse_fields(f"x=1; {text}=2") == {"x": ("1", 2, 3), text.strip(): ("2", len(text) + 6, len(text) + 7)}
+    assert time.process_time() - started < 5

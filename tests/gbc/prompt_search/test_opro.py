@@ -5,11 +5,14 @@ import random
 import pytest
 
 from framework.core.errors import ConfigError
+from framework.gbc.attribution.culprits.diagnosis import Diagnosis
+from framework.gbc.execution.runner import run_graph
+from framework.gbc.graph.verbal_loss import VerbalLoss
 from framework.gbc.language_models.interface import Reply, Request
 from framework.gbc.prompt_search.evidence import Evidence
 from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.state import OptimizerState
-from tests.gbc.prompt_search.one_word_agents import GOOD, GRAPH, Obedient, run
+from tests.gbc.prompt_search.one_word_agents import GOOD, GRAPH, TASKS, Obedient, run
 
 
 class Writer(Obedient):
@@ -41,6 +44,21 @@ def test_a_language_model_rewrites_the_prompt_of_the_blamed_agent():
         "Write a better prompt for end.",
     ):
         assert words in message
+
+
+def test_of_failures_that_are_diagnosed_without_attribution_all_steps_are_shown():
+    traces = tuple(run_graph(GRAPH, {"m": Obedient()}, TASKS[:1]))
+    losses = (VerbalLoss(value=1.0, text="wrong", expected_output="right"),)
+    diagnosis = Diagnosis(probabilities={"left": 1.0}, method="evidence", num_runs=1)
+    evidence = Evidence(
+        graph=GRAPH, traces=traces, losses=losses, attributions=(), credits=(), diagnosis=diagnosis, num_runs=1
+    )
+    writer = Writer("<prompt>copy all</prompt>")
+    state = OptimizerState(seed=0, step=0, prompts=GOOD, loss=0.5, evaluations=1, runs=2)
+    changes = Opro(writer, by="diagnosis").propose(state, evidence, random.Random(0))
+    assert changes == [{"left": "copy all"}]
+    for words in ("* wrong\n  way: unknown\n", "left said: ant", "end said: ant+ANT"):
+        assert words in writer.asked[0].message
 
 
 def test_a_proposal_without_evidence():

@@ -9,7 +9,7 @@ from framework.gbc.graph.trace import Block, Step, Trace
 from framework.gbc.graph.verbal_loss import VerbalLoss, parse_fields
 
 _WORD = re.compile(r"[^\s,;=.?!:']+")
-_LABEL = re.compile(r"([^;:=\n]+?)\s*[:=]\s*$")
+_LABEL = re.compile(r"(?<![^;:=\n])([^;:=\n]+)\s*[:=]\s*$")
 
 
 @dataclass(frozen=True, kw_only=True)

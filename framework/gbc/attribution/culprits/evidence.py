@@ -154,14 +154,27 @@ def gather_evidence(
                 supposed = _suppositions(graph, trace, step, told)
             for text in supposed:
                 said = (step.output + end, text + end)
-                asked.append(_Asked(run=index, step=step, model=model, request=request, said=said[0], target=said[1]))
+                asked.append(
+                    _Asked(
+                        run=index,
+                        step=step,
+                        model=model,
+                        request=request,
+                        said=said[0],
+                        target=said[1],
+                        supposed=step.name not in told.targets,
+                    )
+                )
         found.append(nodes)
     passes, tokens = [0] * len(traces), [0] * len(traces)
     for each, (odds, count) in zip(asked, _log_odds(asked), strict=True):
         nodes, node = found[each.run], each.step.node
         passes[each.run], tokens[each.run] = passes[each.run] + 2, tokens[each.run] + count
         before = nodes[node]
-        if before.target is None or before.supposed:
+        if each.supposed and before.target is not None and not before.supposed:
+            # A turn of a node that owes something else in another.
+            continue
+        if each.supposed:
             # Of several suppositions, the likeliest.
             if before.log_odds is None or odds > before.log_odds:
                 nodes[node] = replace(before, supposed=True, target=each.target, log_odds=odds)
@@ -200,7 +213,7 @@ def _find_sent(trace: Trace, nodes: dict[str, Evidence]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """A target and what was said in its place, to be weighed by a model without the agent's prompt."""
+    """A target, perhaps only supposed, and what was said in its place; a model weighs them without the prompt."""
 
     run: int
     step: Step
@@ -208,6 +221,7 @@ class _Asked:
     request: Request
     said: str
     target: str
+    supposed: bool
 
 
 def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evidence:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from framework.core.errors import FrameworkError
 from framework.gbc.attribution.culprits.error_paths import (
     ErrorPath,
     WrongValue,
@@ -99,33 +99,39 @@ def _replays(trace: Trace, tool: Tool, step: Step, target: str) -> Iterator[tupl
     for author in read_by(trace, step):
         if author.kind != "agent":
             continue
-        for text, value in _other_texts(trace, author)[:_MOST_REPLAYS]:
+        for text, value in islice(_other_texts(trace, author), _MOST_REPLAYS):
             try:
                 says = tool.function({**texts, author.node: text})
-            except (FrameworkError, ValueError, LookupError, TypeError, ArithmeticError):
+            # Whatever a tool raises of a text that nobody gave it.
+            except Exception:
                 continue
             if says == target:
                 yield author.name, text, value
                 break
 
 
-def _other_texts(trace: Trace, author: Step) -> list[tuple[str, WrongValue]]:
-    """Its message with a word exchanged for one that it could know, and the short phrases that it read."""
+def _other_texts(trace: Trace, author: Step) -> Iterator[tuple[str, WrongValue]]:
+    """Its message with a word exchanged for one that it could know, and the short phrases that it read; none twice."""
+    found: set[str] = set()
+    for text, value in _exchanges(trace, author):
+        if text not in found:
+            found.add(text)
+            yield text, value
+
+
+def _exchanges(trace: Trace, author: Step) -> Iterator[tuple[str, WrongValue]]:
     known = dict.fromkeys(word for name in heard(trace, [author.name]) for word in words(trace.step(name).output))
-    found: dict[str, WrongValue] = {}
     for said in word_spans(author.output):
         for other in _SIGNS if said[0] in _SIGNS else known:
             if other != said[0]:
                 text = author.output[: said.start()] + other + author.output[said.end() :]
-                found.setdefault(text, WrongValue(said=said[0], expected=other))
+                yield text, WrongValue(said=said[0], expected=other)
     for source in read_by(trace, author):
         spans = [match.span() for match in word_spans(source.output)]
         for first, (begin, _) in enumerate(spans):
             for _, end in spans[first : first + _LONGEST_PHRASE]:
                 phrase = source.output[begin:end]
-                value = WrongValue(said=author.output.strip(), expected=phrase)
-                found.setdefault(_start(author.output) + phrase, value)
-    return list(found.items())
+                yield _start(author.output) + phrase, WrongValue(said=author.output.strip(), expected=phrase)
 
 
 def _start(text: str) -> str:

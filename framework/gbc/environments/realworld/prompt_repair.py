@@ -25,6 +25,9 @@ def draw_damages(
     """
     if num_damages < 1 or num_tasks < 1:
         raise ConfigError(f"{num_damages} damages, {num_tasks} tasks", hint="use 1 or more of both")
+    most = sum(fault.function is None for system in systems for fault in system.faults)
+    if most < num_damages:
+        raise ConfigError(f"{num_damages} damages, the systems have {most}", hint="use fewer, or more systems")
     found: list[Damage] = []
     for number in range(max((len(system.faults) for system in systems), default=0)):
         for system in systems:
@@ -35,7 +38,10 @@ def draw_damages(
             damage = _damage(model, system, faults[number : number + 1], num_tasks)
             found += [] if damage is None else [damage]
     if len(found) < num_damages:
-        raise ConfigError(f"{num_damages} damages, the systems have {len(found)}", hint="use fewer, or more systems")
+        raise ConfigError(
+            f"{num_damages} damages, those of the systems that cost success are {len(found)}",
+            hint="use fewer, or more systems",
+        )
     return found
 
 

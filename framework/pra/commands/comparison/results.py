@@ -57,7 +57,10 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         """Of one value or more."""
-        return cls(mean=sum(values) / len(values), low=min(values), high=max(values), num=len(values))
+        low, high = min(values), max(values)
+        # Rounding may leave the mean of equal numbers outside of them, and bars have no length below 0.
+        mean = min(max(sum(values) / len(values), low), high)
+        return cls(mean=mean, low=low, high=high, num=len(values))
 
     def __str__(self) -> str:
         if self.num == 1:

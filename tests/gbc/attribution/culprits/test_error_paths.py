@@ -1,5 +1,6 @@
 """Wrong values, and how they came into the output."""
 
+import time
 from collections.abc import Mapping
 
 from framework.gbc.attribution.culprits.error_paths import (
@@ -14,7 +15,7 @@ from framework.gbc.attribution.culprits.error_paths import (
 from framework.gbc.execution.runner import run_graph
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import Trace, given_step, message_block
-from framework.gbc.graph.verbal_loss import VerbalLoss, exact_match, slot_loss
+from framework.gbc.graph.verbal_loss import Place, VerbalLoss, exact_match, slot_loss
 from framework.testing.language_models import tiny_local_model
 
 
@@ -112,3 +113,17 @@ def test_of_two_values_the_words_count_in_which_they_differ():
     # Half of what is lacking tells of it.
     assert WrongValue(said="Hello", expected="Dear Ann").told_in("Ann")
     assert exchanged("a b", {"a": "b", "b": "a"}) == "b a"
+
+
+def test_the_label_of_a_value_that_follows_a_document_in_one_line():
+    text = "a b c d e " * 20_000
+    trace = run(Graph(agents=(agent("writer", "user"),)), {"writer": f"{text}; to: figs{text}"})
+    start = len(text) + 6
+    places = (
+        Place(step="writer", start=start, stop=start + 4, expected="pears"),
+        Place(step="writer", start=start + 4, stop=start + 5, expected=""),
+    )
+    started = time.process_time()
+    found = wrong_values(trace, VerbalLoss(value=1.0, text="", places=places))
+    assert time.process_time() - started < 5
+    assert [each.field for each in found] == ["to", ""]

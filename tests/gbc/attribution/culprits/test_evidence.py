@@ -8,7 +8,7 @@ import torch
 
 from framework.gbc.attribution.culprits.evidence import Evidence, gather_evidence
 from framework.gbc.execution.runner import run_graph
-from framework.gbc.graph.spec import Agent, Condition, Graph
+from framework.gbc.graph.spec import Agent, Condition, Graph, Loop
 from framework.gbc.graph.verbal_loss import slot_loss
 from framework.testing.language_models import tiny_local_model
 
@@ -124,3 +124,21 @@ def test_whoever_decides_is_asked_about_the_other_branch_and_authors_about_what_
     assert (features["log_odds"], features["has_target"]) == (0.0, 0.0)
     assert features["supposed_odds"] != 0.0
     assert found.nodes["hotel"].sent == pytest.approx(max(0.0, features["supposed_odds"]))
+
+
+def test_what_a_node_owed_in_one_round_counts_more_than_what_it_could_have_owed_in_another():
+    model = tiny_local_model()
+    helper = agent("helper", "user", when=Condition(source="drafter", pattern="call"))
+    drafter, critic = agent("drafter", "user", "critic"), agent("critic", "drafter", "critic")
+    said = {"drafter@1": "b", "critic@1": "b", "drafter@2": "fine", "critic@2": "b", "writer": "x=b"}
+    odds: list[float | None] = []
+    for agents in ((drafter, critic), (drafter, critic, helper)):
+        loop = Loop(body=("drafter", "critic"), times=2)
+        graph = Graph(agents=(*agents, agent("writer", "critic")), loops=(loop,))
+        (trace,) = run_graph(graph, {"m": model}, [{"user": "q", "expected": {"x": "a"}}], given=[said])
+        (found,) = gather_evidence([trace], graph, {"m": model}, [slot_loss(trace)])
+        assert (found.nodes["drafter"].target, found.nodes["drafter"].supposed) == ("a", False)
+        odds.append(found.nodes["drafter"].log_odds)
+    # That it could have called the helper in the second round is another matter.
+    assert odds[0] is not None
+    assert odds[1] == pytest.approx(odds[0], abs=1e-4)

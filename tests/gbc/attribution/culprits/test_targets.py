@@ -1,5 +1,7 @@
 """What steps should have said, by hand."""
 
+import re
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -81,3 +83,37 @@ def test_a_tool_that_was_told_to_add_may_have_been_to_multiply():
     told = targets_of(graph, {"clerk": "6 + 8", "writer": "total=14"}, user="6 for 8 each", total="48")
     assert told.explained == {"tool"}
     assert told.targets["clerk"] == "6 * 8"
+
+
+def first_number(texts: Mapping[str, str]) -> str:
+    """Raises AttributeError of a text that begins with none."""
+    found = re.match(r"\d+", "".join(texts.values()))
+    return found.group()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_tool_may_raise_anything_of_a_text_that_nobody_gave_it():
+    tool = Tool(name="tool", reads=("clerk",), function=first_number)
+    graph = Graph(agents=(agent("clerk", "user"), agent("writer", "tool")), tools=(tool,))
+    told = targets_of(graph, {"clerk": "3", "writer": "total=3"}, user="two and 4", total="4")
+    assert told.targets["clerk"] == "4"
+
+
+def test_of_long_messages_no_more_texts_are_made_than_are_tried():
+    asked: list[str] = []
+
+    def length(texts: Mapping[str, str]) -> str:
+        asked.append("")
+        return str(len("".join(texts.values())))
+
+    graph = Graph(
+        agents=(agent("clerk", "user"), agent("writer", "tool")),
+        tools=(Tool(name="tool", reads=("clerk",), function=length),),
+    )
+    # 10 MB of words in the place of others.
+    clerk, user = (" ".join(f"{letter}{number}" for number in range(400)) for letter in "ab")
+    tracemalloc.start()
+    targets_of(graph, {"clerk": clerk, "writer": f"total={len(clerk)}"}, user=user, total="-1")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(asked) == 2001
+    assert most < 40e6

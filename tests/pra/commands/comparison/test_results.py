@@ -40,6 +40,11 @@ def test_a_spread_is_mean_least_and_largest():
     assert str(Spread.of([2.0])) == "2.000"
 
 
+def test_the_mean_of_equal_numbers_is_one_of_them():
+    assert sum([0.1] * 3) / 3 > 0.1
+    assert Spread.of([0.1] * 3) == Spread(mean=0.1, low=0.1, high=0.1, num=3)
+
+
 def test_spreads_by_row_and_size():
     found = spreads([result(), result(seed=1, rollout_gap=0.75), result(image_size=16)], lambda part: part.rollout_gap)
     assert found == {("pra", 8): Spread.of([1.25, 0.75]), ("pra", 16): Spread.of([1.25])}

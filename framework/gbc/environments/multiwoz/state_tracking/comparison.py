@@ -4,6 +4,7 @@ The baseline of Yang et al. 2026: one agent, with as many trained parameters (it
 as many times larger as the team has agents) and as many steps on the same turns.
 """
 
+import hashlib
 import json
 import signal
 import sys
@@ -21,7 +22,7 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from framework.core.console import tracked
 from framework.core.errors import ConfigError, Preempted, TrainingError
 from framework.core.io import atomic_write, locked_file
-from framework.core.serialization import JsonDict, parse_object
+from framework.core.serialization import JsonDict, parse_object, to_json
 from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.shards.writer import WriteOptions
 from framework.gbc.environments.multiwoz.dataset.mentions import MentionReader
@@ -45,7 +46,9 @@ from framework.gbc.execution.loading import load_models
 from framework.gbc.graph.spec import load_graph
 from framework.gbc.graph.yaml_config import read_yaml, to_yaml
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
+from framework.gbc.language_models.lora import AdapterConfig
 from framework.gbc.training.best import ADAPTERS, BEST, SOFT_PROMPTS
+from framework.gbc.training.parameters import SoftConfig
 
 When = Literal["before", "after"]
 WHENS: tuple[When, ...] = ("before", "after")
@@ -178,9 +181,11 @@ def prepare(system: System) -> None:
     """Writes what the system is trained with, unless it is there.
 
     Raises:
-        ConfigError: the folder was begun with other settings.
+        ConfigError: the folder was begun with other settings or data, or a recipe as of `soft_sizes`.
     """
     comparison, folder = system.comparison, system.folder
+    soft_sizes(comparison.setup.recipe)
+    data = to_json([comparison.data.train, comparison.data.held_out, comparison.data.dev])
     settings = {
         "graph": read_yaml(system.graph),
         "size_ratio": comparison.size_ratio,
@@ -191,9 +196,11 @@ def prepare(system: System) -> None:
         "seed": comparison.seed,
         "held_out": [each.id for each in comparison.data.held_out],
         "dev": [each.id for each in comparison.data.dev],
+        "dialogues": hashlib.sha256(json.dumps(data).encode()).hexdigest(),
     }
     before = read_record(folder / "settings.json")
-    differs = [key for key in settings if before and before.get(key) != settings[key]]
+    # Older folders do not have all.
+    differs = [key for key in settings if key in before and before[key] != settings[key]]
     if differs:
         problem = f"{folder} was begun with other settings ({', '.join(differs)})"
         raise ConfigError(problem, hint="give these, or another folder")
@@ -301,7 +308,7 @@ def train(system: System) -> None:
 def _fit_command(system: System) -> list[str]:
     """The training's command; the agent alone gets as many parameters as the team."""
     comparison, recipe = system.comparison, system.comparison.setup.recipe
-    soft = read_yaml(recipe)["model"]["init_args"]["soft"]
+    num_tokens, rank, alpha = soft_sizes(recipe)
     times = comparison.size_ratio if system.name == "alone" else 1
     settings = {
         "run.dir": str(system.folder / "run"),
@@ -310,13 +317,30 @@ def _fit_command(system: System) -> list[str]:
         "model.init_args.models": comparison.models,
         "model.init_args.seed": comparison.seed,
         "model.init_args.soft.target": _TARGETS.format(system.name),
-        "model.init_args.soft.num_tokens": times * soft["num_tokens"],
-        "model.init_args.soft.adapters.rank": times * soft["adapters"]["rank"],
-        "model.init_args.soft.adapters.alpha": times * soft["adapters"]["alpha"],
+        "model.init_args.soft.num_tokens": times * num_tokens,
+        "model.init_args.soft.adapters.rank": times * rank,
+        "model.init_args.soft.adapters.alpha": times * alpha,
         "seed_everything": comparison.seed,
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, *options, *comparison.fit]
+
+
+def soft_sizes(recipe: str) -> tuple[int, int, int]:
+    """Of the recipe of a training: the tokens of a soft prompt, and an adapter's rank and alpha.
+
+    Raises:
+        ConfigError: no such recipe, or it trains no adapters.
+    """
+    try:
+        soft: JsonDict = read_yaml(recipe)["model"]["init_args"]["soft"]
+        adapters: JsonDict = dict(soft["adapters"])
+    except (KeyError, TypeError, ValueError):
+        problem = f"{recipe} has no adapters in model.init_args.soft"
+        hint = "give a recipe that trains them, such as recipes/gbc/multiwoz_small_train.yaml"
+        raise ConfigError(problem, hint=hint) from None
+    rank, alpha = adapters.get("rank", AdapterConfig.rank), adapters.get("alpha", AdapterConfig.alpha)
+    return soft.get("num_tokens", SoftConfig.num_tokens), rank, alpha
 
 
 def _num_values(path: Path) -> int:

@@ -1,14 +1,17 @@
 """What a comparison of a team and one agent alone is made of: files, sizes, and the dialogues of them."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from framework.core.errors import ConfigError
+from framework.core.errors import ConfigError, DataError
 from framework.gbc.environments.multiwoz.dataset.database import Database
 from framework.gbc.environments.multiwoz.dataset.dialogues import Dialogue, read_dialogue
 from framework.gbc.environments.multiwoz.dataset.fewshot import read_fewshot_dialogue, read_turns
 from framework.gbc.environments.multiwoz.dataset.release import read_release
+
+log = logging.getLogger(__name__)
 
 SystemName = Literal["team", "alone"]
 SYSTEMS: tuple[SystemName, ...] = ("team", "alone")
@@ -68,7 +71,7 @@ class Data:
 
 
 def load_data(release: str, train: str, dev: str | None, *, sizes: Sizes) -> Data:
-    """The dialogues to train and to measure on.
+    """The dialogues to train and to measure on; those that are empty, truncated or mislabelled are left out.
 
     Args:
         release: folder or zip with goals and databases; of its validation dialogues, or of all where it names none,
@@ -85,17 +88,36 @@ def load_data(release: str, train: str, dev: str | None, *, sizes: Sizes) -> Dat
     splits = known.splits()
     validation = [id for id, split in splits.items() if split == "validation"] or [*splits]
     few = {id: turns for path in (train, dev) if path is not None for id, turns in read_turns(path).items()}
-    found = [read_dialogue(id, known.dialogues[id], split=splits[id]) for id in validation]
+    found = _readable(release, validation, lambda id: read_dialogue(id, known.dialogues[id], split=splits[id]))
     chosen = held_out(found, set(few), sizes.num_dialogues)
     if not chosen:
         raise ConfigError(f"{release} has no other dialogue with a goal", hint="give a whole release")
-    others = [] if dev is None else [read_fewshot_dialogue(id, turns) for id, turns in read_turns(dev).items()]
+    others = [] if dev is None else _fewshot(dev)
     return Data(
-        train=[read_fewshot_dialogue(id, turns) for id, turns in read_turns(train).items()],
+        train=_fewshot(train),
         held_out=chosen,
         dev=spread(others, sizes.num_dev),
         database=Database.of_release(release),
     )
+
+
+def _fewshot(path: str) -> list[Dialogue]:
+    turns = read_turns(path)
+    return _readable(path, list(turns), lambda id: read_fewshot_dialogue(id, turns[id]))
+
+
+def _readable(source: str, ids: Sequence[str], read: Callable[[str], Dialogue]) -> list[Dialogue]:
+    """The dialogues that can be read, as `framework shards` takes them; a warning tells of the others."""
+    found: list[Dialogue] = []
+    bad: list[str] = []
+    for id in ids:
+        try:
+            found.append(read(id))
+        except DataError as error:
+            bad.append(error.problem)
+    if bad:
+        log.warning("%s: %d of %d dialogues are left out; the first: %s", source, len(bad), len(ids), bad[0])
+    return found
 
 
 def held_out(dialogues: Sequence[Dialogue], excluded: set[str], num: int) -> list[Dialogue]:

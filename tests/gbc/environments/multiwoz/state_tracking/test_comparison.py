@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from framework.cli.main import main
-from framework.core.errors import Preempted, TrainingError
+from framework.core.errors import ConfigError, Preempted, TrainingError
 from framework.core.io import locked_file
 from framework.gbc.environments.multiwoz.state_tracking import comparison
 from framework.gbc.environments.multiwoz.state_tracking.comparison import Comparison, System, prepare, train
@@ -178,3 +179,31 @@ def test_a_training_that_is_stopped_is_called_again(
     over = make_comparison(tmp_path, release, source, deadline=0.0)
     with pytest.raises(Preempted, match="its minutes are over"):
         train(System(name="alone", comparison=over))
+
+
+def test_a_folder_is_of_one_set_of_dialogues_and_one_recipe(
+    tmp_path: Path,
+    write_release: Callable[..., Path],  # noqa: F811
+):
+    compared = make_comparison(tmp_path, write_release(), str(write_source(tmp_path)))
+    system = System(name="team", comparison=compared)
+    system.folder.mkdir(parents=True)
+    prepare(system)
+    prepare(system)
+    (dialogue,) = compared.data.held_out
+    # Of the same id, as those of another release are.
+    other = replace(compared.data, held_out=[replace(dialogue, goal={})])
+    with pytest.raises(ConfigError, match=r"begun with other settings \(dialogues\)"):
+        prepare(System(name="team", comparison=replace(compared, data=other)))
+    # A folder of before that was noted goes on.
+    settings = json.loads((system.folder / "settings.json").read_text())
+    del settings["dialogues"]
+    (system.folder / "settings.json").write_text(json.dumps(settings))
+    prepare(system)
+    recipe = tmp_path / "recipe.yaml"
+    for text in ("", "model: {init_args: {soft: {num_tokens: 4}}}"):
+        recipe.write_text(text)
+        with pytest.raises(ConfigError, match=r"no adapters in model\.init_args\.soft"):
+            prepare(System(name="alone", comparison=replace(compared, setup=Setup(recipe=str(recipe)))))
+    recipe.write_text("model: {init_args: {soft: {adapters: {rank: 2}}}}")
+    assert comparison.soft_sizes(str(recipe)) == (8, 2, 16)
