@@ -79,8 +79,7 @@ def steps(
     samplers = [SamplerConfig(guidance=g, method=m, time_shift=shift, steps=n) for g, m, shift, n in choices]
     trained = [_Run.load(label, path, samplers, place) for label, paths in runs.items() for path in paths]
     if not any(run.samplers for run in trained) or not seeds:
-        hint = "give a run, a method that its head knows, a number of steps and a seed or more"
-        raise ConfigError("nothing to measure", hint=hint)
+        raise ConfigError("nothing to measure", hint="give a run, a method for its head, a number of steps and a seed")
     check_output_folder(folder)
     settings: JsonDict = {"num": num, "features": features.name, "reference": reference, "limit": limit}
     settings["features_sha256"] = weights_digest(features)

@@ -65,7 +65,7 @@ def test_each_point_is_the_distance_of_the_sampler_s_images(trained: Path, tmp_p
         ({"num": 1}, "num 1, batch_size 500"),
         ({"runs": {}}, "nothing to measure: give a run"),
         ({"seeds": []}, "nothing to measure"),
-        ({"methods": ["jump"]}, "nothing to measure: give a run, a method that its head knows"),
+        ({"methods": ["jump"]}, "nothing to measure: give a run, a method for its head"),
         ({"guidance": [0.5]}, "guidance 0.5"),
     ],
 )

@@ -142,29 +142,10 @@ def gather_evidence(
                 target=told.targets.get(step.name, evidence.target),
                 explained=evidence.explained or step.name in told.explained,
             )
-            agent, model = graph.nodes[step.node], models.get(step.model or "")
+            model = models.get(step.model or "")
             model = model if isinstance(model, LocalModel) else reader
-            if not isinstance(agent, Agent) or model is None:
-                continue
-            end = agent.stop[0] if agent.stop else ""
-            request = _without_prompt(trace, agent, step)
-            if step.name in told.targets:
-                supposed = [told.targets[step.name]]
-            else:
-                supposed = _suppositions(graph, trace, step, told)
-            for text in supposed:
-                said = (step.output + end, text + end)
-                asked.append(
-                    _Asked(
-                        run=index,
-                        step=step,
-                        model=model,
-                        request=request,
-                        said=said[0],
-                        target=said[1],
-                        supposed=step.name not in told.targets,
-                    )
-                )
+            if model is not None:
+                asked += _questions(graph, trace, step, told, run=index, model=model)
         found.append(nodes)
     passes, tokens = [0] * len(traces), [0] * len(traces)
     for each, (odds, count) in zip(asked, _log_odds(asked), strict=True):
@@ -222,6 +203,36 @@ class _Asked:
     said: str
     target: str
     supposed: bool
+
+
+def _questions(graph: Graph, trace: Trace, step: Step, told: Told, *, run: int, model: LocalModel) -> list[_Asked]:
+    """What is asked about a step of an agent: its target, or else what it could have owed.
+
+    Args:
+        graph: that made the run.
+        trace: the run.
+        step: of it.
+        told: what steps should have said.
+        run: number of the run.
+        model: that is asked.
+    """
+    agent = graph.nodes[step.node]
+    if not isinstance(agent, Agent):
+        return []
+    known, end = step.name in told.targets, agent.stop[0] if agent.stop else ""
+    targets = [told.targets[step.name]] if known else _suppositions(graph, trace, step, told)
+    return [
+        _Asked(
+            run=run,
+            step=step,
+            model=model,
+            request=_without_prompt(trace, agent, step),
+            said=step.output + end,
+            target=text + end,
+            supposed=not known,
+        )
+        for text in targets
+    ]
 
 
 def _provenance(trace: Trace, step: Step, told: Told, before: Evidence) -> Evidence:
