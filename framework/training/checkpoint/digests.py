@@ -159,8 +159,10 @@ class _HashedFile:
         return self._stream.fileno()
 
     def flush(self) -> None:
-        with self._noting():
-            self._stream.flush()
+        # torch's own writer flushes once more when it is collected, which may be after the end of the file.
+        if not self._stream.closed:
+            with self._noting():
+                self._stream.flush()
 
     def close(self) -> None:
         self._stream.close()

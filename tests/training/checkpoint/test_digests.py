@@ -10,7 +10,7 @@ import torch
 from framework.testing.checkpoints import fit, newest
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.checkpoint import digests
-from framework.training.checkpoint.digests import _RecordedFiles, for_each_file, record_files
+from framework.training.checkpoint.digests import _HashedFile, _RecordedFiles, for_each_file, record_files
 from framework.training.checkpoint.layout import FileRecord, Manifest
 from framework.training.checkpoint.tensors import read_dcp, write_tensors
 
@@ -60,6 +60,15 @@ def test_a_full_disk_is_named_though_torch_fails_of_what_came_of_it(
     monkeypatch.setattr(_RecordedFiles, "_open", lambda self, path, mode, opened: opened.enter_context(full.open("wb")))
     with pytest.raises(OSError, match="No space left on device"):
         write_tensors(tmp_path, {"model.weight": torch.zeros(size)}, None)
+
+
+def test_a_file_that_has_ended_may_be_flushed(tmp_path: Path):
+    written = _HashedFile((tmp_path / "a").open("wb"))
+    written.write(b"a")
+    written.close()
+    written.flush()
+    assert written.failure is None
+    assert written.record() == record_of(tmp_path / "a")
 
 
 @pytest.mark.slow
