@@ -18,7 +18,7 @@ class Candidates:
 
     Args:
         candidates: prompts by agent.
-        by: which credit, or the diagnosis; of equals, the credit of the walk decides.
+        by: which credit, or the diagnosis; of equals, the credit of the walk decides where errors are attributed.
         spread: `credit`, or `even`: the agent with the fewest trials, without attribution (to compare with).
     """
 

@@ -25,7 +25,11 @@ from framework.gbc.execution.runner import Task
 
 _REPLACED = ("name", "address", "phone", "postcode", "trainid", "reference")
 """What answers have placeholders for: names, and what Success asks for."""
-_REFERENCE = re.compile(r"(?i)(?<=reference)[^.?!]{0,20}?\b(?P<value>(?=[a-z]*[0-9]*[a-z]+)[a-z0-9]{8})\b")
+_REFERENCE = re.compile(
+    r"(?i)(?<=reference)[^.?!]{0,20}?\b"
+    r"(?P<value>(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{8}|(?:(?<=is )|(?<=[:#] ))[a-z]{8})\b"
+)
+"""Letters alone, such as `txpijfpy`, could be any word of eight, but for where a value stands."""
 
 
 def with_placeholders(text: str, reader: MentionReader, domain: str) -> str:

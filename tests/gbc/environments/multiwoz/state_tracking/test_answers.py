@@ -49,6 +49,7 @@ TARGETS = {"small": team_targets, "alone": alone_targets}
         ("your reference number is nuecbthh . goodbye", "your reference number is [taxi_reference] . goodbye"),
         ("booked . reference : AB12CD34 .", "booked . reference : [taxi_reference] ."),
         ("what is your reference ? anything else", "what is your reference ? anything else"),
+        ("the reference number will be provided .", "the reference number will be provided ."),
         ("i have [hotel_name] already", "i have [hotel_name] already"),
     ],
 )
