@@ -22,7 +22,7 @@ from framework.gbc.environments.microworld.tasks import answer_loss
 from framework.gbc.environments.microworld.world import load_model
 from framework.gbc.environments.prompt_repair import Damage, Lead, Repair, repair
 from framework.gbc.environments.realworld import prompt_repair as realworld
-from framework.gbc.environments.realworld.systems import FORMAT, load_systems
+from framework.gbc.environments.realworld.systems import FORMAT, choose_systems, load_systems
 from framework.gbc.graph.verbal_loss import slot_loss
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
@@ -99,18 +99,12 @@ def _micro_damages(
 def _real_damages(
     folder: Path | None, names: tuple[str, ...], num_faults: int, num_tasks: int
 ) -> tuple[dict[str, LocalModel], list[Damage]]:
-    known = load_systems()
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"system {name!r}", hint=f"use one of {', '.join(known)}")
+    systems = choose_systems(names or load_systems())
     if folder is None:
         raise ConfigError("no model for the real world", hint="give --model FOLDER")
     config = LocalModelConfig(path=str(folder), plain_format=FORMAT, batch_size=16)
     shared = SharedPrompts(LocalModel.load(config))
-    damages = realworld.draw_damages(
-        shared, [known[name] for name in dict.fromkeys(names or known)], num_faults, num_tasks=num_tasks
-    )
-    return {realworld.MODEL: shared}, damages
+    return {realworld.MODEL: shared}, realworld.draw_damages(shared, systems, num_faults, num_tasks=num_tasks)
 
 
 def _leads(world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...]) -> dict[str, Lead]:

@@ -7,7 +7,7 @@ import yaml
 
 from framework.core.errors import ConfigError
 from framework.core.io import atomic_write
-from framework.gbc.environments.realworld.systems import FORMAT, MODEL, PlantedFault, load_systems
+from framework.gbc.environments.realworld.systems import FORMAT, MODEL, PlantedFault, choose_systems
 from framework.gbc.graph.spec import save_graph
 
 
@@ -26,10 +26,7 @@ def write_example(folder: str | Path, *, model: str, system: str, fault: int) ->
         ConfigError: an unknown system, no such fault of a prompt, or no folder of a model.
         OSError: a file cannot be written.
     """
-    known = load_systems()
-    if system not in known:
-        raise ConfigError(f"system {system!r}", hint=f"use one of {', '.join(known)}")
-    chosen = known[system]
+    (chosen,) = choose_systems([system])
     repaired = {number: each for number, each in enumerate(chosen.faults) if each.function is None}
     if fault not in repaired:
         words = ", ".join(f"{number} ({each.kind} of {each.node})" for number, each in repaired.items())

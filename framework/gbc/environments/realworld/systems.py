@@ -1,5 +1,6 @@
 """Systems of a real language model: graphs, tasks and faults, as people write them; a YAML file each (ours)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -120,6 +121,19 @@ def load_systems(multiwoz: Path | None = None) -> dict[str, RealSystem]:
     found = {path.name.removesuffix(".yaml"): _load(path.name, path.read_text(encoding="utf-8")) for path in paths}
     without_tasks = found.pop("multiwoz")
     return found if multiwoz is None else {**found, "multiwoz": replace(without_tasks, tasks=first_turns(multiwoz))}
+
+
+def choose_systems(names: Collection[str]) -> list[RealSystem]:
+    """Systems that come with the package by their names, each once.
+
+    Raises:
+        ConfigError: no such system.
+    """
+    known = load_systems()
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"system {name!r}", hint=f"use one of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 # Reading all takes most of a second.

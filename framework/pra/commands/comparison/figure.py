@@ -5,8 +5,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from framework.core.io import atomic_write
 from framework.pra.commands.comparison.results import PartResult, quantities, spreads
+from framework.pra.commands.figures import save_figure
 
 FIGURE = "comparison"
 """Name of the figure's files, which are an SVG and a PNG."""
@@ -56,8 +56,4 @@ def draw_comparison(out: Path, results: Sequence[PartResult], floors: Mapping[in
         axes.grid(alpha=0.3)
         if number == 0:
             axes.legend(fontsize="small")
-    paths = [out / f"{FIGURE}.{ending}" for ending in ("svg", "png")]
-    for path in paths:
-        with atomic_write(path) as stream:
-            figure.savefig(stream, format=path.suffix[1:], dpi=100)
-    return paths
+    return save_figure(figure, out / FIGURE)

@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from framework.core.io import atomic_write
+from framework.pra.commands.figures import save_figure
 from framework.pra.commands.head_steps.results import StepResult, lines_of, reference_of, scales_of
 
 FIGURE = "steps"
@@ -51,8 +51,4 @@ def draw_steps(out: Path, results: Sequence[StepResult]) -> list[Path]:
         axes.set_ylabel("Fréchet distance")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    paths = [out / f"{FIGURE}.{ending}" for ending in ("svg", "png")]
-    for path in paths:
-        with atomic_write(path) as stream:
-            figure.savefig(stream, format=path.suffix[1:], dpi=100)
-    return paths
+    return save_figure(figure, out / FIGURE)
