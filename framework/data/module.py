@@ -240,16 +240,19 @@ class ShardDataModule(LightningDataModule):
                 "whole set; use data.order.shuffle block",
                 stacklevel=2,
             )
-        ahead = LookAhead(joined, block_shards=self.order.block_shards)
-        batches = MicroBatches(stream, plan, lambda: self._progress.position(stream, plan), ahead=ahead)
-        if trainer is not None:
-            check_limit(trainer, len(batches), plan.accumulation)
         if self._restored is not None:
             start = from_state(self._restored, stream, plan)
             if trainer is not None:
                 recount(trainer, start, stream, plan)
             self._progress = Progress(trainer=trainer, start=start, batches=finished_batches(trainer))
             self._restored = None
+        # Not of this module, which has the loader: with such a cycle both would wait for a garbage collection, and in one
+        # torch's workers do not hear that they are to end: it waits five seconds for each.
+        progress = self._progress
+        ahead = LookAhead(joined, block_shards=self.order.block_shards)
+        batches = MicroBatches(stream, plan, lambda: progress.position(stream, plan), ahead=ahead)
+        if trainer is not None:
+            check_limit(trainer, len(batches), plan.accumulation)
         self._train_loader = self._loader(joined, batches, getattr(self, "train_transform", None))
         return self._train_loader
 

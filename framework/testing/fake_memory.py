@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from framework.core.compat.torch_compat import FakeTensorMode, TorchDispatchMode, storage_key
 
@@ -26,14 +26,11 @@ class StorageCount(TorchDispatchMode):
         given = {storage_key(tensor) for tensor in _tensors([*args, *(kwargs or {}).values()])}
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
-            if storage_key(tensor) not in given:
-                self._note(tensor)
+            if (key := storage_key(tensor)) not in given and key not in self._alive:
+                self._note(key, tensor.untyped_storage())
         return result
 
-    def _note(self, tensor: Tensor) -> None:
-        storage, key = tensor.untyped_storage(), storage_key(tensor)
-        if key in self._alive:
-            return
+    def _note(self, key: int, storage: UntypedStorage) -> None:
         self._alive.add(key)
         size = storage.nbytes()
         self.now += size

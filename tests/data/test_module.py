@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import weakref
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,17 @@ def test_each_epoch_has_every_sample_at_most_once_and_whole_batches(uninterrupte
 @pytest.mark.slow
 def test_workers_do_not_matter(shards: str, uninterrupted):
     assert fit(shards, max_epochs=2, loading={"num_workers": 2}) == uninterrupted[: 2 * EPOCH]
+
+
+def test_a_loader_ends_with_its_last_reference(shards: str):
+    # In a garbage collection, torch's workers would not hear of it.
+    data = ShardDataModule(train=shards, validation=shards, images=ImageConfig(size=8, channels=1), batch_size=BATCH)
+    loaders = [data.train_dataloader(), data.val_dataloader()]
+    for loader in loaders:
+        next(iter(loader))
+    references = [weakref.ref(each) for each in (data, *loaders)]
+    del data, loaders, loader
+    assert [reference() for reference in references] == [None] * 3
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
