@@ -525,9 +525,13 @@ def test_undecodable_sample_is_a_data_error(tmp_path: Path, num_workers: int):
     make_image_shards(tmp_path, per_class=2)
     shard = tmp_path / "shards" / "shard-000000.tar"
     shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x00PNG"))
-    data = make_data(str(tmp_path / "shards"), loading={"num_workers": num_workers})
+    loader = make_data(str(tmp_path / "shards"), loading={"num_workers": num_workers}).train_dataloader()
     with pytest.raises(DataError, match=r"sample \d \(byte \d+ of .*shard-000000.tar\) cannot be decoded"):
-        list(data.train_dataloader())
+        list(loader)
+    reference = weakref.ref(loader)
+    del loader
+    # Its workers end now, and not with a garbage collection.
+    assert num_workers == 0 or reference() is None
 
 
 @pytest.mark.slow

@@ -276,7 +276,11 @@ class ShardLoader(DataLoader[Batch]):
             if batch is None:
                 return
             if isinstance(batch, DataError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    # This frame is in its traceback: with each other's names both would wait for a garbage collection.
+                    del batch
             arrived: Any = batch.batch() if isinstance(batch, InBuffer) else batch
             # The loop's name would hold the memory of a batch until the next one is there.
             del batch
