@@ -1,11 +1,14 @@
 """A recipe that trains in a second, and what all tests share."""
 
+import atexit
 import gc
 import importlib
 import os
 import shlex
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,15 @@ for name in [name for name in os.environ if name.startswith("SLURM_") or name ==
 os.environ.pop("COLUMNS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What killed processes and libraries leave behind goes with the tests. The folders that pytest keeps stay where they are,
+# and so does the cache of compiled code.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    lasting = tempfile.gettempdir()
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", lasting)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{lasting}/torchinductor_{os.getuid()}")
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="framework-tests-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 # A collection makes most of a million objects that stay: looking through them again and again finds nothing.
 gc.disable()
