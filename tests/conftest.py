@@ -27,8 +27,8 @@ os.environ.pop("COLUMNS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What killed processes and libraries leave behind goes with the tests. The folders that pytest keeps stay where they are,
-# and so does the cache of compiled code.
+# What killed processes and libraries leave behind goes with the tests. The folders that pytest keeps stay where they
+# are, and so does the cache of compiled code.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     lasting = tempfile.gettempdir()
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", lasting)

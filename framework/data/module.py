@@ -246,8 +246,8 @@ class ShardDataModule(LightningDataModule):
                 recount(trainer, start, stream, plan)
             self._progress = Progress(trainer=trainer, start=start, batches=finished_batches(trainer))
             self._restored = None
-        # Not of this module, which has the loader: with such a cycle both would wait for a garbage collection, and in one
-        # torch's workers do not hear that they are to end: it waits five seconds for each.
+        # Not of this module, which has the loader: with such a cycle both would wait for a garbage collection, and in
+        # one torch's workers do not hear that they are to end: it waits five seconds for each.
         progress = self._progress
         ahead = LookAhead(joined, block_shards=self.order.block_shards)
         batches = MicroBatches(stream, plan, lambda: progress.position(stream, plan), ahead=ahead)
