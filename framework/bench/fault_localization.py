@@ -12,7 +12,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from framework.bench.real_fault_localization import measure_real_world, show, weights_of
+from framework.bench.real_fault_localization import measure_real_world, refuse_without_real_world, show, weights_of
 from framework.bench.record import check_record, machine_of, write_record
 from framework.core.console import results, working
 from framework.core.errors import ConfigError
@@ -74,11 +74,12 @@ def bench_fault_localization(
         multiwoz: folder of the few-shot files of IC-DST; with it there is a system of MultiWOZ too.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, or an option of the other world.
     """
     check_record(out)
     if world == "real":
         return _bench_real(out, model, folder, systems, candidates, most_failures, multiwoz)
+    refuse_without_real_world(folder=folder, systems=systems, candidates=candidates, multiwoz=multiwoz)
     _check_counts(num_episodes=num_episodes, num_choosing=num_choosing)
     started = time.perf_counter()
     language_model = load_model(None if model is None else str(model))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from framework.bench.real_fault_localization import refuse_without_real_world
 from framework.bench.record import check_record, machine_of, write_record
 from framework.bench.repair_figure import plot_repairs
 from framework.core.console import results, working
@@ -62,7 +63,7 @@ def bench_repair(
         The numbers, as in the file.
 
     Raises:
-        ConfigError: a number out of range, no such system, or no model for the real world.
+        ConfigError: a number out of range, no such system, no model for the real world, or its systems in the other.
     """
     check_record(out)
     started = time.perf_counter()
@@ -70,6 +71,7 @@ def bench_repair(
         if world == "real":
             models, damages = _real_damages(model, systems, num_faults, num_tasks)
         else:
+            refuse_without_real_world(systems=systems)
             models, damages = _micro_damages(model, num_faults, num_tasks, num_wrong, seed)
         loss = slot_loss if world == "real" else answer_loss
         repairs = list(repair(models, damages, loss, leads=_leads(world, attribution, scalars), seed=seed))

@@ -58,6 +58,17 @@ class RealScore:
     calibration_error: float | None = None
 
 
+def refuse_without_real_world(**options: object) -> None:
+    """Refuses options of the real world in the micro world, where nothing would come of them.
+
+    Raises:
+        ConfigError: one that is given, named.
+    """
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name} {value} in the micro world", hint=f"give --world real, or leave --{name} out")
+
+
 def measure_real_world(
     model: Path,
     folder: Path,

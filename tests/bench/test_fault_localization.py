@@ -19,3 +19,9 @@ def test_bench_blame_writes_what_it_shows(tmp_path: Path):
     assert {"random", "leave_one_out", record["chosen"]} <= methods
     with pytest.raises(ConfigError, match="num_choosing is 2"):
         bench_fault_localization(num_choosing=2)
+
+
+@pytest.mark.parametrize("option", [{"folder": Path("run")}, {"systems": ("kitchen",)}, {"candidates": ("ours",)}])
+def test_options_of_the_real_world_are_refused_in_the_micro_world(option: dict):
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} .* in the micro world: give --world real"):
+        bench_fault_localization(**option)
