@@ -24,7 +24,7 @@ from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.export import initialise_from_export, warn_of_other_classes
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
-from framework.pra.network.build import build_generator
+from framework.pra.network.build import build_generator, train_only
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.generator import ImageGenerator
 from framework.pra.planning.flops import training_flops_per_image
@@ -121,9 +121,7 @@ class PRAModule(ClippingModule):
         self.model, self.ema = build_with_ema(lambda: build_generator(self.architecture), placement, seed=self.seed)
         if self.initial_weights and placement.device.type != "meta":
             initialise_from_export(self.model, self.ema, Path(self.initial_weights))
-        if self.trainable is not None:
-            for name, part in self.model.named_children():
-                part.requires_grad_(name in self.trainable)
+        train_only(self.model, self.trainable)
 
     def configure_callbacks(self) -> list[Callback]:
         return [SampleGrid(self.grid)]
@@ -156,7 +154,8 @@ class PRAModule(ClippingModule):
 
     def flops_per_sample(self) -> int:
         """Floating-point operations of a forward and a backward pass on an image."""
-        return training_flops_per_image(self.architecture, self.objective)[1]
+        trainable = None if self.trainable is None else tuple(self.trainable)
+        return training_flops_per_image(self.architecture, self.objective, trainable)[1]
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Scalar:
         losses = self._training_losses(self.model, *self._inputs(batch, "train", batch.sample_passes()))

@@ -1,5 +1,7 @@
 """The model of an architecture: the method and its rows with a causal transformer, or the diffusion model."""
 
+from collections.abc import Collection
+
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.diffusion import PixelDiffusion
 from framework.pra.network.generator import ImageGenerator
@@ -16,3 +18,10 @@ def build_generator(config: PRAConfig, *, seed: int = 0) -> ImageGenerator:
     if VARIANTS[config.variant].inputs == "diffused":
         return PixelDiffusion(config, seed=seed)
     return PRA(config, seed=seed)
+
+
+def train_only(model: ImageGenerator, parts: Collection[str] | None) -> None:
+    """Only these parts, the model's direct children, need gradients; None changes nothing."""
+    if parts is not None:
+        for name, part in model.named_children():
+            part.requires_grad_(name in parts)

@@ -22,7 +22,7 @@ from framework.core.compat.torch_compat import (
 from framework.core.init import own_tensors, replace_tensor
 from framework.core.random.philox import WORDS
 from framework.pra.loss import Losses, ObjectiveConfig, noise_from, num_normal, num_uniform, training_losses
-from framework.pra.network.build import build_generator
+from framework.pra.network.build import build_generator, train_only
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.generator import ImageGenerator
 from framework.training.planning import Precision
@@ -43,13 +43,20 @@ class SavedTensors:
     weight_copies: int
 
 
-def training_flops_per_image(config: PRAConfig, objective: ObjectiveConfig) -> tuple[int, int]:
+def training_flops_per_image(
+    config: PRAConfig, objective: ObjectiveConfig, trainable: tuple[str, ...] | None = None
+) -> tuple[int, int]:
     """Floating-point operations of matrix products for an image: (forward, forward and backward).
 
     Counted on the meta device; a multiply and an add are two. Attention counts whole, without its causal half, and
     recomputation does not count: the usual convention for model FLOPs (Chowdhery et al. 2022, PaLM, appendix B).
+
+    Args:
+        config: the model.
+        objective: what is minimised.
+        trainable: parts that learn; all by default.
     """
-    step = _count_step(config, objective)
+    step = _count_step(config, objective, trainable)
     return step.forward, step.total
 
 
@@ -74,9 +81,10 @@ class _StepCounts:
 
 
 @lru_cache
-def _count_step(config: PRAConfig, objective: ObjectiveConfig) -> _StepCounts:
+def _count_step(config: PRAConfig, objective: ObjectiveConfig, trainable: tuple[str, ...] | None = None) -> _StepCounts:
     with torch.device("meta"):
         model = build_generator(config)
+    train_only(model, trainable)
     units = model.units()
     calls: Counter[str] = Counter()
 

@@ -45,6 +45,10 @@ def test_operations_of_a_forward_pass_by_hand():
     assert forward == transformer + network + time + context
     # Twice as much again, but for the gradients of inputs that need none.
     assert 2.5 * forward < both < 3 * forward
+    # The gradients of its weights, and those of its inputs within it.
+    same, of_head = training_flops_per_image(config, objective, ("head",))
+    assert same == forward
+    assert 1.5 * (network + time + context) < of_head - forward < 2 * (network + time + context)
 
 
 @pytest.mark.slow
