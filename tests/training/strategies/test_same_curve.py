@@ -18,6 +18,8 @@ from framework.core.errors import ConfigError
 from framework.data.images.transforms import ImageConfig
 from framework.data.module import ShardDataModule
 from framework.pra.callbacks import SampleGridConfig
+from framework.pra.export import load_exported
+from framework.pra.network.model import PRA
 from framework.pra.sampling import SamplerConfig
 from framework.testing.images import make_image_shards
 from framework.testing.models import quiet_trainer, tiny_config, tiny_module
@@ -27,8 +29,10 @@ from framework.training.optimizer import OptimizerConfig
 from framework.training.strategies.backend import backend_of_tensor, local_part
 from framework.training.strategies.build import make_strategy
 from framework.training.strategies.config import DeepSpeedOptions, FSDP2Options, StrategyConfig
+from tests.pra.test_export import write
 
 GLOBAL_BATCH, STEPS = 8, 12
+CONFIG = tiny_config(num_classes=2, depth=2)
 GRID = SampleGridConfig(every_n_steps=STEPS, rows=1, sampler=SamplerConfig(steps=2))
 RECOMPUTED = {"activation_checkpointing": 1}
 
@@ -89,6 +93,8 @@ HALF = installed(
         "zero3, bf16, gathered in bf16": {"name": "deepspeed", "deepspeed": {"stage": 3, "comm_dtype": "bfloat16"}},
     }
 )
+PARTS = {f"{case}, the head alone": options for case, options in LONG.items()}
+"""From exported weights, of which the head alone learns on."""
 REPLICATED: dict[str, dict[str, Any]] = {
     "replicate x shard": {"name": "fsdp2", "fsdp2": {"replicate": 2}},
     "replicate x shard, accumulated sharded": {"name": "fsdp2", "fsdp2": {"replicate": 2, "accumulation": "sharded"}},
@@ -151,8 +157,19 @@ def whole(module: LightningModule) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in gathered.items()}
 
 
-def fit(folder: Path, shards: str, strategy: Any, *, accumulate: int = 1, **options: Any) -> dict[str, Any]:
-    """Trains a tiny PRA model; the global batch is the same whatever the processes and the accumulation."""
+def fit(
+    folder: Path, shards: str, strategy: Any, *, accumulate: int = 1, weights: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """Trains a tiny PRA model; the global batch is the same whatever the processes and the accumulation.
+
+    Args:
+        folder: of the run.
+        shards: its data.
+        strategy: of the trainer.
+        accumulate: micro-batches of a step.
+        weights: exported ones to start from; the head alone is then trained.
+        options: of the trainer.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     data = ShardDataModule(
         train=shards,
@@ -162,9 +179,9 @@ def fit(folder: Path, shards: str, strategy: Any, *, accumulate: int = 1, **opti
         batch_size=GLOBAL_BATCH // world // accumulate,
     )
     notes = Notes()
-    module = tiny_module(
-        tiny_config(num_classes=2, depth=2), grid=GRID, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2)
-    )
+    part = {} if weights is None else {"initial_weights": str(weights), "trainable": ["head"]}
+    optimizer = OptimizerConfig(learning_rate=1e-3, warmup_steps=2)
+    module = tiny_module(CONFIG, grid=GRID, optimizer=optimizer, **part)
     settings = {"max_steps": STEPS, "gradient_clip_val": 0.5, "val_check_interval": 8 * accumulate, **options}
     trainer = quiet_trainer(
         folder, strategy=strategy, devices=world, callbacks=[notes], accumulate_grad_batches=accumulate, **settings
@@ -219,7 +236,7 @@ def refusal(folder: str) -> str:
     return str(refused.value)
 
 
-def train(folder: str, shards: str) -> dict[str, Any]:
+def train(folder: str, shards: str, weights: str) -> dict[str, Any]:
     """All cases on two processes: they start once, which is what takes the time."""
     quiet()
     results: dict[str, Any] = {"refusal": refusal(folder)}
@@ -239,6 +256,10 @@ def train(folder: str, shards: str) -> dict[str, Any]:
     for case, options in HALF.items():
         results[case] = fit(
             Path(folder) / case, shards, strategy_of(options), max_steps=SHORT_STEPS, precision="bf16-mixed"
+        )
+    for case, options in PARTS.items():
+        results[case] = fit(
+            Path(folder) / case, shards, strategy_of(options), weights=Path(weights), max_steps=SHORT_STEPS
         )
     return results
 
@@ -275,13 +296,25 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, dict[str, Any]]]:
-    folder = tmp_path_factory.mktemp("two")
-    return folder, run_forked(train, 2, folder=str(folder), shards=shards, timeout=600).results
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write(folder, PRA(CONFIG, seed=1))
+    return folder
+
+
+Runs = tuple[Path, dict[int, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def single(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+def runs(shards: str, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run_forked(train, 2, folder=str(folder), shards=shards, weights=str(weights), timeout=600).results
+
+
+@pytest.fixture(scope="module")
+def single(
+    shards: str, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, dict[str, Any]]]:
     """One process, with accumulated micro-batches of the same size as two processes have."""
     folder = tmp_path_factory.mktemp("one")
 
@@ -293,6 +326,7 @@ def single(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         "long": alone("long"),
         "short": alone("short", max_steps=SHORT_STEPS),
         "accumulated": alone("accumulated", max_steps=SHORT_STEPS, gradient_clip_val=None),
+        "part": alone("part", weights=weights, max_steps=SHORT_STEPS),
     }
 
 
@@ -334,6 +368,17 @@ def test_no_option_changes_the_curve(runs, single, case: str):
     name = "short" if case in SHORT else "accumulated"
     check_curve(results, case, alone[name])
     check_weights(folder / case, alone_dir / name, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_a_part_learns_alone(runs, single, weights: Path, case: str):
+    folder, results = runs
+    check_curve(results, case, single[1]["part"])
+    check_weights(folder / case, single[0] / "part", atol=1e-5)
+    start = load_exported(weights).state_dict()
+    with np.load(folder / case / "weights.npz") as ours:
+        moved = {name.split(".")[0] for name in start if not np.array_equal(ours[f"model.{name}"], start[name].numpy())}
+    assert moved == {"head"}
 
 
 @pytest.mark.parametrize("case", LONG)
