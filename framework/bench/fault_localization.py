@@ -89,9 +89,7 @@ def bench_fault_localization(
     chosen = max((score for score in choosing if "/" in score.method), key=lambda score: score.top1).method
     record = {
         "machine": machine_of(),
-        "num_episodes": num_episodes,
-        "num_choosing": num_choosing,
-        "seed": seed,
+        **{"num_episodes": num_episodes, "num_choosing": num_choosing, "seed": seed},
         "chosen": chosen,
         "seconds": time.perf_counter() - started,
         "choosing": [to_json(score) for score in choosing],
