@@ -39,12 +39,15 @@ class SamplerConfig:
         time_shift: makes the steps unequal: above 1 they are shorter near noise, below 1 near the image.
         guidance: scale of classifier-free guidance at the last token; it grows linearly along the raster from 1, which
             is no guidance.
+        learned_guidance: jumps of a head that was trained with `head_jump_guidance` take the guidance that it has
+            learned, by one call; False calls it with the class and without, as all others are.
     """
 
     steps: int = 100
     method: SamplingMethod = "euler_maruyama"
     time_shift: float = 1.0
     guidance: float = 1.0
+    learned_guidance: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -152,10 +155,10 @@ def check_sampler(architecture: PRAConfig, config: SamplerConfig) -> None:
             "sampler method jump for a head that knows no jumps",
             hint="train with model.architecture.head_jumps true, or use another method",
         )
-    if config.method == "jump" and config.guidance > architecture.head_jump_guidance > 1:
+    if calls_once(architecture, config) and config.guidance > architecture.head_jump_guidance:
         raise ConfigError(
             f"guidance {config.guidance:g} for jumps that learned up to {architecture.head_jump_guidance:g}",
-            hint="use less guidance, or another method",
+            hint="use less guidance, or --sampler.learned_guidance false",
         )
 
 
@@ -166,7 +169,7 @@ def calls_once(architecture: PRAConfig, config: SamplerConfig) -> bool:
         architecture: of the model.
         config: the sampler.
     """
-    return config.method == "jump" and architecture.guided_jumps
+    return config.method == "jump" and architecture.guided_jumps and config.learned_guidance
 
 
 def streams_of(labels: Labels, null_class: int, config: SamplerConfig) -> Int[Tensor, "stream"]:

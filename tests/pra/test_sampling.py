@@ -1,5 +1,6 @@
 """Sampling: the flow against a Gaussian with a known answer, the cache against a loop without one, seeds."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -159,17 +160,23 @@ def test_jumps_that_were_not_learned_are_refused():
     assert "head_jumps" in str(raised.value.hint)
 
 
-def test_learned_guidance_takes_one_call_of_the_head():
+@pytest.mark.parametrize("learned", [True, False])
+def test_learned_guidance_takes_one_call_of_the_head_and_the_usual_two(learned: bool):
     # Two tokens; their scales are 1 and 2.
     model = tiny_model(variant="teacher_forced", image_size=4, head_jumps=True, head_jump_guidance=2.0)
     labels, null = torch.tensor([1, 2]), torch.tensor([3, 3])
-    made = sample(model, labels, [5, 6], SamplerConfig(steps=1, method="jump", guidance=2.0))
+    made = sample(model, labels, [5, 6], SamplerConfig(steps=1, method="jump", guidance=2.0, learned_guidance=learned))
     tokens, zero, one = patchify(made, 2), torch.zeros(2), torch.ones(2)
     last = model.config.num_tokens - 1
     noise = SampleNoise([5, 6], "cpu", start=last).normal(4)
     with torch.no_grad():
         hidden, without = (model.transformer(tokens, each)[:, last] for each in (labels, null))
-        expected = noise + model.head(noise, zero, hidden, one, Guidance(2 * one, without))
+        if learned:
+            velocity = model.head(noise, zero, hidden, one, Guidance(2 * one, without))
+        else:
+            of_class, of_none = (model.head(noise, zero, each, one) for each in (hidden, without))
+            velocity = of_none + 2 * (of_class - of_none)
+    expected = noise + velocity
     torch.testing.assert_close(tokens[:, last], expected)
 
 
@@ -180,6 +187,7 @@ def test_more_guidance_than_jumps_have_learned_is_refused():
     # By two calls of the head there is no limit.
     check_sampler(tiny_config(head_jumps=True), sampler)
     check_sampler(model.config, SamplerConfig(guidance=2.5))
+    check_sampler(model.config, replace(sampler, learned_guidance=False))
 
 
 # Guidance.
