@@ -91,13 +91,13 @@ def bench_sampling(
     """Measures how long a batch of images takes, each way in turn in every round.
 
     Ours are the plain reference (eager, in fp32) and what `framework sample` does, in fp32 and bf16, with all steps of
-    the flow and with a few jumps of a head that knows them and their guidance; weights are random. The floor of each is
+    the flow and with a few jumps of a head that knows them; weights are random. The floor of each is
     its arithmetic at the rate of one large matrix product, in the same run. On a busy machine trust ratios alone.
 
     Args:
         out: JSON file for the numbers.
         architecture: of our model; SphereAR's gets its sizes.
-        sampler: how tokens are drawn, but for the jumps, which have its guidance.
+        sampler: how tokens are drawn; the jumps have its guidance.
         batch_size: images.
         few_steps: jumps of a token; 0 leaves them out, and so does a head that predicts clean pixels.
         modulations: of the head (`joint`, `separate`) that are measured.
@@ -177,7 +177,7 @@ def _our_ways(
     found = {REFERENCE: way("fp32", "eager", flow)}
     few = None
     if few_steps and VARIANTS[config.variant].prediction == "velocity":
-        knows = replace(config, head_jumps=True, head_jump_guidance=sampler.guidance)
+        knows = replace(config, head_jumps=True)
         few = random_model(knows).to(device), replace(sampler, steps=few_steps, method="jump")
     for precision in DTYPES:
         found[f"ours, {precision}"] = way(precision, "auto", flow)
