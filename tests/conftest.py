@@ -67,8 +67,7 @@ LONGEST_FIRST = (
     "tests/pra/commands/test_compare.py",
     "tests/launch/test_supervise.py",
 )
-"""Files of ten seconds and more, in the order in which test processes take them: none is left to one at the end, and
-those that mostly wait (for servers, limits of time, ends) are not taken together."""
+"""Files of ten seconds and more, about the longest first: none is left to one test process at the end."""
 
 RECIPE = """
 run: {{dir: {run}, wandb: disabled}}

@@ -4,7 +4,6 @@ One run measures all in turns, several times, and gives the best of each: on a s
 be trusted, not the numbers.
 """
 
-import gc
 import io
 import signal
 import tempfile
@@ -121,8 +120,6 @@ def bench_data(
             shards = make_jpeg_shards(Path(folder) / str(size), size=size, num_images=num_images)
             for each in workers:
                 speeds.append(measure_speed(shards, size=size, num_workers=each, rounds=rounds))
-                # Loaders are cycles; a fork that inherited them would fail because of them at its end.
-                gc.collect()
         first = Path(folder) / str(sizes[0]) / "shards"
         with working("resuming", bar=False):
             resume = measure_resume(first, Path(folder) / "large", size=sizes[0], num_samples=IMAGENET_SAMPLES)

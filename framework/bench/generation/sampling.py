@@ -91,8 +91,8 @@ def bench_sampling(
     """Measures how long a batch of images takes, each way in turn in every round.
 
     Ours are the plain reference (eager, in fp32) and what `framework sample` does, in fp32 and bf16, with all steps of
-    the flow and with a few jumps of a head that knows them; weights are random. The floor of each is
-    its arithmetic at the rate of one large matrix product, in the same run. On a busy machine trust ratios alone.
+    the flow and with a few jumps of a head that knows them; weights are random. The floor of each is its arithmetic at
+    the rate of one large matrix product, in the same run. On a busy machine trust ratios alone.
 
     Args:
         out: JSON file for the numbers.
