@@ -1,7 +1,7 @@
 """`framework bench busy`: what becomes of training steps when other processes want the same processors.
 
-Steps of a recipe's model are timed in processes of their own, with the threads as the libraries have them and as the
-framework sets them (`framework.core.threads`), alone and beside processes that only count. The variants take turns.
+Steps of a recipe's model are timed in processes of their own, with threads and memory as the libraries have them and as
+the framework sets them (`framework.core.process`), alone and beside processes that only count. The variants take turns.
 """
 
 import json
@@ -24,7 +24,9 @@ from framework.core.text_files import read_yaml
 
 LIBRARIES = "libraries"
 OURS = "ours"
-_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "GLIBC_TUNABLES")
+_ALLOCATOR_LEFT = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
+"""The allocator's default, at which the framework leaves all of its settings alone."""
 _COUNT = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(1_000_000): pass"
 """Counts until the benchmark is no longer there, however it ended."""
 _TIME_STEPS = "import sys; from framework.bench.busy_machine import time_steps; time_steps(*sys.argv[1:])"
@@ -61,7 +63,9 @@ def bench_busy(
     check_record(out)
     if seconds <= 0 or rounds < 1 or min(beside, default=0) < 0:
         raise ConfigError(f"seconds {seconds}, rounds {rounds}, beside {beside}", hint="use positive numbers")
-    variants = {LIBRARIES: {}, OURS: None} | {f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": str(n)} for n in spin_counts}
+    variants = {LIBRARIES: _ALLOCATOR_LEFT, OURS: None} | {
+        f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": str(n)} for n in spin_counts
+    }
     rates: dict[str, dict[int, list[float]]] = {name: {number: [] for number in beside} for name in variants}
     turns = [(number, name) for _ in range(rounds) for number in beside for name in variants]
     for number, name in tracked(turns, "busy"):

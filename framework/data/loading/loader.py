@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from framework.core.errors import ConfigError, DataError
-from framework.core.threads import refuse_too_many
+from framework.core.process.threads import refuse_too_many
 from framework.data.images.options import DAMAGE
 from framework.data.loading.batch import EpisodeBatch, PixelBatch, Replaced
 from framework.data.loading.shared_buffers import InBuffer, SharedBuffers

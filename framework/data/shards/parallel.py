@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from framework.core.threads import num_cores, refuse_too_many
+from framework.core.process.threads import num_cores, refuse_too_many
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

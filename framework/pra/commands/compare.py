@@ -15,11 +15,24 @@ from framework.core.errors import ConfigError, DataError
 from framework.core.io import check_output_folder, locked_file, sha256_of
 from framework.core.text_files import read_yaml
 from framework.evaluation.features import FeatureNetwork
-from framework.pra.commands.comparison.figure import FIGURE, draw_comparison
+from framework.pra.commands.comparison.figure import FIGURE, draw_comparison, draw_curves
 from framework.pra.commands.comparison.judge import Judge, keep_floor, read_floor
-from framework.pra.commands.comparison.measurement import Protocol, measure_part, train_classifier, train_part
+from framework.pra.commands.comparison.measurement import (
+    Protocol,
+    measure_part,
+    results_folder,
+    train_classifier,
+    train_part,
+)
 from framework.pra.commands.comparison.parts import Part, at_size, plan_parts
-from framework.pra.commands.comparison.results import TABLE, PartResult, read_result, write_all, write_result
+from framework.pra.commands.comparison.results import (
+    TABLE,
+    PartResult,
+    by_training_steps,
+    read_result,
+    write_all,
+    write_result,
+)
 from framework.pra.commands.sample_parts import weights_digest
 from framework.pra.network.config import PRAConfig, VariantName
 from framework.pra.sampling import check_classes
@@ -42,19 +55,19 @@ def compare(
     guidance: list[float] = [1.0, 1.5],  # noqa: B006
     num: int = 5000,
     steps: int = 50,
+    training_steps: list[int] = [],  # noqa: B006
     svm_accuracy: bool = False,
     device: str = "auto",
     options: list[str] = [],  # noqa: B006
 ) -> None:
     """Train every row of a recipe at equal parameters and steps, and measure its rollouts.
 
-    With several sizes the patches grow with the images, so that the figure shows what a token's size does to each row.
-    A part is a row at a size with a seed: what is measured stays, what was cut off goes on, and the same command
-    started several times, on one machine or on several with a common folder, shares the parts out.
+    With several sizes the patches grow with the images. A part is a row at a size with a seed: what is measured stays,
+    what was cut off goes on, and the same command started several times, also on several machines, shares them out.
 
     Args:
         recipe: the recipe of a PRA run.
-        out: folder that gets a run for each part, `results.jsonl`, `table.md`, `comparison.svg` and `comparison.png`.
+        out: folder that gets a run for each part, `results.jsonl`, `table.md`, and figures (`comparison`, `curves`).
         features: network of the Fréchet distance at every size, as for `framework evaluate`.
         classifier: instead of `features`: the recipe of a classifier, which is trained at each size first.
         variants: rows of the table; all by default.
@@ -64,13 +77,14 @@ def compare(
         guidance: guidance scales to sample at; 1, which is none, is always measured.
         num: samples of each part and scale.
         steps: steps of the sampler.
+        training_steps: after which to measure, such as [1000, 2000], in place of the recipe's last; more of them go on.
         svm_accuracy: also measure how often a support vector machine predicts the samples' class; for small images.
         device: where samples are made, such as cpu or cuda; auto takes a GPU if there is one.
         options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
     """
     settings = _read_recipe(recipe)
     base = _architecture(recipe, settings)
-    rows, sides = variants or get_args(VariantName), sizes or [base.image_size]
+    rows = variants or get_args(VariantName)
     protocol = Protocol(
         recipe=recipe,
         recipe_sha256=sha256_of(Path(recipe)),
@@ -80,15 +94,33 @@ def compare(
         num=num,
         steps=steps,
         svm_accuracy=svm_accuracy,
+        training_steps=tuple(training_steps),
         classifier_sha256=None if classifier is None else _digest(classifier),
         weights_sha256=None if features is None else weights_digest(features),
     )
-    # Now, and not after hours of training.
-    for sampler in protocol.samplers:
-        check_classes((), base.num_classes, sampler)
-    chosen = _named(plan_parts(base, variants=rows, sizes=sides, seeds=seeds), parts)
+    _check(protocol, base, settings)
+    chosen = _named(plan_parts(base, variants=rows, sizes=sizes or [base.image_size], seeds=seeds), parts)
     judges = _Judges(Path(out), base, settings["data"], num, features=features, classifier=classifier)
     _work(chosen, Path(out), protocol, judges, pick_device(device))
+
+
+def _check(protocol: Protocol, base: PRAConfig, settings: dict[str, Any]) -> None:
+    """What can be known before hours of training.
+
+    Args:
+        protocol: how parts are trained and measured.
+        base: the recipe's architecture.
+        settings: of the recipe.
+
+    Raises:
+        ConfigError: it cannot be sampled so, or what it is on its way is not what a shorter training would have made.
+    """
+    for sampler in protocol.samplers:
+        check_classes((), base.num_classes, sampler)
+    schedule = settings["model"]["init_args"].get("optimizer", {}).get("schedule", "constant")
+    if protocol.training_steps and schedule != "constant":
+        problem = f"training_steps {list(protocol.training_steps)} with the schedule {schedule} of {protocol.recipe}"
+        raise ConfigError(problem, hint="set model.init_args.optimizer.schedule to constant there")
 
 
 def _judge_name(features: FeatureNetwork | None, classifier: str | None) -> str:
@@ -117,12 +149,14 @@ def _work(parts: Sequence[Part], out: Path, protocol: Protocol, judges: "_Judges
                 busy.append(part.name)
                 continue
             folder.mkdir(exist_ok=True)
-            if _is_measured(folder, protocol):
+            missing = [at for at in protocol.moments if not _is_measured(results_folder(folder, at), protocol)]
+            if not missing:
                 continue
             console.print(f"{part.name}: training, then samples and measures")
             train_part(part, folder, protocol)
-            judge = judges.at(part.architecture.image_size)
-            write_result(folder, measure_part(part, folder, judge, protocol, device))
+            for at in missing:
+                result = measure_part(part, folder, judges.of_size(part.architecture.image_size), protocol, device, at)
+                write_result(results_folder(folder, at), result)
         _write(out, protocol)
     _write(out, protocol)
     if busy:
@@ -182,15 +216,19 @@ def _unlike(result: PartResult, wanted: Mapping[str, object]) -> list[str]:
 def _write(out: Path, protocol: Protocol) -> None:
     """Table, lines and figure of all parts in the folder that were measured alike."""
     with _alone(out / _LOCK.format("table")):
-        found = [read_result(path) for path in out.iterdir() if path.is_dir()]
+        folders = [path for path in out.iterdir() if path.is_dir()]
+        found = [read_result(results_folder(folder, at)) for folder in folders for at in protocol.moments]
         results = [each for each in found if each is not None and not _unlike(each, protocol.settings)]
         if not results:
             return
         order = list(get_args(VariantName))
-        results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed))
+        results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed, each.training_steps or 0))
         floors = {each.image_size: read_floor(out / _FLOOR.format(each.image_size)) for each in results}
         write_all(out, results, floors)
-        draw_comparison(out, results, floors)
+        equally_long = by_training_steps(results)
+        draw_comparison(out, equally_long[max(equally_long)], floors)
+        if len(equally_long) > 1:
+            draw_curves(out, results)
 
 
 class _Judges:
@@ -219,7 +257,7 @@ class _Judges:
         self._features, self._classifier = features, classifier
         self._made: dict[int, Judge] = {}
 
-    def at(self, image_size: int) -> Judge:
+    def of_size(self, image_size: int) -> Judge:
         """Of a size."""
         if image_size not in self._made:
             config = at_size(self._base, image_size)

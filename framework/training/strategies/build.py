@@ -12,7 +12,7 @@ from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAcce
 from lightning.pytorch.strategies import Strategy
 
 from framework.core.errors import ConfigError
-from framework.core.threads import refuse_too_many
+from framework.core.process.threads import refuse_too_many
 from framework.training.shutdown import end_groups_at_exit, forget_error
 from framework.training.strategies.backend import Devices, named_backend
 from framework.training.strategies.config import STRATEGIES, StrategyConfig

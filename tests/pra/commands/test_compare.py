@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from framework.cli.main import main
 from framework.core.errors import ConfigError
 from framework.core.io import locked_file
+from framework.core.text_files import read_yaml
 from framework.evaluation.features import PixelFeatures
 from framework.pra.commands.compare import _unlike as unlike
 from framework.pra.commands.compare import compare
@@ -71,6 +73,30 @@ def test_parts_are_trained_and_measured_and_kept(recipe: Path, tmp_path: Path, c
     with pytest.raises(SystemExit):
         main(["compare", str(recipe), str(out), *options, *rows, *other, "--seeds", "[3]", "--parts", "[pra-*]"])
     assert "was trained with another recipe or other options" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
+def test_parts_are_measured_on_their_way_and_go_on(recipe: Path, tmp_path: Path):
+    out = tmp_path / "compare"
+    part = out / "pra-8px-seed0"
+    options = ["--features", "PixelFeatures", "--num", "6", "--steps", "2", "--device", "cpu", "--variants", "[pra]"]
+    options += ["--guidance", "[1]", "--training_steps"]
+    main(["compare", str(recipe), str(out), *options, "[1,2]"])
+    first = (part / "measured-2/result.json").read_bytes()
+    assert (out / "curves.svg").is_file()
+    main(["compare", str(recipe), str(out), *options, "[1,2,3]"])
+    assert (part / "measured-2/result.json").read_bytes() == first
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [line["training_steps"] for line in lines] == [1, 2, 3]
+    assert len({line["rollout_gap"] for line in lines}) == 3
+    assert (part / "measured-3/guidance-1.png").is_file()
+    # A run of its own, trained to the second step alone, is at the same place there.
+    alone = tmp_path / "alone"
+    main(["compare", str(recipe), str(alone), *options, "[2]"])
+    (line,) = [json.loads(line) for line in (alone / "results.jsonl").read_text().splitlines()]
+    assert line == lines[1]
+    assert not (alone / "curves.svg").exists()
 
 
 @pytest.mark.slow
@@ -143,6 +169,7 @@ def test_what_a_result_was_measured_with():
         ({"sizes": [9]}, "images of 9 pixels"),
         ({"guidance": [0.5]}, "guidance 0.5"),
         ({"steps": 0}, "sampler steps 0"),
+        ({"training_steps": [2, 1]}, r"training_steps \[2, 1\]"),
         ({"features": None}, "give one of them"),
         ({"features": None, "classifier": "missing.yaml"}, r"missing\.yaml cannot be read"),
         ({"classifier": "classifier.yaml"}, "give one of them"),
@@ -162,6 +189,14 @@ def test_an_architecture_that_is_none_or_unguided_is_refused_at_once(recipe: Pat
     recipe.write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=r"tiny.yaml is none|guidance 1\.5 for an unconditional model"):
         compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures())
+
+
+def test_a_schedule_with_an_end_has_no_moments_on_its_way(recipe: Path, tmp_path: Path):
+    settings = read_yaml(recipe)
+    settings["model"]["init_args"]["optimizer"] = {"schedule": "cosine"}
+    recipe.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match=r"with the schedule cosine of .*tiny.yaml: set .*schedule to constant"):
+        compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures(), training_steps=[1, 2])
 
 
 def test_a_recipe_of_something_else_is_refused(tmp_path: Path):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.model import PRA
 from framework.pra.rollout_gap import measure_rollout_gap
 from framework.pra.sampling import SamplerConfig
+from framework.training.checkpoint.layout import FOLDER, name_of
 
 GRID_ROWS = 8
 SAMPLES_BATCH = 500
@@ -42,6 +44,7 @@ class Protocol:
         num: samples of each scale.
         steps: of the sampler.
         svm_accuracy: also measured.
+        training_steps: after which every part is measured, in rising order; none for the recipe's last step.
         classifier_sha256: of the recipe of the network that measures, where it is trained here.
         weights_sha256: of that network where it is given.
     """
@@ -54,12 +57,19 @@ class Protocol:
     num: int
     steps: int
     svm_accuracy: bool
+    training_steps: tuple[int, ...] = ()
     classifier_sha256: str | None = None
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.num < 2:
             raise ConfigError(f"num {self.num}", hint="give 2 samples or more")
+        if self.training_steps != tuple(sorted(set(self.training_steps))) or min(self.training_steps, default=1) < 1:
+            problem = f"training_steps {list(self.training_steps)}"
+            raise ConfigError(problem, hint="give rising numbers of steps from 1 on, such as [1000, 2000, 4000]")
+        if self.training_steps and any(each.startswith("--trainer.max_steps") for each in self.options):
+            problem = f"training_steps {list(self.training_steps)} and --trainer.max_steps among the options"
+            raise ConfigError(problem, hint="leave out the option: parts are trained to the largest of training_steps")
 
     @property
     def training(self) -> dict[str, object]:
@@ -77,8 +87,26 @@ class Protocol:
 
     @property
     def settings(self) -> JsonDict:
-        """What a result depends on besides the part."""
-        return {name: value for name, value in to_json(self).items() if name != "recipe"}
+        """What a result depends on besides the part and how long that was trained."""
+        return {name: value for name, value in to_json(self).items() if name not in ("recipe", "training_steps")}
+
+    @property
+    def moments(self) -> tuple[int | None, ...]:
+        """When a part is measured: after so many steps, or at the end of the recipe (None)."""
+        return self.training_steps or (None,)
+
+    @property
+    def training_options(self) -> tuple[str, ...]:
+        """Of `framework fit`, with a checkpoint that stays at each of `training_steps`."""
+        if not self.training_steps:
+            return self.options
+        every = str(gcd(*self.training_steps))
+        wanted = {
+            "trainer.max_steps": str(self.training_steps[-1]),
+            "checkpoint.every_n_steps": every,
+            "checkpoint.keep_every_n_steps": every,
+        }
+        return (*self.options, *(each for name, value in wanted.items() for each in (f"--{name}", value)))
 
 
 def fit(recipe: str, run: Path, options: Sequence[str], *, seed: int) -> None:
@@ -101,13 +129,15 @@ def fit(recipe: str, run: Path, options: Sequence[str], *, seed: int) -> None:
 
 
 def train_part(part: Part, run: Path, protocol: Protocol) -> None:
-    """Trains a part. Raises TrainingError.
+    """Trains a part, unless it is trained as long as is asked for. Raises TrainingError.
 
     Args:
         part: which.
         run: its folder.
         protocol: recipe and options.
     """
+    if protocol.training_steps and checkpoint_at(run, protocol.training_steps[-1]).is_dir():
+        return
     chosen = part.architecture
     settings = {
         "variant": chosen.variant,
@@ -118,7 +148,7 @@ def train_part(part: Part, run: Path, protocol: Protocol) -> None:
     }
     options = [each for name, value in settings.items() for each in (f"--model.architecture.{name}", str(value))]
     options += ["--data.images.size", str(chosen.image_size), "--model.init_args.seed", str(part.seed)]
-    fit(protocol.recipe, run, [*options, *protocol.options], seed=part.seed)
+    fit(protocol.recipe, run, [*options, *protocol.training_options], seed=part.seed)
 
 
 def train_classifier(recipe: str, run: Path, image_size: int) -> ClassifierFeatures:
@@ -133,7 +163,19 @@ def train_classifier(recipe: str, run: Path, image_size: int) -> ClassifierFeatu
     return ClassifierFeatures(str(run))
 
 
-def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device: torch.device) -> PartResult:
+def checkpoint_at(run: Path, training_steps: int | None) -> Path:
+    """What a part is measured from: a checkpoint, or the run itself, whose newest is taken (None)."""
+    return run if training_steps is None else run / FOLDER / name_of(training_steps)
+
+
+def results_folder(run: Path, training_steps: int | None) -> Path:
+    """Where what is measured of a part after so many steps lies, or at the end of its recipe (None)."""
+    return run if training_steps is None else run / f"measured-{training_steps}"
+
+
+def measure_part(
+    part: Part, run: Path, judge: Judge, protocol: Protocol, device: torch.device, training_steps: int | None
+) -> PartResult:
     """Samples and measures a trained part; samples are kept beside it, with a grid of the first.
 
     Args:
@@ -142,8 +184,14 @@ def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device
         judge: measures images of its size.
         protocol: how many samples, at which scales.
         device: where models run.
+        training_steps: of the checkpoint to measure; None for the newest.
+
+    Raises:
+        CheckpointError: the run has none, or none of that step.
     """
-    trained = load_trained(run)
+    checkpoint, out = checkpoint_at(run, training_steps), results_folder(run, training_steps)
+    trained = load_trained(checkpoint)
+    out.mkdir(exist_ok=True)
     model, config = trained.model.to(device), trained.model.config
     labels = balanced_labels(protocol.num, range(config.num_classes))
     metrics: dict[str, dict[str, float]] = {}
@@ -156,20 +204,21 @@ def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device
         unguided = images if unguided is None else unguided
         samples = SampleSet.from_images(images, torch.tensor(labels), name=f"{part.name}, guidance {scale:g}")
         metrics[f"{scale:g}"] = judge.metrics(samples, svm_accuracy=protocol.svm_accuracy)
-        write_npz(run / f"guidance-{scale:g}.npz", samples)
+        write_npz(out / f"guidance-{scale:g}.npz", samples)
         columns = min(config.num_classes, 10)
         headings = column_headings(range(columns), trained.class_names) if config.num_classes > 1 else []
         shown = [image for image, label in zip(images, labels, strict=True) if label < columns][: columns * GRID_ROWS]
-        save_grid(run / f"guidance-{scale:g}.png", shown, columns=columns, headings=headings)
+        save_grid(out / f"guidance-{scale:g}.png", shown, columns=columns, headings=headings)
     assert unguided is not None
     return PartResult(
         variant=config.variant,
         image_size=config.image_size,
         token_size=config.pixel_size,
         seed=part.seed,
+        training_steps=training_steps,
         num_parameters=num_parameters(config),
         metrics=metrics,
-        rollout_gap=_rollout_gap(model, run, judge, unguided, torch.tensor(labels), device),
+        rollout_gap=_rollout_gap(model, checkpoint, judge, unguided, torch.tensor(labels), device),
         reconstruction_l1=_reconstruction(model, judge, protocol.num, device),
         settings=protocol.settings,
     )
@@ -177,7 +226,7 @@ def measure_part(part: Part, run: Path, judge: Judge, protocol: Protocol, device
 
 def _rollout_gap(
     model: ImageGenerator,
-    run: Path,
+    checkpoint: Path,
     judge: Judge,
     rollouts: Images,
     labels: torch.Tensor,
@@ -187,7 +236,7 @@ def _rollout_gap(
 
     Args:
         model: on the device.
-        run: its folder.
+        checkpoint: of it.
         judge: has the training images.
         rollouts: unguided samples.
         labels: their classes.
@@ -202,7 +251,7 @@ def _rollout_gap(
         known.to(device),
         rollouts.to(device),
         labels.to(device),
-        load_objective(run),
+        load_objective(checkpoint),
         batch_size=SAMPLES_BATCH,
     )
     return gap.ratio

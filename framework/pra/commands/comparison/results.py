@@ -23,6 +23,7 @@ class PartResult:
         image_size: side of the images in pixels.
         token_size: values of a pixel token.
         seed: of training and sampling.
+        training_steps: after which it was measured; None at the end of the recipe.
         num_parameters: that sampling needs.
         metrics: of the samples, by guidance scale and name.
         rollout_gap: see `framework.pra.rollout_gap`.
@@ -39,6 +40,7 @@ class PartResult:
     rollout_gap: float
     reconstruction_l1: float | None
     settings: JsonDict
+    training_steps: int | None = None
 
     def distance(self, guidance: str) -> float:
         """The Fréchet distance of the samples at a guidance scale."""
@@ -96,7 +98,7 @@ def read_result(folder: Path) -> PartResult | None:
     if not path.is_file():
         return None
     try:
-        return from_json(PartResult, parse_object(path.read_bytes()))
+        return from_json(PartResult, parse_object(path.read_bytes()), allow_missing=True)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a result ({error})", hint="remove it: the part is measured anew") from error
 
@@ -108,7 +110,7 @@ def write_result(folder: Path, result: PartResult) -> None:
 
 
 def write_all(out: Path, results: Sequence[PartResult], floors: Mapping[int, float]) -> None:
-    """Writes the results of all parts as JSON lines and as a table.
+    """Writes the results of all parts as JSON lines and as a table for each number of training steps, the most first.
 
     Args:
         out: folder of the comparison.
@@ -117,8 +119,22 @@ def write_all(out: Path, results: Sequence[PartResult], floors: Mapping[int, flo
     """
     with atomic_write(out / RESULTS) as stream:
         stream.writelines((json.dumps(to_json(each)) + "\n").encode() for each in results)
+    lines: list[str] = []
+    for steps, found in sorted(by_training_steps(results).items(), reverse=True):
+        lines += [f"After {steps:,} training steps:", ""] if steps else []
+        lines += [*_table(found), ""]
+    for size, floor in sorted(floors.items()):
+        lines += [f"Training images of {size} pixels are at {floor:.3f} from the held-out ones.", ""]
     with atomic_write(out / TABLE) as stream:
-        stream.write(("\n".join(_table(results, floors)) + "\n").encode())
+        stream.write("\n".join(lines).encode())
+
+
+def by_training_steps(results: Iterable[PartResult]) -> dict[int, list[PartResult]]:
+    """Results of parts that were trained equally long together; 0 for those at the end of a recipe."""
+    found: dict[int, list[PartResult]] = {}
+    for each in results:
+        found.setdefault(each.training_steps or 0, []).append(each)
+    return found
 
 
 def quantities(results: Sequence[PartResult]) -> dict[str, Quantity]:
@@ -137,7 +153,7 @@ def quantities(results: Sequence[PartResult]) -> dict[str, Quantity]:
     return found
 
 
-def _table(results: Sequence[PartResult], floors: Mapping[int, float]) -> list[str]:
+def _table(results: Sequence[PartResult]) -> list[str]:
     columns = {name: spreads(results, quantity) for name, quantity in quantities(results).items()}
     lines = ["| " + " | ".join(["row", "token", "parameters", "seeds", *columns]) + " |"]
     lines.append("|---" * (len(columns) + 4) + "|")
@@ -146,6 +162,4 @@ def _table(results: Sequence[PartResult], floors: Mapping[int, float]) -> list[s
         cells = [str(found.get((variant, size), "-")) for found in columns.values()]
         num = next(iter(columns.values()))[variant, size].num
         lines.append(f"| `{variant}` | {part.token_size} | {part.num_parameters:,} | {num} | {' | '.join(cells)} |")
-    for size, floor in sorted(floors.items()):
-        lines += ["", f"Training images of {size} pixels are at {floor:.3f} from the held-out ones."]
     return lines

@@ -84,3 +84,22 @@ def test_lines_and_table(tmp_path: Path):
     assert table[2].endswith("| 1.000 (0.750 to 1.250) | 0.100 (0.100 to 0.100) |")
     assert table[3].endswith("| 1.250 | - |")
     assert table[-1] == "Training images of 8 pixels are at 0.500 from the held-out ones."
+
+
+def test_a_table_for_each_number_of_training_steps(tmp_path: Path):
+    rows = [result(training_steps=steps, rollout_gap=steps / 1000) for steps in (1000, 2000)]
+    write_all(tmp_path, rows, {8: 0.5})
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line for line in table if line.startswith("After")] == [
+        "After 2,000 training steps:",
+        "After 1,000 training steps:",
+    ]
+    assert [line.split("|")[7].strip() for line in table if "`pra`" in line] == ["2.000", "1.000"]
+
+
+def test_results_of_before_training_steps_are_read(tmp_path: Path):
+    write_result(tmp_path, result())
+    older = json.loads((tmp_path / "result.json").read_text())
+    del older["training_steps"]
+    (tmp_path / "result.json").write_text(json.dumps(older))
+    assert read_result(tmp_path) == result()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from framework.core.errors import ConfigError
-from framework.core.threads import (
+from framework.core.process.threads import (
     BLOCK_MILLISECONDS,
     MOST_A_CORE,
     SPIN_COUNT,
