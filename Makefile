@@ -194,7 +194,8 @@ benchmark-cifar10-16: data/cifar10/train/manifest.json data/cifar10/test/manifes
 # What a token's size does to each row; hours on a CPU. Started several times, the parts are shared out.
 benchmark-tokens: data/cifar10/train/manifest.json data/cifar10/test/manifest.json
 	$(BIN)/framework compare recipes/pra/cifar10_tokens.yaml runs/tokens --sizes '[8, 16, 32]' --seeds '[0, 1]' \
-		--classifier recipes/evaluation/cifar10_32_classifier.yaml --num 2000 --steps 25
+		--training_steps '[1000, 2000, 4000]' --classifier recipes/evaluation/cifar10_32_classifier.yaml \
+		--guidance '[1]' --num 1000 --steps 25
 
 # One pass against the graph kept through generation, and what attribution adds to generation, on the CPU: about 40 minutes.
 benchmark-gbc: install

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
-from framework.pra.export import ExportedModel, is_exported, known_objective, load_exported
+from framework.pra.export import ExportedModel, is_exported, known_architecture, known_objective, load_exported
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
@@ -32,7 +33,7 @@ def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) ->
     if saved is None:
         raise CheckpointError("the checkpoint is not of a PRA model", hint="choose another run folder or checkpoint")
     # A checkpoint that is older than a setting was written with its default.
-    saved, wanted = {**_DEFAULTS, **saved}, to_json(config)
+    saved, wanted = {**_DEFAULTS, **cast("dict[str, object]", known_architecture(saved))}, to_json(config)
     unlike = [
         f"{name} is {saved.get(name)!r} in the checkpoint and {wanted.get(name)!r} in the recipe"
         for name in sorted(saved.keys() | wanted.keys())
@@ -71,7 +72,7 @@ def load_trained(path: str | Path, weights: Weights = "ema") -> TrainedModel:
     if is_exported(Path(path)):
         return _with_names(load_exported(Path(path)), ExportedModel.read(Path(path)).data)
     checkpoint = find_checkpoint(path)
-    architecture = read_state(checkpoint).get(ARCHITECTURE)
+    architecture = known_architecture(read_state(checkpoint).get(ARCHITECTURE))
     try:
         model = build_generator(from_json(PRAConfig, architecture, allow_missing=True))
         model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))

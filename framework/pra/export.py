@@ -17,7 +17,7 @@ from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.build import build_generator
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.generator import ImageGenerator
-from framework.pra.network.head import JUMP_PARTS
+from framework.pra.network.head import JUMP_PART
 from framework.tracking.data_identity import DataIdentity, class_changes
 from framework.training.weights import INDEX_SUFFIX, SUFFIX, WeightFiles, check_shapes, fill_model
 
@@ -26,6 +26,8 @@ CONFIG = "config.json"
 FORMAT = 1
 _REMOVED = ("jump_loss",)
 """Settings of the objective that older files hold."""
+_REMOVED_GUIDANCE = "head_jump_guidance"
+"""A setting of the architecture that older files hold; 1 where it changed nothing."""
 _HINT = "give what `framework export` wrote, with its config.json"
 
 
@@ -90,6 +92,7 @@ class ExportedModel:
             if version != FORMAT or model != "PRA":
                 raise CheckpointError(f"{config} is of {model}, format {version}", hint="update the framework")
             content["objective"] = known_objective(content["objective"])
+            content["architecture"] = known_architecture(content["architecture"])
             found = from_json(ExportedModel, content, allow_missing=True)
             found = replace(found, entry=config.parent / found.entry)
         except FileNotFoundError:
@@ -123,6 +126,22 @@ def known_objective(saved: object) -> object:
     if not isinstance(saved, dict):
         return saved
     return {name: value for name, value in cast("dict[str, object]", saved).items() if name not in _REMOVED}
+
+
+def known_architecture(saved: object) -> object:
+    """An architecture out of a file, without the setting that has been removed since.
+
+    Raises:
+        CheckpointError: that setting made another head of it.
+    """
+    if not isinstance(saved, dict):
+        return saved
+    known = dict(cast("dict[str, object]", saved))
+    guidance = known.pop(_REMOVED_GUIDANCE, 1)
+    if guidance != 1:
+        problem = f"a head that has learned guidance ({_REMOVED_GUIDANCE} {guidance}), which has been removed"
+        raise CheckpointError(problem, hint="learn jumps anew, from the weights before them (docs/recipes.md)")
+    return known
 
 
 def is_exported(path: Path) -> bool:
@@ -192,12 +211,11 @@ def initialise_from_export(model: ImageGenerator, ema_model: ImageGenerator, pat
     """
     found = ExportedModel.read(path)
     ours, theirs = to_json(model.config), to_json(found.architecture)
-    grown = model.config.learns_more_jumps_than(found.architecture)
-    added = ("head_jumps", "head_jump_guidance") if grown else ()
+    learns_jumps = model.config.head_jumps and not found.architecture.head_jumps
     unlike = [
         f"{name} is {theirs[name]!r} there and {value!r} in the recipe"
         for name, value in ours.items()
-        if theirs[name] != value and name not in added
+        if theirs[name] != value and not (learns_jumps and name == "head_jumps")
     ]
     if unlike:
         raise CheckpointError(
@@ -207,8 +225,8 @@ def initialise_from_export(model: ImageGenerator, ema_model: ImageGenerator, pat
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         found.verify()
     for target in (model, ema_model):
-        fill_model(target, found.weights(), new=_jump_tensors(target) if grown else ())
+        fill_model(target, found.weights(), new=_jump_tensors(target) if learns_jumps else ())
 
 
 def _jump_tensors(model: ImageGenerator) -> list[str]:
-    return [name for name in model.state_dict() if name.startswith(tuple(f"head.{part}." for part in JUMP_PARTS))]
+    return [name for name in model.state_dict() if name.startswith(f"head.{JUMP_PART}.")]

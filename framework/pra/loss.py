@@ -20,7 +20,7 @@ from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.diffusion import PixelDiffusion
 from framework.pra.network.generator import ImageGenerator
 from framework.pra.network.head import bounded_error, interpolate
-from framework.pra.network.jumps import JumpNoise, jump_errors, jump_noise, num_uniform_of_jumps
+from framework.pra.network.jumps import JumpNoise, jump_errors, jump_noise
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
@@ -120,7 +120,7 @@ def num_uniform(config: PRAConfig, objective: ObjectiveConfig) -> int:
     """Uniform numbers that an image's training noise takes."""
     if not config.head_jumps:
         return 2
-    return 2 + num_uniform_of_jumps(config.num_tokens, objective.jump_repeats, guided=config.guided_jumps)
+    return 2 + 2 * config.num_tokens * objective.jump_repeats
 
 
 def num_normal(config: PRAConfig, objective: ObjectiveConfig) -> int:
@@ -181,9 +181,7 @@ def noise_from(
         perturbation=scale * perturbation.view(-1, tokens, target) if _is_perturbed(config) else None,
         time=time.sigmoid().view(-1, 1 if _is_diffused(config) else tokens, repeats).expand(-1, tokens, -1),
         head=head.view(-1, tokens, repeats, target),
-        jumps=jump_noise(uniform[:, 2:], jumps, tokens, guidance=config.head_jump_guidance)
-        if config.head_jumps
-        else None,
+        jumps=jump_noise(uniform[:, 2:], jumps, tokens) if config.head_jumps else None,
     )
 
 
@@ -325,13 +323,6 @@ def generation_pass(
     return GenerationPass(rollout=rollout, targets=states, kl=posterior.kl().mean())
 
 
-@torch.no_grad()
-def hidden_without_class(model: PRA, inputs: PixelTokens) -> Hidden:
-    """The transformer's hidden states on inputs that are shown without their class."""
-    null = torch.full((len(inputs),), model.config.num_classes, device=inputs.device)
-    return model.transformer(inputs, null)
-
-
 def training_losses(
     model: ImageGenerator,
     images: Images,
@@ -362,8 +353,7 @@ def training_losses(
     flow = flow_errors(model, made.targets, made.rollout.hidden, noise).mean()
     jump = reconstruction = distance = tokens.new_zeros(())
     if noise.jumps is not None:
-        without_class = hidden_without_class(model, made.rollout.inputs) if config.guided_jumps else None
-        jump = jump_errors(model.head, made.targets, made.rollout.hidden, noise.jumps, without_class).mean()
+        jump = jump_errors(model.head, made.targets, made.rollout.hidden, noise.jumps).mean()
     if decoded := made.rollout.decoded:
         reconstruction = torch.stack([F.l1_loss(d.float(), tokens) for d in decoded]).mean()
         if perceptual is not None:

@@ -13,7 +13,7 @@ from framework.core.errors import ConfigError
 from framework.core.random.philox import WORDS, Seeds, stream_seeds
 from framework.core.shapes import Images, Labels
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.head import Conditions, DiffusionHead, Guidance
+from framework.pra.network.head import Conditions, DiffusionHead
 from framework.pra.network.layers import KVCache
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import unpatchify
@@ -39,15 +39,12 @@ class SamplerConfig:
         time_shift: makes the steps unequal: above 1 they are shorter near noise, below 1 near the image.
         guidance: scale of classifier-free guidance at the last token; it grows linearly along the raster from 1, which
             is no guidance.
-        learned_guidance: jumps of a head that was trained with `head_jump_guidance` take the guidance that it has
-            learned, by one call; False calls it with the class and without, as all others are.
     """
 
     steps: int = 100
     method: SamplingMethod = "euler_maruyama"
     time_shift: float = 1.0
     guidance: float = 1.0
-    learned_guidance: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -148,28 +145,13 @@ def check_sampler(architecture: PRAConfig, config: SamplerConfig) -> None:
     """Whether a model can be sampled so.
 
     Raises:
-        ConfigError: jumps of a head that did not learn them, or not with so much guidance.
+        ConfigError: jumps of a head that did not learn them.
     """
     if config.method == "jump" and not architecture.head_jumps:
         raise ConfigError(
             "sampler method jump for a head that knows no jumps",
             hint="train with model.architecture.head_jumps true, or use another method",
         )
-    if calls_once(architecture, config) and config.guidance > architecture.head_jump_guidance:
-        raise ConfigError(
-            f"guidance {config.guidance:g} for jumps that learned up to {architecture.head_jump_guidance:g}",
-            hint="use less guidance, or --sampler.learned_guidance false",
-        )
-
-
-def calls_once(architecture: PRAConfig, config: SamplerConfig) -> bool:
-    """Whether the head knows guidance by itself, and is not called with the class and without.
-
-    Args:
-        architecture: of the model.
-        config: the sampler.
-    """
-    return config.method == "jump" and architecture.guided_jumps and config.learned_guidance
 
 
 def streams_of(labels: Labels, null_class: int, config: SamplerConfig) -> Int[Tensor, "stream"]:
@@ -316,8 +298,7 @@ def _draw(model: PRA, config: SamplerConfig, grid: Grid, drawing: Drawing, hidde
     start = position * -(-num_draws * size // WORDS)
     drawn = SampleNoise(drawing.seeds, drawing.seeds.device, start=start).normal(num_draws, size)
     scale = guidance_at(position, model.config.num_tokens, config.guidance) if config.guidance != 1 else None
-    learned = calls_once(model.config, config)
-    velocity = (_learned_guidance if learned else _guided_velocity)(model.head, hidden[:, 0], grid, scale)
+    velocity = _guided_velocity(model.head, hidden[:, 0], grid, scale)
     noise = drawn[:, 1:] if stochastic else None
     target = integrate_flow(velocity, drawn[:, 0], grid.times, noise=noise, heun=config.method == "heun")
     drawing.tokens.index_copy_(1, position[None], model.decode(target[:, None], hidden[:batch]).float())
@@ -342,17 +323,3 @@ def _guided_velocity(
         return guided(both.float(), scale)
 
     return velocity
-
-
-def _learned_guidance(
-    head: DiffusionHead,
-    hidden: Float[Tensor, "stream hidden"],
-    grid: Grid,
-    scale: float | Int[Tensor, ""] | Float[Tensor, ""] | None,
-) -> Velocity:
-    """As `_guided_velocity`, the mean velocity of a head that knows guidance."""
-    if scale is None:
-        return _guided_velocity(head, hidden, grid, None)
-    with_class, without = hidden.chunk(2)
-    state = head.of_state(with_class, Guidance(torch.as_tensor(scale, device=hidden.device), without))
-    return lambda x, step: head.velocity(x, grid.starts[step], state, grid.moments[step]).float()

@@ -122,6 +122,12 @@ def test_a_checkpoint_that_is_older_than_a_setting_has_its_default():
         check_architecture(saved, tiny_config(head_jumps=True))
 
 
+def test_a_checkpoint_with_a_setting_that_has_been_removed_is_of_the_same_architecture():
+    check_architecture({**asdict(tiny_config()), "head_jump_guidance": 1.0}, tiny_config())
+    with pytest.raises(CheckpointError, match=r"has learned guidance .* learn jumps anew"):
+        check_architecture({**asdict(tiny_config()), "head_jump_guidance": 3.0}, tiny_config())
+
+
 def test_another_kind_of_checkpoint():
     with pytest.raises(CheckpointError, match="the checkpoint is not of a PRA model: choose another run folder"):
         check_architecture(None, CONFIG)

@@ -1,6 +1,5 @@
 """Sampling: the flow against a Gaussian with a known answer, the cache against a loop without one, seeds."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,20 +11,18 @@ from framework.core.errors import ConfigError
 from framework.evaluation.samples import quantize_images
 from framework.pra.generate import generate
 from framework.pra.network.config import VariantName
-from framework.pra.network.head import Guidance
 from framework.pra.network.model import PRA
 from framework.pra.network.patches import patchify, unpatchify
 from framework.pra.noise import SampleNoise
 from framework.pra.sampling import (
     SamplerConfig,
     Velocity,
-    check_sampler,
     guidance_at,
     integrate_flow,
     sample,
     time_grid,
 )
-from framework.testing.models import tiny_config, tiny_model
+from framework.testing.models import tiny_model
 
 MEAN, STD = 1.5, 0.5
 
@@ -160,34 +157,18 @@ def test_jumps_that_were_not_learned_are_refused():
     assert "head_jumps" in str(raised.value.hint)
 
 
-@pytest.mark.parametrize("learned", [True, False])
-def test_learned_guidance_takes_one_call_of_the_head_and_the_usual_two(learned: bool):
+def test_guided_jumps_take_two_calls_of_the_head():
     # Two tokens; their scales are 1 and 2.
-    model = tiny_model(variant="teacher_forced", image_size=4, head_jumps=True, head_jump_guidance=2.0)
+    model = tiny_model(variant="teacher_forced", image_size=4, head_jumps=True)
     labels, null = torch.tensor([1, 2]), torch.tensor([3, 3])
-    made = sample(model, labels, [5, 6], SamplerConfig(steps=1, method="jump", guidance=2.0, learned_guidance=learned))
+    made = sample(model, labels, [5, 6], SamplerConfig(steps=1, method="jump", guidance=2.0))
     tokens, zero, one = patchify(made, 2), torch.zeros(2), torch.ones(2)
     last = model.config.num_tokens - 1
     noise = SampleNoise([5, 6], "cpu", start=last).normal(4)
     with torch.no_grad():
-        hidden, without = (model.transformer(tokens, each)[:, last] for each in (labels, null))
-        if learned:
-            velocity = model.head(noise, zero, hidden, one, Guidance(2 * one, without))
-        else:
-            of_class, of_none = (model.head(noise, zero, each, one) for each in (hidden, without))
-            velocity = of_none + 2 * (of_class - of_none)
-    expected = noise + velocity
-    torch.testing.assert_close(tokens[:, last], expected)
-
-
-def test_more_guidance_than_jumps_have_learned_is_refused():
-    model, sampler = tiny_model(head_jumps=True, head_jump_guidance=2.0), SamplerConfig(method="jump", guidance=2.5)
-    with pytest.raises(ConfigError, match=r"guidance 2\.5 for jumps that learned up to 2: use less"):
-        sample(model, torch.tensor([0]), [1], sampler)
-    # By two calls of the head there is no limit.
-    check_sampler(tiny_config(head_jumps=True), sampler)
-    check_sampler(model.config, SamplerConfig(guidance=2.5))
-    check_sampler(model.config, replace(sampler, learned_guidance=False))
+        hidden = (model.transformer(tokens, each)[:, last] for each in (labels, null))
+        of_class, of_none = (model.head(noise, zero, each, one) for each in hidden)
+    torch.testing.assert_close(tokens[:, last], noise + of_none + 2 * (of_class - of_none))
 
 
 # Guidance.

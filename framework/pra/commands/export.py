@@ -7,7 +7,7 @@ from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import check_outputs, sha256_of
 from framework.core.serialization import from_json
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE
-from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors, known_objective
+from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors, known_architecture, known_objective
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.network.config import PRAConfig
 from framework.training.checkpoint.layout import MANIFEST, Manifest
@@ -38,7 +38,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
     state, weights = read_state(checkpoint), options.weights
     if ARCHITECTURE not in state or OBJECTIVE not in state:
         raise CheckpointError(f"{checkpoint} is not of a PRA model", hint="give a checkpoint of a PRA run")
-    architecture = from_json(PRAConfig, state[ARCHITECTURE], allow_missing=True)
+    architecture = from_json(PRAConfig, known_architecture(state[ARCHITECTURE]), allow_missing=True)
     tensors = read_tensors(checkpoint, "ema." if weights == "ema" else "model.")
     check_tensors(architecture, {name: tensor.shape for name, tensor in tensors.items()}, f"{checkpoint} is")
     target.parent.mkdir(parents=True, exist_ok=True)

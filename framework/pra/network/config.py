@@ -54,8 +54,6 @@ class PRAConfig:
         head_modulation_every: blocks of the head that share a modulation; `head_depth` for one for all.
         head_jumps: the head learns mean velocities over stretches of time as well, so that sampling takes few steps
             (see `jump_repeats` of the objective and the sampler's method `jump`).
-        head_jump_guidance: largest guidance scale that the head learns mean velocities for: a sampler then calls it
-            once in a guided step, and not with the class and without. 1 for none.
         state_size: values of an intermediate state.
         decoder_width: width of the pixel decoder.
         decoder_depth: residual blocks of the pixel decoder.
@@ -81,7 +79,6 @@ class PRAConfig:
     head_modulation: Literal["joint", "separate"] = "joint"
     head_modulation_every: int = 1
     head_jumps: bool = False
-    head_jump_guidance: float = 1.0
     state_size: int = 16
     decoder_width: int = 1024
     decoder_depth: int = 3
@@ -103,17 +100,6 @@ class PRAConfig:
             raise ConfigError(
                 f"head_jumps with variant {self.variant}", hint="its head predicts clean pixels; jumps need velocities"
             )
-        if not 1 <= self.head_jump_guidance < float("inf"):
-            raise ConfigError(f"head_jump_guidance {self.head_jump_guidance}", hint="use 1 (none) or more, such as 3")
-        if self.guided_jumps and not self.head_jumps:
-            raise ConfigError(
-                f"head_jump_guidance {self.head_jump_guidance} without head_jumps", hint="set head_jumps true as well"
-            )
-        if self.guided_jumps and self.num_classes == 1:
-            raise ConfigError(
-                f"head_jump_guidance {self.head_jump_guidance} of an unconditional model",
-                hint="it has no class to drop; use 1",
-            )
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}", hint="use a positive number")
@@ -123,16 +109,6 @@ class PRAConfig:
                     f"{width} {getattr(self, width)} over {heads} {getattr(self, heads)} is not a multiple of 4",
                     hint="2-D rotary positions turn pairs of values in two halves of a head; change either number",
                 )
-
-    @property
-    def guided_jumps(self) -> bool:
-        """Whether the head's mean velocities are those of guided flows."""
-        return self.head_jump_guidance > 1
-
-    def learns_more_jumps_than(self, other: "PRAConfig") -> bool:
-        """Whether the head knows all jumps and guidance that another one knows, and more."""
-        known = (self.head_jumps, self.guided_jumps), (other.head_jumps, other.guided_jumps)
-        return known[0] != known[1] and all(ours >= theirs for ours, theirs in zip(*known, strict=True))
 
     @property
     def num_tokens(self) -> int:

@@ -1,7 +1,7 @@
 """The diffusion head: a rectified flow from noise to the next target, given the transformer's hidden state."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from framework.pra.network.layers import Linear, ModulatedMLP, ResidualBlock
 
 TIME_FEATURES = 256
-JUMP_PARTS = ("jump_embedding", "project_guidance")
+JUMP_PART = "jump_embedding"
 """Submodules of a head that it has for jumps alone."""
 LAST_TIME = 0.95
 """Above this time the clean prediction's error is divided by `1 - LAST_TIME` only, so that no weight explodes (JiT)."""
@@ -71,18 +71,6 @@ class TimeEmbedding(nn.Module):
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
         # Sharded weights may be gathered in another type.
         return self.out(F.silu(self.hidden(features.to(self.hidden.dtype))))
-
-
-class Guidance(NamedTuple):
-    """What a guided mean velocity depends on besides the hidden state.
-
-    Attributes:
-        scale: w, 1 (no guidance) or more.
-        without_class: hidden states of the same images without their class.
-    """
-
-    scale: Float[Tensor, "*scale_axes"]
-    without_class: Float[Tensor, "*context_axes hidden"]
 
 
 Conditions = tuple[Shaped[Tensor, "..."], ...]
@@ -154,11 +142,7 @@ class DiffusionHead(nn.Module):
     + d u lies at t + d. The velocity is that of d = 0 (Geng et al. 2025, MeanFlow, arXiv 2505.13447, section 4.1; Frans
     et al. 2024, shortcut models, arXiv 2410.12557, section 3).
 
-    With `guided_jumps` the mean velocity is that of the guided flow, v_null + w (v - v_null), and the head gets w and
-    the hidden state without the class, so that a sampler calls it once in a step and not twice. That guidance is
-    learned is Geng et al. (2025, section 4.2), for one scale; that the scale and the other state are inputs is ours.
-
-    What jumps and guidance add starts at zero: a head that has learned the velocity goes on from there (ours).
+    What jumps add starts at zero: a head that has learned the velocity goes on from there (ours).
 
     `forward` serves training. A sampler calls `of_state` once for a token, `of_time` once for all tokens, and
     `velocity` in each step.
@@ -171,7 +155,6 @@ class DiffusionHead(nn.Module):
         prediction: what the network puts out: the `velocity` (target - noise) itself, or the `clean` target, from
             which the velocity follows as (clean - x_t) / (1 - t).
         jumps: whether it knows mean velocities.
-        guided_jumps: whether it knows those of the guided flow.
         modulation: how state and time modulate the blocks: `joint` or `separate` (see `SharedModulationMLP`).
         modulation_every: blocks that share a modulation.
     """
@@ -185,7 +168,6 @@ class DiffusionHead(nn.Module):
         depth: int,
         prediction: Literal["velocity", "clean"],
         jumps: bool = False,
-        guided_jumps: bool = False,
         modulation: Literal["joint", "separate"] = "joint",
         modulation_every: int = 1,
     ) -> None:
@@ -194,7 +176,6 @@ class DiffusionHead(nn.Module):
         self.time_embedding = TimeEmbedding(width)
         self.jump_embedding = TimeEmbedding(width, gain=0.0) if jumps else None
         self.project_context = Linear(context_width, width)
-        self.project_guidance = Linear(context_width, width, gain=0.0) if guided_jumps else None
         if modulation == "joint" and modulation_every == 1:
             # Each block has a modulation of its own.
             self.network = ModulatedMLP(
@@ -211,7 +192,6 @@ class DiffusionHead(nn.Module):
         time: Float[Tensor, "*axes"],
         hidden: Float[Tensor, "*context_axes hidden"],
         jump: Float[Tensor, "*axes"] | None = None,
-        guidance: Guidance | None = None,
     ) -> Float[Tensor, "*axes target"]:
         """Velocity at a point of the flow.
 
@@ -220,15 +200,14 @@ class DiffusionHead(nn.Module):
             time: t in [0, 1).
             hidden: the transformer's hidden states; their axes are those of `x`, or 1 where they are repeated.
             jump: d in [0, 1 - t]: the mean velocity until then; None for the velocity itself.
-            guidance: of the mean velocity; its axes are those of `hidden`.
         """
-        return self._velocity(x, time, self._of_state(hidden, guidance), self._of_time(time, jump))
+        return self._velocity(x, time, self._of_state(hidden), self._of_time(time, jump))
 
     # Each of these gathers a sharded head's weights by itself, which `forward` has done already.
 
-    def of_state(self, hidden: Float[Tensor, "*axes hidden"], guidance: Guidance | None = None) -> Conditions:
-        """What hidden states, and the guidance of the jumps from there, add to the network's conditions."""
-        return self._of_state(hidden, guidance)
+    def of_state(self, hidden: Float[Tensor, "*axes hidden"]) -> Conditions:
+        """What hidden states add to the network's conditions."""
+        return self._of_state(hidden)
 
     def of_time(self, time: Float[Tensor, "*axes"], jump: Float[Tensor, "*axes"] | None = None) -> Conditions:
         """What times, and the jumps that start there, add to the network's conditions."""
@@ -251,13 +230,8 @@ class DiffusionHead(nn.Module):
         """
         return self._velocity(x, time, state, moment)
 
-    def _of_state(self, hidden: Float[Tensor, "*axes hidden"], guidance: Guidance | None) -> Conditions:
+    def _of_state(self, hidden: Float[Tensor, "*axes hidden"]) -> Conditions:
         context = self.project_context(hidden)
-        if guidance is not None:
-            assert self.project_guidance is not None
-            # Nothing without guidance, at w = 1.
-            added = (guidance.scale - 1)[..., None] * self.project_guidance(guidance.without_class)
-            context = context + added.to(context.dtype)
         return self.network.of_state(context) if isinstance(self.network, SharedModulationMLP) else (context,)
 
     def _of_time(self, time: Float[Tensor, "*axes"], jump: Float[Tensor, "*axes"] | None) -> Conditions:

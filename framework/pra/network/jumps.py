@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.pra.network.head import DiffusionHead, Guidance, interpolate
-from framework.pra.shapes import HeadNoise, Hidden, RepeatedHidden, Targets, Times, TokenErrors, TokenScales
+from framework.pra.network.head import DiffusionHead, interpolate
+from framework.pra.shapes import HeadNoise, Hidden, RepeatedHidden, Targets, Times, TokenErrors
 
 SHORT = 0.125
 """Length under which a jump is a step of the midpoint rule (ours)."""
@@ -26,81 +26,29 @@ class JumpNoise:
         start: t, where a jump starts.
         length: d, how far it goes; t + d <= 1.
         head: standard normal, where the path starts.
-        scale: w, of the guidance, for all jumps of a token; None where none is learned.
     """
 
     start: Times
     length: Times
     head: HeadNoise
-    scale: TokenScales | None = None
-
-
-def num_uniform_of_jumps(num_tokens: int, repeats: int, *, guided: bool) -> int:
-    """Uniform numbers that an image's jumps take.
-
-    Args:
-        num_tokens: of an image.
-        repeats: jumps of a token.
-        guided: whether each token gets a scale.
-    """
-    return num_tokens * (2 * repeats + guided)
 
 
 def jump_noise(
-    uniform: Float[Tensor, "batch uniform"],
-    normal: Float[Tensor, "batch normal"],
-    num_tokens: int,
-    *,
-    guidance: float = 1.0,
+    uniform: Float[Tensor, "batch uniform"], normal: Float[Tensor, "batch normal"], num_tokens: int
 ) -> JumpNoise:
     """Jumps between two uniform times (ours), so that long ones from pure noise, as a sampler takes, are among them.
 
-    Scales are uniform from 1 to `guidance`, as those of a sampler along the raster (ours).
-
     Args:
-        uniform: `num_uniform_of_jumps` numbers in [0, 1).
+        uniform: two numbers in [0, 1) for each jump.
         normal: standard normal numbers for each value of each jump's token.
         num_tokens: of an image.
-        guidance: the largest scale; 1 for none.
     """
-    scale = None
-    if guidance > 1:
-        scale, uniform = 1 + (guidance - 1) * uniform[:, :num_tokens], uniform[:, num_tokens:]
     pairs = uniform.view(len(uniform), num_tokens, -1, 2)
     start, end = pairs.amin(-1), pairs.amax(-1)
-    return JumpNoise(start=start, length=end - start, head=normal.view(*start.shape, -1), scale=scale)
+    return JumpNoise(start=start, length=end - start, head=normal.view(*start.shape, -1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class JumpContext:
-    """The hidden states that jumps depend on.
-
-    Attributes:
-        hidden: of each target.
-        guidance: scales and the states without class; None where no guidance is learned.
-    """
-
-    hidden: RepeatedHidden
-    guidance: Guidance | None
-
-    @classmethod
-    def of(cls, hidden: Hidden, without_class: Hidden | None, noise: JumpNoise) -> "JumpContext":
-        """For all jumps of a token alike.
-
-        Args:
-            hidden: of each token.
-            without_class: the same of images that are shown without their class; None where no guidance is learned.
-            noise: the jumps, with their scales.
-        """
-        guidance = None
-        if without_class is not None and noise.scale is not None:
-            guidance = Guidance(noise.scale[:, :, None], without_class[:, :, None])
-        return cls(hidden=hidden[:, :, None], guidance=guidance)
-
-
-def jump_errors(
-    head: DiffusionHead, targets: Targets, hidden: Hidden, noise: JumpNoise, without_class: Hidden | None = None
-) -> TokenErrors:
+def jump_errors(head: DiffusionHead, targets: Targets, hidden: Hidden, noise: JumpNoise) -> TokenErrors:
     """Squared error of the head's mean velocity, a mean over values and jumps.
 
     Args:
@@ -108,18 +56,17 @@ def jump_errors(
         targets: what the head is to generate; they carry no gradient.
         hidden: the context of each target.
         noise: the jumps.
-        without_class: the context of images that are shown without their class; None where no guidance is learned.
     """
-    context = JumpContext.of(hidden, without_class, noise)
+    context = hidden[:, :, None]
     point = interpolate(noise.head, targets.detach()[:, :, None], noise.start)
     with torch.no_grad():
         halves, middle = two_half_jumps(head, point, noise, context), midpoint_step(head, point, noise, context)
         wanted = torch.where(noise.length[..., None] < SHORT, middle, halves)
-    mean_velocity = head(point, noise.start, context.hidden, noise.length, context.guidance)
+    mean_velocity = head(point, noise.start, context, noise.length)
     return (mean_velocity.float() - wanted.float()).square().mean((-1, -2))
 
 
-def two_half_jumps(head: DiffusionHead, point: HeadNoise, noise: JumpNoise, context: JumpContext) -> HeadNoise:
+def two_half_jumps(head: DiffusionHead, point: HeadNoise, noise: JumpNoise, hidden: RepeatedHidden) -> HeadNoise:
     """Mean velocity of a jump of half the length and one that goes on from its end (Frans et al. 2024, equation 4).
 
     u(x_t, t, d) = (u(x_t, t, d/2) + u(x', t + d/2, d/2)) / 2 with x' = x_t + d/2 u(x_t, t, d/2). Lengths are continuous
@@ -129,32 +76,23 @@ def two_half_jumps(head: DiffusionHead, point: HeadNoise, noise: JumpNoise, cont
         head: gives both.
         point: x_t.
         noise: where the jumps start, and their lengths.
-        context: the hidden states of each token.
+        hidden: the states of each token.
     """
     half = noise.length / 2
-    first = head(point, noise.start, context.hidden, half, context.guidance)
-    second = head(point + half[..., None] * first, noise.start + half, context.hidden, half, context.guidance)
+    first = head(point, noise.start, hidden, half)
+    second = head(point + half[..., None] * first, noise.start + half, hidden, half)
     return (first + second) / 2
 
 
-def midpoint_step(head: DiffusionHead, point: HeadNoise, noise: JumpNoise, context: JumpContext) -> HeadNoise:
+def midpoint_step(head: DiffusionHead, point: HeadNoise, noise: JumpNoise, hidden: RepeatedHidden) -> HeadNoise:
     """Mean velocity of a short jump by the velocity at its middle, where half a step of Euler's leads (ours).
 
     Args:
         head: gives the velocity.
         point: x_t.
         noise: where the jumps start, and their lengths.
-        context: the hidden states of each token.
+        hidden: the states of each token.
     """
     half = noise.length / 2
-    first = _guided_velocity(head, point, noise.start, context)
-    return _guided_velocity(head, point + half[..., None] * first, noise.start + half, context)
-
-
-def _guided_velocity(head: DiffusionHead, point: HeadNoise, time: Times, context: JumpContext) -> HeadNoise:
-    """v_null + w (v - v_null) (Ho and Salimans 2022), of the head's velocities."""
-    velocity = head(point, time, context.hidden)
-    if context.guidance is None:
-        return velocity
-    without = head(point, time, context.guidance.without_class)
-    return without + context.guidance.scale[..., None] * (velocity - without)
+    first = head(point, noise.start, hidden)
+    return head(point + half[..., None] * first, noise.start + half, hidden)

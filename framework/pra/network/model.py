@@ -62,7 +62,6 @@ class PRA(ImageGenerator):
             depth=config.head_depth,
             prediction=variant.prediction,
             jumps=config.head_jumps,
-            guided_jumps=config.guided_jumps,
             modulation=config.head_modulation,
             modulation_every=config.head_modulation_every,
         )

@@ -7,9 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from framework.pra.network.config import PRAConfig
-from framework.pra.network.head import Guidance
 from framework.pra.network.model import PRA
-from framework.pra.sampling import SamplerConfig, calls_once
+from framework.pra.sampling import SamplerConfig
 
 
 @torch.no_grad()
@@ -30,12 +29,9 @@ def sampling_flops(config: PRAConfig, sampler: SamplerConfig, num_images: int) -
     prefix = _count(lambda: model.transformer.begin(labels))
     hidden, cache = model.transformer.begin(labels)
     pixels = torch.zeros(streams, 1, config.pixel_size, device=meta)
-    once = calls_once(config, sampler)
-    targets = torch.zeros(num_images if once else streams, config.target_size, device=meta)
+    targets = torch.zeros(streams, config.target_size, device=meta)
     moment = tuple(each[0] for each in model.head.of_time(torch.zeros(1, device=meta)))
-    with_class, without = hidden[:num_images, 0], hidden[num_images:, 0]
-    guidance = Guidance(torch.ones((), device=meta), without) if once and sampler.guidance != 1 else None
-    of_state = partial(model.head.of_state, with_class if once else hidden[:, 0], guidance)
+    of_state = partial(model.head.of_state, hidden[:, 0])
     state, time = of_state(), torch.zeros((), device=meta)
     drawn = torch.zeros(num_images, 1, config.target_size, device=meta)
     velocities = 2 * sampler.steps - 1 if sampler.method == "heun" else sampler.steps

@@ -42,9 +42,6 @@ def test_counts_are_positive(name: str, value: int):
         ({"num_heads": 3}, "width 16 over num_heads 3 is not a multiple of 4"),
         ({"encoder_width": 12}, "encoder_width 12 over encoder_heads 2 is not a multiple of 4"),
         ({"head_jumps": True, "variant": "x_prediction"}, "head_jumps with variant x_prediction"),
-        ({"head_jumps": True, "head_jump_guidance": 0.5}, "head_jump_guidance 0.5: use 1"),
-        ({"head_jump_guidance": 3.0}, "head_jump_guidance 3.0 without head_jumps"),
-        ({"head_jumps": True, "head_jump_guidance": 3.0, "num_classes": 1}, "of an unconditional model"),
     ],
 )
 def test_settings_that_do_not_fit(changes: dict[str, object], message: str):

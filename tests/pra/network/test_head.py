@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framework.pra.network.head import (
-    JUMP_PARTS,
+    JUMP_PART,
     LAST_TIME,
     DiffusionHead,
-    Guidance,
     SharedModulationMLP,
     TimeEmbedding,
     interpolate,
@@ -154,27 +153,12 @@ def test_a_velocity_is_a_jump_of_no_length():
     assert not torch.isclose(head(x, time, hidden), head(x, time, hidden, 1 - time)).all(dim=-1).any()
 
 
-def test_a_guided_jump_by_its_formula():
-    head = tiny_model(head_jumps=True, head_jump_guidance=3.0).head
-    assert head.project_guidance is not None
-    x, time, jump = torch.randn(5, 3), torch.rand(5) / 2, torch.rand(5) / 2
-    hidden, without, scale = torch.randn(5, 16), torch.randn(5, 16), 1 + 2 * torch.rand(5)
-    made = head(x, time, hidden, jump, Guidance(scale, without))
-    context = head.project_context(hidden) + (scale[:, None] - 1) * head.project_guidance(without)
-    moment = head.time_embedding(time) + head.jump_embedding(jump)
-    torch.testing.assert_close(made, head.network(x, context + moment))
-    # At a scale of 1 the state without class does not count.
-    plain = head(x, time, hidden, jump, Guidance(torch.ones(5), without))
-    torch.testing.assert_close(plain, head(x, time, hidden, jump))
-
-
 @pytest.mark.parametrize("modulation", ["joint", "separate"])
 def test_what_a_head_knows_of_velocities_stays_where_it_begins_to_learn_jumps(modulation: str):
     known = tiny_model(head_modulation=modulation).head
-    learning = PRA(tiny_config(head_modulation=modulation, head_jumps=True, head_jump_guidance=3.0)).head
+    learning = PRA(tiny_config(head_modulation=modulation, head_jumps=True)).head
     missing, unknown = learning.load_state_dict(known.state_dict(), strict=False)
-    assert {name.split(".")[0] for name in missing} == set(JUMP_PARTS)
+    assert {name.split(".")[0] for name in missing} == {JUMP_PART}
     assert unknown == []
-    x, time, hidden, without = torch.randn(5, 3), torch.rand(5), torch.randn(5, 16), torch.randn(5, 16)
-    made = learning(x, time, hidden, 1 - time, Guidance(torch.full((5,), 2.0), without))
-    assert torch.equal(made, known(x, time, hidden))
+    x, time, hidden = torch.randn(5, 3), torch.rand(5), torch.randn(5, 16)
+    assert torch.equal(learning(x, time, hidden, 1 - time), known(x, time, hidden))

@@ -8,15 +8,13 @@ from torch import Tensor
 
 from framework.core.errors import ConfigError
 from framework.pra.loss import ObjectiveConfig, draw_training_noise, training_losses
-from framework.pra.network.head import DiffusionHead, Guidance, interpolate
+from framework.pra.network.head import DiffusionHead, interpolate
 from framework.pra.network.jumps import (
     SHORT,
-    JumpContext,
     JumpNoise,
     jump_errors,
     jump_noise,
     midpoint_step,
-    num_uniform_of_jumps,
     two_half_jumps,
 )
 from framework.pra.noise import SampleNoise
@@ -45,7 +43,7 @@ def true_velocity(x: Tensor, time: Tensor) -> Tensor:
     return MEAN + (t * STD**2 - (1 - t)) / variance * (x - t * MEAN)
 
 
-def known_flow(x: Tensor, time: Tensor, hidden: Tensor, jump: Tensor | None = None, guidance: object = None) -> Tensor:
+def known_flow(x: Tensor, time: Tensor, hidden: Tensor, jump: Tensor | None = None) -> Tensor:
     return true_velocity(x, time) if jump is None else true_mean_velocity(x, time, hidden, jump)
 
 
@@ -59,13 +57,13 @@ def gaussian_jumps(longest: float = 0.9) -> tuple[Mock, Tensor, JumpNoise]:
     return head, point, JumpNoise(start=start, length=length, head=point)
 
 
-def plain_context() -> JumpContext:
-    return JumpContext(hidden=torch.zeros(3, 4, 1, 6), guidance=None)
+HIDDEN = torch.zeros(3, 4, 1, 6)
+"""Of which that flow knows nothing."""
 
 
 def test_two_half_jumps_make_the_whole_one():
     head, point, jumps = gaussian_jumps()
-    made = two_half_jumps(head, point, jumps, plain_context())
+    made = two_half_jumps(head, point, jumps, HIDDEN)
     torch.testing.assert_close(made, true_mean_velocity(point, jumps.start, torch.zeros(1), jumps.length))
 
 
@@ -74,20 +72,10 @@ def test_the_velocity_at_the_middle_makes_a_short_jump():
     def error(longest: float) -> float:
         head, point, jumps = gaussian_jumps(longest)
         expected = true_mean_velocity(point, jumps.start, torch.zeros(1), jumps.length)
-        return (midpoint_step(head, point, jumps, plain_context()) - expected).abs().max().item()
+        return (midpoint_step(head, point, jumps, HIDDEN) - expected).abs().max().item()
 
     assert error(SHORT) < 0.01
     assert error(SHORT / 3) < error(SHORT) / 9
-
-
-def test_a_short_jump_s_velocity_is_guided():
-    velocities = {1.0: 5.0, 0.0: 2.0}
-    head = Mock(spec=DiffusionHead, side_effect=lambda x, time, hidden: torch.full_like(x, velocities[hidden.item()]))
-    scale = torch.tensor([[[3.0]]])
-    context = JumpContext(hidden=torch.ones(1, 1, 1, 1), guidance=Guidance(scale, torch.zeros(1, 1, 1, 1)))
-    point = torch.randn(1, 1, 4, 2)
-    jumps = JumpNoise(start=torch.zeros(1, 1, 4), length=torch.full((1, 1, 4), 0.1), head=point)
-    assert midpoint_step(head, point, jumps, context).eq(2 + 3 * (5 - 2)).all()
 
 
 def test_jumps_lie_between_two_uniform_times():
@@ -95,7 +83,6 @@ def test_jumps_lie_between_two_uniform_times():
     jumps = jump_noise(*noise.uniform_and_normal(2 * 4 * 5, 4 * 5 * 3), 4)
     assert jumps.start.shape == jumps.length.shape == (200, 4, 5)
     assert jumps.head.shape == (200, 4, 5, 3)
-    assert jumps.scale is None
     assert (jumps.start >= 0).all()
     assert (jumps.start + jumps.length <= 1).all()
     # The smaller and the difference of two uniform numbers: 1/3 each in the mean.
@@ -103,34 +90,20 @@ def test_jumps_lie_between_two_uniform_times():
     assert jumps.length.mean().item() == pytest.approx(1 / 3, abs=0.02)
 
 
-def test_scales_are_uniform_up_to_the_largest():
-    count = num_uniform_of_jumps(4, 5, guided=True)
-    noise = SampleNoise(range(500), "cpu")
-    scale = jump_noise(*noise.uniform_and_normal(count, 4 * 5 * 3), 4, guidance=3.0).scale
-    assert scale is not None
-    assert scale.shape == (500, 4)
-    assert 1 <= scale.min().item() < 1.05
-    assert 2.95 < scale.max().item() < 3
-    assert scale.mean().item() == pytest.approx(2, abs=0.05)
-
-
-@pytest.mark.parametrize("largest", [1.0, 3.0])
-def test_errors_by_hand_and_their_gradient(largest: float):
-    model = tiny_model(head_jumps=True, head_jump_guidance=largest)
+def test_errors_by_hand_and_their_gradient():
+    model = tiny_model(head_jumps=True)
     jumps = draw_training_noise(SampleNoise(range(8), "cpu"), model.config, ObjectiveConfig(jump_repeats=3)).jumps
     assert jumps is not None
     targets, hidden = torch.randn(8, 4, 3, requires_grad=True), torch.randn(8, 4, 16, requires_grad=True)
-    without_class = torch.randn(8, 4, 16) if largest > 1 else None
-    errors = jump_errors(model.head, targets, hidden, jumps, without_class)
+    errors = jump_errors(model.head, targets, hidden, jumps)
     target = targets.detach()[:, :, None]
-    context = JumpContext.of(hidden.detach(), without_class, jumps)
-    assert (context.guidance is not None) == (largest > 1)
+    context = hidden.detach()[:, :, None]
     point = interpolate(jumps.head, target, jumps.start)
     with torch.no_grad():
         wanted = two_half_jumps(model.head, point, jumps, context)
         short = jumps.length < SHORT
         wanted[short] = midpoint_step(model.head, point, jumps, context)[short]
-        said = model.head(point, jumps.start, context.hidden, jumps.length, context.guidance)
+        said = model.head(point, jumps.start, context, jumps.length)
     assert 0 < short.sum() < short.numel()
     torch.testing.assert_close(errors, (said - wanted).square().mean((-1, -2)))
     errors.sum().backward()
@@ -140,7 +113,7 @@ def test_errors_by_hand_and_their_gradient(largest: float):
 
 
 def test_every_weight_of_the_head_learns_of_the_jumps_alone():
-    model, objective = tiny_model(head_jumps=True, head_jump_guidance=2.0), ObjectiveConfig()
+    model, objective = tiny_model(head_jumps=True), ObjectiveConfig()
     batch, noise = tiny_batch(model.config), draw_training_noise(SampleNoise(range(4), "cpu"), model.config, objective)
     losses = training_losses(model, batch.images, batch.labels, objective, noise)
     losses.jump.backward()
