@@ -77,7 +77,7 @@ def test_parts_are_trained_and_measured_and_kept(recipe: Path, tmp_path: Path, c
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm")
-def test_parts_are_measured_on_their_way_and_go_on(recipe: Path, tmp_path: Path):
+def test_parts_are_measured_on_their_way_and_go_on(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "compare"
     part = out / "pra-8px-seed0"
     options = ["--features", "PixelFeatures", "--num", "6", "--steps", "2", "--device", "cpu", "--variants", "[pra]"]
@@ -91,9 +91,13 @@ def test_parts_are_measured_on_their_way_and_go_on(recipe: Path, tmp_path: Path)
     assert [line["training_steps"] for line in lines] == [1, 2, 3]
     assert len({line["rollout_gap"] for line in lines}) == 3
     assert (part / "measured-3/guidance-1.png").is_file()
+    # What was not kept on the way cannot be measured any more.
+    main(["compare", str(recipe), str(tmp_path / "end"), *options, "[2]"])
+    with pytest.raises(SystemExit):
+        main(["compare", str(recipe), str(tmp_path / "end"), *options, "[1,2]"])
+    assert "pra-8px-seed0 has kept no checkpoint after 1 steps: leave that number out" in capsys.readouterr().err
     # A run of its own, trained to the second step alone, is at the same place there.
-    alone = tmp_path / "alone"
-    main(["compare", str(recipe), str(alone), *options, "[2]"])
+    alone = tmp_path / "end"
     (line,) = [json.loads(line) for line in (alone / "results.jsonl").read_text().splitlines()]
     assert line == lines[1]
     assert not (alone / "curves.svg").exists()

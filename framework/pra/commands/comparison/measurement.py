@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from framework.core.console import tracked
-from framework.core.errors import ConfigError, TrainingError
+from framework.core.errors import CheckpointError, ConfigError, TrainingError
 from framework.core.serialization import JsonDict, to_json
 from framework.core.shapes import Images
 from framework.evaluation.features import ClassifierFeatures
@@ -190,6 +190,9 @@ def measure_part(
         CheckpointError: the run has none, or none of that step.
     """
     checkpoint, out = checkpoint_at(run, training_steps), results_folder(run, training_steps)
+    if not checkpoint.is_dir():
+        problem = f"{run} has kept no checkpoint after {training_steps} steps"
+        raise CheckpointError(problem, hint="leave that number out of training_steps, or take another folder")
     trained = load_trained(checkpoint)
     out.mkdir(exist_ok=True)
     model, config = trained.model.to(device), trained.model.config
