@@ -24,7 +24,15 @@ from framework.core.text_files import read_yaml
 
 LIBRARIES = "libraries"
 OURS = "ours"
-_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "GLIBC_TUNABLES")
+_SETTINGS = (
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+    "OMP_NUM_THREADS",
+    "GLIBC_TUNABLES",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+)
 _ALLOCATOR_LEFT = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
 """The allocator's default, at which the framework leaves all of its settings alone."""
 _COUNT = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(1_000_000): pass"
