@@ -39,12 +39,12 @@ def draw_comparison(out: Path, results: Sequence[PartResult], floors: Mapping[in
             points = {token_sizes[size]: each for (name, size), each in found.items() if name == variant}
             _draw_line(axes, points, variant, place)
         if title.startswith("Fréchet"):
-            axes.set_yscale("log")
             known = sorted((token_sizes[size], floor) for size, floor in floors.items() if size in token_sizes)
             if known:
                 axes.plot(*zip(*known, strict=True), "--", color="gray", marker=".", label="training images")
+            _scale_distances(axes)
         _label(axes, sorted(token_sizes.values()), "values of a token")
-    panels[0].legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return save_figure(figure, out / FIGURE)
 
 
@@ -64,9 +64,9 @@ def draw_curves(out: Path, results: Sequence[PartResult]) -> list[Path]:
         for place, variant in enumerate(_rows(results)):
             points = {steps: found[variant, size] for steps, found in curves.items() if (variant, size) in found}
             _draw_line(axes, points, variant, place)
-        axes.set_yscale("log")
+        _scale_distances(axes)
         _label(axes, sorted(curves), "training steps")
-    panels[0].legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return save_figure(figure, out / CURVES)
 
 
@@ -75,9 +75,10 @@ def _figure(titles: Iterable[str]) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
     titles = list(titles)
-    rows = -(-len(titles) // _COLUMNS)
-    figure = Figure(figsize=(_COLUMNS * _WIDTH, rows * _HEIGHT), layout="constrained")
-    panels = [figure.add_subplot(rows, _COLUMNS, number + 1) for number in range(len(titles))]
+    columns = min(len(titles), _COLUMNS)
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(columns * _WIDTH, rows * _HEIGHT), layout="constrained")
+    panels = [figure.add_subplot(rows, columns, number + 1) for number in range(len(titles))]
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize="medium")
     return figure, panels
@@ -102,6 +103,16 @@ def _draw_line(axes: "Axes", points: Mapping[int, Spread], variant: str, place: 
         bars = ([each.mean - each.low for each in found], [each.high - each.mean for each in found])
         means = [each.mean for each in found]
         axes.errorbar(places, means, yerr=bars, label=variant, color=f"C{place}", marker=".", capsize=3)
+
+
+def _scale_distances(axes: "Axes") -> None:
+    """A logarithmic axis with enough numbers to read what is drawn there from, also within one power of ten."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high < 10 * low else (1, 3)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _label(axes: "Axes", ticks: Sequence[int], label: str) -> None:
