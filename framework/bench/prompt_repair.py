@@ -27,13 +27,16 @@ from framework.gbc.environments.realworld.systems import FORMAT, choose_systems,
 from framework.gbc.graph.verbal_loss import slot_loss
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
+NUM_WRONG = 4
+"""Wrong candidates of each agent in the micro world, where nothing else is asked for."""
+
 
 def bench_repair(
     out: Path | None = None,
     *,
     num_faults: int = 40,
     num_tasks: int = 8,
-    num_wrong: int = 4,
+    num_wrong: int = NUM_WRONG,
     seed: int = 1,
     model: Path | None = None,
     attribution: AttributionOptions = AttributionOptions(),
@@ -63,12 +66,13 @@ def bench_repair(
         The numbers, as in the file.
 
     Raises:
-        ConfigError: a number out of range, no such system, no model for the real world, or its systems in the other.
+        ConfigError: a number out of range, no such system, no model for the real world, or an option of the other world.
     """
     check_record(out)
     started = time.perf_counter()
     with working("drawing faults and repairing them", bar=False):
         if world == "real":
+            _refuse_without_micro_world(num_wrong, attribution)
             models, damages = _real_damages(model, systems, num_faults, num_tasks)
         else:
             refuse_without_real_world(systems=systems)
@@ -88,6 +92,18 @@ def bench_repair(
     if out is not None:
         plot_repairs(repairs, out.with_suffix(".svg"))
     return record
+
+
+def _refuse_without_micro_world(num_wrong: int, attribution: AttributionOptions) -> None:
+    """Refuses options of the micro world in the real one, where nothing would come of them. Raises ConfigError."""
+    if num_wrong != NUM_WRONG:
+        hint = "leave --num_wrong out: the wrong candidates there are an agent's prompts with each of its faults"
+        raise ConfigError(f"num_wrong {num_wrong} in the real world", hint=hint)
+    if attribution != AttributionOptions():
+        hint = (
+            "leave --attribution out: there the evidence leads, as in `framework attribute`; --scalars adds gradients"
+        )
+        raise ConfigError("attribution in the real world", hint=hint)
 
 
 def _micro_damages(

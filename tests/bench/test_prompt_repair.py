@@ -1,11 +1,13 @@
 """The benchmark of repairs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from framework.bench.prompt_repair import bench_repair
 from framework.core.errors import ConfigError
+from framework.gbc.attribution.options import AttributionOptions
 
 
 @pytest.mark.slow
@@ -14,6 +16,18 @@ def test_bench_repair(tmp_path: Path):
     assert [each["optimizer"] for each in record["repairs"]] == ["led by blame", "sum_squares", "spread evenly"]
     assert "sum_squares" in (tmp_path / "repair.svg").read_text(encoding="utf-8")
     assert record["faulty_success"] < record["healthy_success"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_wrong": 3}, "num_wrong 3 in the real world: leave --num_wrong out"),
+        ({"attribution": AttributionOptions(top_m=2)}, "attribution in the real world: leave --attribution out"),
+    ],
+)
+def test_options_of_the_micro_world_are_refused_in_the_real_one(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        bench_repair(world="real", **options)
 
 
 def test_real_systems_are_refused_in_the_micro_world():
