@@ -47,11 +47,10 @@ def bench_repair(
     """Measures what `candidates` wins back, choosing agents by their credit and evenly, beside who is named first.
 
     Every agent has its healthy prompt and wrong ones as candidates, in the real world those with its faults; there the
-    conclusion of `framework attribute` leads in place of the credit. `opro` is left out: the models cannot write
-    prompts. With a file for the numbers, a figure of the same name as SVG shows all ways.
+    conclusion of `framework attribute` leads in place of the credit. `opro` is left out: no model here writes prompts.
 
     Args:
-        out: JSON file for the numbers.
+        out: JSON file for the numbers; a figure of the same name as SVG shows all ways.
         num_faults: faults that are repaired.
         num_tasks: tasks to attribute, and as many held-out ones.
         num_wrong: wrong candidates of each agent, in the micro world.
@@ -66,7 +65,7 @@ def bench_repair(
         The numbers, as in the file.
 
     Raises:
-        ConfigError: a number out of range, no such system, no model for the real world, or an option of the other world.
+        ConfigError: a number out of range, no such system, no model for the real world, or the other world's option.
     """
     check_record(out)
     started = time.perf_counter()
