@@ -65,7 +65,8 @@ def draw_curves(out: Path, results: Sequence[PartResult]) -> list[Path]:
             points = {steps: found[variant, size] for steps, found in curves.items() if (variant, size) in found}
             _draw_line(axes, points, variant, place)
         _scale_distances(axes)
-        _label(axes, sorted(curves), "training steps")
+        measured = [steps for steps, found in curves.items() if any(of_size == size for _, of_size in found)]
+        _label(axes, sorted(measured), "training steps")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return save_figure(figure, out / CURVES)
 
