@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -35,6 +35,7 @@ class OpenFiles:
     def __init__(self) -> None:
         self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
         self._lock = threading.Lock()
+        self._gone: deque[int] = deque()
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return key in self._files
@@ -53,6 +54,7 @@ class OpenFiles:
             OSError: it cannot be opened, or whatever else `open_file` raises.
         """
         with self._lock:
+            self._close_gone()
             if (file := self._files.get(key)) is not None:
                 self._files.move_to_end(key)
                 return file
@@ -82,8 +84,22 @@ class OpenFiles:
                 del self._files[key]
 
     def close_all_of(self, owner: int) -> None:
-        """Closes the files of an owner that is no more."""
-        with self._lock:
+        """Closes the files of an owner that is no more, or has the next call of `get` close them.
+
+        A garbage collection calls it, which comes at any allocation, also at one of a thread that has the lock: it
+        must not wait for that.
+        """
+        self._gone.append(owner)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close_gone()
+            finally:
+                self._lock.release()
+
+    def _close_gone(self) -> None:
+        """Closes the files of all owners that are no more; for whoever has the lock."""
+        while self._gone:
+            owner = self._gone.popleft()
             for key in [key for key in self._files if key[0] == owner]:
                 del self._files[key]
 
