@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -123,9 +123,7 @@ class ExportedModel:
 
 def known_objective(saved: object) -> object:
     """An objective out of a file, without the settings that have been removed since."""
-    if not isinstance(saved, dict):
-        return saved
-    return {name: value for name, value in cast("dict[str, object]", saved).items() if name not in _REMOVED}
+    return _without(saved, _REMOVED)
 
 
 def known_architecture(saved: object) -> object:
@@ -134,14 +132,20 @@ def known_architecture(saved: object) -> object:
     Raises:
         CheckpointError: that setting made another head of it.
     """
-    if not isinstance(saved, dict):
-        return saved
-    known = dict(cast("dict[str, object]", saved))
-    guidance = known.pop(_REMOVED_GUIDANCE, 1)
+    known = _without(saved, (_REMOVED_GUIDANCE,))
+    held = cast("dict[str, object]", saved if isinstance(saved, dict) else {})
+    guidance = held.get(_REMOVED_GUIDANCE, 1)
     if guidance != 1:
         problem = f"a head that has learned guidance ({_REMOVED_GUIDANCE} {guidance}), which has been removed"
         raise CheckpointError(problem, hint="learn jumps anew, from the weights before them (docs/recipes.md)")
     return known
+
+
+def _without(saved: object, removed: Collection[str]) -> object:
+    """What a file holds, without these settings; as it is where it is no object."""
+    if not isinstance(saved, dict):
+        return saved
+    return {name: value for name, value in cast("dict[str, object]", saved).items() if name not in removed}
 
 
 def is_exported(path: Path) -> bool:

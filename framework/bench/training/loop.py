@@ -9,7 +9,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from framework.core.console import console, results, tracked
 from framework.core.errors import ConfigError, TrainingError
 from framework.core.random.seeding import seed_of
 from framework.core.serialization import from_json, to_json
+from framework.core.settings.fit_command import fit_command
 from framework.core.text_files import read_yaml
 from framework.data.loading.batch import ImageBatch, PixelBatch
 from framework.data.loading.loader import ShardDataset, ShardLoader
@@ -184,14 +184,16 @@ class _Fits:
         """
         self.runs += 1
         run = run or self.folder / f"run{self.runs}"
-        command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", self.recipe, "--run.dir", str(run)]
-        command += ["--run.wandb", "disabled", "--data.train", str(self.shards), "--data.validation", "null"]
-        command += ["--model.init_args.architecture.num_classes", "2", "--model.init_args.grid.every_n_steps", "0"]
-        command += ["--data.global_batch", "null", "--trainer.accumulate_grad_batches", "1"]
-        command += [f"--trainer.callbacks+={callback}"]
-        command += [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
+        settings = {
+            **{"run.dir": run, "run.wandb": "disabled"},
+            **{"data.train": self.shards, "data.validation": "null", "data.global_batch": "null"},
+            **{"model.init_args.architecture.num_classes": 2, "model.init_args.grid.every_n_steps": 0},
+            "trainer.accumulate_grad_batches": 1,
+        }
+        measuring = [f"--trainer.callbacks+={callback}"]
+        measuring += [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
         done = subprocess.run(
-            [*command, *self.options, *options],
+            fit_command(self.recipe, settings, [*measuring, *self.options, *options]),
             check=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -32,8 +32,9 @@ def draw_comparison(out: Path, results: Sequence[PartResult], floors: Mapping[in
         floors: distance of training images to the held-out ones, by image size.
     """
     token_sizes = {each.image_size: each.token_size for each in results}
-    figure, panels = _figure(quantities(results))
-    for axes, (title, quantity) in zip(panels, quantities(results).items(), strict=True):
+    columns = quantities(results)
+    figure, panels = _figure(columns)
+    for axes, (title, quantity) in zip(panels, columns.items(), strict=True):
         found = spreads(results, quantity)
         for place, variant in enumerate(_rows(results)):
             points = {token_sizes[size]: each for (name, size), each in found.items() if name == variant}

@@ -1,8 +1,7 @@
 """What is done with a part of a comparison: trained by `framework fit`, sampled, measured."""
 
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from framework.core.console import tracked
 from framework.core.errors import CheckpointError, ConfigError, TrainingError
 from framework.core.serialization import JsonDict, to_json
+from framework.core.settings.fit_command import as_words, fit_command
 from framework.core.shapes import Images
 from framework.evaluation.features import ClassifierFeatures
 from framework.evaluation.grid import column_headings, save_grid
@@ -96,34 +96,34 @@ class Protocol:
         return self.training_steps or (None,)
 
     @property
-    def training_options(self) -> tuple[str, ...]:
+    def training_options(self) -> list[str]:
         """Of `framework fit`, with a checkpoint that stays at each of `training_steps`."""
         if not self.training_steps:
-            return self.options
-        every = str(gcd(*self.training_steps))
-        wanted = {
-            "trainer.max_steps": str(self.training_steps[-1]),
+            return [*self.options]
+        every = gcd(*self.training_steps)
+        steps = {
+            "trainer.max_steps": self.training_steps[-1],
             "checkpoint.every_n_steps": every,
             "checkpoint.keep_every_n_steps": every,
         }
-        return (*self.options, *(each for name, value in wanted.items() for each in (f"--{name}", value)))
+        return [*self.options, *as_words(steps)]
 
 
-def fit(recipe: str, run: Path, options: Sequence[str], *, seed: int) -> None:
+def fit(recipe: str, run: Path, settings: Mapping[str, object], options: Sequence[str] = (), *, seed: int) -> None:
     """Trains a run to its end, or goes on with it, in a process of its own.
 
     Args:
         recipe: of the run.
         run: its folder.
-        options: of `framework fit`.
+        settings: of `framework fit`.
+        options: further ones, as words.
         seed: of data and weights.
 
     Raises:
         TrainingError: it failed.
     """
     # A process of its own: a run must not inherit the random state or the memory of the one before.
-    command = [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, "--run.dir", str(run)]
-    command += ["--seed_everything", str(seed), *options]
+    command = fit_command(recipe, {"run.dir": run, "seed_everything": seed, **settings}, options)
     if subprocess.run(command, check=False).returncode:
         raise TrainingError(f"training of {run.name} failed", hint=f"see its output; its run is in {run}")
 
@@ -140,15 +140,15 @@ def train_part(part: Part, run: Path, protocol: Protocol) -> None:
         return
     chosen = part.architecture
     settings = {
-        "variant": chosen.variant,
-        "image_size": chosen.image_size,
-        "patch_size": chosen.patch_size,
-        "depth": chosen.depth,
-        "head_width": chosen.head_width,
+        "model.architecture.variant": chosen.variant,
+        "model.architecture.image_size": chosen.image_size,
+        "model.architecture.patch_size": chosen.patch_size,
+        "model.architecture.depth": chosen.depth,
+        "model.architecture.head_width": chosen.head_width,
+        "data.images.size": chosen.image_size,
+        "model.init_args.seed": part.seed,
     }
-    options = [each for name, value in settings.items() for each in (f"--model.architecture.{name}", str(value))]
-    options += ["--data.images.size", str(chosen.image_size), "--model.init_args.seed", str(part.seed)]
-    fit(protocol.recipe, run, [*options, *protocol.training_options], seed=part.seed)
+    fit(protocol.recipe, run, settings, protocol.training_options, seed=part.seed)
 
 
 def train_classifier(recipe: str, run: Path, image_size: int) -> ClassifierFeatures:
@@ -159,7 +159,7 @@ def train_classifier(recipe: str, run: Path, image_size: int) -> ClassifierFeatu
         run: its folder.
         image_size: side in pixels.
     """
-    fit(recipe, run, ["--data.images.size", str(image_size)], seed=0)
+    fit(recipe, run, {"data.images.size": image_size}, seed=0)
     return ClassifierFeatures(str(run))
 
 

@@ -56,9 +56,9 @@ def test_a_part_is_trained_with_its_own_architecture(commands: list[list[str]]):
 
 
 def test_a_training_that_fails_is_named(commands: list[list[str]]):
-    fit("recipe.yaml", Path("out/part"), [], seed=0)
+    fit("recipe.yaml", Path("out/part"), {}, seed=0)
     with pytest.raises(TrainingError, match="training of part failed"):
-        fit("recipe.yaml", Path("out/part"), [], seed=0)
+        fit("recipe.yaml", Path("out/part"), {}, seed=0)
 
 
 def test_results_depend_on_all_but_where_the_recipe_lies():

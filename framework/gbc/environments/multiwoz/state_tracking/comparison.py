@@ -7,7 +7,6 @@ as many times larger as the team has agents) and as many steps on the same turns
 import hashlib
 import json
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from framework.core.console import tracked
 from framework.core.errors import ConfigError, Preempted, TrainingError
 from framework.core.io import atomic_write, locked_file
 from framework.core.serialization import JsonDict, parse_object, to_json
+from framework.core.settings.fit_command import fit_command
 from framework.data.convert.jsonl import write_jsonl_shards
 from framework.data.shards.writer import WriteOptions
 from framework.gbc.environments.multiwoz.dataset.mentions import MentionReader
@@ -322,8 +322,7 @@ def _fit_command(system: System) -> list[str]:
         "model.init_args.soft.adapters.alpha": times * alpha,
         "seed_everything": comparison.seed,
     }
-    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "framework.cli.main", "fit", "--config", recipe, *options, *comparison.fit]
+    return fit_command(recipe, settings, comparison.fit)
 
 
 def soft_sizes(recipe: str) -> tuple[int, int, int]:
