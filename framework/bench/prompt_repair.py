@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -24,7 +25,9 @@ from framework.gbc.environments.microworld.world import load_model
 from framework.gbc.environments.prompt_repair import Damage, Lead, Repair, repair
 from framework.gbc.environments.realworld import prompt_repair as realworld
 from framework.gbc.environments.realworld.systems import FORMAT, choose_systems, load_systems
+from framework.gbc.execution.loading import load_all_models
 from framework.gbc.graph.verbal_loss import slot_loss
+from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 NUM_WRONG = 4
@@ -43,11 +46,12 @@ def bench_repair(
     scalars: tuple[Scalar, ...] = (),
     world: Literal["micro", "real"] = "micro",
     systems: tuple[str, ...] = (),
+    writers: Path | None = None,
 ) -> dict[str, Any]:
     """Measures what `candidates` wins back, choosing agents by their credit and evenly, beside who is named first.
 
     Every agent has its healthy prompt and wrong ones as candidates, in the real world those with its faults; there the
-    conclusion of `framework attribute` leads in place of the credit. `opro` is left out: no model here writes prompts.
+    conclusion of `framework attribute` leads in place of the credit. With `writers` prompts are written by `opro` too.
 
     Args:
         out: JSON file for the numbers; a figure of the same name as SVG shows all ways.
@@ -60,6 +64,7 @@ def bench_repair(
         scalars: attribution by the size of these gradients besides, with prompts as inputs, as published.
         world: micro, or real: systems of a model that nobody trained for it.
         systems: names of real ones; all by default.
+        writers: YAML file of models, on a server or local; each writes prompts by `opro`, led as `candidates` are.
 
     Returns:
         The numbers, as in the file.
@@ -68,6 +73,7 @@ def bench_repair(
         ConfigError: a number out of range, no such system, no model for the real world, or the other world's option.
     """
     check_record(out)
+    known = {} if writers is None else load_all_models(writers)
     started = time.perf_counter()
     with working("drawing faults and repairing them", bar=False):
         if world == "real":
@@ -77,7 +83,7 @@ def bench_repair(
             refuse_without_real_world(systems=systems)
             models, damages = _micro_damages(model, num_faults, num_tasks, num_wrong, seed)
         loss = slot_loss if world == "real" else answer_loss
-        repairs = list(repair(models, damages, loss, leads=_leads(world, attribution, scalars), seed=seed))
+        repairs = list(repair(models, damages, loss, leads=_leads(world, attribution, scalars, known), seed=seed))
     record = {
         **{"machine": machine_of(), "world": world, "seed": seed},
         **{"num_faults": num_faults, "num_tasks": num_tasks, "num_wrong": num_wrong},
@@ -124,10 +130,24 @@ def _real_damages(
     return {realworld.MODEL: shared}, realworld.draw_damages(shared, systems, num_faults, num_tasks=num_tasks)
 
 
-def _leads(world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...]) -> dict[str, Lead]:
+def _leads(
+    world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...], writers: Mapping[str, LanguageModel]
+) -> dict[str, Lead]:
+    """What leads to agents, by name: the world's own way, published ones, and prompts that models write.
+
+    Args:
+        world: micro or real.
+        attribution: of the micro world.
+        scalars: of published attributions.
+        writers: of prompts, by name.
+    """
     ours = Lead(by="diagnosis") if world == "real" else Lead(attribution=attribution)
     name = "led by evidence" if world == "real" else "led by blame"
-    return {name: ours, **{scalar: Lead(attribution=_published(scalar)) for scalar in scalars}}
+    return {
+        name: ours,
+        **{scalar: Lead(attribution=_published(scalar)) for scalar in scalars},
+        **{f"opro by {writer}, {name}": replace(ours, writer=model) for writer, model in writers.items()},
+    }
 
 
 def _published(scalar: Scalar) -> AttributionOptions:
@@ -138,8 +158,8 @@ def _published(scalar: Scalar) -> AttributionOptions:
 def _show(repairs: list[Repair], record: Mapping[str, object]) -> None:
     change = f"success {record['healthy_success']:.3f} without, {record['faulty_success']:.3f} with the fault"
     table = Table(title=f"repair of {record['num_faults']} planted faults; {change}")
-    for heading in ("candidates", "fault", "top-1", "won back", "evaluations", "runs"):
-        table.add_column(heading, justify="left" if heading in ("candidates", "fault") else "right")
+    for heading in ("optimizer", "fault", "top-1", "won back", "evaluations", "runs"):
+        table.add_column(heading, justify="left" if heading in ("optimizer", "fault") else "right")
     for name in dict.fromkeys(each.optimizer for each in repairs):
         own = [each for each in repairs if each.optimizer == name]
         for kind in (*dict.fromkeys(each.kind for each in own), "all"):

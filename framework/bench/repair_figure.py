@@ -22,7 +22,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def plot_repairs(repairs: Sequence[Repair], path: Path) -> None:
-    """Draws each way of leading `candidates` as a point with error bars: top-1 across, what it brought upwards.
+    """Draws each optimizer, with what led it, as a point with error bars: top-1 across, what it brought upwards.
 
     Args:
         repairs: of all ways, the same damages for each.

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
+import framework.core.settings.texts  # noqa: F401 - sets how texts are read
 from framework.core.console import visible
 from framework.core.moved.recipe_keys import explain_moved_key
 from framework.core.settings.mistakes import Given, describe_mistake

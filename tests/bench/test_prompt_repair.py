@@ -8,12 +8,19 @@ import pytest
 from framework.bench.prompt_repair import bench_repair
 from framework.core.errors import ConfigError
 from framework.gbc.attribution.options import AttributionOptions
+from framework.testing.servers.model_server import serving
 
 
 @pytest.mark.slow
 def test_bench_repair(tmp_path: Path):
-    record = bench_repair(tmp_path / "repair.json", num_faults=1, num_tasks=4, num_wrong=1, scalars=("sum_squares",))
-    assert [each["optimizer"] for each in record["repairs"]] == ["led by blame", "sum_squares", "spread evenly"]
+    writers = tmp_path / "writers.yaml"
+    with serving() as server:
+        writers.write_text(f"large: {{url: '{server.url}', model: big}}\n")
+        sizes = {"num_faults": 1, "num_tasks": 4, "num_wrong": 1}
+        record = bench_repair(tmp_path / "repair.json", **sizes, scalars=("sum_squares",), writers=writers)
+    tried = [each["optimizer"] for each in record["repairs"]]
+    assert tried == ["led by blame", "sum_squares", "opro by large, led by blame", "spread evenly"]
+    assert "Write a better prompt for" in server.seen[0][2]["messages"][1]["content"]
     assert "sum_squares" in (tmp_path / "repair.svg").read_text(encoding="utf-8")
     assert record["faulty_success"] < record["healthy_success"]
 

@@ -22,6 +22,12 @@ def test_a_yes_or_no_option_needs_no_value(parser: OneLineParser, words: list[st
     assert parser.parse_args(words).strict is expected
 
 
+def test_a_heading_is_no_comment():
+    parser = OneLineParser()
+    parser.add_argument("--plain_format", type=str | None)
+    assert parser.parse_args(["--plain_format", "### {prompt}"]).plain_format == "### {prompt}"
+
+
 @pytest.mark.parametrize("words", [["--num", "many"], ["--nmu", "3"]])
 def test_an_error_is_one_line_that_names_the_help(
     parser: OneLineParser, capsys: pytest.CaptureFixture[str], words: list[str]

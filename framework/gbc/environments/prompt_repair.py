@@ -11,6 +11,7 @@ from framework.gbc.graph.verbal_loss import Loss
 from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.prompt_search.candidates import Candidates
 from framework.gbc.prompt_search.evidence import BlameKind
+from framework.gbc.prompt_search.opro import Opro
 from framework.gbc.prompt_search.search import OptimizeOptions, Proposer, optimize
 
 RUN = RunOptions(on_empty="keep")
@@ -45,15 +46,23 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Lead:
-    """What leads `candidates` to an agent.
+    """What leads an optimizer to an agent, and who writes the prompts that are tried.
 
     Attributes:
         by: the credit, or the diagnosis.
         attribution: how the credit is found.
+        writer: of prompts, by `opro`; None for a choice among the candidates.
     """
 
     by: BlameKind = "own"
     attribution: AttributionOptions = AttributionOptions()
+    writer: LanguageModel | None = None
+
+    def proposer(self, damage: "Damage") -> Proposer:
+        """What proposes prompts for a damage."""
+        if self.writer is not None:
+            return Opro(self.writer, by=self.by)
+        return Candidates(damage.candidates, by=self.by)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +109,9 @@ def repair(
     leads: Mapping[str, Lead],
     seed: int = 0,
 ) -> Iterator[Repair]:
-    """Repairs every damage by `candidates`, led in each way and spread evenly.
+    """Repairs every damage by `candidates`, or by `opro`, led in each way, and by `candidates` spread evenly.
+
+    As many prompts are tried as there are candidates, at most.
 
     Args:
         models: of the agents.
@@ -114,7 +125,7 @@ def repair(
         options = OptimizeOptions(steps=steps, batch_size=len(damage.train), seed=seed + index, run=RUN)
         for name, lead in leads.items():
             led = replace(options, attribution=lead.attribution)
-            yield _repair(name, models, damage, loss, Candidates(damage.candidates, by=lead.by), led)
+            yield _repair(name, models, damage, loss, lead.proposer(damage), led)
         yield _repair(EVENLY, models, damage, loss, Candidates(damage.candidates, spread="even"), options)
 
 

@@ -73,10 +73,24 @@ def load_models(
         if name not in configs:
             problem = f"{user} uses model {name!r}, which {_source_of(models)} does not name"
             raise ConfigError(problem, hint=f"use one of {', '.join(configs)}, or add it")
-    chosen = {name: configs[name] for name in used}
+    return _loaded({name: configs[name] for name in used}, load_local)
+
+
+def load_all_models(models: str | Path) -> dict[str, LanguageModel]:
+    """Every model of a YAML file.
+
+    Raises:
+        ConfigError: no such file, an entry that is not a model, or a model that cannot be loaded.
+    """
+    return _loaded(read_model_configs(models), LocalModel.load)
+
+
+def _loaded(
+    configs: Mapping[str, LocalModelConfig | ServerModelConfig], load_local: Callable[[LocalModelConfig], LocalModel]
+) -> dict[str, LanguageModel]:
     return {
         name: load_local(config) if isinstance(config, LocalModelConfig) else ServerModel(config)
-        for name, config in chosen.items()
+        for name, config in configs.items()
     }
 
 

@@ -14,6 +14,7 @@ from framework.core.errors import ConfigError
 from framework.core.imports import import_object, look_in_current_folder
 from framework.core.moved.import_paths import current_text
 from framework.core.settings.mistakes import Given, describe_mistake
+from framework.core.settings.texts import AS_WRITTEN
 from framework.core.settings.yaml_keys import read_keys
 from framework.core.text_files import parse_yaml, read_text
 from framework.tracking.run_folder import is_written_by_run
@@ -46,7 +47,7 @@ def parse_record(record: type[RecordT], value: object, *, source: str, file: str
         ConfigError: an unknown key, a value of the wrong type, or what the record finds.
     """
     # Its methods have no types.
-    parser: Any = ArgumentParser(exit_on_error=False)
+    parser: Any = ArgumentParser(exit_on_error=False, parser_mode=AS_WRITTEN)
     parser.add_argument("--value", type=record)
     try:
         return parser.instantiate(parser.parse_object({"value": value})).value

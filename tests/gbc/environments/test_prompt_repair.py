@@ -4,6 +4,7 @@ from framework.gbc.environments.prompt_repair import EVENLY, Damage, Lead, repai
 from framework.gbc.graph.spec import Agent, Graph
 from framework.gbc.graph.trace import message_block
 from framework.gbc.graph.verbal_loss import slot_loss
+from framework.gbc.language_models.callables.function import CallableModel
 from framework.gbc.language_models.interface import Reply, Request
 
 
@@ -49,7 +50,14 @@ def test_a_damage_is_repaired_led_and_evenly():
         healthy=1.0,
         faulty=0.0,
     )
-    led, evenly = repair(models, [damage], slot_loss, leads={"evidence": Lead(by="diagnosis")})
+    leads = {
+        "evidence": Lead(by="diagnosis"),
+        "written": Lead(by="diagnosis", writer=CallableModel(lambda prompt, message: "<prompt>good</prompt>")),
+        "nothing": Lead(by="diagnosis", writer=CallableModel(lambda prompt, message: "I cannot say.")),
+    }
+    led, written, nothing, evenly = repair(models, [damage], slot_loss, leads=leads)
     assert (led.optimizer, led.won_back, led.evaluations, led.named_first) == ("evidence", 1.0, 1, True)
+    assert (written.optimizer, written.won_back, written.evaluations, written.named_first) == ("written", 1.0, 1, True)
+    assert (nothing.optimizer, nothing.won_back, nothing.evaluations, nothing.named_first) == ("nothing", 0.0, 0, False)
     assert (evenly.optimizer, evenly.won_back) == (EVENLY, 1.0)
     assert 1 <= evenly.evaluations <= 2

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from framework.core.errors import ConfigError, DataError
 from framework.gbc.execution.loading import (
     enough_memory,
+    load_all_models,
     load_candidates,
     load_loss,
     load_models,
@@ -44,6 +45,8 @@ def test_models_by_name(tmp_path):
     assert isinstance(models["large"], ServerModel)
     with pytest.raises(ConfigError, match=r"an option uses model 'huge', which .* does not name: use one of small"):
         load_models(path, GRAPH, "huge")
+    path.write_text("large: {url: 'http://localhost:1/v1', model: big}\nother: {url: 'http://localhost:2', model: b}")
+    assert [model.config.model for model in load_all_models(path).values()] == ["big", "b"]
     path.write_text("other: {path: /nowhere}")
     with pytest.raises(ConfigError, match="agent 'a' uses model 'small'"):
         load_models(path, GRAPH)

@@ -34,6 +34,12 @@ def test_texts_come_back_as_they_were(text: str):
     assert parse_record(Agent, yaml.safe_load(to_yaml(agent)), source="text") == agent
 
 
+@pytest.mark.parametrize("text", ["# Draft\n# {user}", "## {user}", "Mr Jones: {user}", "{user}: 70", "[{user}]"])
+def test_a_text_that_may_be_left_out_comes_back_too(text: str):
+    agent = Agent(name="a", prompt="p", model="m", reads=("user",), template=text)
+    assert parse_record(Agent, yaml.safe_load(to_yaml(agent)), source="text") == agent
+
+
 def test_a_graph_comes_back_as_it_was(tmp_path):
     graph = Graph(
         users=(UserTurn(name="user"), UserTurn(name="again", field="second")),
