@@ -8,10 +8,6 @@ SAMPLES := 1000
 GAP_IMAGES := 250
 FIT_OPTIONS :=
 
-# Keep freed memory instead of returning it: a training step of the digits model then takes no page faults, not 6,000.
-export MALLOC_MMAP_THRESHOLD_ := 2000000000
-export MALLOC_TRIM_THRESHOLD_ := 20000000000
-
 .PHONY: help install quickstart quickstart-gbc lint docs test test-fast test-set test-gpu test-large cluster container check \
 	clean benchmark-digits benchmark-cifar10-16 benchmark-gbc benchmark-gpu
 .DEFAULT_GOAL := help
