@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # gpu_wheels.sh DEST [PYTHON]: wheels for a GPU machine without an index, such as 3.12 for PYTHON (default: 3.12), in the
 # tested versions: what the framework needs beside torch, lightning, torchmetrics, transformers, peft, matplotlib and
-# their like. See "On a GPU" in docs/benchmarks.md.
+# their like. See docs/benchmarks/gpu.md.
 set -euo pipefail
 dest=$1 python=${2:-3.12}
 constraints=$(dirname "$0")/../constraints.txt

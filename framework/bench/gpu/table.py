@@ -1,4 +1,4 @@
-"""The results as one table that can be pasted into `docs/benchmarks.md`."""
+"""The results as one table that can be pasted into `docs/benchmarks/gpu.md`."""
 
 from collections.abc import Mapping
 from pathlib import Path
