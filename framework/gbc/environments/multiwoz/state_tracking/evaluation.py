@@ -87,7 +87,7 @@ def evaluate(
     *,
     at_once: int,
 ) -> Iterator[SaidDialogue]:
-    """Runs a system over the dialogues that `out` lacks; each is appended when its group is done, and yielded.
+    """Runs a system over the dialogues that `out` lacks; each is appended and yielded after its last turn.
 
     Args:
         graph: its agents say changes and perhaps an answer (`track`).
@@ -106,15 +106,17 @@ def evaluate(
         os.truncate(out, content.rfind(b"\n") + 1)
     left = [dialogue for dialogue in dialogues if dialogue.id not in done]
     for start in range(0, len(left), at_once):
-        group = left[start : start + at_once]
-        said: dict[str, list[SaidTurn]] = {}
-        for turn in track(graph, models, group, options=RunOptions(on_empty="keep", tasks_at_once=at_once)):
-            found = SaidTurn(state=turn.state, answer=turn.answer, failure=turn.failure)
-            said.setdefault(turn.task["dialogue"], []).append(found)
-        rows = [SaidDialogue(id=id, turns=tuple(turns)) for id, turns in said.items()]
-        with out.open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(to_json(row)) + "\n" for row in rows)
-        yield from rows
+        group = {dialogue.id: dialogue for dialogue in left[start : start + at_once]}
+        said: dict[str, list[SaidTurn]] = {id: [] for id in group}
+        options = RunOptions(on_empty="keep", tasks_at_once=at_once)
+        for turn in track(graph, models, [*group.values()], options=options):
+            id = turn.task["dialogue"]
+            said[id].append(SaidTurn(state=turn.state, answer=turn.answer, failure=turn.failure))
+            if len(said[id]) == len(group[id].turns):
+                row = SaidDialogue(id=id, turns=tuple(said[id]))
+                with out.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(to_json(row)) + "\n")
+                yield row
 
 
 def read_said(path: Path) -> list[SaidDialogue]:
@@ -142,8 +144,9 @@ def scores(
         said: what a system made of them, at least one.
         judge: of the release; None for dialogues without goals.
     """
-    known = {dialogue.id: dialogue for dialogue in dialogues}
-    pairs = [(known[each.id], each) for each in said if each.id in known]
+    # In the order of the dialogues, whatever order they were done in: resamplings are the same then.
+    done = {each.id: each for each in said}
+    pairs = [(dialogue, done[dialogue.id]) for dialogue in dialogues if dialogue.id in done]
     if not pairs:
         raise DataError("no dialogue was measured", hint="run the command again")
     right = [

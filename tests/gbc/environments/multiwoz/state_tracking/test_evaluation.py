@@ -75,6 +75,20 @@ def test_an_evaluation_that_was_killed_goes_on(tmp_path: Path):
         read_said(out)
 
 
+def test_a_short_dialogue_is_kept_before_the_long_ones_of_its_group_end(tmp_path: Path):
+    long = make_dialogue("long.json")
+    short = replace(make_dialogue("short.json"), turns=long.turns[:1])
+    model, out = Counting(), tmp_path / "said.jsonl"
+    running = evaluate(load_graph(GRAPH), {"micro": model}, [long, short], out, at_once=2)
+    assert next(running).id == "short.json"
+    assert [each.id for each in read_said(out)] == ["short.json"]
+    asked = model.count
+    assert [each.id for each in running] == ["long.json"]
+    assert model.count > asked
+    said = read_said(out)
+    assert scores([long, short], said, None) == scores([long, short], said[::-1], None)
+
+
 def test_inform_and_success_of_what_was_said(dialogue: Dialogue, database: Database):  # noqa: F811
     turns = tuple(SaidTurn(state=turn.state, answer=turn.system, failure=None) for turn in dialogue.turns)
     said = SaidDialogue(id=dialogue.id, turns=turns)
