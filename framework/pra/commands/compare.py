@@ -208,7 +208,9 @@ def _write(out: Path, protocol: Protocol) -> None:
             return
         order = list(get_args(VariantName))
         results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed, each.training_steps or 0))
-        floors = {each.image_size: read_floor(out / _FLOOR.format(each.image_size)) for each in results}
+        sizes = {each.image_size for each in results}
+        read = {at: read_floor(out / _FLOOR.format(at), protocol.num, protocol.weights_sha256) for at in sizes}
+        floors = {size: floor for size, floor in read.items() if floor is not None}
         write_all(out, results, floors)
         equally_long = by_training_steps(results)
         draw_comparison(out, equally_long[max(equally_long)], floors)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
+from typing import cast
 
 from framework.core.errors import ConfigError
 from framework.core.serialization import JsonDict, to_json
@@ -93,7 +94,7 @@ class Protocol:
 def differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """Names of the settings that something was not made with; one that older files do not tell is not among them.
 
-    Nor is the path of a classifier's recipe whose content is the same.
+    Nor is the path of a classifier's recipe whose content is the same, nor the order of the scales of guidance.
 
     Args:
         made: the settings that it was made with.
@@ -101,4 +102,10 @@ def differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> lis
     """
     digest = wanted.get("classifier_sha256")
     same = {"features"} if digest is not None and made.get("classifier_sha256") == digest else set[str]()
-    return [name for name, value in wanted.items() if name not in same and made.get(name, value) != value]
+    pairs = {name: (made.get(name, value), value) for name, value in wanted.items() if name not in same}
+    return [name for name, (one, other) in pairs.items() if _plain(name, one) != _plain(name, other)]
+
+
+def _plain(name: str, value: object) -> object:
+    """A setting's value; of the scales of guidance, of which 1 is always one, without their order."""
+    return {1.0, *cast("list[float]", value)} if name == "guidance" else value

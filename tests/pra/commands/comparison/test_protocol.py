@@ -52,6 +52,12 @@ def test_what_something_was_made_with():
     assert differences(older, protocol.settings) == []
 
 
+def test_scales_of_guidance_are_the_same_in_any_order_with_or_without_none():
+    made = replace(PROTOCOL, guidance=(1.0, 1.5, 3.0)).settings
+    assert differences(made, replace(PROTOCOL, guidance=(3.0, 1.5)).settings) == []
+    assert differences(made, replace(PROTOCOL, guidance=(1.5,)).settings) == ["guidance"]
+
+
 def test_a_classifier_is_the_same_wherever_its_recipe_lies():
     here, there = (replace(PROTOCOL, features=path, classifier_sha256="a") for path in ("c.yaml", "elsewhere/c.yaml"))
     assert differences(here.settings, there.settings) == []
