@@ -294,6 +294,7 @@ def as_json(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: i
         "global_batch": run.global_batch,
         "precision": run.precision,
         "num_parameters": plan.num_parameters,
+        "num_trained_parameters": plan.num_trained,
         "memory_bytes": to_json(plan.memory),
         f"flops_per_{sample_unit}": plan.flops_per_sample,
         "flops_per_step": plan.flops_per_step,
@@ -316,7 +317,7 @@ def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: 
         memory_bytes: what that device holds.
     """
     run, memory = plan.run, plan.memory
-    table = Table("each device", "", title=f"{plan.num_parameters / 1e6:.1f}M parameters in training")
+    table = Table("each device", "", title=f"{plan.num_parameters / 1e6:.1f}M parameters in training{_trained(plan)}")
     table.columns[1].justify = "right"
     rows = to_json(memory)
     peak, host = rows.pop("peak"), rows.pop("host")
@@ -338,6 +339,11 @@ def as_table(plan: Plan, sample_unit: str, device: Device | None, memory_bytes: 
     if run.num_nodes > 1:
         table.add_row("of these to other nodes", gib(plan.bytes_between_nodes))
     return table
+
+
+def _trained(plan: Plan) -> str:
+    """How many of the parameters learn, where not all do."""
+    return "" if plan.num_trained == plan.num_parameters else f", of which {plan.num_trained / 1e6:.1f}M learn"
 
 
 def add_expected(table: Table, plan: Plan, expected: Expectation, subject: Subject) -> None:

@@ -97,8 +97,9 @@ def _probe(path: Path) -> None:
         partial.open("xb").close()
         partial.unlink()
     except FileExistsError as error:
-        # Of one that is being written, or was cut off; or a file in the place of a folder.
-        if not partial.is_file():
+        # Of one that is being written, or was cut off, or of another process that looks here at this moment and may
+        # have removed it by now; or a file in the place of a folder.
+        if not path.parent.is_dir() or partial.is_dir():
             raise ConfigError(f"{error.filename} is not a folder", hint="give a place that is one") from None
     except OSError as error:
         where = path if error.filename in (None, str(partial)) else error.filename

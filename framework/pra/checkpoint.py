@@ -33,7 +33,8 @@ def check_architecture(saved: Mapping[str, object] | None, config: PRAConfig) ->
     if saved is None:
         raise CheckpointError("the checkpoint is not of a PRA model", hint="choose another run folder or checkpoint")
     # A checkpoint that is older than a setting was written with its default.
-    saved, wanted = {**_DEFAULTS, **cast("dict[str, object]", known_architecture(saved))}, to_json(config)
+    known, wanted = known_architecture(saved, "the checkpoint"), to_json(config)
+    saved = {**_DEFAULTS, **cast("dict[str, object]", known)}
     unlike = [
         f"{name} is {saved.get(name)!r} in the checkpoint and {wanted.get(name)!r} in the recipe"
         for name in sorted(saved.keys() | wanted.keys())
@@ -72,12 +73,12 @@ def load_trained(path: str | Path, weights: Weights = "ema") -> TrainedModel:
     if is_exported(Path(path)):
         return _with_names(load_exported(Path(path)), ExportedModel.read(Path(path)).data)
     checkpoint = find_checkpoint(path)
-    architecture = known_architecture(read_state(checkpoint).get(ARCHITECTURE))
+    architecture = architecture_in(read_state(checkpoint), path)
     try:
-        model = build_generator(from_json(PRAConfig, architecture, allow_missing=True))
+        model = build_generator(architecture)
         model.load_state_dict(read_tensors(checkpoint, "ema." if weights == "ema" else "model."))
     except (ValueError, ConfigError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not of a PRA model", hint="give a checkpoint of a PRA run") from error
+        raise _of_something_else(path) from error
     return _with_names(model, Manifest.read(checkpoint).data)
 
 
@@ -96,4 +97,41 @@ def load_objective(path: str | Path) -> ObjectiveConfig:
     """The objective that a checkpoint's model was trained with; `path` as for `load_pra`."""
     if is_exported(Path(path)):
         return ExportedModel.read(Path(path)).objective
-    return from_json(ObjectiveConfig, known_objective(read_state(find_checkpoint(path))[OBJECTIVE]), allow_missing=True)
+    return objective_in(read_state(find_checkpoint(path)), path)
+
+
+def architecture_in(state: Mapping[str, object], source: str | Path) -> PRAConfig:
+    """The architecture in a checkpoint's state.
+
+    Args:
+        state: of the checkpoint.
+        source: what to call it in messages.
+
+    Raises:
+        CheckpointError: none is there, or one that this version does not know.
+    """
+    try:
+        return from_json(PRAConfig, known_architecture(state.get(ARCHITECTURE), source), allow_missing=True)
+    except (ValueError, ConfigError) as error:
+        raise _of_something_else(source, error) from error
+
+
+def objective_in(state: Mapping[str, object], source: str | Path) -> ObjectiveConfig:
+    """The same of the objective.
+
+    Args:
+        state: of the checkpoint.
+        source: what to call it in messages.
+
+    Raises:
+        CheckpointError: none is there, or one that this version does not know.
+    """
+    try:
+        return from_json(ObjectiveConfig, known_objective(state.get(OBJECTIVE)), allow_missing=True)
+    except (ValueError, ConfigError) as error:
+        raise _of_something_else(source, error) from error
+
+
+def _of_something_else(source: str | Path, reason: Exception | None = None) -> CheckpointError:
+    told = "" if reason is None else f" ({reason})"
+    return CheckpointError(f"{source} is not of a PRA model{told}", hint="give a checkpoint of a PRA run")

@@ -92,7 +92,7 @@ class ExportedModel:
             if version != FORMAT or model != "PRA":
                 raise CheckpointError(f"{config} is of {model}, format {version}", hint="update the framework")
             content["objective"] = known_objective(content["objective"])
-            content["architecture"] = known_architecture(content["architecture"])
+            content["architecture"] = known_architecture(content["architecture"], config)
             found = from_json(ExportedModel, content, allow_missing=True)
             found = replace(found, entry=config.parent / found.entry)
         except FileNotFoundError:
@@ -126,8 +126,12 @@ def known_objective(saved: object) -> object:
     return _without(saved, _REMOVED)
 
 
-def known_architecture(saved: object) -> object:
+def known_architecture(saved: object, source: object) -> object:
     """An architecture out of a file, without the setting that has been removed since.
+
+    Args:
+        saved: what the file holds.
+        source: what to call it in messages.
 
     Raises:
         CheckpointError: that setting made another head of it.
@@ -136,7 +140,7 @@ def known_architecture(saved: object) -> object:
     held = cast("dict[str, object]", saved if isinstance(saved, dict) else {})
     guidance = held.get(_REMOVED_GUIDANCE, 1)
     if guidance != 1:
-        problem = f"a head that has learned guidance ({_REMOVED_GUIDANCE} {guidance}), which has been removed"
+        problem = f"{source} has a head that learned guidance ({_REMOVED_GUIDANCE} {guidance}), which has been removed"
         raise CheckpointError(problem, hint="learn jumps anew, from the weights before them (docs/recipes.md)")
     return known
 

@@ -1,6 +1,6 @@
 """PRA as a LightningModule: hooks and logging; the mathematics is in `loss` and `sampling`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import cast
@@ -24,7 +24,7 @@ from framework.pra.callbacks import SampleGrid, SampleGridConfig
 from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE, check_architecture
 from framework.pra.export import initialise_from_export, warn_of_other_classes
 from framework.pra.loss import Losses, ObjectiveConfig, losses_of_seeds
-from framework.pra.network.build import build_generator, train_only
+from framework.pra.network.build import build_generator, check_parts, train_only
 from framework.pra.network.config import VARIANTS, PRAConfig
 from framework.pra.network.generator import ImageGenerator
 from framework.pra.planning.flops import training_flops_per_image
@@ -107,7 +107,10 @@ class PRAModule(ClippingModule):
         self.grid, self.ema_decay, self.seed = grid, ema_decay, seed
         self.initial_weights, self.trainable = initial_weights, trainable
         if trainable is not None:
-            _check_trainable(trainable, architecture, initial_weights)
+            check_parts(architecture, trainable)
+            if not initial_weights:
+                problem = f"trainable {list(trainable)} without initial_weights"
+                raise ConfigError(problem, hint="give weights for the other parts, which `framework export` writes")
         self.perceptual = _distance_in(perceptual_network) if perceptual_network else None
         self._training_losses = losses_of_seeds
 
@@ -217,18 +220,6 @@ class PRAModule(ClippingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         saved = checkpoint.get(ARCHITECTURE)
         check_architecture(cast("Mapping[str, object] | None", saved), self.architecture)
-
-
-def _check_trainable(parts: Sequence[str], architecture: PRAConfig, initial_weights: str | None) -> None:
-    with torch.device("meta"):
-        known = [name for name, _ in build_generator(architecture).named_children()]
-    if not parts or not set(parts) <= set(known):
-        raise ConfigError(f"trainable {list(parts)}", hint=f"name parts of the model: {', '.join(known)}")
-    if not initial_weights:
-        raise ConfigError(
-            f"trainable {list(parts)} without initial_weights",
-            hint="give weights for the other parts, which `framework export` writes",
-        )
 
 
 def _distance_in(network: str | FeatureNetwork) -> PerceptualDistance:

@@ -55,7 +55,7 @@ class SamplerConfig:
             )
         if not 0 < self.time_shift < float("inf"):
             raise ConfigError(f"time_shift {self.time_shift}", hint="use a number above 0; 1 makes all steps equal")
-        if self.guidance < 1:
+        if not 1 <= self.guidance < float("inf"):
             raise ConfigError(f"guidance {self.guidance}", hint="use 1 (no guidance) or more")
 
 

@@ -73,6 +73,7 @@ class Plan:
         bytes_read: what each device reads of its own memory in an optimizer step, where that may take longer than the
             arithmetic: of a language model that generates token by token.
         checkpoint_bytes: of a checkpoint, all files together.
+        num_frozen: of the parameters, those that do not learn.
     """
 
     run: PlannedRun
@@ -83,6 +84,12 @@ class Plan:
     bytes_between_nodes: int = 0
     bytes_read: int = 0
     checkpoint_bytes: int = 0
+    num_frozen: int = 0
+
+    @property
+    def num_trained(self) -> int:
+        """Of the parameters, those that learn."""
+        return self.num_parameters - self.num_frozen
 
     @property
     def flops_per_step(self) -> int:

@@ -72,14 +72,14 @@ class Holdings(Callback):
         ema: Any = pl_module.ema
         self.found = {
             "parameters": size([*model.parameters(), *model.buffers()]),
-            "gradients": size(p.grad for p in model.parameters()),
+            "gradients": size(p.grad for p in model.parameters() if p.grad is not None),
             "optimizer": size(v for state in optimizer.state.values() for v in state.values()),
             "ema": size([*ema.parameters(), *ema.buffers()]),
             "activations": cast(Measured, pl_module).saved,
         }
 
 
-def hold(run_dir: str, names: list[str], devices: int) -> dict[str, dict[str, int]]:
+def hold(run_dir: str, names: list[str], devices: int, trainable: list[str] | None = None) -> dict[str, dict[str, int]]:
     found = {}
     for name in names:
         config = StrategyConfig(name=name)  # type: ignore[arg-type]
@@ -94,6 +94,8 @@ def hold(run_dir: str, names: list[str], devices: int) -> dict[str, dict[str, in
         )
         batches = [tiny_batch(CONFIG, 2, seed=seed) for seed in range(2)]
         module = Measured(architecture=CONFIG, grid=SampleGridConfig(every_n_steps=0))
+        # As from a recipe, but that the other parts would start from weights of their own.
+        module.trainable = trainable
         trainer.fit(module, datamodule=Batches(batches))
         found[name] = holdings.found
     return found
@@ -118,6 +120,23 @@ def test_ranks_hold_what_was_planned_to_the_byte(tmp_path: Path):
         # The first rank holds most.
         assert all(results[1][name][kind] <= planned[kind] for kind in planned)
     assert results[1]["fsdp2"] != results[0]["fsdp2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["head", "decoder", "encoder"])
+def test_a_part_that_learns_alone_holds_what_was_planned_to_the_byte(tmp_path: Path, part: str):
+    found = hold(str(tmp_path), ["ddp"], 1, trainable=[part])["ddp"]
+    assert found == expected(run_of(trainable=(part,)))
+    whole = expected(run_of())
+    assert all(found[kind] < whole[kind] for kind in ("gradients", "optimizer", "activations"))
+
+
+@pytest.mark.slow
+def test_ranks_that_train_a_part_hold_what_was_planned_to_the_byte(tmp_path: Path):
+    given: dict[str, Any] = {"run_dir": str(tmp_path), "names": ["ddp", "fsdp2"], "devices": 2, "trainable": ["head"]}
+    results = run_forked(hold, 2, **given).results
+    for name in ("ddp", "fsdp2"):
+        assert results[0][name] == expected(run_of(name, 2, trainable=("head",)))
 
 
 def test_zero_stages_shard_more_and_more():
@@ -228,9 +247,25 @@ def test_the_command_prints_a_table_or_json(recipe: Path, capsys: pytest.Capture
     assert "more devices or a smaller model" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_command_tells_how_many_parameters_learn(recipe: Path, capsys: pytest.CaptureFixture[str]):
+    main(["plan", "--config", str(recipe), "--json"])
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["num_trained_parameters"] == whole["num_parameters"]
+    options = ["--config", str(recipe), "--model.init_args.trainable", "[head]"]
+    main(["plan", *options, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_trained_parameters"] < found["num_parameters"] == whole["num_parameters"]
+    assert found["memory_bytes"]["gradients"] == 4 * found["num_trained_parameters"]
+    assert found["flops_per_image"] < whole["flops_per_image"]
+    main(["plan", *options])
+    assert "0.0M parameters in training, of which 0.0M learn" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--model.init_args.trainable", "[tail]"], "trainable ['tail']: name parts of the model: transformer, head"),
         (["--device", "H900"], "use one of A100-40GB"),
         (["--nodes", "0"], "nodes 0"),
         (["--trainer.precision", "16-mixed"], "trainer.precision 16-mixed"),

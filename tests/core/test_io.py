@@ -1,5 +1,6 @@
 """Files that are whole or not there, and locks that end with their process."""
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -99,6 +100,20 @@ def test_outputs_that_can_be_written_leave_no_trace(tmp_path: Path):
     assert (tmp_path / "there").read_text() == "before"
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left == {"there", f"cut off{PARTIAL}", "new", "new/folder"}
+
+
+def test_processes_that_start_together_look_at_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def removed_by_now(self: Path, mode: str) -> None:
+        raise FileExistsError(errno.EEXIST, "File exists", str(self))
+
+    monkeypatch.setattr(Path, "open", removed_by_now)
+    check_output_folder(tmp_path / "out")
+
+
+def test_a_folder_where_a_file_is_to_be_made(tmp_path: Path):
+    (tmp_path / f"x{PARTIAL}").mkdir()
+    with pytest.raises(ConfigError, match=f"x{PARTIAL} is not a folder|cannot be written"):
+        check_outputs(tmp_path / "x")
 
 
 def test_outputs_that_cannot_be_written(tmp_path: Path):

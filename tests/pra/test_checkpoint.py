@@ -9,12 +9,14 @@ import torch
 
 from framework.core.errors import CheckpointError
 from framework.pra.checkpoint import check_architecture, load_objective, load_pra
+from framework.pra.commands.export import write_export
 from framework.pra.loss import ObjectiveConfig
 from framework.pra.module import PRAModule
 from framework.testing.faults import flip_bytes, make_checkpoint, truncate
 from framework.testing.models import Batches, quiet_trainer, tiny_batch, tiny_config, tiny_module
 from framework.training.callbacks.checkpoints import Checkpoints
 from framework.training.checkpoint.layout import FOLDER, list_checkpoints
+from framework.training.export import ExportOptions
 
 CONFIG = tiny_config(variant="low_dim", latent="sphere")
 OBJECTIVE = ObjectiveConfig(noise_scale=0.25, head_repeats=2)
@@ -85,7 +87,7 @@ def test_a_damaged_checkpoint(trained: tuple[Path, PRAModule], tmp_path: Path):
 )
 def test_a_checkpoint_of_something_else(tmp_path: Path, state: dict[str, object]):
     path = make_checkpoint(tmp_path / "other", {"weight": torch.ones(2)}, state)
-    with pytest.raises(CheckpointError, match="other is not of a PRA model: give a checkpoint of a PRA run"):
+    with pytest.raises(CheckpointError, match=r"other is not of a PRA model.*: give a checkpoint of a PRA run"):
         load_pra(path)
 
 
@@ -124,8 +126,24 @@ def test_a_checkpoint_that_is_older_than_a_setting_has_its_default():
 
 def test_a_checkpoint_with_a_setting_that_has_been_removed_is_of_the_same_architecture():
     check_architecture({**asdict(tiny_config()), "head_jump_guidance": 1.0}, tiny_config())
-    with pytest.raises(CheckpointError, match=r"has learned guidance .* learn jumps anew"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint has a head that learned guidance .* learn jumps anew"):
         check_architecture({**asdict(tiny_config()), "head_jump_guidance": 3.0}, tiny_config())
+
+
+def test_a_checkpoint_with_another_head_or_of_a_newer_version_is_named(tmp_path: Path):
+    for changed, message in (
+        ({"head_jump_guidance": 3.0}, r"model has a head that learned guidance \(head_jump_guidance 3.0\)"),
+        ({"head_wings": 2}, r"model is not of a PRA model \(.*head_wings.*\): give a checkpoint"),
+    ):
+        state = {"architecture": {**asdict(CONFIG), **changed}, "objective": asdict(OBJECTIVE)}
+        path = make_checkpoint(tmp_path / str(len(changed)) / next(iter(changed)) / "model", {}, state)
+        with pytest.raises(CheckpointError, match=message):
+            load_pra(path)
+        with pytest.raises(CheckpointError, match=message):
+            write_export(path, tmp_path / "out" / "model.safetensors", ExportOptions())
+    state = {"architecture": asdict(CONFIG), "objective": {"wings": 2}}
+    with pytest.raises(CheckpointError, match=r"newer is not of a PRA model \(.*wings"):
+        load_objective(make_checkpoint(tmp_path / "newer", {}, state))
 
 
 def test_another_kind_of_checkpoint():

@@ -136,6 +136,7 @@ def test_an_export_with_a_setting_that_has_been_removed(tmp_path: Path):
     content["architecture"]["head_jump_guidance"] = 3.0
     file.write_text(json.dumps(content))
     with pytest.raises(
-        CheckpointError, match=r"has learned guidance \(head_jump_guidance 3.0\), which has been removed"
+        CheckpointError,
+        match=r"config.json has a head that learned guidance \(head_jump_guidance 3.0\), which has been removed",
     ):
         ExportedModel.read(tmp_path)

@@ -128,6 +128,8 @@ def test_a_shift_moves_the_steps_towards_the_noise():
         ({"time_shift": 0.0}, "time_shift 0.0"),
         ({"time_shift": float("nan")}, "time_shift nan"),
         ({"guidance": 0.5}, "guidance 0.5"),
+        ({"guidance": float("nan")}, "guidance nan"),
+        ({"guidance": float("inf")}, "guidance inf"),
     ],
 )
 def test_a_sampler_that_cannot_be(settings: dict[str, Any], message: str):

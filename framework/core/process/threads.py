@@ -18,8 +18,10 @@ BLOCK_MILLISECONDS = 1
 """How long a thread of Intel's and LLVM's OpenMP spins before it sleeps, the shortest time but none; 200 by default."""
 MOST_A_CORE = 16
 """Processes or threads of a kind for each CPU core; more than a few do no good, but they work."""
-_LOCAL_RANKS = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "LOCAL_SIZE")
-"""Processes of this job on this node, as torchrun, SLURM and DeepSpeed's launchers say."""
+_LOCAL_RANKS = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")
+"""Processes of this job on this node, as torchrun and DeepSpeed's launchers say, and MPI's."""
+_TASKS, _CORES_OF_A_TASK = "SLURM_NTASKS_PER_NODE", "SLURM_CPUS_PER_TASK"
+"""SLURM's tasks on this node, each bound to processors of its own: the processes themselves, or their launcher."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -64,10 +66,12 @@ def refuse_too_many(count: int, name: str) -> None:
 
 
 def _fair_threads(environment: MutableMapping[str, str], usable: int) -> int:
-    """Threads of one process; a task of SLURM is bound to processors of its own."""
-    if own := _number(environment.get("SLURM_CPUS_PER_TASK")):
-        return min(own, usable)
-    ranks = next(filter(None, (_number(environment.get(name)) for name in _LOCAL_RANKS)), 1)
+    """Threads of one process."""
+    tasks = _number(environment.get(_TASKS)) or 1
+    ranks = max(tasks, next(filter(None, (_number(environment.get(name)) for name in _LOCAL_RANKS)), 1))
+    if own := _number(environment.get(_CORES_OF_A_TASK)):
+        # The ranks that a launcher starts within a task share its processors.
+        return max(1, min(own * tasks // ranks, usable))
     return max(1, usable // ranks)
 
 

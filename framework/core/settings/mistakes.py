@@ -141,6 +141,8 @@ def _of_command_line(message: str, given: Given) -> str | None:
 
 
 def _unknown(key: str, known: Sequence[str], given: Given) -> str:
+    if any(word.partition("=")[0].startswith(f"--{key} ") for word in given.words):
+        return f"--{key} and its value are one word: give them as two, or as --{key}=VALUE"
     full, where = given.find(key)
     if given.is_beside_class(full):
         return f"{where}{full}: a class is given by class_path and init_args, and by no other key beside them"

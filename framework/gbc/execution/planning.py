@@ -247,6 +247,7 @@ def _plan(
     return Plan(
         run=run,
         num_parameters=sum(shape.values for shape in shapes) + trained,
+        num_frozen=sum(shape.values for shape in shapes),
         memory=Memory(
             parameters=weights + FLOAT_BYTES * trained,
             gradients=FLOAT_BYTES * trained,
@@ -292,7 +293,9 @@ def _workload(shape: ModelShape, run: PlannedRun) -> Workload:
     return Workload(
         shapes={"layers": Size([shape.layer_values])},
         largest_unit=shape.largest_layer,
+        largest_trained_unit=shape.largest_layer,
         num_processes=run.num_devices,
         accumulation=run.accumulation,
         forward_values=lambda: shape.layer_values,
+        backward_values=lambda: shape.layer_values,
     )

@@ -1,11 +1,11 @@
 """The method against the rows it is compared with: one recipe, every row, at equal parameters and steps."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 
@@ -17,21 +17,17 @@ from framework.core.text_files import read_yaml
 from framework.evaluation.features import FeatureNetwork
 from framework.pra.commands.comparison.figure import FIGURE, draw_comparison, draw_curves
 from framework.pra.commands.comparison.judge import Judge, keep_floor, read_floor
-from framework.pra.commands.comparison.measurement import (
-    Protocol,
-    measure_part,
+from framework.pra.commands.comparison.measurement import measure_part
+from framework.pra.commands.comparison.options import with_options
+from framework.pra.commands.comparison.parts import Part, at_size, plan_parts
+from framework.pra.commands.comparison.protocol import Protocol, differences
+from framework.pra.commands.comparison.results import TABLE, by_training_steps, read_result, write_all, write_result
+from framework.pra.commands.comparison.training import (
+    check_begun,
+    check_kept,
     results_folder,
     train_classifier,
     train_part,
-)
-from framework.pra.commands.comparison.parts import Part, at_size, plan_parts
-from framework.pra.commands.comparison.results import (
-    TABLE,
-    PartResult,
-    by_training_steps,
-    read_result,
-    write_all,
-    write_result,
 )
 from framework.pra.commands.sample_parts import weights_digest
 from framework.pra.network.config import PRAConfig, VariantName
@@ -82,7 +78,7 @@ def compare(
         device: where samples are made, such as cpu or cuda; auto takes a GPU if there is one.
         options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
     """
-    settings = _read_recipe(recipe)
+    settings = with_options(_read_recipe(recipe), options)
     base = _architecture(recipe, settings)
     rows = variants or get_args(VariantName)
     protocol = Protocol(
@@ -97,6 +93,7 @@ def compare(
         training_steps=tuple(training_steps),
         classifier_sha256=None if classifier is None else _digest(classifier),
         weights_sha256=None if features is None else weights_digest(features),
+        recipe_steps=_last_step(settings),
     )
     _check(protocol, base, settings)
     chosen = _named(plan_parts(base, variants=rows, sizes=sizes or [base.image_size], seeds=seeds), parts)
@@ -117,7 +114,7 @@ def _check(protocol: Protocol, base: PRAConfig, settings: dict[str, Any]) -> Non
     """
     for sampler in protocol.samplers:
         check_classes((), base.num_classes, sampler)
-    schedule = settings["model"]["init_args"].get("optimizer", {}).get("schedule", "constant")
+    schedule = _group(settings, "model", "init_args", "optimizer").get("schedule", "constant")
     if protocol.training_steps and schedule != "constant":
         problem = f"training_steps {list(protocol.training_steps)} with the schedule {schedule} of {protocol.recipe}"
         raise ConfigError(problem, hint="set model.init_args.optimizer.schedule to constant there")
@@ -149,9 +146,12 @@ def _work(parts: Sequence[Part], out: Path, protocol: Protocol, judges: "_Judges
                 busy.append(part.name)
                 continue
             folder.mkdir(exist_ok=True)
+            check_begun(folder, protocol.training)
             missing = [at for at in protocol.moments if not _is_measured(results_folder(folder, at), protocol)]
             if not missing:
                 continue
+            for at in missing:
+                check_kept(folder, at, protocol)
             console.print(f"{part.name}: training, then samples and measures")
             train_part(part, folder, protocol)
             for at in missing:
@@ -193,24 +193,9 @@ def _alone(lock: Path) -> Generator[None, None, None]:
 
 
 def _is_measured(folder: Path, protocol: Protocol) -> bool:
-    """Whether a part has the result that is asked for.
-
-    Raises:
-        ConfigError: it was trained by another recipe or with other options.
-    """
+    """Whether a part has the result that is asked for."""
     result = read_result(folder)
-    if result is None:
-        return False
-    unlike = _unlike(result, protocol.training)
-    if unlike:
-        problem = f"{folder} was trained with another recipe or other options ({', '.join(unlike)})"
-        raise ConfigError(problem, hint="take another folder for this comparison")
-    return not _unlike(result, protocol.settings)
-
-
-def _unlike(result: PartResult, wanted: Mapping[str, object]) -> list[str]:
-    """Names of the settings that a result was not made with; one that older results do not tell is not among them."""
-    return [name for name, value in wanted.items() if result.settings.get(name, value) != value]
+    return result is not None and not differences(result.settings, protocol.settings)
 
 
 def _write(out: Path, protocol: Protocol) -> None:
@@ -218,12 +203,14 @@ def _write(out: Path, protocol: Protocol) -> None:
     with _alone(out / _LOCK.format("table")):
         folders = [path for path in out.iterdir() if path.is_dir()]
         found = [read_result(results_folder(folder, at)) for folder in folders for at in protocol.moments]
-        results = [each for each in found if each is not None and not _unlike(each, protocol.settings)]
+        results = [each for each in found if each is not None and not differences(each.settings, protocol.settings)]
         if not results:
             return
         order = list(get_args(VariantName))
         results.sort(key=lambda each: (order.index(each.variant), each.image_size, each.seed, each.training_steps or 0))
-        floors = {each.image_size: read_floor(out / _FLOOR.format(each.image_size)) for each in results}
+        sizes = {each.image_size for each in results}
+        read = {at: read_floor(out / _FLOOR.format(at), protocol.num, protocol.weights_sha256) for at in sizes}
+        floors = {size: floor for size, floor in read.items() if floor is not None}
         write_all(out, results, floors)
         equally_long = by_training_steps(results)
         draw_comparison(out, equally_long[max(equally_long)], floors)
@@ -275,11 +262,25 @@ class _Judges:
 
 def _read_recipe(path: str) -> dict[str, Any]:
     settings = read_yaml(path)
-    architecture = settings.get("model", {}).get("init_args", {}).get("architecture")
-    if architecture is None or not {"train", "validation"} <= settings.get("data", {}).keys():
+    architecture, data = _group(settings, "model", "init_args", "architecture"), _group(settings, "data")
+    if not architecture or not {"train", "validation"} <= data.keys():
         problem = f"{path} is not the recipe of a PRA run with validation data"
         raise ConfigError(problem, hint="give one such as recipes/pra/digits.yaml")
     return settings
+
+
+def _group(settings: object, *names: str) -> dict[str, Any]:
+    """A group of settings within others; empty where it is not there."""
+    for name in names:
+        settings = cast("dict[str, object]", settings).get(name) if isinstance(settings, dict) else None
+    return cast("dict[str, Any]", settings) if isinstance(settings, dict) else {}
+
+
+def _last_step(settings: dict[str, Any]) -> int | None:
+    """After which a recipe's training ends, where steps are what ends it."""
+    trainer = _group(settings, "trainer")
+    steps = trainer.get("max_steps")
+    return steps if isinstance(steps, int) and steps > 0 and trainer.get("max_epochs", -1) in (None, -1) else None
 
 
 def _architecture(path: str, settings: dict[str, Any]) -> PRAConfig:

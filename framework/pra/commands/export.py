@@ -5,11 +5,8 @@ from pathlib import Path
 from framework import __version__
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.io import check_outputs, sha256_of
-from framework.core.serialization import from_json
-from framework.pra.checkpoint import ARCHITECTURE, OBJECTIVE
-from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors, known_architecture, known_objective
-from framework.pra.loss import ObjectiveConfig
-from framework.pra.network.config import PRAConfig
+from framework.pra.checkpoint import architecture_in, objective_in
+from framework.pra.export import CONFIG, ExportedModel, Origin, check_tensors
 from framework.training.checkpoint.layout import MANIFEST, Manifest
 from framework.training.checkpoint.read import read_state, read_tensors
 from framework.training.export import ExportOptions
@@ -36,9 +33,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
     stale = _earlier(target, options.overwrite)
     check_outputs(target, target.parent / CONFIG)
     state, weights = read_state(checkpoint), options.weights
-    if ARCHITECTURE not in state or OBJECTIVE not in state:
-        raise CheckpointError(f"{checkpoint} is not of a PRA model", hint="give a checkpoint of a PRA run")
-    architecture = from_json(PRAConfig, known_architecture(state[ARCHITECTURE]), allow_missing=True)
+    architecture, objective = architecture_in(state, checkpoint), objective_in(state, checkpoint)
     tensors = read_tensors(checkpoint, "ema." if weights == "ema" else "model.")
     check_tensors(architecture, {name: tensor.shape for name, tensor in tensors.items()}, f"{checkpoint} is")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +41,7 @@ def write_export(checkpoint: Path, target: Path, options: ExportOptions) -> str:
     manifest = Manifest.read(checkpoint)
     ExportedModel(
         architecture=architecture,
-        objective=from_json(ObjectiveConfig, known_objective(state[OBJECTIVE]), allow_missing=True),
+        objective=objective,
         origin=Origin(
             weights=weights,
             step=manifest.step,

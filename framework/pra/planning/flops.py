@@ -60,9 +60,30 @@ def training_flops_per_image(
     return step.forward, step.total
 
 
-def calls_of_parameters(config: PRAConfig, objective: ObjectiveConfig) -> dict[str, int]:
-    """How often a forward pass uses each parameter: sharded, it is gathered so often. By qualified name."""
-    return _count_step(config, objective).calls
+@dataclass(frozen=True, kw_only=True)
+class ParameterCalls:
+    """How often a training step uses each parameter, by qualified name: sharded, it is gathered so often.
+
+    Attributes:
+        forward: in the forward pass.
+        backward: in the backward pass, which leaves out what no gradient flows through.
+    """
+
+    forward: dict[str, int]
+    backward: dict[str, int]
+
+
+def calls_of_parameters(
+    config: PRAConfig, objective: ObjectiveConfig, trainable: tuple[str, ...] | None = None
+) -> ParameterCalls:
+    """How often a step uses each parameter.
+
+    Args:
+        config: the model.
+        objective: what is minimised.
+        trainable: parts that learn; all by default.
+    """
+    return _count_step(config, objective, trainable).calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +93,12 @@ class _StepCounts:
     Attributes:
         forward: operations of the forward pass.
         total: of both passes.
-        calls: of each parameter in the forward pass, by qualified name.
+        calls: of each parameter.
     """
 
     forward: int
     total: int
-    calls: dict[str, int]
+    calls: ParameterCalls
 
 
 @lru_cache
@@ -86,20 +107,29 @@ def _count_step(config: PRAConfig, objective: ObjectiveConfig, trainable: tuple[
         model = build_generator(config)
     train_only(model, trainable)
     units = model.units()
-    calls: Counter[str] = Counter()
+    forward_calls, backward_calls = Counter[str](), Counter[str]()
 
     def count(name: str) -> Callable[..., None]:
-        return lambda *_: calls.update([name])
+        def note(module: nn.Module, inputs: object, output: Tensor | tuple[object, ...]) -> None:
+            forward_calls[name] += 1
+            outputs = output if isinstance(output, tuple) else (output,)
+            backward_calls[name] += any(isinstance(each, Tensor) and each.requires_grad for each in outputs)
+
+        return note
 
     for name, unit in units.items():
-        unit.register_forward_pre_hook(count(name))  # pyright: ignore[reportUnknownMemberType]
+        unit.register_forward_hook(count(name))
     counter = FlopCounterMode(display=False)
     with counter:
         losses = _losses(model, objective, 1, torch.device("meta"))
         forward = counter.get_total_flops()
         losses.total.backward()  # pyright: ignore[reportUnknownMemberType]
-    by_parameter = {name: calls[unit_of(name, units)] for name, _ in model.named_parameters()}
-    return _StepCounts(forward=forward, total=counter.get_total_flops(), calls=by_parameter)
+    of_parameters = {name: unit_of(name, units) for name, _ in model.named_parameters()}
+    calls = ParameterCalls(
+        forward={name: forward_calls[unit] for name, unit in of_parameters.items()},
+        backward={name: backward_calls[unit] for name, unit in of_parameters.items()},
+    )
+    return _StepCounts(forward=forward, total=counter.get_total_flops(), calls=calls)
 
 
 def unit_of(parameter: str, units: Iterable[str]) -> str:
@@ -115,6 +145,7 @@ def saved_tensors(
     micro_batch: int,
     precision: Precision,
     activation_checkpointing: int = 0,
+    trainable: tuple[str, ...] | None = None,
 ) -> SavedTensors:
     """What a step keeps for its backward pass, from fake tensors: nothing is computed.
 
@@ -127,11 +158,12 @@ def saved_tensors(
         micro_batch: images of the forward pass.
         precision: of the matrix products; weights are float32.
         activation_checkpointing: n; 0 for no block.
+        trainable: parts that learn; all by default.
     """
-    whole = _saved_whole(config, objective, micro_batch=micro_batch, precision=precision)
+    whole = _saved_whole(config, objective, micro_batch=micro_batch, precision=precision, trainable=trainable)
     if not activation_checkpointing:
         return whole.tensors
-    with _fake_model(config) as model:
+    with _fake_model(config, trainable) as model:
         recompute_blocks(model, activation_checkpointing)
         tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
     recomputed = max((size for number, size in whole.calls if number % activation_checkpointing == 0), default=0)
@@ -153,16 +185,21 @@ class _SavedWhole:
 
 @lru_cache
 def _saved_whole(
-    config: PRAConfig, objective: ObjectiveConfig, *, micro_batch: int, precision: Precision
+    config: PRAConfig,
+    objective: ObjectiveConfig,
+    *,
+    micro_batch: int,
+    precision: Precision,
+    trainable: tuple[str, ...] | None,
 ) -> _SavedWhole:
-    with _fake_model(config) as model:
+    with _fake_model(config, trainable) as model:
         tape = record_forward(model, objective, micro_batch=micro_batch, precision=precision)
     tensors = SavedTensors(activations=tape.activations, weight_copies=tape.weight_copies)
     return _SavedWhole(tensors=tensors, calls=tuple(tape.calls()))
 
 
 @contextmanager
-def _fake_model(config: PRAConfig) -> Generator[ImageGenerator]:
+def _fake_model(config: PRAConfig, trainable: tuple[str, ...] | None) -> Generator[ImageGenerator]:
     """A model of fake tensors, and within it all tensors are fake."""
     with torch.device("meta"):
         model = build_generator(config)
@@ -170,6 +207,7 @@ def _fake_model(config: PRAConfig) -> Generator[ImageGenerator]:
         for module in model.modules():
             for name, tensor in own_tensors(module).items():
                 replace_tensor(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))
+        train_only(model, trainable)
         yield model
 
 

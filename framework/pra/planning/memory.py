@@ -3,15 +3,17 @@
 Everything is counted from shapes on the meta device and from fake tensors; no data, weights or GPU are needed.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Size
 
 from framework.pra.loss import ObjectiveConfig
-from framework.pra.network.build import build_generator
+from framework.pra.network.build import build_generator, check_parts, train_only
 from framework.pra.network.config import PRAConfig
 from framework.pra.planning.flops import (
     calls_of_parameters,
@@ -24,8 +26,8 @@ from framework.training.planning import Memory, Plan, PlannedRun
 from framework.training.strategies.backend import named_backend
 from framework.training.strategies.workload import FLOAT_BYTES, ProcessShare, Workload
 
-_KEPT_VALUES = 4
-"""That a checkpoint holds of each parameter: the weight, AdamW's two moments, the average."""
+_KEPT_VALUES, _KEPT_MOMENTS = 2, 2
+"""That a checkpoint holds of each parameter: the weight and the average, and AdamW's moments of each that learns."""
 _RUNTIME = 1 * GIB
 """What the driver, the communication library and torch's allocator take besides (ours: about so much on an H100)."""
 
@@ -37,10 +39,12 @@ class Run(PlannedRun):
     Attributes:
         architecture: the model.
         objective: what is minimised.
+        trainable: parts of the model that learn; all by default.
     """
 
     architecture: PRAConfig
     objective: ObjectiveConfig
+    trainable: tuple[str, ...] | None = None
 
 
 def plan_recipe(model: Mapping[str, Any], run: PlannedRun) -> Plan:
@@ -49,57 +53,79 @@ def plan_recipe(model: Mapping[str, Any], run: PlannedRun) -> Plan:
     Args:
         model: its `model.init_args`.
         run: the rest of what is planned.
+
+    Raises:
+        ConfigError: `trainable` names parts that the model does not have.
     """
     given = {field.name: getattr(run, field.name) for field in fields(PlannedRun)}
     architecture, objective = PRAConfig(**model["architecture"]), ObjectiveConfig(**model["objective"])
-    return make_plan(Run(architecture=architecture, objective=objective, **given))
+    trainable = model.get("trainable")
+    if trainable is not None:
+        check_parts(architecture, trainable)
+        trainable = tuple(trainable)
+    return make_plan(Run(architecture=architecture, objective=objective, trainable=trainable, **given))
 
 
 def make_plan(run: Run) -> Plan:
     """Count what a run needs."""
     with torch.device("meta"):
         model = build_generator(run.architecture)
+    train_only(model, run.trainable)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tables = sum(buffer.numel() for buffer in model.buffers())
-    _, per_image = training_flops_per_image(run.architecture, run.objective)
-    units = model.units()
-    largest: dict[str, int] = {}
-    for name, shape in shapes.items():
-        unit = unit_of(name, units)
-        largest[unit] = largest.get(unit, 0) + shape.numel()
-    backend, workload = named_backend(run.strategy.name), _workload(run, shapes, max(largest.values()))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    _, per_image = training_flops_per_image(run.architecture, run.objective, run.trainable)
+    backend, workload = named_backend(run.strategy.name), _workload(run, shapes, frozen, list(model.units()))
     return Plan(
         run=run,
         num_parameters=workload.num_values,
-        memory=_memory(run, backend.plan_share(run.strategy, workload), len(shapes), tables),
+        num_frozen=workload.num_values - workload.num_trained,
+        memory=_memory(run, backend.plan_share(run.strategy, workload), len(workload.trained_shapes), tables),
         flops_per_sample=per_image,
         bytes_sent=backend.plan_bytes_sent(run.strategy, workload) if run.num_devices > 1 else 0,
         bytes_between_nodes=backend.plan_bytes_between_nodes(run.strategy, workload, run.num_nodes),
-        checkpoint_bytes=FLOAT_BYTES * _KEPT_VALUES * workload.num_values,
+        checkpoint_bytes=FLOAT_BYTES * (_KEPT_VALUES * workload.num_values + _KEPT_MOMENTS * workload.num_trained),
     )
 
 
-def _workload(run: Run, shapes: dict[str, Size], largest_unit: int) -> Workload:
-    def forward_values() -> int:
-        calls = calls_of_parameters(run.architecture, run.objective)
+def _workload(run: Run, shapes: dict[str, Size], frozen: Collection[str], units: Collection[str]) -> Workload:
+    """What is spread over processes.
+
+    Args:
+        run: what is planned.
+        shapes: of the parameters, by name.
+        frozen: names of those that do not learn.
+        units: names of the modules that are sharded one by one.
+    """
+    whole, trained = Counter[str](), Counter[str]()
+    for name, shape in shapes.items():
+        whole[unit_of(name, units)] += shape.numel()
+        trained[unit_of(name, units)] += shape.numel() * (name not in frozen)
+
+    calls_of_run = partial(calls_of_parameters, run.architecture, run.objective, run.trainable)
+
+    def gathered(calls: Mapping[str, int]) -> int:
         return sum(calls[parameter] * shape.numel() for parameter, shape in shapes.items())
 
     return Workload(
         shapes=shapes,
-        largest_unit=largest_unit,
+        frozen=frozen,
+        largest_unit=max(whole.values()),
+        largest_trained_unit=max(trained.values()),
         num_processes=run.num_devices,
         accumulation=run.accumulation,
-        forward_values=forward_values,
+        forward_values=lambda: gathered(calls_of_run().forward),
+        backward_values=lambda: gathered(calls_of_run().backward),
     )
 
 
-def _memory(run: Run, share: ProcessShare, num_parameters: int, tables: int) -> Memory:
+def _memory(run: Run, share: ProcessShare, num_trained: int, tables: int) -> Memory:
     """What that share takes on the device, with what every strategy has.
 
     Args:
         run: what is planned.
         share: of the process that holds most.
-        num_parameters: how many tensors the optimizer counts the steps of.
+        num_trained: how many tensors the optimizer counts the steps of.
         tables: values of the model's buffers.
     """
     saved = saved_tensors(
@@ -108,6 +134,7 @@ def _memory(run: Run, share: ProcessShare, num_parameters: int, tables: int) -> 
         micro_batch=run.micro_batch,
         precision=run.precision,
         activation_checkpointing=run.strategy.activation_checkpointing,
+        trainable=run.trainable,
     )
     values = {name: getattr(share, name) for name in ("parameters", "gradients", "optimizer", "ema")}
     here = {name: 0 if name in share.hosted else FLOAT_BYTES * value for name, value in values.items()}
@@ -122,7 +149,7 @@ def _memory(run: Run, share: ProcessShare, num_parameters: int, tables: int) -> 
     return Memory(
         parameters=FLOAT_BYTES * (share.parameters + tables),
         gradients=FLOAT_BYTES * share.gradients,
-        optimizer=FLOAT_BYTES * (share.optimizer + num_parameters),
+        optimizer=FLOAT_BYTES * (share.optimizer + num_trained),
         ema=FLOAT_BYTES * (share.ema + tables),
         activations=activations,
         buffers=share.buffers,

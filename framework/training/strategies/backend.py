@@ -114,12 +114,12 @@ class Backend:
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
         """What the process that holds most has."""
-        whole = workload.num_values
-        return ProcessShare(parameters=whole, gradients=whole, optimizer=2 * whole, ema=whole)
+        whole, trained = workload.num_values, workload.num_trained
+        return ProcessShare(parameters=whole, gradients=trained, optimizer=2 * trained, ema=whole)
 
     def plan_bytes_sent(self, config: StrategyConfig, workload: Workload) -> int:
         """Bytes that each process sends in an optimizer step, on several processes."""
-        return round(2 * ring_bytes(workload.num_values, workload.num_processes))
+        return round(2 * ring_bytes(workload.num_trained, workload.num_processes))
 
     def plan_bytes_between_nodes(self, config: StrategyConfig, workload: Workload, num_nodes: int) -> int:
         """Bytes that each process sends to other nodes in an optimizer step.

@@ -86,25 +86,26 @@ class DeepSpeed(Backend):
         return replace(config, deepspeed=options)
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
-        options, whole = config.deepspeed, workload.num_values
-        mine = math.ceil(whole / workload.num_processes)
+        options, whole, trained = config.deepspeed, workload.num_values, workload.num_trained
+        mine, learned = (math.ceil(values / workload.num_processes) for values in (whole, trained))
         gathered = min(_REUSE_DISTANCE, whole) if options.stage == 3 else 0
         hosted: tuple[Kept, ...] = ("optimizer",) if options.offload_optimizer else ()
         return ProcessShare(
             parameters=mine if options.stage == 3 else whole,
-            gradients=mine if options.stage >= 2 else whole,
+            gradients=learned if options.stage >= 2 else trained,
             # The moments and a master copy.
-            optimizer=3 * mine,
+            optimizer=3 * learned,
             ema=mine if options.stage == 3 else whole,
             hosted=(*hosted, "parameters", "ema") if options.offload_parameters else hosted,
-            buffers=FLOAT_BYTES * (2 * min(_BUCKET, whole) + gathered),
+            buffers=FLOAT_BYTES * (2 * min(_BUCKET, trained) + gathered),
         )
 
     def plan_bytes_sent(self, config: StrategyConfig, workload: Workload) -> int:
         if config.deepspeed.stage < 3:
             return super().plan_bytes_sent(config, workload)
-        # Gathered forward and backward, and summed, for every micro-batch.
-        return round(workload.accumulation * 3 * ring_bytes(workload.num_values, workload.num_processes))
+        # Gathered forward and, where a gradient flows through it, backward, and summed, for every micro-batch.
+        values = workload.num_values + min(workload.num_values, workload.backward_values()) + workload.num_trained
+        return round(workload.accumulation * ring_bytes(values, workload.num_processes))
 
     # Tensors.
 

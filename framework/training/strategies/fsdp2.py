@@ -53,17 +53,19 @@ class FSDP2(Backend):
 
     def plan_share(self, config: StrategyConfig, workload: Workload) -> ProcessShare:
         options, whole = config.fsdp2, workload.num_values
-        mine = sharded_values(workload.shapes, workload.num_processes // options.replicate)
+        shards = workload.num_processes // options.replicate
+        mine = sharded_values(workload.shapes, shards)
+        trained = sharded_values(workload.trained_shapes, shards)
         width = 2 if options.param_dtype == "bfloat16" else FLOAT_BYTES
         # One block is used while the next is gathered; one gradient is made while the last is summed.
         buffers = 2 * width * workload.largest_unit if options.reshard_after_forward else width * whole
-        buffers += 2 * FLOAT_BYTES * workload.largest_unit
+        buffers += 2 * FLOAT_BYTES * workload.largest_trained_unit
         if workload.accumulation > 1 and options.accumulation == "whole":
-            buffers += FLOAT_BYTES * whole
+            buffers += FLOAT_BYTES * workload.num_trained
         return ProcessShare(
             parameters=mine,
-            gradients=mine,
-            optimizer=2 * mine,
+            gradients=trained,
+            optimizer=2 * trained,
             ema=mine,
             hosted=("parameters", "gradients", "optimizer", "ema") if options.cpu_offload else (),
             buffers=buffers,
@@ -72,14 +74,15 @@ class FSDP2(Backend):
         )
 
     def plan_bytes_sent(self, config: StrategyConfig, workload: Workload) -> int:
-        options, whole, accumulation = config.fsdp2, workload.num_values, workload.accumulation
+        options, trained, accumulation = config.fsdp2, workload.num_trained, workload.accumulation
         shards = workload.num_processes // options.replicate
         width = 2 if options.param_dtype == "bfloat16" else FLOAT_BYTES
         reduced = 2 if options.reduce_dtype == "bfloat16" else FLOAT_BYTES
-        gathered = 2 * workload.forward_values() if options.reshard_after_forward else whole
+        both = options.reshard_after_forward
+        gathered = workload.forward_values() + workload.backward_values() if both else workload.num_values
         sums = accumulation if options.accumulation == "sharded" else 1
-        sent = accumulation * ring_bytes(gathered, shards, width) + sums * ring_bytes(whole, shards, reduced)
-        return round(sent + 2 * ring_bytes(math.ceil(whole / shards), options.replicate, reduced))
+        sent = accumulation * ring_bytes(gathered, shards, width) + sums * ring_bytes(trained, shards, reduced)
+        return round(sent + 2 * ring_bytes(math.ceil(trained / shards), options.replicate, reduced))
 
     def plan_bytes_between_nodes(self, config: StrategyConfig, workload: Workload, num_nodes: int) -> int:
         """Bytes that each process sends to other nodes; with replicas of whole nodes those of its own shard alone.

@@ -1,6 +1,6 @@
 """What a strategy says of a run before it is started: values that a process holds, and bytes that it sends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,23 +16,39 @@ class Workload:
 
     Attributes:
         shapes: of the parameters, by name; gradients, moments and averages have the same.
+        frozen: names of those that do not learn: they have no gradient and no moments.
         largest_unit: values of the largest unit of sharding.
+        largest_trained_unit: values that learn of the unit that has most of these.
         num_processes: one a device, of all nodes together.
         accumulation: micro-batches of an optimizer step.
         forward_values: values that a forward pass gathers where every unit is gathered for each of its calls; counting
             them takes a while.
+        backward_values: the same of a backward pass, which leaves out what no gradient flows through.
     """
 
     shapes: dict[str, Size]
+    frozen: Collection[str] = frozenset()
     largest_unit: int
+    largest_trained_unit: int
     num_processes: int
     accumulation: int
     forward_values: Callable[[], int]
+    backward_values: Callable[[], int]
 
     @property
     def num_values(self) -> int:
         """Values of all parameters together."""
         return sum(shape.numel() for shape in self.shapes.values())
+
+    @property
+    def trained_shapes(self) -> dict[str, Size]:
+        """Of the parameters that learn."""
+        return {name: shape for name, shape in self.shapes.items() if name not in self.frozen}
+
+    @property
+    def num_trained(self) -> int:
+        """Values of the parameters that learn."""
+        return sum(shape.numel() for shape in self.trained_shapes.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,17 @@ def test_a_task_of_slurm_has_processors_of_its_own(tmp_path: Path):
     assert prepared(tmp_path, **given) == {**given, **WAITING}
 
 
+@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])
+def test_ranks_within_a_task_of_slurm_share_its_processors(tmp_path: Path, name: str):
+    """`srun --cpus-per-task=N torchrun --nproc-per-node N`: one task, whose N processes have a processor each."""
+    given = {name: str(VISIBLE), "SLURM_CPUS_PER_TASK": str(VISIBLE)}
+    for tasks in ({}, {"SLURM_NTASKS_PER_NODE": "1"}):
+        assert prepared(tmp_path, **given, **tasks)["OMP_NUM_THREADS"] == "1"
+    # A wrapper that tells each task of SLURM how many there are.
+    given["SLURM_NTASKS_PER_NODE"] = str(VISIBLE)
+    assert prepared(tmp_path, **given) == {**given, **WAITING}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["framework.cli.main", "framework.data.loading.datasets", "framework.testing.models"]

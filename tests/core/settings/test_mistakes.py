@@ -124,6 +124,11 @@ def test_a_parser_of_a_class_knows_its_own_arguments_alone():
     assert told == "--data.images.krop is not a setting: did you mean --data.images.crop?"
 
 
+def test_an_option_and_its_value_in_one_word():
+    told = describe_mistake("unrecognized arguments: --data.images.size 3", KNOWN, given("", "--data.images.size 3"))
+    assert told == "--data.images.size and its value are one word: give them as two, or as --data.images.size=VALUE"
+
+
 def test_a_value_of_the_command_line_is_named_as_its_option():
     message = "Parser key \"optimizer.learning_rate\":\n  Expected a <class 'float'>. Got value: fast"
     told = describe_mistake(message, KNOWN, given("a: 1", "--model.optimizer.learning_rate=fast"))

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,9 @@ from framework.core.errors import ConfigError
 from framework.core.io import locked_file
 from framework.core.text_files import read_yaml
 from framework.evaluation.features import PixelFeatures
-from framework.pra.commands.compare import _unlike as unlike
 from framework.pra.commands.compare import compare
-from framework.pra.commands.comparison.measurement import Protocol
-from framework.pra.commands.comparison.results import PartResult
 from framework.testing.processes.forked import run_warm
 
-PROTOCOL = Protocol(
-    recipe="recipe.yaml",
-    recipe_sha256="abc",
-    options=(),
-    features="pixels",
-    guidance=(1.0,),
-    num=4,
-    steps=2,
-    svm_accuracy=False,
-)
 CLASSIFIER = """
 run: {{dir: elsewhere, wandb: disabled}}
 data: {{train: {shards}, validation: {shards}, images: {{size: 32, channels: 3}}, batch_size: 4}}
@@ -39,7 +25,8 @@ trainer: {{max_steps: 2, accelerator: cpu, enable_progress_bar: false, enable_mo
 
 @pytest.fixture
 def warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framework.pra.commands.comparison.measurement.subprocess.run", run_warm)
+    run = "framework.pra.commands.comparison.training.run_to_end"
+    monkeypatch.setattr(run, lambda command: run_warm(command).returncode)
 
 
 @pytest.mark.slow
@@ -96,6 +83,11 @@ def test_parts_are_measured_on_their_way_and_go_on(recipe: Path, tmp_path: Path,
     with pytest.raises(SystemExit):
         main(["compare", str(recipe), str(tmp_path / "end"), *options, "[1,2]"])
     assert "pra-8px-seed0 has kept no checkpoint after 1 steps: leave that number out" in capsys.readouterr().err
+    # Of another recipe it does not go on, also where nothing was measured yet.
+    recipe.write_text(recipe.read_text().replace("warmup_steps: 1", "warmup_steps: 2"))
+    with pytest.raises(SystemExit):
+        main(["compare", str(recipe), str(out), *options, "[4]"])
+    assert "was trained with another recipe or other options (recipe_sha256)" in capsys.readouterr().err
     # A run of its own, trained to the second step alone, is at the same place there.
     alone = tmp_path / "end"
     (line,) = [json.loads(line) for line in (alone / "results.jsonl").read_text().splitlines()]
@@ -144,26 +136,6 @@ def test_the_table_waits_for_the_process_that_writes_it(
     assert "waiting for another process, which holds" in capsys.readouterr().err
 
 
-def test_what_a_result_was_measured_with():
-    protocol = replace(PROTOCOL, classifier_sha256="a", weights_sha256="b")
-    result = PartResult(
-        variant="pra",
-        image_size=8,
-        token_size=48,
-        seed=0,
-        num_parameters=1,
-        metrics={},
-        rollout_gap=1.0,
-        reconstruction_l1=None,
-        settings=protocol.settings,
-    )
-    assert unlike(result, protocol.settings) == []
-    assert unlike(result, replace(protocol, weights_sha256="c").settings) == ["weights_sha256"]
-    assert unlike(result, replace(protocol, classifier_sha256="c").training) == ["classifier_sha256"]
-    older = {name: value for name, value in result.settings.items() if not name.endswith("r_sha256")}
-    assert unlike(replace(result, settings=older), protocol.settings) == []
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -203,8 +175,22 @@ def test_a_schedule_with_an_end_has_no_moments_on_its_way(recipe: Path, tmp_path
         compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures(), training_steps=[1, 2])
 
 
-def test_a_recipe_of_something_else_is_refused(tmp_path: Path):
+def test_options_are_read_with_the_recipe(recipe: Path, tmp_path: Path):
+    def refused(message: str, *options: str, **given: list[int]) -> None:
+        with pytest.raises(ConfigError, match=message):
+            compare(str(recipe), str(tmp_path / "out"), features=PixelFeatures(), options=list(options), **given)
+
+    refused("with the schedule cosine", "--model.optimizer.schedule", "cosine", training_steps=[1, 2])
+    refused(r"tiny.yaml is none", "--model.architecture.widht", "32")
+    refused("images of 9 pixels", "--model.architecture.patch_size", "2", sizes=[9])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["trainer: {max_steps: 1}", "", "[]", "model: framework.pra.module.PRAModule", "data:"]
+)
+def test_a_recipe_of_something_else_is_refused(tmp_path: Path, text: str):
     path = tmp_path / "other.yaml"
-    path.write_text("trainer: {max_steps: 1}")
+    path.write_text(text)
     with pytest.raises(ConfigError, match=r"other\.yaml is not the recipe"):
         compare(str(path), str(tmp_path / "out"), features=PixelFeatures())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from framework.pra.loss import ObjectiveConfig
+from framework.pra.network.build import train_only
 from framework.pra.network.config import PRAConfig
 from framework.pra.network.layers import swiglu_width
 from framework.pra.network.model import PRA
@@ -53,7 +54,7 @@ def test_operations_of_a_forward_pass_by_hand():
 
 @pytest.mark.slow
 def test_each_pass_of_the_rollout_counts():
-    once, twice = (calls_of_parameters(SMALL, ObjectiveConfig(rollout_passes=n)) for n in (0, 1))
+    once, twice = (calls_of_parameters(SMALL, ObjectiveConfig(rollout_passes=n)).forward for n in (0, 1))
     assert {once[name] for name in once} == {1}
     assert twice["transformer.blocks.0.attention.out.weight"] == 2
     assert twice["decoder.network.project_in.weight"] == 2
@@ -63,12 +64,28 @@ def test_each_pass_of_the_rollout_counts():
 
 
 @pytest.mark.slow
+def test_the_backward_pass_uses_what_gradients_flow_through():
+    whole = calls_of_parameters(SMALL, ObjectiveConfig())
+    assert whole.backward == whole.forward
+    for part, through in {"head": {"head"}, "decoder": {"decoder"}, "encoder": {"encoder", "decoder"}}.items():
+        calls = calls_of_parameters(SMALL, ObjectiveConfig(), (part,))
+        assert calls.forward == whole.forward
+        assert {name.partition(".")[0] for name, count in calls.backward.items() if count} == through
+    # The targets of jumps are made without gradients.
+    jumps = calls_of_parameters(replace(SMALL, head_jumps=True), ObjectiveConfig())
+    assert 0 < jumps.backward["head.project_context.weight"] < jumps.forward["head.project_context.weight"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainable", [None, ("head",), ("encoder",)])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("every", [0, 1, 2])
-def test_saved_tensors_are_those_of_a_real_pass(precision, every: int):
+def test_saved_tensors_are_those_of_a_real_pass(precision, every: int, trainable: tuple[str, ...] | None):
     objective = ObjectiveConfig()
-    expected = saved_tensors(SMALL, objective, micro_batch=3, precision=precision, activation_checkpointing=every)
+    options = {"activation_checkpointing": every, "trainable": trainable}
+    expected = saved_tensors(SMALL, objective, micro_batch=3, precision=precision, **options)
     model = PRA(SMALL)
+    train_only(model, trainable)
     tape = record_forward(model, objective, micro_batch=3, precision=precision)
     recomputed = max((size for number, size in tape.calls() if every and number % every == 0), default=0)
     if every:

@@ -107,6 +107,69 @@ def test_memory_and_communication_by_hand(strategy: StrategyConfig, num_devices:
     assert plan.bytes_sent == expected.sent
 
 
+# The head's values and tensors, and the values of the transformer's block.
+HEAD, HEAD_TENSORS, BLOCK = 6_708, 18, 4_144
+OF_HEAD = Expected(gradients=HEAD, optimizer=2 * HEAD)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "num_devices", "expected"),
+    [
+        (StrategyConfig(), 1, OF_HEAD),
+        (StrategyConfig(), 4, replace(OF_HEAD, sent=2 * 3 / 4 * 4 * HEAD)),
+        # No gradient flows through the transformer, which is gathered forward alone.
+        (
+            fsdp2(),
+            2,
+            replace(
+                HALVES,
+                gradients=HEAD // 2,
+                optimizer=HEAD,
+                buffers=16 * LARGEST,
+                sent=1 / 2 * 4 * (VALUES + 2 * HEAD),
+            ),
+        ),
+        (
+            zero(2),
+            4,
+            replace(OF_HEAD, gradients=HEAD // 4, optimizer=3 * HEAD // 4, buffers=8 * HEAD, sent=2 * 3 / 4 * 4 * HEAD),
+        ),
+        (
+            zero(3),
+            4,
+            Expected(
+                parameters=QUARTER,
+                gradients=HEAD // 4,
+                optimizer=3 * HEAD // 4,
+                ema=QUARTER,
+                buffers=8 * HEAD + 4 * VALUES,
+                sent=3 / 4 * 4 * (VALUES + 2 * HEAD),
+            ),
+        ),
+    ],
+)
+def test_a_part_that_learns_alone_by_hand(strategy: StrategyConfig, num_devices: int, expected: Expected):
+    plan = make_plan(run_of(strategy, num_devices, trainable=("head",)))
+    found = plan.memory
+    assert (plan.num_parameters, plan.num_trained) == (VALUES, HEAD)
+    assert found.parameters == 4 * (expected.parameters + TABLES)
+    assert found.gradients == 4 * expected.gradients
+    assert found.optimizer == 4 * (expected.optimizer + HEAD_TENSORS)
+    assert found.ema == 4 * (expected.ema + TABLES)
+    assert found.buffers == expected.buffers
+    assert plan.bytes_sent == expected.sent
+    # Weights and averages of all, moments of the head.
+    assert plan.checkpoint_bytes == 4 * (2 * VALUES + 2 * HEAD)
+
+
+def test_gradients_flow_through_what_does_not_learn():
+    plan = make_plan(run_of(fsdp2(), 2, trainable=("transformer",)))
+    assert plan.num_trained == VALUES - HEAD
+    # The head is gathered backward too, but has no gradient: the largest one is of the transformer's block.
+    assert plan.bytes_sent == 1 / 2 * 4 * (2 * VALUES + plan.num_trained)
+    assert plan.memory.buffers == 8 * LARGEST + 8 * BLOCK
+
+
 def test_what_is_offloaded_is_on_the_host():
     moved = make_plan(run_of(fsdp2(cpu_offload=True), 2)).memory
     assert moved.host == 4 * 5 * VALUES // 2

@@ -30,7 +30,13 @@ def workload(accumulation: int = 1) -> Workload:
     """10 values on four processes, of which each has 3, the last one's padded."""
     shapes = {"weight": torch.Size([2, 4]), "bias": torch.Size([2])}
     return Workload(
-        shapes=shapes, largest_unit=10, num_processes=4, accumulation=accumulation, forward_values=lambda: 10
+        shapes=shapes,
+        largest_unit=10,
+        largest_trained_unit=10,
+        num_processes=4,
+        accumulation=accumulation,
+        forward_values=lambda: 10,
+        backward_values=lambda: 10,
     )
 
 

@@ -78,7 +78,13 @@ def test_each_rank_fills_and_counts_its_own_rows(shape: list[int]):
 def test_replicas_on_nodes_send_their_own_shard_alone():
     """HSDP with a replica on each node: weights are gathered within it, gradients of a shard summed over the nodes."""
     workload = Workload(
-        shapes={"weight": torch.Size([64])}, largest_unit=64, num_processes=8, accumulation=1, forward_values=lambda: 64
+        shapes={"weight": torch.Size([64])},
+        largest_unit=64,
+        largest_trained_unit=64,
+        num_processes=8,
+        accumulation=1,
+        forward_values=lambda: 64,
+        backward_values=lambda: 64,
     )
     config = StrategyConfig(name="fsdp2", fsdp2=FSDP2Options(replicate=2))
     # A quarter of 64 values of 4 bytes, and of two processes' sum each sends (2 - 1) / 2 twice.

@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def _rows(results: Iterable[PartResult]) -> list[str]:
 
 
 def _draw_line(axes: "Axes", points: Mapping[int, Spread], variant: str, place: int) -> None:
-    """A row's line with bars.
+    """A row's line with bars; what is not a number has no place in it.
 
     Args:
         axes: to draw into.
@@ -100,7 +101,8 @@ def _draw_line(axes: "Axes", points: Mapping[int, Spread], variant: str, place: 
         variant: the row.
         place: of the row among all.
     """
-    places, found = sorted(points), [points[at] for at in sorted(points)]
+    places = [at for at in sorted(points) if isfinite(points[at].mean)]
+    found = [points[at] for at in places]
     if found:
         bars = ([each.mean - each.low for each in found], [each.high - each.mean for each in found])
         means = [each.mean for each in found]

@@ -9,6 +9,7 @@ import torch
 
 from framework.core.errors import DataError
 from framework.core.io import atomic_write
+from framework.core.serialization import JsonDict
 from framework.core.shapes import Images, Labels
 from framework.evaluation.distances import frechet_distance, precision_recall
 from framework.evaluation.features import FeatureNetwork, extract_features
@@ -151,6 +152,15 @@ def keep_floor(path: Path, judge: Judge, num: int) -> None:
         stream.write(json.dumps(found).encode())
 
 
-def read_floor(path: Path) -> float:
-    """What `keep_floor` wrote."""
-    return float(json.loads(path.read_bytes())["frechet_distance"])
+def read_floor(path: Path, num: int, weights_sha256: str | None) -> float | None:
+    """What `keep_floor` wrote; None where that is not there, or of another number of images or network.
+
+    Args:
+        path: of the file.
+        num: images.
+        weights_sha256: of the network; None for the one that was trained in this folder.
+    """
+    found: JsonDict = json.loads(path.read_bytes()) if path.is_file() else {}
+    if found.get("num") != num or weights_sha256 not in (None, found.get("weights_sha256")):
+        return None
+    return float(found["frechet_distance"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,13 @@ def test_a_curve_for_each_row_over_training_steps(tmp_path: Path):
     assert (svg.name, png.name) == ("curves.svg", "curves.png")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "</svg>" in svg.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_is_no_number_is_left_out(tmp_path: Path, value: float):
+    metrics = {"1": {"frechet_distance/net": value}}
+    rows = [result(), result(seed=1, metrics=metrics, rollout_gap=value), result(variant="diffusion", metrics=metrics)]
+    assert draw_comparison(tmp_path, rows, {8: 0.5})[0].is_file()
+    rows = [replace(each, training_steps=steps) for each in rows for steps in (1, 2)]
+    assert draw_curves(tmp_path, rows)[0].is_file()

@@ -43,12 +43,17 @@ def test_the_floor_is_kept_until_its_number_changes(judge: Judge, tmp_path: Path
     path = tmp_path / "floor.json"
     keep_floor(path, judge, 20)
     features = [extract_features(PixelFeatures(), images(seed), batch_size=20) for seed in (0, 1)]
-    assert read_floor(path) == pytest.approx(frechet_distance(*features))
-    path.write_text(path.read_text().replace(str(read_floor(path)), "7.0"))
+    found = read_floor(path, 20, None)
+    assert found == pytest.approx(frechet_distance(*features))
+    path.write_text(path.read_text().replace(str(found), "7.0"))
     keep_floor(path, judge, 20)
-    assert read_floor(path) == 7.0
+    assert read_floor(path, 20, None) == 7.0
     keep_floor(path, judge, 10)
-    assert read_floor(path) == pytest.approx(judge.floor(10)) != 7.0
+    assert read_floor(path, 10, None) == pytest.approx(judge.floor(10)) != 7.0
+    # Of other images or another network, or gone, there is none.
+    assert [read_floor(path, 20, None), read_floor(path, 10, "abc"), read_floor(tmp_path / "gone", 10, None)] == [
+        None
+    ] * 3
 
 
 def test_chosen_images_are_spread_over_the_set(judge: Judge):
