@@ -76,11 +76,9 @@ def compare(
         training_steps: after which to measure, such as [1000, 2000], in place of the recipe's last; more of them go on.
         svm_accuracy: also measure how often a support vector machine predicts the samples' class; for small images.
         device: where samples are made, such as cpu or cuda; auto takes a GPU if there is one.
-        options: further options of `framework fit`, such as `--options '[--trainer.max_steps, "2000"]'`.
+        options: of `framework fit`, for all parts, such as `--options '[--trainer.max_steps, "2000"]'`.
     """
-    settings = with_options(_read_recipe(recipe), options)
-    base = _architecture(recipe, settings)
-    rows = variants or get_args(VariantName)
+    settings, base = _read(recipe, options)
     protocol = Protocol(
         recipe=recipe,
         recipe_sha256=sha256_of(Path(recipe)),
@@ -96,7 +94,8 @@ def compare(
         recipe_steps=_last_step(settings),
     )
     _check(protocol, base, settings)
-    chosen = _named(plan_parts(base, variants=rows, sizes=sizes or [base.image_size], seeds=seeds), parts)
+    rows, sides = variants or get_args(VariantName), sizes or [base.image_size]
+    chosen = _named(plan_parts(base, variants=rows, sizes=sides, seeds=seeds), parts)
     judges = _Judges(Path(out), base, settings["data"], num, features=features, classifier=classifier)
     _work(chosen, Path(out), protocol, judges, pick_device(device))
 
@@ -260,13 +259,15 @@ class _Judges:
         return train_classifier(self._classifier, self._out / f"classifier-{image_size}px", image_size)
 
 
-def _read_recipe(path: str) -> dict[str, Any]:
+def _read(path: str, options: Sequence[str]) -> tuple[dict[str, Any], PRAConfig]:
+    """A recipe's settings, with those of options in their place, and its architecture."""
     settings = read_yaml(path)
     architecture, data = _group(settings, "model", "init_args", "architecture"), _group(settings, "data")
     if not architecture or not {"train", "validation"} <= data.keys():
         problem = f"{path} is not the recipe of a PRA run with validation data"
         raise ConfigError(problem, hint="give one such as recipes/pra/digits.yaml")
-    return settings
+    settings = with_options(settings, options)
+    return settings, _architecture(path, settings)
 
 
 def _group(settings: object, *names: str) -> dict[str, Any]:
