@@ -27,11 +27,11 @@ from framework.gbc.environments.realworld import prompt_repair as realworld
 from framework.gbc.environments.realworld.systems import FORMAT, choose_systems, load_systems
 from framework.gbc.execution.loading import load_all_models
 from framework.gbc.graph.verbal_loss import slot_loss
-from framework.gbc.language_models.interface import LanguageModel
 from framework.gbc.language_models.local import LocalModel, LocalModelConfig
 
 NUM_WRONG = 4
 """Wrong candidates of each agent in the micro world, where nothing else is asked for."""
+_LOSSES = {"micro": answer_loss, "real": slot_loss}
 
 
 def bench_repair(
@@ -73,7 +73,7 @@ def bench_repair(
         ConfigError: a number out of range, no such system, no model for the real world, or the other world's option.
     """
     check_record(out)
-    known = {} if writers is None else load_all_models(writers)
+    leads = _leads(world, attribution, scalars, writers)
     started = time.perf_counter()
     with working("drawing faults and repairing them", bar=False):
         if world == "real":
@@ -82,14 +82,11 @@ def bench_repair(
         else:
             refuse_without_real_world(systems=systems)
             models, damages = _micro_damages(model, num_faults, num_tasks, num_wrong, seed)
-        loss = slot_loss if world == "real" else answer_loss
-        repairs = list(repair(models, damages, loss, leads=_leads(world, attribution, scalars, known), seed=seed))
+        repairs = list(repair(models, damages, _LOSSES[world], leads=leads, seed=seed))
     record = {
-        **{"machine": machine_of(), "world": world, "seed": seed},
+        **{"machine": machine_of(), "world": world, "seed": seed, "seconds": time.perf_counter() - started},
         **{"num_faults": num_faults, "num_tasks": num_tasks, "num_wrong": num_wrong},
-        "healthy_success": mean(damage.healthy for damage in damages),
-        "faulty_success": mean(damage.faulty for damage in damages),
-        "seconds": time.perf_counter() - started,
+        **{f"{each}_success": mean(getattr(damage, each) for damage in damages) for each in ("healthy", "faulty")},
         "repairs": [to_json(each) for each in repairs],
     }
     _show(repairs, record)
@@ -131,7 +128,7 @@ def _real_damages(
 
 
 def _leads(
-    world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...], writers: Mapping[str, LanguageModel]
+    world: str, attribution: AttributionOptions, scalars: tuple[Scalar, ...], writers: Path | None
 ) -> dict[str, Lead]:
     """What leads to agents, by name: the world's own way, published ones, and prompts that models write.
 
@@ -139,14 +136,15 @@ def _leads(
         world: micro or real.
         attribution: of the micro world.
         scalars: of published attributions.
-        writers: of prompts, by name.
+        writers: of prompts, the file of the models.
     """
+    known = {} if writers is None else load_all_models(writers)
     ours = Lead(by="diagnosis") if world == "real" else Lead(attribution=attribution)
     name = "led by evidence" if world == "real" else "led by blame"
     return {
         name: ours,
         **{scalar: Lead(attribution=_published(scalar)) for scalar in scalars},
-        **{f"opro by {writer}, {name}": replace(ours, writer=model) for writer, model in writers.items()},
+        **{f"opro by {writer}, {name}": replace(ours, writer=model) for writer, model in known.items()},
     }
 
 
