@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from framework.core.errors import CheckpointError, ConfigError
 from framework.core.serialization import from_json, to_json
@@ -16,6 +16,8 @@ from framework.tracking.data_identity import DataIdentity
 from framework.training.checkpoint.layout import Manifest
 from framework.training.checkpoint.read import find_checkpoint, read_state, read_tensors
 from framework.training.export import Weights
+
+RecordT = TypeVar("RecordT")
 
 ARCHITECTURE = "architecture"
 OBJECTIVE = "objective"
@@ -110,10 +112,7 @@ def architecture_in(state: Mapping[str, object], source: str | Path) -> PRAConfi
     Raises:
         CheckpointError: none is there, or one that this version does not know.
     """
-    try:
-        return from_json(PRAConfig, known_architecture(state.get(ARCHITECTURE), source), allow_missing=True)
-    except (ValueError, ConfigError) as error:
-        raise _of_something_else(source, error) from error
+    return _record_in(PRAConfig, known_architecture(state.get(ARCHITECTURE), source), source)
 
 
 def objective_in(state: Mapping[str, object], source: str | Path) -> ObjectiveConfig:
@@ -126,8 +125,12 @@ def objective_in(state: Mapping[str, object], source: str | Path) -> ObjectiveCo
     Raises:
         CheckpointError: none is there, or one that this version does not know.
     """
+    return _record_in(ObjectiveConfig, known_objective(state.get(OBJECTIVE)), source)
+
+
+def _record_in(record: type[RecordT], saved: object, source: str | Path) -> RecordT:
     try:
-        return from_json(ObjectiveConfig, known_objective(state.get(OBJECTIVE)), allow_missing=True)
+        return from_json(record, saved, allow_missing=True)
     except (ValueError, ConfigError) as error:
         raise _of_something_else(source, error) from error
 
