@@ -11,6 +11,9 @@ from framework.core.settings.fit_command import as_words
 from framework.pra.commands.comparison.options import check_options
 from framework.pra.sampling import SamplerConfig
 
+MOST_CHECKPOINTS = 100
+"""That a part keeps on its way: one at each multiple of what its steps have in common."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -50,6 +53,12 @@ class Protocol:
         if self.training_steps != tuple(sorted(set(self.training_steps))) or min(self.training_steps, default=1) < 1:
             problem = f"training_steps {list(self.training_steps)}"
             raise ConfigError(problem, hint="give rising numbers of steps from 1 on, such as [1000, 2000, 4000]")
+        every = gcd(*self.training_steps)
+        if every and self.training_steps[-1] // every > MOST_CHECKPOINTS:
+            problem = (
+                f"with training_steps {list(self.training_steps)} every part keeps a checkpoint each {every} steps"
+            )
+            raise ConfigError(problem, hint="give multiples of a larger number, such as [1000, 2000, 4000]")
         check_options(self.options, self.training_steps)
 
     @property
