@@ -38,7 +38,7 @@ def test_steps_that_do_not_rise_are_refused(training_steps: tuple[int, ...]):
 
 def test_steps_with_little_in_common_are_refused():
     assert replace(PROTOCOL, options=(), training_steps=(500, 50_000)).training_options[-1] == "500"
-    with pytest.raises(ConfigError, match=r"training_steps \[999, 1000\] every part keeps a checkpoint each 1 steps"):
+    with pytest.raises(ConfigError, match=r"training_steps \[999, 1000\] parts keep a checkpoint each 1 steps"):
         replace(PROTOCOL, options=(), training_steps=(999, 1000))
 
 
