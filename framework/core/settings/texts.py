@@ -5,7 +5,8 @@ command line that is how `null` and `[1, 2]` are given; but a heading in Markdow
 comment in YAML and would become None without a word. What a file gives was read as YAML before, and is not read again.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import yaml
 from jsonargparse import get_loader, set_loader
@@ -13,7 +14,7 @@ from jsonargparse import get_loader, set_loader
 AS_WRITTEN = "as_written"
 """Mode of a parser of what a file has given: a text is that text."""
 
-_read_yaml = get_loader("yaml")
+_read_yaml = cast("Callable[[str], Any]", get_loader("yaml"))
 
 
 def _read(text: str) -> Any:
