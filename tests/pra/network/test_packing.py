@@ -5,19 +5,22 @@ import torch
 
 from framework.core.compat.torch_compat import packs_weights
 from framework.pra.network.layers import Linear
-from framework.pra.network.packing import PackedLinear, Precision, is_packed, pack_for_sampling
+from framework.pra.network.packing import DTYPES, PackedLinear, Precision, is_packed, pack_for_sampling
 from framework.testing.models import tiny_model
 
-needs_onednn = pytest.mark.skipif(not packs_weights(torch.float32), reason="torch without oneDNN")
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-5, "bf16": 2e-2}
 
 
-@needs_onednn
+@pytest.fixture(params=["fp32", "bf16"])
+def precision(request: pytest.FixtureRequest) -> Precision:
+    """Those that this processor packs weights of: one without AVX-512 has no bfloat16."""
+    if not packs_weights(DTYPES[request.param]):
+        pytest.skip(f"oneDNN packs no weights in {request.param} on this processor")
+    return request.param
+
+
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_packed_layer_multiplies_as_a_plain_one(precision: Precision, bias: bool):
-    if not packs_weights(torch.bfloat16):
-        pytest.skip("no bfloat16 on this processor")
     layer, x = Linear(40, 24, bias=bias), torch.randn(3, 7, 40)
     if bias:
         torch.nn.init.normal_(layer.bias)
@@ -26,21 +29,16 @@ def test_a_packed_layer_multiplies_as_a_plain_one(precision: Precision, bias: bo
     torch.testing.assert_close(made, layer(x), rtol=TOLERANCES[precision], atol=TOLERANCES[precision])
 
 
-@needs_onednn
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_row_does_not_depend_on_how_many_there_are(precision: Precision):
-    if not packs_weights(torch.bfloat16):
-        pytest.skip("no bfloat16 on this processor")
     packed, x = PackedLinear(Linear(96, 64), precision), torch.randn(40, 96)
     whole = packed(x)
     assert all(torch.equal(packed(x[:rows]), whole[:rows]) for rows in range(2, 40))
 
 
-@needs_onednn
-def test_packing_leaves_the_model_as_it_was():
+def test_packing_leaves_the_model_as_it_was(precision: Precision):
     model = tiny_model()
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear)}
-    packed = pack_for_sampling(model, "bf16")
+    packed = pack_for_sampling(model, precision)
     assert is_packed(packed)
     assert not is_packed(model)
     assert {name for name, each in packed.named_modules() if isinstance(each, PackedLinear)} == set(layers)
