@@ -55,9 +55,7 @@ class Protocol:
             raise ConfigError(problem, hint="give rising numbers of steps from 1 on, such as [1000, 2000, 4000]")
         every = gcd(*self.training_steps)
         if every and self.training_steps[-1] // every > MOST_CHECKPOINTS:
-            problem = (
-                f"with training_steps {list(self.training_steps)} parts keep a checkpoint each {every} steps"
-            )
+            problem = f"with training_steps {list(self.training_steps)} parts keep a checkpoint each {every} steps"
             raise ConfigError(problem, hint="give multiples of a larger number, such as [1000, 2000, 4000]")
         check_options(self.options, self.training_steps)
 
