@@ -73,20 +73,20 @@ def bench_repair(
         ConfigError: a number out of range, no such system, no model for the real world, or the other world's option.
     """
     check_record(out)
+    _refuse_without_its_world(world, num_wrong, attribution, systems)
     leads = _leads(world, attribution, scalars, writers)
     started = time.perf_counter()
     with working("drawing faults and repairing them", bar=False):
         if world == "real":
-            _refuse_without_micro_world(num_wrong, attribution)
             models, damages = _real_damages(model, systems, num_faults, num_tasks)
         else:
-            refuse_without_real_world(systems=systems)
             models, damages = _micro_damages(model, num_faults, num_tasks, num_wrong, seed)
         repairs = list(repair(models, damages, _LOSSES[world], leads=leads, seed=seed))
     record = {
         **{"machine": machine_of(), "world": world, "seed": seed, "seconds": time.perf_counter() - started},
         **{"num_faults": num_faults, "num_tasks": num_tasks, "num_wrong": num_wrong},
-        **{f"{each}_success": mean(getattr(damage, each) for damage in damages) for each in ("healthy", "faulty")},
+        "healthy_success": mean(damage.healthy for damage in damages),
+        "faulty_success": mean(damage.faulty for damage in damages),
         "repairs": [to_json(each) for each in repairs],
     }
     _show(repairs, record)
@@ -96,8 +96,23 @@ def bench_repair(
     return record
 
 
-def _refuse_without_micro_world(num_wrong: int, attribution: AttributionOptions) -> None:
-    """Refuses options of the micro world in the real one, where nothing would come of them. Raises ConfigError."""
+def _refuse_without_its_world(
+    world: str, num_wrong: int, attribution: AttributionOptions, systems: tuple[str, ...]
+) -> None:
+    """Refuses options of one world in the other, where nothing would come of them.
+
+    Args:
+        world: micro or real.
+        num_wrong: of the micro world.
+        attribution: of the micro world.
+        systems: of the real one.
+
+    Raises:
+        ConfigError: one is given in the other world.
+    """
+    if world == "micro":
+        refuse_without_real_world(systems=systems)
+        return
     if num_wrong != NUM_WRONG:
         hint = "leave --num_wrong out: the wrong candidates there are an agent's prompts with each of its faults"
         raise ConfigError(f"num_wrong {num_wrong} in the real world", hint=hint)
